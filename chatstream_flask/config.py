@@ -1,0 +1,129 @@
+"""What can be set for the engine and for one reply: frozen, keyword-only, checked once."""
+
+from __future__ import annotations
+
+import reprlib
+from dataclasses import dataclass, fields
+from typing import Any
+
+from .errors import ConfigError
+
+MULTIPLICATIVE = "multiplicative"
+SUBTRACTIVE = "subtractive"
+MAX_STOP_STRINGS = 16
+MAX_STOP_STRING_LEN = 256  # characters
+MAX_SHOWN_NAMES = 5  # of unknown ones, in a message
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingParams:
+    """How the tokens of one reply are chosen; order as in transformers: penalty, temperature, top-k, top-p."""
+
+    max_new_tokens: int = 256
+    temperature: float = 1.0  # 0 is greedy
+    top_k: int | None = 50  # None or 0: off
+    top_p: float = 1.0  # 1: off
+    repetition_penalty: float | None = None  # None: off
+    repetition_penalty_method: str = MULTIPLICATIVE
+    seed: int | None = None  # None: a new one for each reply
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_int("max_new_tokens", self.max_new_tokens, 1)
+        check_number("temperature", self.temperature, 0, 2)
+        if self.top_k is not None:
+            check_int("top_k", self.top_k, 0)
+        check_number("top_p", self.top_p, 0, 1)
+        if self.top_p == 0:
+            raise ConfigError("top_p must be above 0, not 0")
+        if self.repetition_penalty_method not in (MULTIPLICATIVE, SUBTRACTIVE):
+            raise ConfigError(
+                f"repetition_penalty_method must be '{MULTIPLICATIVE}' or '{SUBTRACTIVE}', "
+                f"not {shown(self.repetition_penalty_method)}"
+            )
+        if self.repetition_penalty is not None:
+            low = 0.01 if self.repetition_penalty_method == MULTIPLICATIVE else -100
+            check_number("repetition_penalty", self.repetition_penalty, low, 100)
+        if self.seed is not None:
+            check_int("seed", self.seed, 0, 2**63 - 1)
+        self._check_stop()
+
+    def _check_stop(self) -> None:
+        if not isinstance(self.stop, tuple) or not all(isinstance(s, str) and s for s in self.stop):
+            raise ConfigError("stop must be a list of non-empty strings")
+        if len(self.stop) > MAX_STOP_STRINGS or any(len(s) > MAX_STOP_STRING_LEN for s in self.stop):
+            raise ConfigError(
+                f"stop may hold at most {MAX_STOP_STRINGS} strings of at most {MAX_STOP_STRING_LEN} characters"
+            )
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.temperature == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """How many replies at once, how many may wait, how long they may be."""
+
+    num_of_concurrent_executions: int = 2  # sequences generated at once, over all threads
+    max_queue_size: int = 5  # requests that may wait beyond those
+    num_of_generation_threads: int = 1
+    context_len: int = 1024  # tokens of prompt and reply together
+    prefill_chunk_len: int = 256  # prompt tokens computed between two decode steps
+
+    def __post_init__(self) -> None:
+        check_int("num_of_concurrent_executions", self.num_of_concurrent_executions, 1, 4096)
+        check_int("max_queue_size", self.max_queue_size, 0, 1_000_000)
+        check_int("num_of_generation_threads", self.num_of_generation_threads, 1, 64)
+        check_int("context_len", self.context_len, 2)
+        check_int("prefill_chunk_len", self.prefill_chunk_len, 1)
+        if self.num_of_generation_threads > self.num_of_concurrent_executions:
+            raise ConfigError(
+                f"num_of_generation_threads={self.num_of_generation_threads} is more than "
+                f"num_of_concurrent_executions={self.num_of_concurrent_executions}: "
+                "a thread without a sequence would only wait"
+            )
+
+    def num_slots(self, worker: int) -> int:
+        """Sequences of generation thread `worker`: all within one of each other."""
+        share, rest = divmod(self.num_of_concurrent_executions, self.num_of_generation_threads)
+        return share + (worker < rest)
+
+
+def check_int(name: str, value: Any, low: int, high: int | None = None) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigError(f"{name} must be a whole number, not {shown(value)}")
+    if value < low or (high is not None and value > high):
+        raise ConfigError(f"{name} must be {_range(low, high)}, not {shown(value)}")
+
+
+def check_number(name: str, value: Any, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigError(f"{name} must be a number, not {shown(value)}")
+    if not low <= value <= high:  # also catches NaN
+        raise ConfigError(f"{name} must be {_range(low, high)}, not {shown(value)}")
+
+
+def check_names(kind: str, given: dict[str, Any], allowed: type | set[str]) -> None:
+    """Refuses a misspelt name, naming it and what is allowed."""
+    names = allowed if isinstance(allowed, set) else {f.name for f in fields(allowed)}
+    if unknown := [name for name in given if name not in names]:
+        shown_names = ", ".join(_shown_name(name) for name in unknown[:MAX_SHOWN_NAMES])
+        rest = f" and {len(unknown) - MAX_SHOWN_NAMES} more" if len(unknown) > MAX_SHOWN_NAMES else ""
+        raise ConfigError(f"unknown {kind} {shown_names}{rest}; allowed: {', '.join(sorted(names))}")
+
+
+def shown(value: Any) -> str:
+    """Short, whatever it is: messages go to clients and logs, and the value may have come from anybody."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python refuses to write out whole numbers of thousands of digits
+        return f"a {type(value).__name__} of very many digits"
+
+
+def _shown_name(name: Any) -> str:
+    return name if isinstance(name, str) and name.isidentifier() and len(name) <= 60 else shown(name)
+
+
+def _range(low: float, high: float | None) -> str:
+    return f"at least {low}" if high is None else f"between {low} and {high}"

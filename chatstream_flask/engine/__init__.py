@@ -1,0 +1,1 @@
+"""Generation without HTTP: nothing in this folder imports Flask."""

@@ -1,0 +1,209 @@
+"""The engine: one queue, a fixed pool of generation threads, and the end of every request."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import math
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from ..config import EngineConfig
+from ..errors import NotAccepting, TooManyRequests
+from .request import FinishReason, GenerationRequest, Outcome, Status
+from .request_queue import Place, RequestQueue
+from .runner import Runner
+from .scheduler import Scheduler
+from .worker import Worker
+
+logger = logging.getLogger("chatstream_flask")
+
+NUM_MEASURED = 32  # replies whose duration tells the waiting time of the next
+
+
+class Engine:
+    """`reserve` a place, `submit` a request with it, read the request, `cancel` it if need be.
+
+    Starts when first used, in the process that uses it (a fork starts its own); starting twice is harmless.
+    """
+
+    def __init__(self, config: EngineConfig, make_runner: Callable[[int], Runner]) -> None:
+        self.config = config
+        self._make_runner = make_runner  # from the index of the generation thread
+        self._durations: deque[float] = deque(maxlen=NUM_MEASURED)  # seconds in a slot
+        self._starting = threading.Lock()  # guards start and stop
+        self._pid: int | None = None  # the process whose threads these are
+        self.is_stopped = False  # by `stop`: only an explicit `start` begins again
+        self._queue = self._make_queue()
+        self._workers: list[Worker] = []
+        self._finisher: ThreadPoolExecutor | None = None
+        stop = weakref.WeakMethod(self.stop)
+        atexit.register(lambda: (method := stop()) and method(timeout=1.0))
+
+    def __repr__(self) -> str:
+        return (
+            f"<Engine [{self.num_running}/{self.config.num_of_concurrent_executions} running, "
+            f"{self.num_waiting}/{self.config.max_queue_size} queued]>"
+        )
+
+    @property
+    def num_running(self) -> int:
+        return self._queue.num_running
+
+    @property
+    def num_waiting(self) -> int:
+        return self._queue.num_waiting
+
+    @property
+    def num_accepted(self) -> int:
+        return self._queue.num_accepted
+
+    @property
+    def is_started(self) -> bool:
+        return self._pid == os.getpid()
+
+    @property
+    def workers(self) -> list[Worker]:
+        return list(self._workers)
+
+    # -- life ----------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Starts the generation threads; raises ConfigError or UnsupportedModel if they cannot work."""
+        if self.is_started:
+            return
+        with self._starting:
+            if self.is_started:
+                return
+            self._queue = self._make_queue()
+            self._finisher = ThreadPoolExecutor(
+                min(self.config.num_of_concurrent_executions, 32), thread_name_prefix="chatstream-finisher"
+            )
+            self._workers = [self._make_worker(i) for i in range(self.config.num_of_generation_threads)]
+            try:
+                for worker in self._workers:
+                    worker.start()
+                for worker in self._workers:
+                    worker.wait_until_open()
+            except BaseException:
+                self._queue.close()
+                self._end_threads(timeout=10.0)
+                raise
+            self._pid = os.getpid()
+            self.is_stopped = False
+
+    def drain(self, timeout: float) -> bool:
+        """Takes nothing new and lets what was accepted finish; True when all did in time."""
+        self._queue.refuse_new()
+        return self._queue.wait_until_empty(timeout)
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Ends everything: each accepted request gets its outcome, each thread ends. Idempotent."""
+        with self._starting:
+            if not self.is_started:
+                return
+            for request in self._queue.close():
+                self._complete(request, FinishReason.CANCELLED)
+            for request in self._queue.requests():
+                request.ask_to_end(FinishReason.CANCELLED)
+            self._end_threads(timeout)
+            self._pid = None
+            self.is_stopped = True
+
+    def _end_threads(self, timeout: float) -> None:
+        alive = [worker for worker in self._workers if not worker.join(timeout)]
+        if alive:
+            logger.warning("%d generation threads did not end within %s s", len(alive), timeout)
+        if self._finisher is not None:
+            self._finisher.shutdown(wait=not alive)
+        self._workers = []
+
+    # -- requests ------------------------------------------------------------------------------------
+
+    def reserve(self) -> Place:
+        """A place for one request, to be closed if it is not submitted; TooManyRequests or NotAccepting."""
+        try:
+            return self._queue.reserve()
+        except TooManyRequests as error:
+            error.retry_after = self.retry_after_sec
+            raise
+
+    def submit(self, request: GenerationRequest, place: Place) -> None:
+        if not self.is_started:
+            raise NotAccepting("the engine is not started")
+        request.place = place
+        self._queue.put(request, place)
+
+    def cancel(self, request: GenerationRequest, reason: FinishReason = FinishReason.CANCELLED) -> None:
+        """Ends a request wherever it is: a waiting one now, a running one at its thread's next step."""
+        request.ask_to_end(reason)
+        if self._queue.discard(request):
+            self._complete(request, reason)
+
+    def position(self, request: GenerationRequest) -> int:
+        """1 for the next one to run, 0 for one that is not waiting."""
+        return self._queue.position(request) if request.status is Status.WAITING else 0
+
+    def eta_sec(self, position: int) -> float | None:
+        """Seconds until a request at this place runs, from the last replies; None before the first."""
+        if not self._durations:
+            return None
+        mean = sum(self._durations) / len(self._durations)
+        return position * mean / self.config.num_of_concurrent_executions
+
+    @property
+    def retry_after_sec(self) -> int:
+        """When a place may be free, in whole seconds from 1 to 59 (clients cap what they honour at 60)."""
+        return min(max(math.ceil(self.eta_sec(1) or 1), 1), 59)
+
+    def check_idle(self) -> None:
+        """The books must balance when nothing is in work; raises RuntimeError when they do not."""
+        held = sum(len(worker.scheduler.running) for worker in self._workers)
+        if held or self.num_running or self.num_waiting or self.num_accepted:
+            raise RuntimeError(f"not idle: {self!r}, {held} slots held, {self.num_accepted} places taken")
+
+    # -- the end of a request ------------------------------------------------------------------------
+
+    def _complete(self, request: GenerationRequest, reason: FinishReason, error: str | None = None) -> None:
+        """By whoever took it out of queue or slot: frees its place and has the rest done elsewhere."""
+        outcome = request.finish(reason, error)
+        if request.started_at is not None:
+            self._durations.append(outcome.total_sec - outcome.queue_sec)
+        if request.place is not None:
+            request.place.close()
+        try:
+            assert self._finisher is not None
+            self._finisher.submit(self._deliver, request, outcome)
+        except RuntimeError:  # the interpreter is ending
+            self._deliver(request, outcome)
+
+    def _deliver(self, request: GenerationRequest, outcome: Outcome) -> None:
+        """First the reply is kept, then its reader learns of the end, then the app."""
+        try:
+            if request.before_done is not None:
+                request.before_done(request, outcome)
+        except Exception:
+            logger.exception("the reply of %r could not be kept", request)
+            outcome = replace(
+                outcome, finish_reason=FinishReason.ERROR, error="the reply could not be stored; try again"
+            )
+        request.publish(outcome)
+        try:
+            if request.after_done is not None:
+                request.after_done(request, outcome)
+        except Exception:
+            logger.exception("the callback of %r failed", request)
+
+    def _make_queue(self) -> RequestQueue:
+        config = self.config
+        slots = [config.num_slots(i) for i in range(config.num_of_generation_threads)]
+        return RequestQueue(config.num_of_concurrent_executions + config.max_queue_size, slots)
+
+    def _make_worker(self, index: int) -> Worker:
+        scheduler = Scheduler(self.config.num_slots(index), self.config.prefill_chunk_len)
+        return Worker(index, self._queue, self._make_runner(index), scheduler, self._complete)

@@ -1,0 +1,211 @@
+"""A request: the one object that an HTTP thread and a generation thread share."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from ..config import SamplingParams
+
+
+class Status(Enum):
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+TRANSITIONS: dict[Status, frozenset[Status]] = {
+    Status.WAITING: frozenset({Status.RUNNING, Status.FINISHED}),
+    Status.RUNNING: frozenset({Status.FINISHED}),
+    Status.FINISHED: frozenset(),
+}
+
+
+class FinishReason(Enum):
+    """Why a reply ended; OpenAI's words where they exist."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CANCELLED = "cancelled"
+    TIMEOUT = "timeout"
+    DISCONNECTED = "disconnected"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a request ended: the last thing its reader gets, exactly once."""
+
+    finish_reason: FinishReason
+    error: str | None = None  # a sentence for the client; set exactly when the reason is ERROR
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    queue_sec: float = 0.0  # arrival to the start of prefill
+    first_token_sec: float | None = None  # arrival to the first token
+    total_sec: float = 0.0
+
+    @property
+    def is_success(self) -> bool:
+        return self.finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
+
+    @property
+    def tokens_per_sec(self) -> float | None:
+        """Decode rate: tokens after the first over the time after the first."""
+        if self.first_token_sec is None or self.completion_tokens < 2:
+            return None
+        return (self.completion_tokens - 1) / max(self.total_sec - self.first_token_sec, 1e-9)
+
+
+Hook = Callable[["GenerationRequest", Outcome], None]
+
+
+class TextFilter(Protocol):
+    """Rewrites text as it streams, holding back what may still become part of a match."""
+
+    def push(self, text: str) -> str: ...
+
+    def finish(self) -> str: ...
+
+
+class Closable(Protocol):
+    def close(self) -> None: ...
+
+
+class GenerationRequest:
+    """What was asked, and the text so far: written by one generation thread, read by any reader.
+
+    The text only grows and then gets exactly one Outcome, so a reader needs nothing but the number of
+    characters it has already got.
+    """
+
+    def __init__(
+        self,
+        prompt_ids: list[int],
+        params: SamplingParams,
+        *,
+        text_filter: TextFilter | None = None,
+        before_done: Hook | None = None,
+        after_done: Hook | None = None,
+        timeout_sec: float = 600.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.id = uuid.uuid4().hex
+        self.prompt_ids = prompt_ids
+        self.params = params
+        self.seed = params.seed if params.seed is not None else secrets.randbits(63)
+        self.text_filter = text_filter
+        self.place: Closable | None = None  # its right to be in work, given back when it is finished
+        self.before_done = before_done  # keeps the reply, before its reader sees the outcome
+        self.after_done = after_done  # tells the app, after that
+        self.num_generated = 0  # written by the generation thread only
+        self._clock = clock
+        self.created_at = clock()
+        self.deadline = self.created_at + timeout_sec
+        self.started_at: float | None = None
+        self.first_token_at: float | None = None
+        self._changed = threading.Condition()  # guards everything below
+        self._status = Status.WAITING
+        self._end: tuple[FinishReason, str | None] | None = None  # wish of another thread
+        self._pieces: list[str] = []
+        self._num_chars = 0
+        self._outcome: Outcome | None = None
+
+    def __repr__(self) -> str:
+        return f"<GenerationRequest {self.id[:8]} {self._status.name} tokens={self.num_generated}>"
+
+    # -- any thread ------------------------------------------------------------------------------
+
+    @property
+    def status(self) -> Status:
+        return self._status
+
+    @property
+    def outcome(self) -> Outcome | None:
+        return self._outcome
+
+    @property
+    def text(self) -> str:
+        with self._changed:
+            return "".join(self._pieces)
+
+    def ask_to_end(self, reason: FinishReason) -> None:
+        """The generation thread ends it at its next step; the first wish counts."""
+        with self._changed:
+            if self._end is None:
+                self._end = (reason, None)
+
+    @property
+    def end_wish(self) -> FinishReason | None:
+        """Why it must not go on, if it must not: asked by another thread, or out of time."""
+        if self._end is not None:
+            return self._end[0]
+        return FinishReason.TIMEOUT if self._clock() >= self.deadline else None
+
+    def read(self, offset: int, timeout: float | None) -> tuple[str, Outcome | None]:
+        """Text after the first `offset` characters, and the outcome once all text is told.
+
+        Waits up to `timeout` seconds for something new; ("", None) when nothing came.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._num_chars > offset or self._outcome is not None, timeout)
+            return self._text_after(offset), self._outcome
+
+    # -- the generation thread; `publish` also the engine's finisher --------------------------------
+
+    def start(self) -> None:
+        self._move(Status.RUNNING)
+        self.started_at = self._clock()
+
+    def add_text(self, text: str) -> None:
+        with self._changed:
+            self._pieces.append(text)
+            self._num_chars += len(text)
+            self._changed.notify_all()
+
+    def count_token(self) -> None:
+        self.num_generated += 1
+        if self.first_token_at is None:
+            self.first_token_at = self._clock()
+
+    def finish(self, reason: FinishReason, error: str | None = None) -> Outcome:
+        """The one door to FINISHED; the reader learns of it through `publish`."""
+        self._move(Status.FINISHED)
+        now = self._clock()
+        return Outcome(
+            finish_reason=reason,
+            error=error,
+            prompt_tokens=len(self.prompt_ids),
+            completion_tokens=self.num_generated,
+            queue_sec=(now if self.started_at is None else self.started_at) - self.created_at,
+            first_token_sec=None if self.first_token_at is None else self.first_token_at - self.created_at,
+            total_sec=now - self.created_at,
+        )
+
+    def publish(self, outcome: Outcome) -> None:
+        with self._changed:
+            if self._outcome is not None:
+                raise RuntimeError(f"{self!r} already has its outcome")
+            self._outcome = outcome
+            self._changed.notify_all()
+
+    def _move(self, status: Status) -> None:
+        with self._changed:
+            if status not in TRANSITIONS[self._status]:
+                raise RuntimeError(f"{self!r} cannot become {status.name}")
+            self._status = status
+
+    def _text_after(self, offset: int) -> str:
+        """Walks back over the newest pieces only: no cost in the length of the reply."""
+        missing, tail = self._num_chars - offset, []
+        for piece in reversed(self._pieces):
+            if missing <= 0:
+                break
+            tail.append(piece[-missing:] if missing < len(piece) else piece)
+            missing -= len(piece)
+        return "".join(reversed(tail))

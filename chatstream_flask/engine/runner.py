@@ -1,0 +1,38 @@
+"""Runner: what a generation thread needs of a model, real or mock."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from .detokenizer import TextDecoder
+from .request import GenerationRequest
+from .sequence import Sequence
+
+
+class Runner(Protocol):
+    """Computes the tokens of sequences. Belongs to one generation thread, which makes every call.
+
+    Running sequences hold the slots 0 .. n-1 without a gap, so that row i of a batch is slot i.
+    """
+
+    eos_ids: frozenset[int]
+
+    def open(self) -> None:
+        """Takes memory, in the generation thread; raises ConfigError or UnsupportedModel."""
+
+    def prefill(self, sequence: Sequence, num_tokens: int) -> list[int]:
+        """Computes `num_tokens` from `sequence.num_cached` on.
+
+        Returns the new ids if that completes the prompt, else nothing. Does not change the sequence.
+        """
+
+    def decode(self, sequences: list[Sequence]) -> list[list[int]]:
+        """Computes the newest token of each (different slots, all decoding); new ids for each, often one."""
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copies what slot `source` holds of its first `length` tokens into slot `target`."""
+
+    def text_decoder(self, request: GenerationRequest) -> TextDecoder:
+        """A fresh ids-to-text decoder for one reply."""
+
+    def close(self) -> None: ...

@@ -1,0 +1,35 @@
+"""A sequence: the tokens of one request while it holds a slot of a generation thread."""
+
+from __future__ import annotations
+
+import random
+
+from .detokenizer import Detokenizer
+from .request import GenerationRequest
+
+
+class Sequence:
+    """Belongs to one generation thread; `num_cached` tokens have their keys and values in the slot."""
+
+    def __init__(self, request: GenerationRequest, slot: int, detokenizer: Detokenizer) -> None:
+        self.request = request
+        self.params = request.params
+        self.slot = slot
+        self.detokenizer = detokenizer
+        self.token_ids = list(request.prompt_ids)
+        self.num_prompt = len(request.prompt_ids)
+        self.num_cached = 0
+        self.random = random.Random(request.seed)  # one uniform number per sampled token
+
+    def __repr__(self) -> str:
+        cached = f"{self.num_cached}/{len(self.token_ids)}"
+        return f"<Sequence {self.request.id[:8]} slot={self.slot} {cached} cached>"
+
+    @property
+    def num_pending(self) -> int:
+        """Tokens still to be computed: one while decoding, more while prefilling."""
+        return len(self.token_ids) - self.num_cached
+
+    @property
+    def is_decoding(self) -> bool:
+        return self.num_cached >= self.num_prompt

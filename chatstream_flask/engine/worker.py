@@ -1,0 +1,201 @@
+"""One generation thread: takes requests, computes their tokens step by step, ends them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from .detokenizer import Detokenizer
+from .request import FinishReason, GenerationRequest
+from .request_queue import RequestQueue
+from .runner import Runner
+from .scheduler import Scheduler
+from .sequence import Sequence
+
+logger = logging.getLogger("chatstream_flask")
+
+FAILED = "generation failed"  # all that a client is told; the log has the rest
+
+Complete = Callable[[GenerationRequest, FinishReason, str | None], None]
+
+
+class Worker:
+    """Owns its runner and scheduler: only its thread touches them, so nothing of them is locked."""
+
+    def __init__(
+        self, index: int, queue: RequestQueue, runner: Runner, scheduler: Scheduler, complete: Complete
+    ) -> None:
+        self.index = index
+        self.queue = queue
+        self.runner = runner
+        self.scheduler = scheduler
+        self._complete = complete
+        self._opened = threading.Event()
+        self._open_error: BaseException | None = None
+        self._thread: threading.Thread | None = None
+
+    def __repr__(self) -> str:
+        return f"<Worker {self.index} {self.scheduler!r}>"
+
+    # -- the thread ------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        name = f"chatstream-generation-{self.index}"
+        thread = threading.Thread(target=self.run, name=name, daemon=True)
+        thread.start()
+        self._thread = thread
+
+    def wait_until_open(self) -> None:
+        """Raises what the runner raised when it took its memory."""
+        self._opened.wait()
+        if self._open_error is not None:
+            raise self._open_error
+
+    def join(self, timeout: float | None) -> bool:
+        """True when the thread has ended."""
+        if self._thread is None:
+            return True
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def run(self) -> None:
+        try:
+            self.runner.open()
+        except BaseException as error:
+            self._open_error = error
+            return
+        finally:
+            self._opened.set()
+        try:
+            while self.admit(wait=True):
+                self._step_safely()
+        finally:
+            self.runner.close()
+
+    def _step_safely(self) -> None:
+        try:
+            self.step()
+        except Exception:
+            logger.exception("a step of %r failed; its %d replies end", self, len(self.scheduler.running))
+            for sequence in self.scheduler.remove_all():
+                self.queue.done(self.index)
+                self._complete(sequence.request, FinishReason.ERROR, FAILED)
+
+    # -- one step ----------------------------------------------------------------------------------
+
+    def admit(self, *, wait: bool = False) -> bool:
+        """Fills free slots from the queue; waits while it has nothing to do. False: closed and idle."""
+        while self.scheduler.num_free:
+            request = self.queue.take(self.index, wait=wait and not self.scheduler.running)
+            if request is None:
+                break
+            self._begin(request)
+        return bool(self.scheduler.running) or not self.queue.is_over
+
+    def step(self) -> None:
+        """One prefill chunk at the most, then one token for every running reply."""
+        self._end_unwanted()
+        if chunk := self.scheduler.next_prefill():
+            self._prefill(*chunk)
+        if sequences := self.scheduler.decoding():
+            self._decode(sequences)
+
+    def _begin(self, request: GenerationRequest) -> None:
+        if reason := request.end_wish:
+            self.queue.done(self.index)
+            self._complete(request, reason, None)
+            return
+        request.start()
+        try:
+            detokenizer = Detokenizer(self.runner.text_decoder(request), request.params.stop)
+        except Exception:
+            logger.exception("the text decoder of %r failed", request)
+            self.queue.done(self.index)
+            self._complete(request, FinishReason.ERROR, FAILED)
+            return
+        self.scheduler.add(request, detokenizer)
+
+    def _end_unwanted(self) -> None:
+        while request := self.queue.pop_overdue():
+            self._complete(request, request.end_wish or FinishReason.TIMEOUT, None)
+        for sequence in list(self.scheduler.running):
+            if reason := sequence.request.end_wish:
+                self._finish(sequence, reason)
+
+    def _prefill(self, sequence: Sequence, num_tokens: int) -> None:
+        try:
+            ids = self.runner.prefill(sequence, num_tokens)
+        except Exception:
+            logger.exception("prefill of %r failed", sequence)
+            self._finish(sequence, FinishReason.ERROR, FAILED)
+            return
+        sequence.num_cached += num_tokens
+        self._accept(sequence, ids)
+
+    def _decode(self, sequences: list[Sequence]) -> None:
+        rows = list(zip(sequences, self.runner.decode(sequences), strict=True))
+        for sequence, ids in rows:  # all first: a reply that ends moves another one, whole
+            sequence.num_cached += len(ids)
+        for sequence, ids in rows:
+            self._accept(sequence, ids)
+
+    def _accept(self, sequence: Sequence, ids: list[int]) -> None:
+        """New ids become text; a fault in it ends this reply only."""
+        try:
+            reason = None
+            for token_id in ids:
+                if reason := self._accept_one(sequence, token_id):
+                    break
+        except Exception:
+            logger.exception("the text of %r failed", sequence)
+            self._finish(sequence, FinishReason.ERROR, FAILED)
+            return
+        if reason is not None:
+            self._finish(sequence, reason)
+
+    def _accept_one(self, sequence: Sequence, token_id: int) -> FinishReason | None:
+        if token_id < 0:
+            raise FloatingPointError("the model's scores are not numbers")
+        request = sequence.request
+        sequence.token_ids.append(token_id)
+        request.count_token()
+        if token_id in self.runner.eos_ids:
+            return FinishReason.STOP
+        self._tell(request, sequence.detokenizer.push(token_id))
+        if sequence.detokenizer.is_stopped:
+            return FinishReason.STOP
+        if request.num_generated >= request.params.max_new_tokens:
+            return FinishReason.LENGTH
+        return None
+
+    def _tell(self, request: GenerationRequest, text: str) -> None:
+        if text and request.text_filter is not None:
+            text = request.text_filter.push(text)
+        if text:
+            request.add_text(text)
+
+    def _tell_rest(self, sequence: Sequence) -> None:
+        request = sequence.request
+        self._tell(request, sequence.detokenizer.finish())
+        if request.text_filter is not None and (rest := request.text_filter.finish()):
+            request.add_text(rest)
+
+    def _finish(self, sequence: Sequence, reason: FinishReason, error: str | None = None) -> None:
+        """Slot first, then the rest; the hole is filled last, so that a fault there loses no outcome."""
+        hole = sequence.slot
+        moved = self.scheduler.remove(sequence)
+        self.queue.done(self.index)
+        try:
+            if reason is not FinishReason.ERROR:
+                self._tell_rest(sequence)
+        except Exception:
+            logger.exception("the last text of %r failed", sequence)
+            reason, error = FinishReason.ERROR, FAILED
+        self._complete(sequence.request, reason, error)
+        if moved is not None:
+            self.runner.move(len(self.scheduler.running), hole, moved.num_cached)

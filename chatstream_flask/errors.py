@@ -1,0 +1,71 @@
+"""Every error raised on purpose; each class knows its HTTP status and a code for programs.
+
+ChatStreamError
+├── ConfigError            500  a wrong or contradictory setting; raised at start, never by a request
+├── UnsupportedModel       500  a model that could not be served rightly; raised at start
+├── BadRequest             400  the request says something that is not allowed
+│   ├── BodyTooLarge       413  more bytes than are read
+│   └── PromptTooLong      400  one turn alone does not fit into the context
+├── ConversationBusy       409  the conversation already has a reply in the making
+├── TooManyRequests        429  running and waiting places are all taken
+├── NotAccepting           503  stopping or stopped
+├── StoreUnavailable       503  conversations cannot be read or written
+└── GenerationError        500  generation failed; the conversation is as it was before
+"""
+
+from __future__ import annotations
+
+
+class ChatStreamError(Exception):
+    status = 500
+    code = "internal_error"
+
+
+class ConfigError(ChatStreamError, ValueError):
+    code = "config_error"
+
+
+class UnsupportedModel(ChatStreamError):
+    code = "unsupported_model"
+
+
+class BadRequest(ChatStreamError):
+    status = 400
+    code = "bad_request"
+
+
+class BodyTooLarge(BadRequest):
+    status = 413
+    code = "body_too_large"
+
+
+class PromptTooLong(BadRequest):
+    code = "prompt_too_long"
+
+
+class ConversationBusy(ChatStreamError):
+    status = 409
+    code = "conversation_busy"
+
+
+class TooManyRequests(ChatStreamError):
+    status = 429
+    code = "too_many_requests"
+
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after  # seconds, from measured completions
+
+
+class NotAccepting(ChatStreamError):
+    status = 503
+    code = "not_accepting"
+
+
+class StoreUnavailable(ChatStreamError):
+    status = 503
+    code = "store_unavailable"
+
+
+class GenerationError(ChatStreamError):
+    code = "generation_failed"
