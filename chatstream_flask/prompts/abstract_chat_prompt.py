@@ -1,0 +1,178 @@
+"""How a conversation becomes the text, and then the tokens, that a model continues."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BadRequest, StoreUnavailable
+from .chat_content import ChatContent, RoleType
+from .chat_history import ChatHistory, split_turns
+from .replacer import Replacer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+FORMAT = 1  # of to_dict
+SETTINGS = ("system", "requester", "responder", "chat_mode", "prefix_as_stop_str", "num_initial")
+Replacements = Sequence[tuple[str, str]]
+
+
+class PromptTTL(Enum):
+    MULTI_TURN = "multi_turn"
+    SINGLE_TURN = "single_turn"  # the model is shown the initial contents and the newest turn only
+
+
+class AbstractChatPrompt(ChatHistory):
+    """A conversation that can be rendered. A class for a model overrides `render`, and what else it needs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.system = ""
+        self.requester = ""
+        self.responder = ""
+        self.chat_mode = True
+        self.prompt_ttl = PromptTTL.MULTI_TURN
+        self.prefix_as_stop_str = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """What `build_initial_prompt` adds counts as initial, whoever calls it."""
+        super().__init_subclass__(**kwargs)
+        if "build_initial_prompt" in cls.__dict__:
+            setattr(cls, "build_initial_prompt", _counting(cls.build_initial_prompt))  # noqa: B010
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} turns={self.get_turn()} initial={self.num_initial}>"
+
+    # -- to override --------------------------------------------------------------------------------
+
+    def render(self, contents: list[ChatContent]) -> str:
+        """The prompt's text; the last of `contents` is the reply still to come, its message None."""
+        raise NotImplementedError(f"{type(self).__name__} must override render() or create_prompt()")
+
+    def build_initial_prompt(self, chat_prompt: AbstractChatPrompt) -> None:
+        """Sets up a new conversation: system text, names, examples."""
+
+    def get_stop_strs(self) -> list[str]:
+        return []
+
+    def get_requester_prefix(self) -> str:
+        """What the prompt writes before the requester's text."""
+        return f"{self.requester}:" if self.requester else ""
+
+    def get_replacement_when_input(self) -> Replacements | None:
+        return None
+
+    def get_replacement_when_output(self) -> Replacements | None:
+        return None
+
+    # -- settings -----------------------------------------------------------------------------------
+
+    def set_system(self, system: str) -> None:
+        self.system = system
+
+    def set_requester(self, requester: str) -> None:
+        self.requester = requester
+
+    def set_responder(self, responder: str) -> None:
+        self.responder = responder
+
+    def set_chat_mode_enabled(self, enabled: bool) -> None:
+        """Off: the prompt is the newest requester message alone, and nothing stops the reply early."""
+        self.chat_mode = enabled
+
+    def is_chat_mode_enabled(self) -> bool:
+        return self.chat_mode
+
+    def set_prompt_ttl(self, prompt_ttl: PromptTTL) -> None:
+        self.prompt_ttl = prompt_ttl
+
+    def set_prefix_as_stop_str_enabled(self, enabled: bool) -> None:
+        """On: a model that begins to write the requester's part is stopped there."""
+        self.prefix_as_stop_str = enabled
+
+    # -- rendering ----------------------------------------------------------------------------------
+
+    def create_prompt(self, opts: dict[str, Any] | None = None) -> str:
+        if not self.chat_mode:
+            return self.get_requester_last_msg() or ""
+        return self.render(self.get_contents_to_render(opts))
+
+    def to_token_ids(self, tokenizer: Any, add_special_tokens: bool | None = None) -> list[int]:
+        """:param add_special_tokens: None is the tokenizer's own default"""
+        text = self.create_prompt({"tokenizer": tokenizer})
+        kwargs = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
+        return list(tokenizer.encode(text, **kwargs))
+
+    def get_contents_to_render(self, opts: dict[str, Any] | None = None) -> list[ChatContent]:
+        """Without turns whose reply was lost: a model shown an empty reply learns to give one."""
+        contents = self.get_contents(opts)
+        turns = split_turns(contents[self.num_initial :])
+        if self.prompt_ttl is PromptTTL.SINGLE_TURN:
+            turns = turns[-1:]
+        *older, newest = split_turns(contents[: self.num_initial]) + turns or [[]]
+        answered = [turn for turn in older if turn[-1].message and not turn[-1].is_requester]
+        return [content for turn in [*answered, newest] for content in turn]
+
+    def get_final_stop_strs(self) -> list[str]:
+        """Every string that ends a reply."""
+        if not self.chat_mode:
+            return []
+        prefix = self.get_requester_prefix() if self.prefix_as_stop_str else ""
+        return [*self.get_stop_strs(), *([prefix] if prefix else [])]
+
+    # -- words --------------------------------------------------------------------------------------
+
+    def add_requester_msg(self, message: str) -> None:
+        if not isinstance(message, str):
+            raise BadRequest(f"a message must be text, not {type(message).__name__}")
+        super().add_requester_msg(self.replace_string(message, self.get_replacement_when_input()))
+
+    def is_requester_role(self, role: RoleType) -> bool:
+        return role is RoleType.REQUESTER
+
+    def get_role_name(self, role: RoleType) -> str:
+        return self.requester if self.is_requester_role(role) else self.responder
+
+    def replace_string(self, text: str, replacements: Replacements | None) -> str:
+        """All pairs in one pass from left to right, as in a streamed reply: no result is replaced again."""
+        replacer = Replacer(replacements or ())
+        return replacer.push(text) + replacer.finish()
+
+    # -- stored form --------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "v": FORMAT,
+            **{name: getattr(self, name) for name in SETTINGS},
+            "prompt_ttl": self.prompt_ttl.value,
+            "contents": [content.to_dict() for content in self._contents],
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        if data.get("v") != FORMAT:
+            raise StoreUnavailable(
+                f"a stored conversation has format {data.get('v')!r}, this version reads {FORMAT}: "
+                "read it with the version that wrote it, or clear it"
+            )
+        prompt = cls()
+        try:
+            for name in SETTINGS:
+                setattr(prompt, name, data[name])
+            prompt.prompt_ttl = PromptTTL(data["prompt_ttl"])
+            prompt._contents = [ChatContent.from_dict(content) for content in data["contents"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreUnavailable(f"a stored conversation is damaged: {error!r}") from error
+        return prompt
+
+
+def _counting(build: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+    @functools.wraps(build)
+    def build_initial_prompt(self: AbstractChatPrompt, chat_prompt: AbstractChatPrompt) -> None:
+        build(self, chat_prompt)
+        chat_prompt.num_initial = len(chat_prompt._contents)
+
+    return build_initial_prompt

@@ -1,0 +1,53 @@
+"""One message of a conversation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+
+class RoleType(Enum):
+    """Who speaks; the names shown in a prompt belong to the prompt and may even be equal."""
+
+    REQUESTER = "requester"
+    RESPONDER = "responder"
+
+
+@dataclass
+class ChatContent:
+    role: RoleType
+    message: str | None = None  # None: a reply still to come
+    message_id: str | None = None
+    is_interrupted: bool = False  # a reply that was cut off
+
+    @property
+    def is_requester(self) -> bool:
+        return self.role is RoleType.REQUESTER
+
+    def get_role(self) -> RoleType:
+        return self.role
+
+    def get_message(self) -> str | None:
+        return self.message
+
+    def set_message(self, message: str | None) -> None:
+        self.message = message
+
+    def get_message_id(self) -> str | None:
+        return self.message_id
+
+    def set_message_id(self, message_id: str | None) -> None:
+        self.message_id = message_id
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "role": self.role.value,
+            "message": self.message,
+            "message_id": self.message_id,
+            "is_interrupted": self.is_interrupted,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ChatContent:
+        return cls(RoleType(data["role"]), data["message"], data["message_id"], data["is_interrupted"])

@@ -1,0 +1,142 @@
+"""The messages of a conversation, oldest first."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ..config import check_names
+from ..errors import BadRequest
+from .chat_content import ChatContent, RoleType
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # legal in JSON, refused by tokenizers and stores
+
+
+class ChatHistory:
+    """One list of contents; everything else is computed from it.
+
+    The first `num_initial` contents are examples set up by the application. What follows are the visitor's
+    turns: a requester message and what was replied to it.
+    """
+
+    def __init__(self) -> None:
+        self._contents: list[ChatContent] = []
+        self.num_initial = 0
+
+    # -- what was said ------------------------------------------------------------------------------
+
+    def get_contents(self, opts: dict[str, Any] | None = None) -> list[ChatContent]:
+        """:param opts: {"omit_last_message": bool}: the newest one without its text; {"to_message_id": str}:
+        nothing after that message
+        """
+        opts = opts or {}
+        check_names("option", opts, {"omit_last_message", "to_message_id", "tokenizer"})
+        contents = list(self._contents)
+        if (message_id := opts.get("to_message_id")) is not None:
+            content = self.find_chat_content_by_message_id(message_id)
+            if content is None:
+                raise BadRequest(f"this conversation has no message {message_id!r}")
+            contents = contents[: self._contents.index(content) + 1]
+        if opts.get("omit_last_message") and contents:
+            contents[-1] = replace(contents[-1], message=None)
+        return contents
+
+    def get_turn(self) -> int:
+        """The number of messages that the visitor has sent."""
+        return sum(content.is_requester for content in self._contents[self.num_initial :])
+
+    def is_empty(self) -> bool:
+        return not self._contents
+
+    def get_requester_last_msg(self) -> str | None:
+        return self._newest_message(RoleType.REQUESTER)
+
+    def get_responder_last_msg(self) -> str | None:
+        return self._newest_message(RoleType.RESPONDER)
+
+    def find_chat_content_by_message_id(self, message_id: str) -> ChatContent | None:
+        return next((content for content in self._contents if content.message_id == message_id), None)
+
+    @property
+    def has_turn_to_regenerate(self) -> bool:
+        """The newest message is a reply to the visitor; an example set up by the application is not."""
+        return len(self._contents) > self.num_initial and not self._contents[-1].is_requester
+
+    # -- saying more --------------------------------------------------------------------------------
+
+    def add_requester_msg(self, message: str) -> None:
+        self._add(RoleType.REQUESTER, message)
+
+    def add_responder_msg(self, message: str | None) -> None:
+        """None: a reply still to come."""
+        self._add(RoleType.RESPONDER, message)
+
+    def set_responder_last_msg(self, message: str | None, *, is_interrupted: bool = False) -> None:
+        content = self._last(RoleType.RESPONDER)
+        content.message, content.is_interrupted = message, is_interrupted
+
+    def set_responder_last_msg_id(self, message_id: str | None) -> None:
+        self._last(RoleType.RESPONDER).message_id = message_id
+
+    def clear_last_responder_message(self) -> None:
+        """The newest reply is still to come again; nothing happens where there is none."""
+        if self.has_turn_to_regenerate:
+            self._contents[-1] = ChatContent(RoleType.RESPONDER)
+
+    def remove_last_requester_msg(self) -> None:
+        self._last(RoleType.REQUESTER)
+        self._contents.pop()
+
+    def remove_last_responder_msg(self) -> None:
+        self._last(RoleType.RESPONDER)
+        self._contents.pop()
+
+    def clear_history(self) -> None:
+        """Forgets the visitor's turns."""
+        del self._contents[self.num_initial :]
+
+    # -- turns --------------------------------------------------------------------------------------
+
+    @property
+    def num_droppable_turns(self) -> int:
+        return max(0, len(split_turns(self._contents[self.num_initial :])) - 1)
+
+    def without_oldest_turns(self, num_turns: int) -> Self:
+        """A copy without the visitor's `num_turns` oldest turns; the newest one cannot be left out."""
+        if not 0 <= num_turns <= self.num_droppable_turns:
+            raise ValueError(f"{num_turns} turns cannot be dropped, only 0 to {self.num_droppable_turns}")
+        turns = split_turns(self._contents[self.num_initial :])[num_turns:]
+        kept = self._contents[: self.num_initial] + [content for turn in turns for content in turn]
+        clone = copy.copy(self)
+        clone._contents = [replace(content) for content in kept]
+        return clone
+
+    # -----------------------------------------------------------------------------------------------
+
+    def _add(self, role: RoleType, message: str | None) -> None:
+        if message is not None:
+            message = LONE_SURROGATE.sub("\ufffd", message)
+        self._contents.append(ChatContent(role, message))
+
+    def _newest_message(self, role: RoleType) -> str | None:
+        return next((content.message for content in reversed(self._contents) if content.role is role), None)
+
+    def _last(self, role: RoleType) -> ChatContent:
+        if len(self._contents) <= self.num_initial or self._contents[-1].role is not role:
+            raise ValueError(f"the newest message of {self!r} is not a {role.value}'s")
+        return self._contents[-1]
+
+
+def split_turns(contents: Sequence[ChatContent]) -> list[list[ChatContent]]:
+    turns: list[list[ChatContent]] = []
+    for content in contents:
+        if content.is_requester or not turns:
+            turns.append([])
+        turns[-1].append(content)
+    return turns
