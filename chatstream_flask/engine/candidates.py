@@ -1,0 +1,65 @@
+"""From scores to one token: penalties, top-k, top-p and the draw, as pure functions over rows.
+
+Scores are float32 `[rows, vocab]`; whatever differs between rows comes as a column `[rows, 1]`.
+Same results as transformers' RepetitionPenalty, TopK and TopP processors in that order.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..config import SamplingParams
+
+
+def num_candidates(params: SamplingParams, vocab_size: int) -> int:
+    """How many of the largest scores a row needs sorted: 0 none, `vocab_size` all.
+
+    A power of two above top_k, so that ties with the k-th score find room. Depends on the row's own
+    parameters only: a row's path through the code, and so its tokens, never depend on its neighbours.
+    """
+    if params.top_k is not None and 0 < params.top_k < vocab_size:
+        return min(max(16, 1 << params.top_k.bit_length()), vocab_size)
+    return vocab_size if params.top_p < 1 else 0
+
+
+def penalised(scores: Tensor, seen: Tensor, factor: Tensor, difference: Tensor) -> Tensor:
+    """Scores of seen tokens made smaller: by `factor` as in CTRL (arXiv 1909.05858), then by `difference`."""
+    lower = torch.where(scores < 0, scores * factor, scores / factor) - difference
+    return torch.where(seen, lower, scores)
+
+
+def candidates(scores: Tensor, num: int, top_k: Tensor, tail: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Probabilities `[rows, n]`, not summing to 1 after top-p, and their token ids (None: all, in order).
+
+    `tail` is 1 - top_p: the least probable tokens that together have no more than that are dropped.
+    Tokens tied with the k-th stay; of tokens tied at the edge of top-p the lower ids stay.
+    """
+    if num == 0:
+        return scores.softmax(-1), None
+    values, ids = _largest(scores, num)
+    probs = values.masked_fill(values < values.gather(1, top_k - 1), -torch.inf).softmax(-1)
+    is_dropped = probs.flip(1).cumsum(1).flip(1) <= tail
+    is_dropped[:, 0] = False
+    return probs.masked_fill(is_dropped, 0.0), ids
+
+
+def draw(probs: Tensor, uniforms: Tensor) -> Tensor:
+    """Index `[rows]` where the cumulative sum first exceeds u times the total.
+
+    For u = k * 2**-24 below 1, u * total rounds to less than total in float32, so a token with
+    probability 0 is never drawn.
+    """
+    cumulative = probs.cumsum(-1)
+    index = torch.searchsorted(cumulative, uniforms * cumulative[:, -1:], right=True)
+    return index.squeeze(1).clamp(max=probs.shape[1] - 1)  # a row of NaN would be out of range
+
+
+def _largest(scores: Tensor, num: int) -> tuple[Tensor, Tensor]:
+    """The `num` largest of each row, falling, equal ones by id: `topk` alone leaves their order open."""
+    if num == scores.shape[1]:
+        values, ids = scores.sort(dim=-1, descending=True, stable=True)
+        return values, ids
+    ids = scores.topk(num, sorted=False).indices.sort().values
+    values, order = scores.gather(1, ids).sort(dim=-1, descending=True, stable=True)
+    return values, ids.gather(1, order)

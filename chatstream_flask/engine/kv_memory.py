@@ -1,0 +1,35 @@
+"""Whether the KV cache fits into the memory that is free, asked before anything is allocated."""
+
+from __future__ import annotations
+
+import logging
+
+import psutil
+import torch
+
+from ..errors import ConfigError
+from .kv_cache import LayerShape, SlotCache
+
+logger = logging.getLogger("chatstream_flask")
+MIB = 1024 * 1024
+
+
+def check_kv_memory(shapes: list[LayerShape], *, num_slots: int, max_len: int, device: torch.device) -> None:
+    """Raises ConfigError with the numbers and what to change."""
+    needed, free = SlotCache.num_bytes(shapes, num_slots, max_len), free_bytes(device)
+    size = f"{needed / MIB:.1f} MiB for {num_slots} slots x {max_len} tokens x {len(shapes)} layers"
+    if needed > free:
+        raise ConfigError(
+            f"the KV cache of one generation thread needs {size}, but only {free / MIB:.1f} MiB are free on "
+            f"{device}; lower context_len (now {max_len}) or num_of_concurrent_executions, "
+            "or use a smaller model or dtype"
+        )
+    logger.info("KV cache: %s on %s, %.1f MiB free before", size, device, free / MIB)
+
+
+def free_bytes(device: torch.device) -> int:
+    if device.type != "cuda":
+        return int(psutil.virtual_memory().available)  # type: ignore[no-untyped-call]
+    free, _ = torch.cuda.mem_get_info(device)
+    idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own, not in use
+    return int(free) + idle

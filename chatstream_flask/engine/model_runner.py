@@ -1,0 +1,142 @@
+"""ModelRunner: prefill and decode of one generation thread's sequences, on its own CUDA stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from .detokenizer import TextDecoder
+from .host_buffer import HostBuffer
+from .kv_cache import layer_shapes
+from .kv_memory import check_kv_memory
+from .model_check import check_model
+from .request import GenerationRequest
+from .sampler import NOT_A_TOKEN, Sampler
+from .sequence import Sequence
+from .slot_model import SlotModel
+from .text_decoder import make_text_decoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """What a runner has only between `open` and `close`."""
+
+    slots: SlotModel
+    sampler: Sampler
+    positions: Tensor  # 0 .. max_len-1, [1, max_len]
+    prompt: HostBuffer
+    inputs: HostBuffer
+    ids: HostBuffer
+
+
+class ModelRunner:
+    """The Runner of a transformers model. A step is: numbers in, one forward, one sampler call, ids out.
+
+    A row whose logits are not numbers gets the id -1 (`NOT_A_TOKEN`) and its slot is wiped; the other
+    rows are as if nothing had happened.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: Any, *, num_slots: int, max_len: int) -> None:
+        model.train(False)
+        self.eos_ids = eos_ids(model, tokenizer)
+        self.num_slots = num_slots
+        self.max_len = max_len
+        self._model = model
+        self._tokenizer = tokenizer
+        self._stream: torch.cuda.Stream | None = None
+        self._opened: Opened | None = None
+
+    def __repr__(self) -> str:
+        state = "closed" if self._opened is None else repr(self._opened.slots.cache)
+        return f"<ModelRunner {self._model.config.model_type} on {self._model.device}: {state}>"
+
+    def open(self) -> None:
+        device = self._model.device
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # the weights were loaded on the default stream
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        with self._context():
+            check_model(self._model, self.max_len)
+            shapes = layer_shapes(self._model)
+            check_kv_memory(shapes, num_slots=self.num_slots, max_len=self.max_len, device=device)
+            self._opened = Opened(
+                slots=SlotModel(self._model, shapes, num_slots=self.num_slots, max_len=self.max_len),
+                sampler=Sampler(num_slots=self.num_slots, device=device),
+                positions=torch.arange(self.max_len, device=device)[None],
+                prompt=HostBuffer(self.max_len, torch.long, device),
+                inputs=HostBuffer(3 * self.num_slots, torch.long, device),
+                ids=HostBuffer(self.num_slots, torch.long, device),
+            )
+
+    def prefill(self, sequence: Sequence, num_tokens: int) -> list[int]:
+        start = sequence.num_cached
+        stop = start + num_tokens
+        with self._computing() as it:
+            ids = it.prompt.send(sequence.token_ids[start:stop])[None]
+            columns = it.positions[:, start:stop]
+            logits = it.slots.logits(sequence.slot, ids, columns, columns, it.slots.key_len(stop))
+            return self._sampled(it, logits, [sequence]) if stop == len(sequence.token_ids) else []
+
+    def decode(self, sequences: list[Sequence]) -> list[list[int]]:
+        rows: list[Sequence | None] = [None] * (1 + max(sequence.slot for sequence in sequences))
+        for sequence in sequences:
+            rows[sequence.slot] = sequence
+        with self._computing() as it:
+            key_len = it.slots.key_len(1 + max(sequence.num_cached for sequence in sequences))
+            ids, positions, columns = it.inputs.send(self._step_inputs(rows)).view(3, -1, 1)
+            new_ids = self._sampled(it, it.slots.logits(0, ids, positions, columns, key_len), rows)
+        return [[new_ids[sequence.slot]] for sequence in sequences]
+
+    def move(self, source: int, target: int, length: int) -> None:
+        with self._computing() as it:
+            it.slots.cache.move(source, target, length)
+
+    def text_decoder(self, request: GenerationRequest) -> TextDecoder:
+        return make_text_decoder(self._tokenizer)
+
+    def close(self) -> None:
+        """Gives the memory back; may be called twice."""
+        if self._stream is not None:
+            self._stream.synchronize()
+        self._opened = self._stream = None
+
+    def _step_inputs(self, rows: list[Sequence | None]) -> list[int]:
+        """Token ids, then positions, then columns; a padding row writes id 0 into the scratch column."""
+        ids = [0 if s is None else s.token_ids[s.num_cached] for s in rows]
+        positions = [0 if s is None else s.num_cached for s in rows]
+        columns = [self.max_len if s is None else s.num_cached for s in rows]
+        return ids + positions + columns
+
+    def _sampled(self, it: Opened, logits: Tensor, rows: list[Sequence | None]) -> list[int]:
+        ids: list[int] = it.ids.fetch(it.sampler.sample(logits, rows))
+        for sequence, token_id in zip(rows, ids, strict=True):
+            if sequence is not None and token_id == NOT_A_TOKEN:
+                it.slots.cache.clear(sequence.slot)
+        return ids
+
+    @contextmanager
+    def _computing(self) -> Iterator[Opened]:
+        if self._opened is None:
+            raise RuntimeError(f"{self!r} is not open")
+        with self._context():
+            yield self._opened
+
+    @contextmanager
+    def _context(self) -> Iterator[None]:
+        on_stream = nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+        with torch.inference_mode(), on_stream:
+            yield
+
+
+def eos_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
+    """Every id that ends a reply: the generation config's (one or several) and the tokenizer's."""
+    named = getattr(model.generation_config, "eos_token_id", None)
+    ids = list(named) if isinstance(named, (list, tuple)) else [named]
+    ids.append(getattr(tokenizer, "eos_token_id", None))
+    return frozenset(i for i in ids if i is not None)
