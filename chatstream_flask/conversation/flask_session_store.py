@@ -1,0 +1,47 @@
+"""Conversations in the back end of Flask-Session, under keys that only this package writes.
+
+A conversation inside the session itself would be lost: Flask saves the session before a streaming body
+starts, and Flask-Session rewrites the whole session after every request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from flask import Flask
+from flask_session.base import ServerSideSessionInterface
+
+from ..errors import StoreUnavailable
+
+KEY_PREFIX = "chatstream:conversation:"  # not the sessions' prefix, so no cookie value addresses it
+
+Result = TypeVar("Result")
+
+
+class FlaskSessionStore:
+    """The one place that touches Flask-Session's inner methods (three, the same in 0.6 to 0.8)."""
+
+    def __init__(self, app: Flask, interface: ServerSideSessionInterface) -> None:
+        self._app = app
+        self._interface = interface
+
+    def load(self, conversation_id: str) -> dict[str, Any] | None:
+        record = self._call(lambda key: self._interface._retrieve_session_data(key), conversation_id)
+        return None if not record else record.get("chat_prompt")
+
+    def save(self, conversation_id: str, data: dict[str, Any]) -> None:
+        session = self._interface.session_class({"chat_prompt": data}, sid=conversation_id)
+        lifetime = self._app.permanent_session_lifetime
+        self._call(lambda key: self._interface._upsert_session(lifetime, session, key), conversation_id)
+
+    def delete(self, conversation_id: str) -> None:
+        self._call(lambda key: self._interface._delete_session(key), conversation_id)
+
+    def _call(self, method: Callable[[str], Result], conversation_id: str) -> Result:
+        """In a context of its own: with the request's, it would commit the host's database session."""
+        try:
+            with self._app.app_context():
+                return method(KEY_PREFIX + conversation_id)
+        except Exception as error:
+            raise StoreUnavailable("conversations cannot be read or written at the moment") from error

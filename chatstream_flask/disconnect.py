@@ -1,0 +1,36 @@
+"""Tells whether the client of a request has gone, on waitress, gunicorn and Flask's own server."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable
+from typing import Any
+
+Probe = Callable[[], bool]
+
+_GONE = getattr(select, "POLLRDHUP", 0x2000) | 0x10 | 0x08 | 0x20  # peer closed, hung up, error, invalid
+
+
+def make_probe(environ: dict[str, Any]) -> Probe | None:
+    """A cheap question that may be asked at any time; None where only a failing write can tell.
+
+    waitress answers through `waitress.client_disconnected`, and only with channel_request_lookahead >= 1.
+    Elsewhere the socket itself is asked (POLLRDHUP, so on Linux).
+    """
+    ask = environ.get("waitress.client_disconnected")
+    if ask is not None:
+        adjustments = getattr(getattr(ask, "__self__", None), "adj", None)
+        return None if adjustments is not None and adjustments.channel_request_lookahead < 1 else ask
+    connection = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
+    if connection is None or not hasattr(select, "poll"):
+        return None
+
+    def is_gone() -> bool:
+        try:
+            poll = select.poll()
+            poll.register(connection.fileno(), _GONE)
+            return bool(poll.poll(0))
+        except (OSError, ValueError):  # closed on our side: fileno() is -1
+            return True
+
+    return is_gone

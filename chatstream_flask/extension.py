@@ -1,0 +1,362 @@
+"""ChatStream: the Flask extension that joins requests, conversations and the engine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask, Request, Response, current_app
+from flask.sessions import SecureCookieSessionInterface
+from flask_session.base import ServerSideSessionInterface
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from .chat_request import ChatRequest, parse_chat_request
+from .config import MULTIPLICATIVE, EngineConfig, SamplingParams
+from .conversation import ConversationStore, FlaskSessionStore, Leases
+from .conversation.file_sessions import file_session_interface
+from .conversation.turn import Turn, load_prompt
+from .disconnect import make_probe
+from .engine.engine import Engine
+from .engine.request import FinishReason, GenerationRequest, Outcome
+from .errors import BadRequest, BodyTooLarge, ChatStreamError, ConfigError
+from .model_source import ModelSource, make_source
+from .problem import problem_response
+from .prompts import AbstractChatPrompt, ChatPrompt
+from .prompts.replacer import Replacer
+from .request_handler import AbstractRequestHandler, SimpleSessionRequestHandler
+from .settings import Settings
+from .stream import ReplyStream
+from .wire_format import choose
+
+if TYPE_CHECKING:
+    import torch
+
+SUCCESS = "success"
+DISCONNECTED_BEFORE_STREAMING = "client_disconnected_before_streaming"
+DISCONNECTED_WHILE_STREAMING = "client_disconnected_while_streaming"
+UNKNOWN_ERROR = "unknown_error_occurred"
+
+Callback = Callable[[Request, str], None]
+
+
+@dataclass(frozen=True)
+class AppState:
+    """What belongs to one Flask app, in `app.extensions["chatstream"]`."""
+
+    chat_stream: ChatStream
+    settings: Settings
+    store: ConversationStore
+    leases: Leases = field(default_factory=Leases)
+
+
+class ChatStream:
+    """A chat for Flask apps: one model, one queue, any number of apps.
+
+    ```
+    chat_stream = ChatStream(model=model, tokenizer=tokenizer, app=app)
+
+    @app.post("/chat_stream")
+    def chat():
+        return chat_stream.handle_chat_stream_request(request)
+    ```
+
+    A wrong setting raises ConfigError here; a model that cannot be served, or does not fit into memory, raises
+    when the generation threads start: at `start_queue_worker()`, else at the first request.
+
+    :param model: a transformers causal language model
+    :param tokenizer: its tokenizer
+    :param device: "cpu", "cuda", "cuda:0", "mps" or a torch.device; None leaves the model where it is
+    :param num_of_concurrent_executions: replies generated at once
+    :param max_queue_size: requests that may wait beyond those; one more is refused at once
+    :param num_of_generation_threads: threads that share the replies; None chooses by the device
+    :param too_many_request_as_http_error: refuse with status 429, not with 200 and `{"error": ...}`
+    :param use_mock_response: answer with fixed phrases, without model and torch
+    :param mock_params: `type` ("round", "long", "echo"), `initial_wait_sec`, `time_per_token_sec`
+    :param chat_prompt_clazz: how a conversation becomes a prompt; ChatPrompt uses the chat template
+    :param max_new_tokens: the most tokens of a reply
+    :param context_len: the most tokens of prompt and reply together; the model's own limit if that is lower
+    :param temperature: 0 to 2, 0 is greedy
+    :param top_k: sample from the k likeliest tokens; None or 0 is off
+    :param top_p: sample from the likeliest tokens that together have this probability; 1 is off
+    :param repetition_penalty: for tokens that have occurred; None is off
+    :param repetition_penalty_method: "multiplicative" (as in transformers) or "subtractive"
+    :param add_special_tokens: for prompts that are plain text; None is the tokenizer's default
+    :param request_handler: says which conversation a request belongs to, and where it is kept
+    :param logger: where this object logs; the default is the logger "chatstream_flask"
+    :param app: same as calling `init_app(app)`
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Any = None,
+        tokenizer: Any = None,
+        device: str | torch.device | None = None,
+        num_of_concurrent_executions: int = 2,
+        max_queue_size: int = 5,
+        num_of_generation_threads: int | None = None,
+        too_many_request_as_http_error: bool = False,
+        use_mock_response: bool = False,
+        mock_params: dict[str, Any] | None = None,
+        chat_prompt_clazz: type[AbstractChatPrompt] | None = None,
+        max_new_tokens: int = 256,
+        context_len: int = 1024,
+        temperature: float = 1.0,
+        top_k: int | None = 50,
+        top_p: float = 1.0,
+        repetition_penalty: float | None = None,
+        repetition_penalty_method: str = MULTIPLICATIVE,
+        add_special_tokens: bool | None = None,
+        request_handler: AbstractRequestHandler | None = None,
+        logger: logging.Logger | None = None,
+        app: Flask | None = None,
+    ) -> None:
+        self.logger = _checked("logger", logger, logging.Logger, logging.getLogger("chatstream_flask"))
+        self.params = SamplingParams(
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            repetition_penalty=repetition_penalty,
+            repetition_penalty_method=repetition_penalty_method,
+        )
+        self._source: ModelSource = make_source(
+            model, tokenizer, device, context_len, add_special_tokens, use_mock_response, mock_params
+        )
+        if max_new_tokens >= self._source.context_len:
+            raise ConfigError(
+                f"max_new_tokens={max_new_tokens} leaves no room for a prompt in a context of "
+                f"{self._source.context_len} tokens (context_len={context_len})"
+            )
+        config = EngineConfig(
+            num_of_concurrent_executions=num_of_concurrent_executions,
+            max_queue_size=max_queue_size,
+            num_of_generation_threads=1 if num_of_generation_threads is None else num_of_generation_threads,
+            context_len=self._source.context_len,
+        )
+        self.engine = Engine(config, lambda index: self._source.make_runner(config.num_slots(index)))
+        self._refuse_with_status = _checked(
+            "too_many_request_as_http_error", too_many_request_as_http_error, bool
+        )
+        self._chat_prompt_clazz = _checked_class(ChatPrompt if chat_prompt_clazz is None else chat_prompt_clazz)
+        self._request_handler: AbstractRequestHandler = _checked(
+            "request_handler", request_handler, AbstractRequestHandler, SimpleSessionRequestHandler()
+        )
+        if app is not None:
+            self.init_app(_checked("app", app, Flask))
+
+    def __repr__(self) -> str:
+        return f"<ChatStream {self.engine!r}>"
+
+    # -- Flask -----------------------------------------------------------------------------------------
+
+    def init_app(self, app: Flask) -> None:
+        """Reads CHATSTREAM_* from the app's config and makes sure that it has server-side conversations.
+
+        An app with sessions of its own keeps them untouched. One without (no SECRET_KEY, no Flask-Session)
+        gets Flask-Session with embedded files.
+        """
+        if "chatstream" in app.extensions:
+            raise RuntimeError(f"{app!r} already has a ChatStream; one app has one")
+        settings = Settings.of(app)
+        app.extensions["chatstream"] = AppState(self, settings, _conversation_store(app, settings))
+        app.register_error_handler(ChatStreamError, self._refusal)  # of every view that uses this object
+
+    def start_queue_worker(self) -> None:
+        """Starts the generation threads now instead of at the first request; harmless when they run."""
+        self.engine.start()
+
+    def handle_chat_stream_request(
+        self,
+        request: Request,
+        request_body: bytes | str | dict[str, Any] | None = None,
+        callback: Callback | None = None,
+    ) -> Response:
+        """The streaming response of POST /chat_stream, or a refusal; for a view to return.
+
+        :param request: `flask.request`
+        :param request_body: the JSON body, if the app has read it already or wants another one
+        :param callback: `callback(request, message)` is called once when an accepted request has ended, in
+            an app context but not in the request's; `message` is `success`,
+            `client_disconnected_before_streaming`, `client_disconnected_while_streaming` or
+            `unknown_error_occurred`
+        """
+        request = getattr(request, "_get_current_object", lambda: request)()  # the proxy ends with the view
+        settings = self._state().settings
+        try:
+            asked = parse_chat_request(
+                _body_of(request, settings) if request_body is None else request_body,
+                self.params,
+                settings.max_input_len,
+            )
+            return self._accept(request, asked, settings, callback)
+        except ChatStreamError as error:
+            return self._refusal(error)
+
+    def handle_clear_context_request(self, request: Request) -> dict[str, Any]:
+        """Forgets the caller's conversation; a reply in the making goes on but is not kept."""
+        conversation_id = self._request_handler.get_conversation_id(request)
+        self._state().leases.revoke(conversation_id)
+        self._request_handler.get_store().delete(conversation_id)
+        return {"success": True, "message": "Context successfully cleared"}
+
+    def get_chat_prompt(self, request: Request) -> AbstractChatPrompt:
+        """The conversation that a request belongs to, as it is kept now; for views and callbacks."""
+        conversation_id = request.environ.get("chatstream.conversation_id")
+        if conversation_id is None:
+            conversation_id = self._request_handler.get_conversation_id(request)
+        return load_prompt(self._request_handler.get_store(), conversation_id, self._chat_prompt_clazz)
+
+    # -- one request -----------------------------------------------------------------------------------
+
+    def _accept(
+        self, request: Request, asked: ChatRequest, settings: Settings, callback: Callback | None
+    ) -> Response:
+        if not self.engine.is_stopped:
+            self.engine.start()
+        with ExitStack() as undo:
+            place = self.engine.reserve()
+            undo.callback(place.close)
+            turn = self._begin_turn(request, asked, undo)
+            params = _with_stop_strings(asked.params, turn.prompt)
+            fitted = self._source.fit(turn.prompt, self.engine.config.context_len - params.max_new_tokens)
+            generation = GenerationRequest(
+                fitted.token_ids,
+                params,
+                text_filter=_text_filter(turn.prompt),
+                before_done=lambda generation, outcome: _keep(turn, generation, outcome),
+                after_done=self._after_done(request, callback),
+                timeout_sec=settings.request_timeout_sec,
+            )
+            self.engine.submit(generation, place)
+            undo.pop_all()
+        return self._response(request, generation, settings, turn.message_id, fitted.num_dropped_turns)
+
+    def _begin_turn(self, request: Request, asked: ChatRequest, undo: ExitStack) -> Turn:
+        conversation_id = self._request_handler.get_conversation_id(request)
+        request.environ["chatstream.conversation_id"] = conversation_id
+        lease = self._state().leases.hold(conversation_id)
+        undo.callback(lease.close)
+        store = self._request_handler.get_store()
+        turn = Turn(store, lease, load_prompt(store, conversation_id, self._chat_prompt_clazz))
+        if asked.regenerate:
+            turn.ask_again()
+        else:
+            turn.ask(asked.user_input)
+        return turn
+
+    def _after_done(
+        self, request: Request, callback: Callback | None
+    ) -> Callable[[GenerationRequest, Outcome], None]:
+        app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+
+        def tell(generation: GenerationRequest, outcome: Outcome) -> None:
+            self.logger.info("%r ended: %s", generation, outcome.finish_reason.value)
+            if callback is not None:
+                with app.app_context():
+                    callback(request, _message(generation, outcome))
+
+        return tell
+
+    def _response(
+        self, request: Request, generation: GenerationRequest, settings: Settings, message_id: str, dropped: int
+    ) -> Response:
+        wire = choose(request.headers.get("Accept", ""))
+        stream = ReplyStream(
+            self.engine,
+            generation,
+            wire,
+            is_gone=make_probe(request.environ),
+            probe_sec=settings.probe_sec,
+            heartbeat_sec=settings.heartbeat_sec,
+            extra={"message_id": message_id, "num_dropped_turns": dropped},
+        )
+        response = Response(stream, content_type=wire.content_type, headers=wire.headers)
+        response.headers["X-ChatStream-Last-Generated-Message-Id"] = message_id
+        if dropped:
+            response.headers["X-ChatStream-Truncated"] = f"turns={dropped}"
+        response.call_on_close(stream.close)
+        return response
+
+    def _refusal(self, error: ChatStreamError) -> Response:
+        if error.status >= 500:
+            self.logger.error("a request failed: %s", error, exc_info=error.__cause__)
+        return problem_response(error, too_many_as_200=not self._refuse_with_status)
+
+    def _state(self) -> AppState:
+        state: AppState | None = current_app.extensions.get("chatstream")
+        if state is None or state.chat_stream is not self:
+            raise RuntimeError(f"this ChatStream was not set up for {current_app.name!r}; call init_app(app)")
+        return state
+
+
+def _keep(turn: Turn, generation: GenerationRequest, outcome: Outcome) -> None:
+    """Runs before the client sees the end, so that its next turn finds this one kept and the way free."""
+    try:
+        if outcome.is_success:
+            turn.keep(generation.text, is_interrupted=False)
+        elif outcome.finish_reason is not FinishReason.ERROR and generation.text:
+            turn.keep(generation.text, is_interrupted=True)
+    finally:
+        turn.close()
+
+
+def _message(generation: GenerationRequest, outcome: Outcome) -> str:
+    if outcome.is_success:
+        return SUCCESS
+    if outcome.finish_reason is FinishReason.DISCONNECTED:
+        return DISCONNECTED_WHILE_STREAMING if generation.text else DISCONNECTED_BEFORE_STREAMING
+    return UNKNOWN_ERROR
+
+
+def _with_stop_strings(params: SamplingParams, prompt: AbstractChatPrompt) -> SamplingParams:
+    """Those of the request and those of the prompt's format, each once."""
+    try:
+        return replace(params, stop=tuple(dict.fromkeys((*params.stop, *prompt.get_final_stop_strs()))))
+    except ConfigError as error:
+        raise BadRequest(f"with those of the chat prompt: {error}") from error
+
+
+def _text_filter(prompt: AbstractChatPrompt) -> Replacer | None:
+    rules = prompt.get_replacement_when_output()
+    return Replacer(rules) if rules else None
+
+
+def _body_of(request: Request, settings: Settings) -> bytes:
+    if not request.is_json:
+        raise BadRequest("the body must be JSON, sent with Content-Type: application/json")
+    max_len = min(settings.max_body_len, request.max_content_length or settings.max_body_len)  # the app's may be lower
+    request.max_content_length = max_len
+    try:
+        return request.get_data()
+    except RequestEntityTooLarge as error:
+        raise BodyTooLarge(f"the body may have at most {max_len} bytes") from error
+
+
+def _conversation_store(app: Flask, settings: Settings) -> FlaskSessionStore:
+    interface = app.session_interface
+    if isinstance(interface, ServerSideSessionInterface):
+        return FlaskSessionStore(app, interface)
+    files = file_session_interface(app, settings.store_dir)
+    if type(interface) is SecureCookieSessionInterface and not app.secret_key:
+        app.session_interface = files
+        app.config["SESSION_COOKIE_SAMESITE"] = app.config["SESSION_COOKIE_SAMESITE"] or "Lax"
+        app.config["SESSION_COOKIE_SECURE"] = settings.cookie_secure
+    return FlaskSessionStore(app, files)
+
+
+def _checked(name: str, value: Any, kind: type, default: Any = None) -> Any:
+    if value is None:
+        value = default
+    if not isinstance(value, kind):
+        raise ConfigError(f"{name} must be a {kind.__name__}, not {value!r}")
+    return value
+
+
+def _checked_class(clazz: Any) -> type[AbstractChatPrompt]:
+    if not (isinstance(clazz, type) and issubclass(clazz, AbstractChatPrompt)):
+        raise ConfigError(f"chat_prompt_clazz must be a class derived from AbstractChatPrompt, not {clazz!r}")
+    return clazz

@@ -1,0 +1,112 @@
+"""Where tokens come from: a transformers model with its tokenizer, or the mock."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .config import check_int
+from .engine.mock_runner import MockParams, MockRunner, encode_mock_prompt
+from .engine.runner import Runner
+from .errors import ConfigError
+from .prompts import AbstractChatPrompt
+from .prompts.fit import FittedPrompt, fit_to_context
+
+if TYPE_CHECKING:
+    import torch
+
+DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
+
+
+class ModelSource(Protocol):
+    context_len: int  # the most tokens of prompt and reply together
+
+    def make_runner(self, num_slots: int) -> Runner: ...
+
+    def fit(self, prompt: AbstractChatPrompt, max_tokens: int) -> FittedPrompt:
+        """The prompt's tokens, without its oldest turns if it is too long; raises PromptTooLong."""
+
+
+class TransformersSource:
+    """Touches no device before the first `make_runner`, so that a server may fork before it."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        device: str | None,
+        context_len: int,
+        add_special_tokens: bool | None,
+    ) -> None:
+        if model is None or tokenizer is None:
+            raise ConfigError("model and tokenizer are needed, unless use_mock_response=True")
+        if not hasattr(model, "config") or not callable(model):
+            raise ConfigError(f"model must be a loaded transformers model, not {model!r}")
+        if not hasattr(tokenizer, "decode"):
+            raise ConfigError(f"tokenizer must be a loaded transformers tokenizer, not {tokenizer!r}")
+        self._model = model
+        self._tokenizer = tokenizer
+        self._device = device
+        self._add_special_tokens = add_special_tokens
+        self.context_len = min(context_len, _max_positions(model.config) or context_len)
+
+    def make_runner(self, num_slots: int) -> Runner:
+        from .engine.model_runner import ModelRunner  # here, so that the mock needs no torch
+
+        if self._device is not None:
+            try:
+                self._model.to(self._device)
+            except (AssertionError, RuntimeError) as error:  # torch without CUDA, no such device, out of memory
+                raise ConfigError(f"the model cannot be moved to {self._device}: {error}") from error
+        return ModelRunner(self._model, self._tokenizer, num_slots=num_slots, max_len=self.context_len)
+
+    def fit(self, prompt: AbstractChatPrompt, max_tokens: int) -> FittedPrompt:
+        return fit_to_context(prompt, self._tokenizer, max_tokens, self._add_special_tokens)
+
+
+class MockSource:
+    def __init__(self, mock_params: dict[str, Any] | None, context_len: int) -> None:
+        self._params = MockParams.of(mock_params or {})
+        self.context_len = context_len
+
+    def make_runner(self, num_slots: int) -> Runner:
+        return MockRunner(self._params)
+
+    def fit(self, prompt: AbstractChatPrompt, max_tokens: int) -> FittedPrompt:
+        asked = [c.message or "" for c in prompt.get_contents() if c.is_requester]
+        return FittedPrompt(encode_mock_prompt(asked), 0)
+
+
+def make_source(
+    model: Any,
+    tokenizer: Any,
+    device: str | torch.device | None,
+    context_len: int,
+    add_special_tokens: bool | None,
+    use_mock_response: bool,
+    mock_params: dict[str, Any] | None,
+) -> ModelSource:
+    check_int("context_len", context_len, 2)
+    if not isinstance(use_mock_response, bool):
+        raise ConfigError(f"use_mock_response must be True or False, not {use_mock_response!r}")
+    if add_special_tokens is not None and not isinstance(add_special_tokens, bool):
+        raise ConfigError(f"add_special_tokens must be None, True or False, not {add_special_tokens!r}")
+    if mock_params is not None and not isinstance(mock_params, dict):
+        raise ConfigError(f'mock_params must be a dict such as {{"type": "round"}}, not {mock_params!r}')
+    device = None if device is None else _checked_device(device)
+    if use_mock_response:
+        return MockSource(mock_params, context_len)
+    if mock_params is not None:
+        raise ConfigError("mock_params has no effect without use_mock_response=True")
+    return TransformersSource(model, tokenizer, device, context_len, add_special_tokens)
+
+
+def _checked_device(device: str | torch.device) -> str:
+    if not DEVICE.fullmatch(str(device)):
+        raise ConfigError(f'device must be "cpu", "mps", "cuda" or "cuda:N", not {device!r}')
+    return str(device)
+
+
+def _max_positions(config: Any) -> int | None:
+    """Positions a model was made for; None where its config does not say."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None)

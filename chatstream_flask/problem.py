@@ -1,0 +1,29 @@
+"""Errors as HTTP answers: the one place where a ChatStreamError becomes a response."""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+
+from flask import Response
+
+from .errors import ChatStreamError, TooManyRequests
+
+
+def problem_response(error: ChatStreamError, *, too_many_as_200: bool = False) -> Response:
+    """application/problem+json (RFC 9457); ChatStream's way of saying that it is full, where asked for."""
+    if isinstance(error, TooManyRequests) and too_many_as_200:
+        return Response(json.dumps({"error": error.code}), content_type="application/json")
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(error.status).phrase,
+        "status": error.status,
+        "detail": str(error),
+        "error": error.code,
+    }
+    response = Response(json.dumps(body), error.status, content_type="application/problem+json")
+    if isinstance(error, TooManyRequests):
+        response.headers["Retry-After"] = str(error.retry_after)
+    elif error.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = "5"
+    return response

@@ -1,0 +1,81 @@
+"""`flask chatstream serve` and `python -m chatstream_flask serve`."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import click
+from flask import Flask
+from flask.cli import AppGroup, NoAppException, ScriptInfo
+
+from ..demo_model import PATH as DEMO_MODEL
+from ..errors import ChatStreamError
+from ..extension import ChatStream
+from .app import create_app
+from .load_model import load_model
+from .waitress_server import serve as serve_waitress
+
+cli = AppGroup("chatstream", help="Chat with a language model under load control.")
+
+
+@cli.command(with_appcontext=False)
+@click.option("--model", metavar="PATH_OR_HUB_ID", help="A Hugging Face model; the small demo model if left out.")
+@click.option("--device", help='"cpu", "cuda", "cuda:0" or "mps"; the best there is if left out.')
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=3000, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--num-of-concurrent-executions", default=2, show_default=True, help="Replies at once.")
+@click.option("--max-queue-size", default=5, show_default=True, help="Requests that may wait beyond those.")
+@click.option("--num-of-generation-threads", type=int, help="Threads that share the replies.")
+@click.option("--too-many-request-as-http-error", is_flag=True, help="Refuse with status 429, not 200.")
+@click.option("--max-new-tokens", default=256, show_default=True, help="The most tokens of a reply.")
+@click.option("--context-len", default=1024, show_default=True, help="Tokens of prompt and reply together.")
+@click.option("--temperature", default=1.0, show_default=True, help="0 is greedy.")
+@click.option("--mock", type=click.Choice(["round", "long", "echo"]), help="Fixed phrases instead of a model.")
+@click.option("--mock-seconds-per-token", default=0.1, show_default=True)
+@click.option("--cookie-secure", is_flag=True, help="Cookies for https only: set it behind a TLS proxy.")
+@click.pass_context
+def serve(context: click.Context, host: str, port: int, **options: Any) -> None:
+    """Serves the chat under waitress: the app that Flask finds if it has a ChatStream, else one of its own.
+
+    The options that concern the model count only for the latter.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        app = _found_app(context) or _own_app(**options)
+        app.extensions["chatstream"].chat_stream.start_queue_worker()
+    except ChatStreamError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"Listening on http://{host}:{port}", err=True)
+    serve_waitress(app, host, port)
+
+
+def _found_app(context: click.Context) -> Flask | None:
+    """The app of `flask --app ...`, if it has a ChatStream."""
+    info = context.find_object(ScriptInfo)
+    try:
+        app = info.load_app() if info is not None else None
+    except NoAppException:
+        return None
+    return app if app is not None and "chatstream" in app.extensions else None
+
+
+def _own_app(
+    model: str | None,
+    device: str | None,
+    mock: str | None,
+    mock_seconds_per_token: float,
+    cookie_secure: bool,
+    **options: Any,
+) -> Flask:
+    config = {"CHATSTREAM_COOKIE_SECURE": cookie_secure}
+    if mock:
+        params = {"type": mock, "time_per_token_sec": mock_seconds_per_token}
+        return create_app(ChatStream(use_mock_response=True, mock_params=params, **options), config)
+    name = model or str(DEMO_MODEL)
+    click.echo(f"Loading {name} ...", err=True)
+    began = time.monotonic()
+    loaded, tokenizer, device = load_model(name, device)
+    click.echo(f"Loaded in {time.monotonic() - began:.1f} s, for {device}", err=True)
+    return create_app(ChatStream(model=loaded, tokenizer=tokenizer, device=device, **options), config)

@@ -1,0 +1,50 @@
+"""What a deployment sets for each app: the CHATSTREAM_* keys of its Flask config."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+
+from flask import Flask
+
+from .config import check_int, check_names, check_number
+from .errors import ConfigError
+
+PREFIX = "CHATSTREAM_"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Field `x` is the config key CHATSTREAM_X."""
+
+    cookie_secure: bool = True  # of the session that we set up; False only for plain http on your own machine
+    heartbeat_sec: float = 10.0  # an event stream is never silent for longer
+    max_body_len: int = 1_048_576  # bytes of a request's body
+    max_input_len: int = 65_536  # characters of user_input
+    probe_sec: float = 0.1  # how often a waiting reply looks whether its client is still there
+    request_timeout_sec: float = 600.0  # from arrival to the last token
+    store_dir: str | os.PathLike[str] | None = None  # of the embedded store; None: "chatstream" in the app's instance folder
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.cookie_secure, bool):
+            raise ConfigError(f"cookie_secure must be True or False, not {self.cookie_secure!r}")
+        check_number("heartbeat_sec", self.heartbeat_sec, 0.01, 3600)
+        check_int("max_body_len", self.max_body_len, 1)
+        check_int("max_input_len", self.max_input_len, 1)
+        check_number("probe_sec", self.probe_sec, 0.001, 60)
+        check_number("request_timeout_sec", self.request_timeout_sec, 0.001, 86_400)
+        if self.store_dir is not None and not (isinstance(self.store_dir, (str, os.PathLike)) and self.store_dir):
+            raise ConfigError(f"store_dir must be the path of a folder, or None, not {self.store_dir!r}")
+
+    @classmethod
+    def of(cls, app: Flask) -> Settings:
+        """Reads them once; afterwards the config shows every key with the value in force."""
+        given = {key: value for key, value in app.config.items() if key.startswith(PREFIX)}
+        try:
+            check_names("setting", given, {PREFIX + field.name.upper() for field in fields(cls)})
+            settings = cls(**app.config.get_namespace(PREFIX))
+        except ConfigError as error:
+            raise ConfigError(f"in the config of {app.name}, {PREFIX}*: {error}") from error
+        for field in fields(cls):
+            app.config.setdefault(PREFIX + field.name.upper(), getattr(settings, field.name))
+        return settings
