@@ -7,15 +7,15 @@ import logging
 import math
 import os
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 from ..config import EngineConfig
 from ..errors import NotAccepting, TooManyRequests
-from .request import FinishReason, GenerationRequest, Outcome, Status
+from .delivery import Delivery
+from .request import FinishReason, GenerationRequest, Status
 from .request_queue import Place, RequestQueue
 from .runner import Runner
 from .scheduler import Scheduler
@@ -41,7 +41,7 @@ class Engine:
         self.is_stopped = False  # by `stop`: only an explicit `start` begins again
         self._queue = self._make_queue()
         self._workers: list[Worker] = []
-        self._finisher: ThreadPoolExecutor | None = None
+        self._delivery: Delivery | None = None
         stop = weakref.WeakMethod(self.stop)
         atexit.register(lambda: (method := stop()) and method(timeout=1.0))
 
@@ -81,9 +81,7 @@ class Engine:
             if self.is_started:
                 return
             self._queue = self._make_queue()
-            self._finisher = ThreadPoolExecutor(
-                min(self.config.num_of_concurrent_executions, 32), thread_name_prefix="chatstream-finisher"
-            )
+            self._delivery = Delivery(self.config.num_of_concurrent_executions)
             self._workers = [self._make_worker(i) for i in range(self.config.num_of_generation_threads)]
             try:
                 for worker in self._workers:
@@ -116,11 +114,12 @@ class Engine:
             self.is_stopped = True
 
     def _end_threads(self, timeout: float) -> None:
-        alive = [worker for worker in self._workers if not worker.join(timeout)]
+        deadline = time.monotonic() + timeout
+        alive = [w for w in self._workers if not w.join(max(deadline - time.monotonic(), 0))]
         if alive:
             logger.warning("%d generation threads did not end within %s s", len(alive), timeout)
-        if self._finisher is not None:
-            self._finisher.shutdown(wait=not alive)
+        if self._delivery is not None:
+            self._delivery.close(wait=not alive)
         self._workers = []
 
     # -- requests ------------------------------------------------------------------------------------
@@ -153,6 +152,8 @@ class Engine:
         """Seconds until a request at this place runs, from the last replies; None before the first."""
         if not self._durations:
             return None
+        if self.num_running + position <= self.config.num_of_concurrent_executions:
+            return 0.0
         mean = sum(self._durations) / len(self._durations)
         return position * mean / self.config.num_of_concurrent_executions
 
@@ -170,34 +171,12 @@ class Engine:
     # -- the end of a request ------------------------------------------------------------------------
 
     def _complete(self, request: GenerationRequest, reason: FinishReason, error: str | None = None) -> None:
-        """By whoever took it out of queue or slot: frees its place and has the rest done elsewhere."""
+        """By whoever took it out of queue or slot; the rest is done elsewhere."""
         outcome = request.finish(reason, error)
         if request.started_at is not None:
             self._durations.append(outcome.total_sec - outcome.queue_sec)
-        if request.place is not None:
-            request.place.close()
-        try:
-            assert self._finisher is not None
-            self._finisher.submit(self._deliver, request, outcome)
-        except RuntimeError:  # the interpreter is ending
-            self._deliver(request, outcome)
-
-    def _deliver(self, request: GenerationRequest, outcome: Outcome) -> None:
-        """First the reply is kept, then its reader learns of the end, then the app."""
-        try:
-            if request.before_done is not None:
-                request.before_done(request, outcome)
-        except Exception:
-            logger.exception("the reply of %r could not be kept", request)
-            outcome = replace(
-                outcome, finish_reason=FinishReason.ERROR, error="the reply could not be stored; try again"
-            )
-        request.publish(outcome)
-        try:
-            if request.after_done is not None:
-                request.after_done(request, outcome)
-        except Exception:
-            logger.exception("the callback of %r failed", request)
+        assert self._delivery is not None
+        self._delivery.submit(request, outcome)
 
     def _make_queue(self) -> RequestQueue:
         config = self.config

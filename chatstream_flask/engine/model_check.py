@@ -26,13 +26,6 @@ def check_model(model: PreTrainedModel, context_len: int) -> None:
     check_logits(model)
 
 
-def max_positions(model: PreTrainedModel) -> int | None:
-    """The longest context the model was made for, if its config says."""
-    config = model.config.get_text_config()
-    value = getattr(config, "max_position_embeddings", None)
-    return value if isinstance(value, int) else None
-
-
 def _check_kind(model: PreTrainedModel, config: Any) -> None:
     kind = config.model_type
     if getattr(model.config, "is_encoder_decoder", False):

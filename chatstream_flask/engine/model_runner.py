@@ -67,7 +67,7 @@ class ModelRunner:
             check_kv_memory(shapes, num_slots=self.num_slots, max_len=self.max_len, device=device)
             self._opened = Opened(
                 slots=SlotModel(self._model, shapes, num_slots=self.num_slots, max_len=self.max_len),
-                sampler=Sampler(num_slots=self.num_slots, device=device),
+                sampler=Sampler(num_slots=self.num_slots, max_len=self.max_len, device=device),
                 positions=torch.arange(self.max_len, device=device)[None],
                 prompt=HostBuffer(self.max_len, torch.long, device),
                 inputs=HostBuffer(3 * self.num_slots, torch.long, device),

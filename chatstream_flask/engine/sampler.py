@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..config import MULTIPLICATIVE, SamplingParams
+from ..config import MULTIPLICATIVE
 from .candidates import candidates, draw, num_candidates, penalised
 from .host_buffer import HostBuffer
 from .seen_tokens import SeenTokens
 from .sequence import Sequence
 
 NOT_A_TOKEN = -1  # the id of a row whose logits are not numbers
+NEUTRAL = (1.0, 0.0)  # a penalty that changes nothing: times 1, minus 0
 MIN_TEMPERATURE = 1e-6  # below it float32 cannot divide; it is greedy in all but name
 
 
@@ -31,11 +32,10 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Penalty:
-    """Rows with a repetition penalty."""
+    """Repetition penalties of all rows as columns `[rows, 1]`, neutral where a row has none."""
 
-    sequences: list[Sequence]
-    rows: Tensor
-    slots: Tensor
+    sequences: list[Sequence]  # those that have one
+    slots: Tensor  # of every row
     factor: Tensor
     difference: Tensor
 
@@ -43,8 +43,9 @@ class Penalty:
 class Sampler:
     """Plans once per batch composition (groups, parameter tensors), then only computes."""
 
-    def __init__(self, *, num_slots: int, device: torch.device) -> None:
+    def __init__(self, *, num_slots: int, max_len: int, device: torch.device) -> None:
         self._num_slots = num_slots
+        self._max_len = max_len
         self._device = device
         self._uniforms = HostBuffer(num_slots, torch.float32, device)
         self._seen: SeenTokens | None = None
@@ -63,14 +64,13 @@ class Sampler:
         return ids.masked_fill(~top.isfinite(), NOT_A_TOKEN)
 
     def _penalised(self, scores: Tensor) -> Tensor:
-        if self._penalty is None:
+        rule = self._penalty
+        if rule is None:
             return scores
         if self._seen is None:
-            self._seen = SeenTokens(self._num_slots, scores.shape[1], self._device)
-        rule = self._penalty
-        seen = self._seen.of(rule.sequences, rule.slots)
-        lower = penalised(scores[rule.rows], seen, rule.factor, rule.difference)
-        return scores.index_copy(0, rule.rows, lower)
+            self._seen = SeenTokens(num_slots=self._num_slots, max_len=self._max_len, device=self._device)
+        seen_ids = self._seen.ids(rule.sequences, rule.slots, scores.shape[1])
+        return penalised(scores, seen_ids, rule.factor, rule.difference)
 
     def _draws(self) -> list[Tensor]:
         """One uniform number in [0, 1) per sampled row, exact in float32; a column for each group."""
@@ -100,19 +100,15 @@ class Sampler:
         )
 
     def _penalty_of(self, rows: list[Sequence | None]) -> Penalty | None:
-        chosen = [(i, s) for i, s in enumerate(rows) if s is not None and _has_penalty(s.params)]
-        if not chosen:
+        sequences = [s for s in rows if s is not None and _strength(s) != NEUTRAL]
+        if not sequences:
             return None
-        strengths = [
-            (p.repetition_penalty or 0.0, p.repetition_penalty_method == MULTIPLICATIVE)
-            for p in (sequence.params for _, sequence in chosen)
-        ]
+        strengths = [NEUTRAL if s is None else _strength(s) for s in rows]
         return Penalty(
-            sequences=[sequence for _, sequence in chosen],
-            rows=self._tensor([i for i, _ in chosen]),
-            slots=self._tensor([sequence.slot for _, sequence in chosen]),
-            factor=self._column([value if is_factor else 1.0 for value, is_factor in strengths]),
-            difference=self._column([0.0 if is_factor else value for value, is_factor in strengths]),
+            sequences=sequences,
+            slots=self._tensor([row if s is None else s.slot for row, s in enumerate(rows)]),
+            factor=self._column([factor for factor, _ in strengths]),
+            difference=self._column([difference for _, difference in strengths]),
         )
 
     def _tensor(self, values: list[int]) -> Tensor:
@@ -129,6 +125,11 @@ def _drawn(group: Group, scores: Tensor, uniforms: Tensor) -> Tensor:
     return index if ids is None else ids.gather(1, index[:, None]).squeeze(1)
 
 
-def _has_penalty(params: SamplingParams) -> bool:
-    neutral = 1.0 if params.repetition_penalty_method == MULTIPLICATIVE else 0.0
-    return params.repetition_penalty not in (None, neutral)
+def _strength(sequence: Sequence) -> tuple[float, float]:
+    """Factor and difference of a sequence's repetition penalty."""
+    params = sequence.params
+    if params.repetition_penalty is None:
+        return NEUTRAL
+    if params.repetition_penalty_method == MULTIPLICATIVE:
+        return params.repetition_penalty, 0.0
+    return 1.0, params.repetition_penalty

@@ -1,4 +1,4 @@
-"""SeenTokens: which token ids each slot's sequence already holds, for the repetition penalty."""
+"""SeenTokens: the token ids each slot's sequence holds, on the device, for the repetition penalty."""
 
 from __future__ import annotations
 
@@ -8,34 +8,43 @@ from torch import Tensor
 from .host_buffer import HostBuffer
 from .sequence import Sequence
 
-_BATCH = 4096  # ids sent at a time
+_WIDTH_STEP = 64  # widths are rounded up, so that shapes repeat
 
 
 class SeenTokens:
-    """Boolean `[slots, vocab]`, made when a sequence first asks; each step adds only the new tokens."""
+    """`[slots, max_len]`, each row filled up with its first id: seeing a token twice changes nothing.
 
-    def __init__(self, num_slots: int, vocab_size: int, device: torch.device) -> None:
-        self._seen = torch.zeros(num_slots, vocab_size, dtype=torch.bool, device=device)
+    Each step adds only the new tokens; a slot is written anew when another sequence has come into it.
+    """
+
+    def __init__(self, *, num_slots: int, max_len: int, device: torch.device) -> None:
+        self._ids = torch.zeros(num_slots, max_len, dtype=torch.long, device=device)
         self._owners: list[Sequence | None] = [None] * num_slots
-        self._num_added = [0] * num_slots
-        self._buffer = HostBuffer(_BATCH, torch.long, device)
+        self._num_tokens = [0] * num_slots
+        self._new_ids = HostBuffer(max_len, torch.long, device)
+        self._places = HostBuffer(max_len, torch.long, device)
 
-    def of(self, sequences: list[Sequence], slots: Tensor) -> Tensor:
-        """`[len(sequences), vocab]`; `slots` are the sequences' slots, on the device."""
+    def ids(self, sequences: list[Sequence], slots: Tensor, vocab_size: int) -> Tensor:
+        """`[len(slots), width]` for `slots` on the device, of which the sequences' ones are up to date."""
+        max_len = self._ids.shape[1]
+        ids: list[int] = []
         places: list[int] = []
         for sequence in sequences:
-            places += self._new_places(sequence)
-        for i in range(0, len(places), _BATCH):
-            self._seen.view(-1).index_fill_(0, self._buffer.send(places[i : i + _BATCH]), True)
-        return self._seen[slots]
+            start, new_ids = self._new_tokens(sequence, vocab_size)
+            ids += new_ids
+            places += range(sequence.slot * max_len + start, sequence.slot * max_len + start + len(new_ids))
+        for i in range(0, len(ids), max_len):
+            new_ids_sent = self._new_ids.send(ids[i : i + max_len])
+            self._ids.view(-1).index_copy_(0, self._places.send(places[i : i + max_len]), new_ids_sent)
+        longest = max(len(sequence.token_ids) for sequence in sequences)
+        return self._ids[slots, : -(-longest // _WIDTH_STEP) * _WIDTH_STEP]
 
-    def _new_places(self, sequence: Sequence) -> list[int]:
-        """Flat indices of the tokens not yet in the table; ids beyond the logits are left out."""
-        slot, vocab_size = sequence.slot, self._seen.shape[1]
+    def _new_tokens(self, sequence: Sequence, vocab_size: int) -> tuple[int, list[int]]:
+        """Where the tokens start that the table lacks, and these; an id without a logit counts as the first."""
+        slot, filler = sequence.slot, min(sequence.token_ids[0], vocab_size - 1)
         if self._owners[slot] is not sequence:
             self._owners[slot] = sequence
-            self._num_added[slot] = 0
-            self._seen[slot] = False
-        new_ids = sequence.token_ids[self._num_added[slot] :]
-        self._num_added[slot] = len(sequence.token_ids)
-        return [slot * vocab_size + i for i in new_ids if i < vocab_size]
+            self._num_tokens[slot] = 0
+            self._ids[slot] = filler
+        start, self._num_tokens[slot] = self._num_tokens[slot], len(sequence.token_ids)
+        return start, [i if i < vocab_size else filler for i in sequence.token_ids[start:]]

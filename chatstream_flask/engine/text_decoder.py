@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from .detokenizer import TextDecoder
 
 UNFINISHED = "\ufffd"  # what decoders show for bytes that are not, or not yet, a character
-MAX_HELD = 7  # tokens; of two characters, as the first may be the mark itself. After that, bytes are just wrong
+MAX_HELD = 7  # tokens: the mark itself in three bytes and a character in four; more are wrong bytes
 MIN_WINDOW, MAX_WINDOW = 6, 12  # tokens; six make at least two characters, even of halves
 
 
@@ -54,7 +54,7 @@ class WindowDecoder:
         is_whole = not text.endswith(UNFINISHED)
         if not is_whole and self._num_held <= MAX_HELD:
             return ""
-        piece = self._show(_certain(text))
+        piece = self._show(text, is_last=False)
         if is_whole:
             self._num_held = 0
         if not piece and self._is_special(token_id):
@@ -64,14 +64,16 @@ class WindowDecoder:
         return piece
 
     def finish(self) -> str:
-        piece = self._show(self._decode(self._ids, skip_special_tokens=True))
+        piece = self._show(self._decode(self._ids, skip_special_tokens=True), is_last=True)
         self._ids, self._shown, self._num_held = [], "", 0
         return piece
 
-    def _show(self, text: str) -> str:
+    def _show(self, text: str, *, is_last: bool) -> str:
+        if not is_last:
+            text = _certain(text)
         if not text.startswith(self._shown):  # wrong bytes made decode() forget a character: go on without it
             self._ids, self._shown = self._ids[-self._num_held :], ""
-            text = self._decode(self._ids, skip_special_tokens=True)
+            return self._show(self._decode(self._ids, skip_special_tokens=True), is_last=is_last)
         piece, self._shown = text[len(self._shown) :], text
         return piece
 

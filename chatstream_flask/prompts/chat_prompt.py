@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any, ClassVar
 
 from jinja2 import TemplateError
@@ -11,8 +10,6 @@ from ..errors import BadRequest, ConfigError
 from .abstract_chat_prompt import AbstractChatPrompt
 
 Messages = list[dict[str, str]]
-
-_TOKENIZING = threading.Lock()  # to write control tokens as plain text, transformers switches the tokenizer
 
 
 class ChatPrompt(AbstractChatPrompt):
@@ -37,8 +34,7 @@ class ChatPrompt(AbstractChatPrompt):
         if not self.chat_mode:
             return super().to_token_ids(tokenizer, add_special_tokens)
         kwargs = {"tokenize": True, "sanitize_control_tokens": True}
-        with _TOKENIZING:
-            return list(self._apply_template(tokenizer, self._messages(), **kwargs))
+        return list(self._apply_template(tokenizer, self._messages(), **kwargs))
 
     def _messages(self, opts: dict[str, Any] | None = None) -> Messages:
         return [

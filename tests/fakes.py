@@ -1,0 +1,169 @@
+"""Fakes at the lowest seams: the clock, the runner, and an engine without threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from chatstream_flask.config import SamplingParams
+from chatstream_flask.engine.request import FinishReason, GenerationRequest
+from chatstream_flask.engine.request_queue import RequestQueue
+from chatstream_flask.engine.runner import Runner
+from chatstream_flask.engine.scheduler import Scheduler
+from chatstream_flask.engine.sequence import Sequence
+from chatstream_flask.engine.worker import Worker
+
+TIMEOUT = 10.0  # seconds: no wait in a test is longer
+EOS_ID = 0
+
+
+class FakeClock:
+    def __init__(self, now: float = 0.0) -> None:
+        self.now = now
+        self.waits: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+    def wait(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.now += seconds
+
+
+def ask(text: str, **kwargs: object) -> GenerationRequest:
+    """A request whose prompt is `text`; names of SamplingParams and of GenerationRequest may be given."""
+    names = SamplingParams.__dataclass_fields__
+    params = SamplingParams(**{k: v for k, v in kwargs.items() if k in names})  # type: ignore[arg-type]
+    rest = {k: v for k, v in kwargs.items() if k not in names}
+    return GenerationRequest([ord(char) for char in text], params, **rest)  # type: ignore[arg-type]
+
+
+class CharDecoder:
+    """An id is a code point. As real ones, it makes something of a wrong id."""
+
+    def push(self, token_id: int) -> str:
+        return chr(abs(token_id))
+
+    def finish(self) -> str:
+        return ""
+
+
+class EchoRunner:
+    """Answers with the prompt. It keeps the token ids of each slot in place of keys and values.
+
+    A step that would compute a token whose predecessors are not in its slot fails the test.
+    """
+
+    def __init__(self) -> None:
+        self.eos_ids = frozenset({EOS_ID})
+        self.cached: dict[int, list[int]] = {}  # slot -> token ids
+        self.batches: list[int] = []  # rows of each decode step
+        self.chunks: list[int] = []  # tokens of each prefill step
+        self.moves: list[tuple[int, int, int]] = []
+
+    def open(self) -> None: ...
+
+    def next_id(self, sequence: Sequence) -> int:
+        num_told = len(sequence.token_ids) - sequence.num_prompt
+        return [*sequence.request.prompt_ids, EOS_ID][num_told]
+
+    def prefill(self, sequence: Sequence, num_tokens: int) -> list[int]:
+        self.chunks.append(num_tokens)
+        is_complete = self._compute(sequence, num_tokens)
+        return [self.next_id(sequence)] if is_complete else []
+
+    def decode(self, sequences: list[Sequence]) -> list[list[int]]:
+        self.batches.append(len(sequences))
+        assert len({sequence.slot for sequence in sequences}) == len(sequences)
+        assert all(self._compute(sequence, 1) for sequence in sequences)
+        return [[self.next_id(sequence)] for sequence in sequences]
+
+    def move(self, source: int, target: int, length: int) -> None:
+        self.moves.append((source, target, length))
+        self.cached[target] = self.cached.get(source, [])[:length]
+
+    def text_decoder(self, request: GenerationRequest) -> CharDecoder:
+        return CharDecoder()
+
+    def close(self) -> None: ...
+
+    def _compute(self, sequence: Sequence, num_tokens: int) -> bool:
+        """True when nothing is left to compute."""
+        done = sequence.num_cached
+        assert done == 0 or self.cached[sequence.slot] == sequence.token_ids[:done]
+        self.cached[sequence.slot] = sequence.token_ids[: done + num_tokens]
+        return done + num_tokens == len(sequence.token_ids)
+
+
+class EndlessRunner(EchoRunner):
+    """Says "a" until it is stopped."""
+
+    def next_id(self, sequence: Sequence) -> int:
+        return ord("a")
+
+
+class GatedRunner(EchoRunner):
+    """Its first decode step waits until the test opens the gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+
+    def decode(self, sequences: list[Sequence]) -> list[list[int]]:
+        assert self.gate.wait(TIMEOUT)
+        return super().decode(sequences)
+
+
+class Bench:
+    """A queue and its workers without threads: a test makes each step. What ends is told at once."""
+
+    def __init__(
+        self,
+        *,
+        slots: list[int],
+        num_waiting: int = 5,
+        chunk_len: int = 256,
+        make_runner: Callable[[], Runner] = EchoRunner,
+    ) -> None:
+        self.queue = RequestQueue(sum(slots) + num_waiting, slots)
+        self.workers = [
+            Worker(i, self.queue, make_runner(), Scheduler(num, chunk_len), self.complete)
+            for i, num in enumerate(slots)
+        ]
+        self.ended: list[GenerationRequest] = []
+
+    @property
+    def running(self) -> list[GenerationRequest]:
+        return [s.request for worker in self.workers for s in worker.scheduler.running]
+
+    def submit(self, *requests: GenerationRequest) -> None:
+        for request in requests:
+            request.place = place = self.queue.reserve()
+            self.queue.put(request, place)
+
+    def complete(self, request: GenerationRequest, reason: FinishReason, error: str | None = None) -> None:
+        outcome = request.finish(reason, error)
+        assert request.place is not None
+        request.place.close()
+        request.publish(outcome)
+        self.ended.append(request)
+
+    def cancel(self, request: GenerationRequest) -> None:
+        request.ask_to_end(FinishReason.CANCELLED)
+        if self.queue.discard(request):
+            self.complete(request, FinishReason.CANCELLED)
+
+    def step(self, worker: int = 0) -> None:
+        self.workers[worker].admit()
+        self.workers[worker].step()
+
+    def finish_all(self) -> None:
+        for _ in range(10_000):
+            if not self.running and not self.queue.num_waiting:
+                return
+            for worker in range(len(self.workers)):
+                self.step(worker)
+        raise AssertionError(f"never idle: {self.queue!r}")

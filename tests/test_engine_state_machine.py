@@ -1,0 +1,149 @@
+"""The invariants of the engine hold after every move that visitors, threads and time can make."""
+
+from __future__ import annotations
+
+import pytest
+from fakes import Bench, FakeClock, ask
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from chatstream_flask.engine.request import FinishReason, GenerationRequest, Status
+from chatstream_flask.engine.request_queue import Place
+from chatstream_flask.errors import NotAccepting, TooManyRequests
+
+
+class EngineMachine(RuleBasedStateMachine):
+    @initialize(
+        slots=st.lists(st.integers(1, 3), min_size=1, max_size=2),
+        num_waiting=st.integers(0, 3),
+        chunk_len=st.integers(1, 4),
+    )
+    def begin(self, slots: list[int], num_waiting: int, chunk_len: int) -> None:
+        self.clock = FakeClock()
+        self.bench = Bench(slots=slots, num_waiting=num_waiting, chunk_len=chunk_len)
+        self.queue = self.bench.queue
+        self.is_draining = False
+        self.reserved: list[Place] = []
+        self.accepted: list[GenerationRequest] = []  # in order
+
+    # -- visitors ----------------------------------------------------------------------------------
+
+    @rule()
+    def reserve(self) -> None:
+        if self.is_draining:
+            with pytest.raises(NotAccepting):
+                self.queue.reserve()
+        elif self.queue.num_accepted == self.queue.capacity:
+            with pytest.raises(TooManyRequests):
+                self.queue.reserve()
+        else:
+            self.reserved.append(self.queue.reserve())
+
+    @precondition(lambda self: self.reserved)
+    @rule()
+    def change_their_mind(self) -> None:
+        self.reserved.pop(0).close()
+
+    @precondition(lambda self: self.reserved)
+    @rule(
+        text=st.text("abc", min_size=1, max_size=8),
+        max_new_tokens=st.integers(1, 9),
+        timeout_sec=st.sampled_from([2, 5, 1000]),
+    )
+    def submit(self, text: str, max_new_tokens: int, timeout_sec: int) -> None:
+        place = self.reserved.pop(0)
+        request = ask(text, max_new_tokens=max_new_tokens, timeout_sec=timeout_sec, clock=self.clock)
+        request.place = place
+        if self.is_draining:
+            with pytest.raises(NotAccepting):
+                self.queue.put(request, place)
+            place.close()
+        else:
+            self.queue.put(request, place)
+            self.accepted.append(request)
+
+    @precondition(lambda self: self.accepted)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        request = data.draw(st.sampled_from(self.accepted))
+        was_waiting = request.status is Status.WAITING
+        self.bench.cancel(request)
+        assert not was_waiting or request.outcome is not None
+
+    # -- threads and time ----------------------------------------------------------------------------
+
+    @rule(data=st.data())
+    def step(self, data: st.DataObject) -> None:
+        worker = data.draw(st.integers(0, len(self.bench.workers) - 1))
+        overdue = [r for r in self.bench.running if r.end_wish and r in self.requests_of(worker)]
+        self.bench.step(worker)
+        assert all(r.outcome is not None for r in overdue)
+
+    @rule(seconds=st.integers(1, 3))
+    def time_goes_by(self, seconds: int) -> None:
+        self.clock.advance(seconds)
+
+    @rule()
+    def drain(self) -> None:
+        self.is_draining = True
+        self.queue.refuse_new()
+
+    # -- what always holds -----------------------------------------------------------------------------
+
+    @invariant()
+    def accepted_is_running_and_waiting_and_finished(self) -> None:
+        by_status = {status: [r for r in self.accepted if r.status is status] for status in Status}
+        running, waiting = by_status[Status.RUNNING], by_status[Status.WAITING]
+        assert set(running) == set(self.bench.running)
+        assert len(running) == self.queue.num_running == len(self.bench.running)
+        assert [self.queue.position(r) for r in waiting] == list(range(1, len(waiting) + 1))
+        assert len(waiting) == self.queue.num_waiting
+        assert len(self.reserved) + len(running) + len(waiting) == self.queue.num_accepted
+        assert self.queue.num_accepted <= self.queue.capacity
+
+    @invariant()
+    def slots_have_no_gap(self) -> None:
+        for worker in self.bench.workers:
+            running = worker.scheduler.running
+            assert [s.slot for s in running] == list(range(len(running)))
+            assert len(running) + worker.scheduler.num_free == worker.scheduler.num_slots
+            assert all(0 <= s.num_cached < len(s.token_ids) for s in running)
+
+    @invariant()
+    def started_in_order(self) -> None:
+        """Whoever came before a running one is not waiting any more."""
+        statuses = [r.status for r in self.accepted if r.status is not Status.FINISHED]
+        assert statuses == sorted(statuses, key=lambda status: status is Status.WAITING)
+
+    @invariant()
+    def each_has_a_true_text_and_then_one_outcome(self) -> None:
+        assert len(self.bench.ended) == len(set(self.bench.ended))
+        for request in self.accepted:
+            prompt = "".join(map(chr, request.prompt_ids))
+            assert prompt.startswith(request.text)
+            assert (request.outcome is not None) == (request.status is Status.FINISHED)
+            assert (request in self.bench.ended) == (request.status is Status.FINISHED)
+            if request.outcome is None:
+                continue
+            if request.outcome.finish_reason is FinishReason.STOP:
+                assert request.text == prompt
+            if request.outcome.finish_reason is FinishReason.LENGTH:
+                assert len(request.text) == request.params.max_new_tokens
+
+    def requests_of(self, worker: int) -> list[GenerationRequest]:
+        return [sequence.request for sequence in self.bench.workers[worker].scheduler.running]
+
+    def teardown(self) -> None:
+        if not hasattr(self, "bench"):
+            return
+        for place in self.reserved:
+            place.close()
+        self.bench.finish_all()
+        assert all(request.outcome is not None for request in self.accepted)
+        assert self.queue.num_accepted == self.queue.num_running == 0
+        assert self.queue.wait_until_empty(0)
+
+
+test_engine_states = EngineMachine.TestCase
+test_engine_states.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

@@ -1,0 +1,177 @@
+"""RequestQueue: bounded, first in first out, and nobody gets a request twice."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from fakes import TIMEOUT, FakeClock, ask
+
+from chatstream_flask.engine.request import FinishReason, GenerationRequest
+from chatstream_flask.engine.request_queue import Place, RequestQueue
+from chatstream_flask.errors import NotAccepting, TooManyRequests
+
+
+def put(queue: RequestQueue, *texts: str) -> list[GenerationRequest]:
+    requests = [ask(text) for text in texts]
+    for request in requests:
+        queue.put(request, queue.reserve())
+    return requests
+
+
+def test_eighth_of_seven_is_refused_until_a_place_is_given_back() -> None:
+    queue = RequestQueue(7, [2])
+    places = [queue.reserve() for _ in range(7)]
+    with pytest.raises(TooManyRequests, match="all 7 places are taken"):
+        queue.reserve()
+    places[3].close()
+    places[3].close()  # twice is once
+    queue.reserve()
+    with pytest.raises(TooManyRequests):
+        queue.reserve()
+    assert repr(queue) == "<RequestQueue [7/7 accepted, 0 waiting]>"
+
+
+def test_fifty_at_once_get_exactly_seven_places() -> None:
+    queue = RequestQueue(7, [2])
+    barrier = threading.Barrier(50)
+
+    def reserve(_: int) -> Place | None:
+        barrier.wait(TIMEOUT)
+        try:
+            return queue.reserve()
+        except TooManyRequests:
+            return None
+
+    with ThreadPoolExecutor(50) as pool:
+        places = list(pool.map(reserve, range(50)))
+    assert sum(place is not None for place in places) == queue.num_accepted == 7
+
+
+def test_first_in_first_out() -> None:
+    queue = RequestQueue(9, [9])
+    requests = put(queue, "a", "b", "c")
+    assert [queue.take(0, wait=False) for _ in range(3)] == requests
+    assert queue.take(0, wait=False) is None
+
+
+def test_position_counts_from_one_and_moves_up() -> None:
+    queue = RequestQueue(9, [9])
+    a, b, c = put(queue, "a", "b", "c")
+    assert [queue.position(r) for r in (a, b, c)] == [1, 2, 3]
+    queue.take(0, wait=False)
+    queue.discard(b)
+    assert [queue.position(r) for r in (a, b, c)] == [0, 0, 1]
+
+
+def test_least_loaded_thread_goes_first() -> None:
+    queue = RequestQueue(9, [2, 1])
+    put(queue, "a", "b", "c", "d")
+    assert queue.take(0, wait=False)
+    assert queue.take(0, wait=False) is None
+    assert queue.take(1, wait=False)
+    assert queue.take(1, wait=False) is None  # its only slot is taken
+    assert queue.take(0, wait=False)
+    assert queue.take(0, wait=False) is None
+    queue.done(1)
+    assert queue.take(1, wait=False)
+    assert queue.num_running == 3
+
+
+def test_a_place_serves_one_request() -> None:
+    queue = RequestQueue(2, [1])
+    place = queue.reserve()
+    queue.put(ask("a"), place)
+    with pytest.raises(RuntimeError, match="has no place of its own"):
+        queue.put(ask("b"), place)
+    place.close()
+    with pytest.raises(RuntimeError, match="has no place of its own"):
+        queue.put(ask("b"), place)
+    assert queue.num_waiting == 1
+
+
+def test_take_or_discard_gets_it_never_both() -> None:
+    queue = RequestQueue(500, [500])
+    requests = put(queue, *["x"] * 500)
+    start = threading.Barrier(2)
+
+    def take_all() -> list[GenerationRequest]:
+        start.wait(TIMEOUT)
+        return [r for _ in requests if (r := queue.take(0, wait=False)) is not None]
+
+    def discard_all() -> list[GenerationRequest]:
+        start.wait(TIMEOUT)
+        return [r for r in reversed(requests) if queue.discard(r)]
+
+    with ThreadPoolExecutor(2) as pool:
+        taken, discarded = pool.submit(take_all), pool.submit(discard_all)
+    both = taken.result() + discarded.result()
+    assert len(both) == 500
+    assert set(both) == set(requests)
+
+
+def test_overdue_is_popped_in_time_and_not_before() -> None:
+    clock = FakeClock()
+    queue = RequestQueue(9, [1])
+    request = ask("a", clock=clock, timeout_sec=5)
+    queue.put(request, queue.reserve())
+    assert queue.pop_overdue() is None
+    clock.advance(5)
+    assert queue.pop_overdue() is request
+    assert queue.pop_overdue() is None
+
+
+def test_take_wakes_for_a_request_and_for_the_end() -> None:
+    queue = RequestQueue(9, [2])
+    with ThreadPoolExecutor(1) as pool:
+        taken = pool.submit(queue.take, 0, wait=True)
+        requests = put(queue, "a")
+        assert taken.result(TIMEOUT) is requests[0]
+        taken = pool.submit(queue.take, 0, wait=True)
+        queue.close()
+        assert taken.result(TIMEOUT) is None
+
+
+def test_close_hands_over_what_waits_and_refuses_new() -> None:
+    queue = RequestQueue(9, [1])
+    requests = put(queue, "a", "b")
+    place = queue.reserve()
+    assert queue.take(0, wait=False) is requests[0]
+    assert queue.close() == requests[1:]
+    assert queue.close() == []
+    assert queue.is_over
+    with pytest.raises(NotAccepting):
+        queue.reserve()
+    with pytest.raises(NotAccepting):
+        queue.put(ask("c"), place)
+    assert set(queue.requests()) == set(requests)
+
+
+def test_refuse_new_lets_the_rest_go_on() -> None:
+    queue = RequestQueue(9, [1])
+    (request,) = put(queue, "a")
+    queue.refuse_new()
+    assert not queue.is_over
+    assert queue.take(0, wait=True) is request
+    assert queue.is_over
+    assert request.end_wish is None
+
+
+def test_wait_until_empty_waits_for_every_place() -> None:
+    queue = RequestQueue(2, [1])
+    places = [queue.reserve(), queue.reserve()]
+    places[0].close()
+    assert not queue.wait_until_empty(0.001)
+    with ThreadPoolExecutor(1) as pool:
+        is_empty = pool.submit(queue.wait_until_empty, TIMEOUT)
+        places[1].close()
+        assert is_empty.result(TIMEOUT)
+
+
+def test_cancelled_before_it_was_taken_has_its_reason() -> None:
+    queue = RequestQueue(2, [1])
+    (request,) = put(queue, "a")
+    request.ask_to_end(FinishReason.DISCONNECTED)
+    assert queue.pop_overdue() is request
+    assert request.end_wish is FinishReason.DISCONNECTED

@@ -1,0 +1,250 @@
+"""Worker: steps without a thread; who joins, who leaves, and what a fault may end."""
+
+from __future__ import annotations
+
+import pytest
+from fakes import Bench, CharDecoder, EchoRunner, EndlessRunner, FakeClock, ask
+
+from chatstream_flask.engine.request import FinishReason, GenerationRequest, Status
+from chatstream_flask.engine.sequence import Sequence
+from chatstream_flask.errors import TooManyRequests
+
+
+def reason(request: GenerationRequest) -> FinishReason | None:
+    return request.outcome.finish_reason if request.outcome else None
+
+
+def runner_of(bench: Bench) -> EchoRunner:
+    runner = bench.workers[0].runner
+    assert isinstance(runner, EchoRunner)
+    return runner
+
+
+def check_idle(bench: Bench) -> None:
+    assert repr(bench.workers) == repr([w for w in bench.workers if not w.scheduler.running])
+    assert (bench.queue.num_accepted, bench.queue.num_running, bench.queue.num_waiting) == (0, 0, 0)
+
+
+def test_reply_comes_token_by_token() -> None:
+    bench = Bench(slots=[2])
+    request = ask("abc")
+    bench.submit(request)
+    texts = []
+    while request.outcome is None:
+        bench.step()
+        texts.append(request.text)
+    assert texts == ["ab", "abc", "abc"]  # the first step is a prefill and a decode
+    assert reason(request) is FinishReason.STOP
+    assert request.outcome.completion_tokens == 4  # with the end of the text
+    check_idle(bench)
+
+
+def test_sequences_join_and_leave_between_steps() -> None:
+    bench = Bench(slots=[2])
+    long, short, late = ask("abcdefgh"), ask("xy"), ask("123")
+    bench.submit(long, short, late)
+    bench.step()  # prefills one prompt at a time
+    assert (long.text, short.text, late.status) == ("ab", "", Status.WAITING)
+    bench.step()
+    assert (long.text, short.text) == ("abc", "xy")
+    bench.step()
+    assert (reason(short), late.status) == (FinishReason.STOP, Status.WAITING)
+    bench.step()
+    assert (long.text, late.text) == ("abcde", "12")
+    bench.finish_all()
+    assert (long.text, short.text, late.text) == ("abcdefgh", "xy", "123")
+    assert runner_of(bench).batches[:4] == [1, 2, 2, 2]
+    check_idle(bench)
+
+
+def test_hole_is_filled_with_all_that_the_last_slot_holds() -> None:
+    """Also with the token of this very step; EchoRunner checks what the next step finds there."""
+    bench = Bench(slots=[2])
+    first, second = ask("abc"), ask("defgh")
+    bench.submit(first, second)
+    for _ in range(3):
+        bench.step()
+    assert first.outcome and second.text == "def"
+    assert runner_of(bench).moves == [(1, 0, 7)]  # five of the prompt, and two of three that were told
+    bench.finish_all()
+    assert second.text == "defgh"
+
+
+def test_prompt_is_computed_in_chunks_while_others_decode() -> None:
+    bench = Bench(slots=[2], chunk_len=4)
+    quick, slow = ask("abcd"), ask("x" * 10)
+    bench.submit(quick, slow)
+    for _ in range(3):
+        bench.step()
+    assert (quick.text, slow.text) == ("abcd", "")
+    bench.finish_all()
+    assert runner_of(bench).chunks == [4, 4, 4, 2]
+    assert slow.text == "x" * 10
+
+
+def test_length_ends_a_reply() -> None:
+    bench = Bench(slots=[1], make_runner=EndlessRunner)
+    request = ask("hi", max_new_tokens=5)
+    bench.submit(request)
+    bench.finish_all()
+    assert (request.text, reason(request)) == ("aaaaa", FinishReason.LENGTH)
+
+
+def test_stop_string_ends_a_reply_and_is_not_told() -> None:
+    bench = Bench(slots=[1])
+    request = ask("one two three", stop=("two",))
+    bench.submit(request)
+    bench.finish_all()
+    assert (request.text, reason(request)) == ("one ", FinishReason.STOP)
+
+
+def test_text_filter_rewrites_and_its_rest_is_told() -> None:
+    bench = Bench(slots=[1])
+    request = ask("hello", text_filter=UpperFilter())
+    bench.submit(request)
+    bench.finish_all()
+    assert request.text == "HELLO!"
+
+
+def test_overdue_end_though_all_slots_are_busy() -> None:
+    clock = FakeClock()
+    bench = Bench(slots=[1], make_runner=EndlessRunner)
+    busy = ask("busy", clock=clock, timeout_sec=100, max_new_tokens=1000)
+    waiting = [ask("x", clock=clock, timeout_sec=5) for _ in range(3)]
+    bench.submit(busy, *waiting)
+    bench.step()
+    clock.advance(5)
+    bench.step()
+    assert [reason(r) for r in waiting] == [FinishReason.TIMEOUT] * 3
+    assert busy.status is Status.RUNNING
+    clock.advance(100)
+    bench.step()
+    assert reason(busy) is FinishReason.TIMEOUT
+    check_idle(bench)
+
+
+def test_cancelled_between_wish_and_discard_keeps_its_reason() -> None:
+    bench = Bench(slots=[1])
+    busy, waiting = ask("busy"), ask("x")
+    bench.submit(busy, waiting)
+    bench.step()
+    waiting.ask_to_end(FinishReason.DISCONNECTED)
+    bench.step()
+    assert reason(waiting) is FinishReason.DISCONNECTED
+
+
+def test_running_one_is_cancelled_at_the_next_step() -> None:
+    bench = Bench(slots=[2], make_runner=EndlessRunner)
+    a, b = ask("a"), ask("b")
+    bench.submit(a, b)
+    bench.step()
+    bench.step()
+    bench.cancel(a)
+    assert a.status is Status.RUNNING
+    bench.step()
+    assert (reason(a), b.status) == (FinishReason.CANCELLED, Status.RUNNING)
+    bench.cancel(b)
+    bench.step()
+    check_idle(bench)
+
+
+def test_unwanted_before_it_runs_takes_no_slot() -> None:
+    bench = Bench(slots=[1])
+    request = ask("a")
+    bench.submit(request)
+    request.ask_to_end(FinishReason.CANCELLED)
+    assert bench.workers[0].admit()
+    assert (reason(request), request.started_at) == (FinishReason.CANCELLED, None)
+    check_idle(bench)
+
+
+@pytest.mark.parametrize("fault", ["prefill", "nan", "text", "decoder", "filter", "filter end"])
+def test_fault_of_one_reply_ends_only_that_one(fault: str) -> None:
+    bench = Bench(slots=[3], make_runner=FaultyRunner)
+    text_filter = FaultyFilter(fault) if fault.startswith("filter") else None
+    before, faulty, after = ask("before"), ask(fault, text_filter=text_filter), ask("after")
+    bench.submit(before, faulty, after)
+    bench.finish_all()
+    assert faulty.outcome is not None
+    assert (reason(faulty), faulty.outcome.error) == (FinishReason.ERROR, "generation failed")
+    assert [reason(r) for r in (before, after)] == [FinishReason.STOP] * 2
+    assert (before.text, after.text) == ("before", "after")
+    check_idle(bench)
+
+
+def test_two_workers_stay_within_one_of_each_other() -> None:
+    bench = Bench(slots=[3, 3])
+    for _ in range(6):
+        bench.submit(ask("x" * 50))
+        for worker in bench.workers:
+            worker.admit()
+        loads = [len(worker.scheduler.running) for worker in bench.workers]
+        assert max(loads) - min(loads) <= 1
+    assert loads == [3, 3]
+    bench.finish_all()
+    check_idle(bench)
+
+
+def test_every_way_to_end_gives_the_place_back() -> None:
+    clock = FakeClock()
+    bench = Bench(slots=[1], num_waiting=2, make_runner=FaultyRunner)
+    for _ in range(3):  # a place that stays taken would show in the second round
+        stopped, cancelled, overdue = ask("a"), ask("b"), ask("c", clock=clock, timeout_sec=5)
+        bench.submit(stopped, cancelled, overdue)
+        with pytest.raises(TooManyRequests):
+            bench.queue.reserve()
+        bench.cancel(cancelled)
+        clock.advance(5)
+        bench.finish_all()
+        check_idle(bench)
+        bench.submit(ask("prefill"), ask("decoder"), ask("nan"))
+        bench.finish_all()
+        check_idle(bench)
+    assert len(bench.ended) == len(set(bench.ended)) == 18
+
+
+class UpperFilter:
+    def push(self, text: str) -> str:
+        return text.upper()
+
+    def finish(self) -> str:
+        return "!"
+
+
+class FaultyFilter:
+    def __init__(self, fault: str) -> None:
+        self.fault = fault
+
+    def push(self, text: str) -> str:
+        if self.fault == "filter":
+            raise ValueError(self.fault)
+        return text
+
+    def finish(self) -> str:
+        raise ValueError(self.fault)
+
+
+class FaultyDecoder(CharDecoder):
+    def push(self, token_id: int) -> str:
+        raise ValueError("text")
+
+
+class FaultyRunner(EchoRunner):
+    """The prompt names the fault."""
+
+    def prefill(self, sequence: Sequence, num_tokens: int) -> list[int]:
+        if name_of(sequence.request) == "prefill":
+            raise ValueError("prefill")
+        return super().prefill(sequence, num_tokens)
+
+    def next_id(self, sequence: Sequence) -> int:
+        return -1 if name_of(sequence.request) == "nan" else super().next_id(sequence)
+
+    def text_decoder(self, request: GenerationRequest) -> CharDecoder:
+        if name_of(request) == "decoder":
+            raise ValueError("decoder")
+        return FaultyDecoder() if name_of(request) == "text" else CharDecoder()
+
+
+def name_of(request: GenerationRequest) -> str:
+    return "".join(map(chr, request.prompt_ids))
