@@ -40,7 +40,7 @@ class SeenTokens:
         return self._ids[slots, : -(-longest // _WIDTH_STEP) * _WIDTH_STEP]
 
     def _new_tokens(self, sequence: Sequence, vocab_size: int) -> tuple[int, list[int]]:
-        """Where the tokens start that the table lacks, and these; an id without a logit counts as the first."""
+        """The tokens that the table lacks and where they start; an id without a logit counts as the first."""
         slot, filler = sequence.slot, min(sequence.token_ids[0], vocab_size - 1)
         if self._owners[slot] is not sequence:
             self._owners[slot] = sequence

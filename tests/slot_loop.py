@@ -1,0 +1,57 @@
+"""The smallest loop that serves sequences with a Runner: what the scheduler does, without its care."""
+
+from __future__ import annotations
+
+from tiny_models import Job, make_sequence
+
+from chatstream_flask.engine.runner import Runner
+from chatstream_flask.engine.sequence import Sequence
+
+
+def serve(runner: Runner, jobs: list[Job], *, num_slots: int, chunk_len: int) -> list[list[int]]:
+    """New ids of each job. Each step: admit, one prefill chunk, one decode of all, fill the holes."""
+    waiting = list(enumerate(jobs))
+    running: dict[int, Sequence] = {}  # job number -> sequence
+    replies: list[list[int]] = [[] for _ in jobs]
+    step = 0
+    while waiting or running:
+        while waiting and waiting[0][1].arrives_at <= step and len(running) < num_slots:
+            number, job = waiting.pop(0)
+            running[number] = make_sequence(job.prompt_ids, job.params, slot=len(running))
+        _prefill_one(runner, running, chunk_len)
+        _decode_all(runner, running)
+        for number in [n for n, s in running.items() if _num_new(s) >= jobs[n].num_new]:
+            sequence = running.pop(number)
+            replies[number] = sequence.token_ids[sequence.num_prompt :]
+            _fill_hole(runner, running, sequence.slot)
+        step += 1
+    return replies
+
+
+def _num_new(sequence: Sequence) -> int:
+    return len(sequence.token_ids) - sequence.num_prompt
+
+
+def _prefill_one(runner: Runner, running: dict[int, Sequence], chunk_len: int) -> None:
+    prefilling = [s for s in running.values() if not s.is_decoding]
+    if prefilling:
+        sequence = prefilling[-1]  # the newest first, so that older ones stay behind as padding rows
+        num_tokens = min(chunk_len, sequence.num_pending)
+        new_ids = runner.prefill(sequence, num_tokens)
+        sequence.num_cached += num_tokens
+        sequence.token_ids += new_ids
+
+
+def _decode_all(runner: Runner, running: dict[int, Sequence]) -> None:
+    decoding = [s for s in running.values() if s.is_decoding]
+    if decoding:
+        for sequence, new_ids in zip(decoding, runner.decode(decoding), strict=True):
+            sequence.num_cached += 1
+            sequence.token_ids += new_ids
+
+
+def _fill_hole(runner: Runner, running: dict[int, Sequence], hole: int) -> None:
+    last = max(running.values(), key=lambda s: s.slot, default=None)
+    if last is not None and last.slot > hole:
+        runner.move(last.slot, hole, last.num_cached)
+        last.slot = hole
