@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from dataclasses import dataclass, fields
+from enum import Enum
 from typing import Any
 
 from .errors import ConfigError
@@ -15,9 +16,22 @@ MAX_STOP_STRING_LEN = 256  # characters
 MAX_SHOWN_NAMES = 5  # of unknown ones, in a message
 
 
+class ContextPolicy(Enum):
+    """What is left out of a conversation that does not fit into the context; `fit_to_context` says how."""
+
+    ERROR = "error"
+    DROP_OLDEST_TURNS = "drop_oldest_turns"
+    KEEP_SYSTEM_AND_RECENT = "keep_system_and_recent"
+
+    @classmethod
+    def _missing_(cls, value: object) -> None:
+        allowed = ", ".join(repr(policy.value) for policy in cls)
+        raise ConfigError(f"context_policy must be one of {allowed}, not {shown(value)}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
-    """How the tokens of one reply are chosen; order as in transformers: penalty, temperature, top-k, top-p."""
+    """How the tokens of one reply are chosen; in transformers' order: penalty, temperature, top-k, top-p."""
 
     max_new_tokens: int = 256
     temperature: float = 1.0  # 0 is greedy
@@ -53,7 +67,7 @@ class SamplingParams:
             raise ConfigError("stop must be a list of non-empty strings")
         if len(self.stop) > MAX_STOP_STRINGS or any(len(s) > MAX_STOP_STRING_LEN for s in self.stop):
             raise ConfigError(
-                f"stop may hold at most {MAX_STOP_STRINGS} strings of at most {MAX_STOP_STRING_LEN} characters"
+                f"stop may hold at most {MAX_STOP_STRINGS} strings of up to {MAX_STOP_STRING_LEN} characters"
             )
 
     @property

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, Request, Response, current_app
+from flask import Flask, Request, Response, current_app, g
 from flask.sessions import SecureCookieSessionInterface
 from flask_session.base import ServerSideSessionInterface
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -21,6 +21,7 @@ from .conversation.turn import Turn, load_prompt
 from .disconnect import make_probe
 from .engine.engine import Engine
 from .engine.request import FinishReason, GenerationRequest, Outcome
+from .engine.runner import Runner
 from .errors import BadRequest, BodyTooLarge, ChatStreamError, ConfigError
 from .model_source import ModelSource, make_source
 from .problem import problem_response
@@ -63,18 +64,19 @@ class ChatStream:
         return chat_stream.handle_chat_stream_request(request)
     ```
 
-    A wrong setting raises ConfigError here; a model that cannot be served, or does not fit into memory, raises
-    when the generation threads start: at `start_queue_worker()`, else at the first request.
+    A wrong setting raises ConfigError here; a model that cannot be served, or does not fit into memory,
+    raises when the generation threads start: at `start_queue_worker()`, else at the first request.
 
     :param model: a transformers causal language model
     :param tokenizer: its tokenizer
     :param device: "cpu", "cuda", "cuda:0", "mps" or a torch.device; None leaves the model where it is
     :param num_of_concurrent_executions: replies generated at once
     :param max_queue_size: requests that may wait beyond those; one more is refused at once
-    :param num_of_generation_threads: threads that share the replies; None chooses by the device
+    :param num_of_generation_threads: threads that share the replies; None: two on CPU, else one
     :param too_many_request_as_http_error: refuse with status 429, not with 200 and `{"error": ...}`
     :param use_mock_response: answer with fixed phrases, without model and torch
-    :param mock_params: `type` ("round", "long", "echo"), `initial_wait_sec`, `time_per_token_sec`
+    :param mock_params: `type` ("round", "long", "echo"), `initial_wait_sec`, `time_per_token_sec`; None is
+        `{"type": "round"}`
     :param chat_prompt_clazz: how a conversation becomes a prompt; ChatPrompt uses the chat template
     :param max_new_tokens: the most tokens of a reply
     :param context_len: the most tokens of prompt and reply together; the model's own limit if that is lower
@@ -134,14 +136,19 @@ class ChatStream:
         config = EngineConfig(
             num_of_concurrent_executions=num_of_concurrent_executions,
             max_queue_size=max_queue_size,
-            num_of_generation_threads=1 if num_of_generation_threads is None else num_of_generation_threads,
+            num_of_generation_threads=(
+                self._source.best_num_threads(num_of_concurrent_executions)
+                if num_of_generation_threads is None
+                else num_of_generation_threads
+            ),
             context_len=self._source.context_len,
+            prefill_chunk_len=self._source.prefill_chunk_len,
         )
-        self.engine = Engine(config, lambda index: self._source.make_runner(config.num_slots(index)))
+        self.engine = Engine(config, self._make_runner)
         self._refuse_with_status = _checked(
             "too_many_request_as_http_error", too_many_request_as_http_error, bool
         )
-        self._chat_prompt_clazz = _checked_class(ChatPrompt if chat_prompt_clazz is None else chat_prompt_clazz)
+        self._chat_prompt_clazz = _checked_class(chat_prompt_clazz)
         self._request_handler: AbstractRequestHandler = _checked(
             "request_handler", request_handler, AbstractRequestHandler, SimpleSessionRequestHandler()
         )
@@ -164,6 +171,7 @@ class ChatStream:
         settings = Settings.of(app)
         app.extensions["chatstream"] = AppState(self, settings, _conversation_store(app, settings))
         app.register_error_handler(ChatStreamError, self._refusal)  # of every view that uses this object
+        app.teardown_request(_close_lost_reply)
 
     def start_queue_worker(self) -> None:
         """Starts the generation threads now instead of at the first request; harmless when they run."""
@@ -209,6 +217,10 @@ class ChatStream:
         if conversation_id is None:
             conversation_id = self._request_handler.get_conversation_id(request)
         return load_prompt(self._request_handler.get_store(), conversation_id, self._chat_prompt_clazz)
+
+    def _make_runner(self, thread: int) -> Runner:
+        config = self.engine.config
+        return self._source.make_runner(config.num_slots(thread), config.num_of_generation_threads)
 
     # -- one request -----------------------------------------------------------------------------------
 
@@ -262,7 +274,12 @@ class ChatStream:
         return tell
 
     def _response(
-        self, request: Request, generation: GenerationRequest, settings: Settings, message_id: str, dropped: int
+        self,
+        request: Request,
+        generation: GenerationRequest,
+        settings: Settings,
+        message_id: str,
+        dropped: int,
     ) -> Response:
         wire = choose(request.headers.get("Accept", ""))
         stream = ReplyStream(
@@ -279,6 +296,7 @@ class ChatStream:
         if dropped:
             response.headers["X-ChatStream-Truncated"] = f"turns={dropped}"
         response.call_on_close(stream.close)
+        g.chatstream_reply = stream
         return response
 
     def _refusal(self, error: ChatStreamError) -> Response:
@@ -291,6 +309,13 @@ class ChatStream:
         if state is None or state.chat_stream is not self:
             raise RuntimeError(f"this ChatStream was not set up for {current_app.name!r}; call init_app(app)")
         return state
+
+
+def _close_lost_reply(error: BaseException | None) -> None:
+    """Nobody will read or close it if the request failed after the view, as when no session can be saved."""
+    stream: ReplyStream | None = g.pop("chatstream_reply", None)
+    if error is not None and stream is not None:
+        stream.close()
 
 
 def _keep(turn: Turn, generation: GenerationRequest, outcome: Outcome) -> None:
@@ -328,7 +353,8 @@ def _text_filter(prompt: AbstractChatPrompt) -> Replacer | None:
 def _body_of(request: Request, settings: Settings) -> bytes:
     if not request.is_json:
         raise BadRequest("the body must be JSON, sent with Content-Type: application/json")
-    max_len = min(settings.max_body_len, request.max_content_length or settings.max_body_len)  # the app's may be lower
+    app_max_len = request.max_content_length  # MAX_CONTENT_LENGTH
+    max_len = settings.max_body_len if app_max_len is None else min(app_max_len, settings.max_body_len)
     request.max_content_length = max_len
     try:
         return request.get_data()
@@ -357,6 +383,8 @@ def _checked(name: str, value: Any, kind: type, default: Any = None) -> Any:
 
 
 def _checked_class(clazz: Any) -> type[AbstractChatPrompt]:
+    if clazz is None:
+        return ChatPrompt
     if not (isinstance(clazz, type) and issubclass(clazz, AbstractChatPrompt)):
         raise ConfigError(f"chat_prompt_clazz must be a class derived from AbstractChatPrompt, not {clazz!r}")
     return clazz

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,8 +21,13 @@ DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
 
 class ModelSource(Protocol):
     context_len: int  # the most tokens of prompt and reply together
+    prefill_chunk_len: int  # prompt tokens between two decode steps
 
-    def make_runner(self, num_slots: int) -> Runner: ...
+    def best_num_threads(self, num_sequences: int) -> int:
+        """Generation threads for this many sequences at once, where the user names no number."""
+
+    def make_runner(self, num_slots: int, num_threads: int) -> Runner:
+        """For one of `num_threads` generation threads."""
 
     def fit(self, prompt: AbstractChatPrompt, max_tokens: int) -> FittedPrompt:
         """The prompt's tokens, without its oldest turns if it is too long; raises PromptTooLong."""
@@ -29,6 +35,8 @@ class ModelSource(Protocol):
 
 class TransformersSource:
     """Touches no device before the first `make_runner`, so that a server may fork before it."""
+
+    prefill_chunk_len = 256
 
     def __init__(
         self,
@@ -50,26 +58,46 @@ class TransformersSource:
         self._add_special_tokens = add_special_tokens
         self.context_len = min(context_len, _max_positions(model.config) or context_len)
 
-    def make_runner(self, num_slots: int) -> Runner:
-        from .engine.model_runner import ModelRunner  # here, so that the mock needs no torch
+    def best_num_threads(self, num_sequences: int) -> int:
+        """On CPU two, each on half of the cores: they never wait for each other, while the parts of one
+        matrix product do, at every layer, and for long if another program holds a core.
+        """
+        kind = self._device or str(self._model.device)
+        return min(2, num_sequences, os.cpu_count() or 1) if kind == "cpu" else 1
+
+    def make_runner(self, num_slots: int, num_threads: int) -> Runner:
+        import torch  # here, so that the mock needs no torch
+
+        from .engine.model_runner import ModelRunner
 
         if self._device is not None:
             try:
                 self._model.to(self._device)
-            except (AssertionError, RuntimeError) as error:  # torch without CUDA, no such device, out of memory
+            except (AssertionError, RuntimeError) as error:  # no such device, or no memory
                 raise ConfigError(f"the model cannot be moved to {self._device}: {error}") from error
-        return ModelRunner(self._model, self._tokenizer, num_slots=num_slots, max_len=self.context_len)
+        return ModelRunner(
+            self._model,
+            self._tokenizer,
+            num_slots=num_slots,
+            max_len=self.context_len,
+            num_cores=max(1, torch.get_num_threads() // num_threads),
+        )
 
     def fit(self, prompt: AbstractChatPrompt, max_tokens: int) -> FittedPrompt:
         return fit_to_context(prompt, self._tokenizer, max_tokens, self._add_special_tokens)
 
 
 class MockSource:
+    prefill_chunk_len = 1_000_000  # its prompts cost nothing
+
     def __init__(self, mock_params: dict[str, Any] | None, context_len: int) -> None:
         self._params = MockParams.of(mock_params or {})
         self.context_len = context_len
 
-    def make_runner(self, num_slots: int) -> Runner:
+    def best_num_threads(self, num_sequences: int) -> int:
+        return 1
+
+    def make_runner(self, num_slots: int, num_threads: int) -> Runner:
         return MockRunner(self._params)
 
     def fit(self, prompt: AbstractChatPrompt, max_tokens: int) -> FittedPrompt:
@@ -96,8 +124,6 @@ def make_source(
     device = None if device is None else _checked_device(device)
     if use_mock_response:
         return MockSource(mock_params, context_len)
-    if mock_params is not None:
-        raise ConfigError("mock_params has no effect without use_mock_response=True")
     return TransformersSource(model, tokenizer, device, context_len, add_special_tokens)
 
 

@@ -23,7 +23,7 @@ class Settings:
     max_input_len: int = 65_536  # characters of user_input
     probe_sec: float = 0.1  # how often a waiting reply looks whether its client is still there
     request_timeout_sec: float = 600.0  # from arrival to the last token
-    store_dir: str | os.PathLike[str] | None = None  # of the embedded store; None: "chatstream" in the app's instance folder
+    store_dir: str | os.PathLike[str] | None = None  # embedded; None: "chatstream" in the instance folder
 
     def __post_init__(self) -> None:
         if not isinstance(self.cookie_secure, bool):
@@ -33,7 +33,7 @@ class Settings:
         check_int("max_input_len", self.max_input_len, 1)
         check_number("probe_sec", self.probe_sec, 0.001, 60)
         check_number("request_timeout_sec", self.request_timeout_sec, 0.001, 86_400)
-        if self.store_dir is not None and not (isinstance(self.store_dir, (str, os.PathLike)) and self.store_dir):
+        if not isinstance(self.store_dir, str | os.PathLike | None) or self.store_dir == "":
             raise ConfigError(f"store_dir must be the path of a folder, or None, not {self.store_dir!r}")
 
     @classmethod

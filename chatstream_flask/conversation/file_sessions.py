@@ -3,52 +3,57 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import struct
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from cachelib.file import FileSystemCache
 from flask import Flask
-from flask_session.cachelib import CacheLibSessionInterface
+from flask_session.cachelib.cachelib import CacheLibSessionInterface
 
 from ..errors import ConfigError
 
-
-class JSONSerializer:
-    """cachelib's own writes an empty file for what is not JSON; this one raises TypeError."""
-
-    def dump(self, value: Any, file: IO[bytes]) -> None:
-        file.write(json.dumps(value).encode())
+logger = logging.getLogger("chatstream_flask")
 
 
 class JSONFileCache(FileSystemCache):
-    """One JSON file a key, replaced atomically. Where its base only warns that the disk failed, it raises."""
-
-    serializer = JSONSerializer()
+    """One JSON file a key, replaced atomically. Where its base warns and goes on, it raises."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(str(directory), threshold=0)  # a threshold would delete living sessions
 
     def get(self, key: str) -> Any:
-        """None only for what was not written or is over: what cannot be read must not look like a new start."""
+        """None for what was never written, is over or is damaged; a failing disk must not look like that."""
         try:
             with open(self._get_filename(key), "rb") as file:
                 (expires_at,) = struct.unpack("I", file.read(4))  # seconds since 1970; 0: never
                 return json.load(file) if not expires_at or expires_at >= time.time() else None
         except FileNotFoundError:
             return None
+        except (struct.error, ValueError) as error:
+            logger.error("a file of a session or conversation is damaged, a new one begins: %s", error)
+            return None
 
     def set(self, key: str, value: Any, timeout: Any = None, mgmt_element: bool = False) -> bool:
-        if not super().set(key, value, timeout, mgmt_element):
-            raise OSError(f"could not write into {self._path}")
+        content = struct.pack("I", self._normalize_timeout(timeout)) + json.dumps(value).encode()
+        handle, name = tempfile.mkstemp(suffix=self._fs_transaction_suffix, dir=self._path)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            os.replace(name, self._get_filename(key))
+        except BaseException:
+            os.unlink(name)
+            raise
         return True
 
     def delete(self, key: str, mgmt_element: bool = False) -> bool:
-        if not super().delete(key, mgmt_element):
-            raise OSError(f"could not delete from {self._path}")
+        with suppress(FileNotFoundError):
+            os.remove(self._get_filename(key))
         return True
 
 

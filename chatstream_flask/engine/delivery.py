@@ -16,7 +16,7 @@ MAX_THREADS = 32
 class Delivery:
     """First the reply is kept, then its place is free and its reader learns of the end, then the app does.
 
-    A slow store holds up only its own reply; callbacks have a thread of their own, in the order of the replies.
+    A slow store holds up only its own reply; callbacks have a thread of their own.
     """
 
     def __init__(self, num_threads: int) -> None:

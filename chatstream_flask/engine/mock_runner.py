@@ -35,7 +35,7 @@ class MockParams:
     time_per_token_sec: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.type not in REPLIES:
+        if not isinstance(self.type, str) or self.type not in REPLIES:
             raise ConfigError(f"mock type must be one of {', '.join(REPLIES)}, not {self.type!r}")
         check_number("initial_wait_sec", self.initial_wait_sec, 0, MAX_SEC)
         check_number("time_per_token_sec", self.time_per_token_sec, 0, MAX_SEC)

@@ -42,11 +42,20 @@ class ModelRunner:
     rows are as if nothing had happened.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: Any, *, num_slots: int, max_len: int) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: Any,
+        *,
+        num_slots: int,
+        max_len: int,
+        num_cores: int | None = None,  # that a forward on CPU may use; None: torch's own choice
+    ) -> None:
         model.train(False)
         self.eos_ids = eos_ids(model, tokenizer)
         self.num_slots = num_slots
         self.max_len = max_len
+        self._num_cores = num_cores
         self._model = model
         self._tokenizer = tokenizer
         self._stream: torch.cuda.Stream | None = None
@@ -58,6 +67,8 @@ class ModelRunner:
 
     def open(self) -> None:
         device = self._model.device
+        if device.type == "cpu" and self._num_cores is not None:
+            torch.set_num_threads(self._num_cores)  # of the calling thread, and of threads started later
         if device.type == "cuda":
             torch.cuda.synchronize(device)  # the weights were loaded on the default stream
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

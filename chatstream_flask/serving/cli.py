@@ -21,7 +21,7 @@ cli = AppGroup("chatstream", help="Chat with a language model under load control
 
 
 @cli.command(with_appcontext=False)
-@click.option("--model", metavar="PATH_OR_HUB_ID", help="A Hugging Face model; the small demo model if left out.")
+@click.option("--model", metavar="PATH_OR_HUB_ID", help="A Hugging Face model; else the small demo model.")
 @click.option("--device", help='"cpu", "cuda", "cuda:0" or "mps"; the best there is if left out.')
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=3000, show_default=True, type=click.IntRange(0, 65535))
@@ -32,11 +32,11 @@ cli = AppGroup("chatstream", help="Chat with a language model under load control
 @click.option("--max-new-tokens", default=256, show_default=True, help="The most tokens of a reply.")
 @click.option("--context-len", default=1024, show_default=True, help="Tokens of prompt and reply together.")
 @click.option("--temperature", default=1.0, show_default=True, help="0 is greedy.")
-@click.option("--mock", type=click.Choice(["round", "long", "echo"]), help="Fixed phrases instead of a model.")
+@click.option("--mock", type=click.Choice(["round", "long", "echo"]), help="Fixed phrases, no model.")
 @click.option("--mock-seconds-per-token", default=0.1, show_default=True)
 @click.option("--cookie-secure", is_flag=True, help="Cookies for https only: set it behind a TLS proxy.")
 @click.pass_context
-def serve(context: click.Context, host: str, port: int, **options: Any) -> None:
+def serve(context: click.Context, /, host: str, port: int, **options: Any) -> None:
     """Serves the chat under waitress: the app that Flask finds if it has a ChatStream, else one of its own.
 
     The options that concern the model count only for the latter.
@@ -48,7 +48,10 @@ def serve(context: click.Context, host: str, port: int, **options: Any) -> None:
     except ChatStreamError as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"Listening on http://{host}:{port}", err=True)
-    serve_waitress(app, host, port)
+    try:
+        serve_waitress(app, host, port)
+    except (OSError, ValueError) as error:  # the port is taken, there is no such host
+        raise click.ClickException(f"{host}:{port} cannot be served: {error}") from error
 
 
 def _found_app(context: click.Context) -> Flask | None:
@@ -76,6 +79,9 @@ def _own_app(
     name = model or str(DEMO_MODEL)
     click.echo(f"Loading {name} ...", err=True)
     began = time.monotonic()
-    loaded, tokenizer, device = load_model(name, device)
+    try:
+        loaded, tokenizer, device = load_model(name, device)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise click.ClickException(f"{name} could not be loaded: {error}") from error
     click.echo(f"Loaded in {time.monotonic() - began:.1f} s, for {device}", err=True)
     return create_app(ChatStream(model=loaded, tokenizer=tokenizer, device=device, **options), config)

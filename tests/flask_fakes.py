@@ -1,0 +1,273 @@
+"""A Flask app with a ChatStream whose model is a script that the test holds in its hand."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fakes import EOS_ID, TIMEOUT, CharDecoder
+from flask import Flask, Request, Response, request
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from chatstream_flask import AbstractChatPrompt, ChatStream
+from chatstream_flask.conversation import ConversationStore
+from chatstream_flask.engine.request import GenerationRequest
+from chatstream_flask.engine.runner import Runner
+from chatstream_flask.engine.sequence import Sequence
+from chatstream_flask.errors import StoreUnavailable
+from chatstream_flask.extension import AppState
+from chatstream_flask.prompts import ChatContent
+from chatstream_flask.prompts.fit import FittedPrompt, fit_to_context
+
+SSE = {"Accept": "text/event-stream"}
+FAIL = "\x01"  # in a scripted reply: the step fails here
+
+
+class PlainPrompt(AbstractChatPrompt):
+    def render(self, contents: list[ChatContent]) -> str:
+        return "".join(f"{'U' if c.is_requester else 'A'}:{c.message or ''}|" for c in contents)[:-1]
+
+
+class CharTokenizer:
+    def encode(self, text: str, **options: Any) -> list[int]:
+        return [ord(char) for char in text]
+
+
+class ScriptedRunner:
+    """Answers `reply(prompt)`, a character a token; while held, it makes one step for each `allow`."""
+
+    eos_ids = frozenset({EOS_ID})
+
+    def __init__(self, reply: Callable[[str], str] = lambda prompt: "ok", *, is_held: bool = False) -> None:
+        self.reply = reply
+        self.prompts: list[str] = []
+        self.is_held = is_held
+        self._steps = threading.Semaphore(0)
+
+    def allow(self, num_steps: int = 1) -> None:
+        self._steps.release(num_steps)
+
+    def release(self) -> None:
+        self.is_held = False
+
+    def open(self) -> None: ...
+
+    def prefill(self, sequence: Sequence, num_tokens: int) -> list[int]:
+        if sequence.num_cached + num_tokens == sequence.num_prompt:
+            self.prompts.append("".join(map(chr, sequence.request.prompt_ids)))
+        return []
+
+    def decode(self, sequences: list[Sequence]) -> list[list[int]]:
+        if self.is_held and not self._steps.acquire(timeout=0.005):
+            return [[] for _ in sequences]
+        return [[self._next_id(sequence)] for sequence in sequences]
+
+    def _next_id(self, sequence: Sequence) -> int:
+        text = self.reply("".join(map(chr, sequence.request.prompt_ids)))
+        num_told = len(sequence.token_ids) - sequence.num_prompt
+        if num_told == len(text):
+            return EOS_ID
+        if text[num_told] == FAIL:
+            raise RuntimeError("the script says so")
+        return ord(text[num_told])
+
+    def move(self, source: int, target: int, length: int) -> None: ...
+
+    def text_decoder(self, request: GenerationRequest) -> CharDecoder:
+        return CharDecoder()
+
+    def close(self) -> None: ...
+
+
+class ScriptedSource:
+    prefill_chunk_len = 256
+
+    def __init__(self, runner: Runner, context_len: int) -> None:
+        self.runner = runner
+        self.context_len = context_len
+
+    def best_num_threads(self, num_sequences: int) -> int:
+        return 1
+
+    def make_runner(self, num_slots: int, num_threads: int) -> Runner:
+        return self.runner
+
+    def fit(self, prompt: AbstractChatPrompt, max_tokens: int) -> FittedPrompt:
+        return fit_to_context(prompt, CharTokenizer(), max_tokens)
+
+
+class MemoryStore:
+    """A store that a test can break."""
+
+    def __init__(self) -> None:
+        self.data: dict[str, str] = {}
+        self.can_load = True
+        self.can_save = True
+
+    def load(self, conversation_id: str) -> dict[str, Any] | None:
+        if not self.can_load:
+            raise StoreUnavailable("the store is down")
+        text = self.data.get(conversation_id)
+        return None if text is None else dict(json.loads(text))
+
+    def save(self, conversation_id: str, data: dict[str, Any]) -> None:
+        if not self.can_save:
+            raise StoreUnavailable("the store is down")
+        self.data[conversation_id] = json.dumps(data)
+
+    def delete(self, conversation_id: str) -> None:
+        if not self.can_save:
+            raise StoreUnavailable("the store is down")
+        self.data.pop(conversation_id, None)
+
+
+@dataclass
+class Chat:
+    app: Flask
+    chat_stream: ChatStream
+    runner: ScriptedRunner
+    words: queue.SimpleQueue[str] = field(default_factory=queue.SimpleQueue)  # given to the callback
+    histories: list[list[str | None]] = field(default_factory=list)  # as the callback saw them
+
+    @property
+    def state(self) -> AppState:
+        state: AppState = self.app.extensions["chatstream"]
+        return state
+
+    def client(self) -> FlaskClient:
+        return self.app.test_client()
+
+    def on_end(self, request: Request, message: str) -> None:
+        self.histories.append(messages(self.chat_stream.get_chat_prompt(request)))
+        self.words.put(message)
+
+    def word(self) -> str:
+        return self.words.get(timeout=TIMEOUT)
+
+    def history(self, client: FlaskClient) -> list[str | None]:
+        response = client.get("/history")
+        assert response.status_code == 200, response.text
+        return list(response.get_json())
+
+    def check_idle(self) -> None:
+        self.chat_stream.engine.check_idle()
+        assert repr(self.state.leases) == "<Leases [0 held]>"
+
+
+def messages(prompt: AbstractChatPrompt) -> list[str | None]:
+    """A reply that was cut off ends in "~"."""
+    return [f"{c.message}~" if c.is_interrupted else c.message for c in prompt.get_contents()]
+
+
+def add_routes(app: Flask, chat: Chat) -> None:
+    @app.post("/chat_stream")
+    def chat_view() -> Response:
+        return chat.chat_stream.handle_chat_stream_request(request, callback=chat.on_end)
+
+    @app.post("/clear_context")
+    def clear_view() -> dict[str, Any]:
+        return chat.chat_stream.handle_clear_context_request(request)
+
+    @app.get("/history")
+    def history_view() -> list[str | None]:
+        return messages(chat.chat_stream.get_chat_prompt(request))
+
+
+def make_chat(
+    store_dir: Path,
+    runner: ScriptedRunner | None = None,
+    config: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> Chat:
+    """The app is not set up yet: hosts bring their own sessions first."""
+    app = Flask("host", instance_path=str(store_dir))
+    app.config.from_mapping(TESTING=True, CHATSTREAM_STORE_DIR=str(store_dir), CHATSTREAM_COOKIE_SECURE=False)
+    app.config.from_mapping(config or {})
+    runner = runner or ScriptedRunner()
+    context_len = kwargs.setdefault("context_len", 1024)
+    kwargs.setdefault("chat_prompt_clazz", PlainPrompt)
+    chat_stream = ChatStream(use_mock_response=True, **kwargs)
+    chat_stream._source = ScriptedSource(runner, context_len)
+    return Chat(app, chat_stream, runner)
+
+
+@contextmanager
+def stopping(chat: Chat) -> Iterator[Chat]:
+    """Whatever the test did, in the end nothing is held and no thread is left."""
+    try:
+        yield chat
+    finally:
+        chat.runner.release()
+        chat.chat_stream.engine.stop()
+    chat.check_idle()
+
+
+@contextmanager
+def running_chat(
+    store_dir: Path,
+    runner: ScriptedRunner | None = None,
+    config: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> Iterator[Chat]:
+    chat = make_chat(store_dir, runner, config, **kwargs)
+    with stopping(chat):
+        chat.chat_stream.init_app(chat.app)
+        add_routes(chat.app, chat)
+        yield chat
+
+
+def say(client: FlaskClient, user_input: str | None = None, **body: Any) -> TestResponse:
+    """Reads nothing of an event stream but its first chunk."""
+    if user_input is not None:
+        body["user_input"] = user_input
+    return client.post("/chat_stream", json=body, headers=SSE)
+
+
+def talk(client: FlaskClient, user_input: str | None = None, **body: Any) -> str:
+    """The whole reply of a turn that succeeds."""
+    events = list(read_events(say(client, user_input, **body)))
+    assert events[-1].name == "done", events
+    return "".join(event.data["text"] for event in events if event.name == "text")
+
+
+@dataclass(frozen=True)
+class Event:
+    name: str  # "" for a comment
+    id: int | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+def read_events(response: TestResponse) -> Iterator[Event]:
+    """One by one, as they come."""
+    assert response.status_code == 200, response.text
+    assert response.content_type == "text/event-stream; charset=utf-8", response.text
+    for chunk in response.iter_encoded():
+        for block in chunk.decode().split("\n\n")[:-1]:
+            yield parse_event(block)
+
+
+def parse_event(block: str) -> Event:
+    if block.startswith(":"):
+        return Event("")
+    fields = dict(line.split(": ", 1) for line in block.split("\n"))
+    assert set(fields) == {"id", "event", "data"}
+    return Event(fields["event"], int(fields["id"]), json.loads(fields["data"]))
+
+
+def read_until(events: Iterator[Event], name: str) -> Event:
+    return next(event for event in events if event.name == name)
+
+
+def is_store(store: ConversationStore) -> bool:
+    """Checked by mypy: MemoryStore has what a store needs."""
+    return hasattr(store, "load")
+
+
+assert is_store(MemoryStore())

@@ -1,0 +1,280 @@
+"""What every store must do, shown on each back end; and what the embedded files must do beyond it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cachelib import SimpleCache
+from flask import Flask, session
+from flask_session import Session
+from redis_server import connect, run_redis
+
+from chatstream_flask import ChatStream
+from chatstream_flask.conversation import ConversationStore, FlaskSessionStore
+from chatstream_flask.conversation.file_sessions import JSONFileCache
+from chatstream_flask.errors import ConfigError, StoreUnavailable
+
+DATA: dict[str, Any] = {
+    "v": 1,
+    "contents": [{"role": "requester", "message": "日本 \U0001f600 \"'\\ \n \x01", "message_id": None}],
+    "flags": [True, False, 0, -1, 2**53, 0.5],
+    "empty": {},
+}
+
+
+@pytest.fixture(scope="session")
+def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    yield from run_redis(tmp_path_factory.mktemp("redis"))
+
+
+def files_app(directory: Path) -> Flask:
+    app = Flask("host", instance_path=str(directory))
+    app.config["CHATSTREAM_STORE_DIR"] = str(directory / "store")
+    return app
+
+
+def cachelib_app() -> Flask:
+    app = Flask("host")
+    app.config.update(SESSION_TYPE="cachelib", SESSION_CACHELIB=SimpleCache())
+    Session(app)  # type: ignore[no-untyped-call]
+    return app
+
+
+def redis_app(port: int) -> Flask:
+    app = Flask("host")
+    app.config.update(SESSION_TYPE="redis", SESSION_REDIS=connect(port))
+    Session(app)  # type: ignore[no-untyped-call]
+    return app
+
+
+def store_of(app: Flask) -> ConversationStore:
+    ChatStream(use_mock_response=True, app=app)
+    store = app.extensions["chatstream"].store
+    assert isinstance(store, FlaskSessionStore)
+    return store
+
+
+@pytest.fixture(params=["files", "cachelib", "redis"])
+def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Flask]:
+    if request.param == "redis":
+        app = redis_app(request.getfixturevalue("redis_port"))
+        yield app
+        app.config["SESSION_REDIS"].close()
+    else:
+        yield files_app(tmp_path) if request.param == "files" else cachelib_app()
+
+
+def test_what_was_saved_last_is_loaded(app: Flask) -> None:
+    store = store_of(app)
+    assert store.load("a") is None
+    store.save("a", DATA)
+    store.save("b", {"v": 2})
+    assert store.load("a") == DATA
+    store.save("a", {"v": 3})
+    assert (store.load("a"), store.load("b")) == ({"v": 3}, {"v": 2})
+    store.delete("a")
+    store.delete("a")
+    assert (store.load("a"), store.load("b")) == (None, {"v": 2})
+
+
+def test_what_was_loaded_is_a_copy(app: Flask) -> None:
+    store = store_of(app)
+    store.save("a", DATA)
+    loaded = store.load("a")
+    assert loaded is not None
+    loaded["v"] = 2
+    assert store.load("a") == DATA
+
+
+def test_a_long_conversation(app: Flask) -> None:
+    store = store_of(app)
+    long = {"contents": ["長い話" * 100] * 1000}
+    store.save("a", long)
+    assert store.load("a") == long
+
+
+def test_many_threads(app: Flask) -> None:
+    """A reader sees one whole version or another, never a mixture and never nothing."""
+    store = store_of(app)
+    store.save("shared", {"n": [0] * 500})
+    barrier = threading.Barrier(8, timeout=10)
+
+    def work(i: int) -> None:
+        barrier.wait()
+        for n in range(20):
+            store.save(f"own{i}", {"n": n})
+            assert store.load(f"own{i}") == {"n": n}
+            store.save("shared", {"n": [i] * 500})
+            record = store.load("shared")
+            assert record is not None
+            assert len(set(record["n"])) == 1
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+
+
+def test_a_cookie_cannot_name_a_conversation(app: Flask) -> None:
+    store = store_of(app)
+    store.save("a", DATA)
+    app.get("/")(lambda: [key for key in session if key != "_permanent"])
+    for name in ("a", "chatstream:conversation:a", "../a", "session:a"):
+        client = app.test_client()
+        client.set_cookie("session", name)
+        assert client.get("/").get_json() == []
+    assert store.load("a") == DATA
+
+
+def test_no_context_is_needed_and_none_is_left(app: Flask) -> None:
+    store = store_of(app)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(store.save, "a", DATA).result()
+        assert pool.submit(store.load, "a").result() == DATA
+
+
+def test_redis_down(redis_port: int, tmp_path: Path) -> None:
+    app = Flask("host")
+    with_redis = run_redis(tmp_path)
+    client = connect(next(with_redis))
+    app.config.update(SESSION_TYPE="redis", SESSION_REDIS=client)
+    Session(app)  # type: ignore[no-untyped-call]
+    store = store_of(app)
+    store.save("a", DATA)
+    client.set_retry(None)  # type: ignore[arg-type]
+    with_redis.close()  # type: ignore[attr-defined]
+    actions: list[Callable[[], object]] = [
+        lambda: store.load("a"),
+        lambda: store.save("a", {}),
+        lambda: store.delete("a"),
+    ]
+    for act in actions:
+        with pytest.raises(StoreUnavailable, match="cannot be read or written at the moment"):
+            act()
+    client.close()
+
+
+# -- the embedded files ------------------------------------------------------------------------------
+
+
+def files_in(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if path.is_file())
+
+
+def test_files_are_json_for_nobody_else(tmp_path: Path) -> None:
+    store_of(files_app(tmp_path)).save("a", DATA)
+    (file,) = files_in(tmp_path / "store")
+    content = file.read_bytes()
+    assert json.loads(content[4:]) == {"chat_prompt": DATA}  # 4 bytes: when it is over
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_no_pickle_is_ever_read(tmp_path: Path) -> None:
+    store = store_of(files_app(tmp_path))
+    store.save("a", DATA)
+    (file,) = files_in(tmp_path / "store")
+    trap = tmp_path / "trap"
+    file.write_bytes(file.read_bytes()[:4] + b"cos\nmkdir\n(V" + str(trap).encode() + b"\ntR.")
+    assert store.load("a") is None
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x00", b"\x00\x00\x00\x00", b"\x00\x00\x00\x00{", b"\x00\x00\x00\x00\xff"]
+)
+def test_a_damaged_file_is_a_new_start_and_logged(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = store_of(files_app(tmp_path))
+    store.save("a", DATA)
+    files_in(tmp_path / "store")[0].write_bytes(content)
+    assert store.load("a") is None
+    assert "damaged" in caplog.text
+    store.save("a", DATA)
+    assert store.load("a") == DATA
+
+
+READ = """
+import json, sys
+from flask import Flask
+from chatstream_flask import ChatStream
+app = Flask("host")
+app.config["CHATSTREAM_STORE_DIR"] = sys.argv[1]
+ChatStream(use_mock_response=True, app=app)
+print(json.dumps(app.extensions["chatstream"].store.load("a")))
+"""
+
+
+def test_it_survives_a_new_process(tmp_path: Path) -> None:
+    store_of(files_app(tmp_path)).save("a", DATA)
+    command = [sys.executable, "-c", READ, str(tmp_path / "store")]
+    output = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
+    assert json.loads(output) == DATA
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
+    store = store_of(files_app(tmp_path))
+    store.save("a", DATA)
+    with pytest.raises(StoreUnavailable) as caught:
+        store.save("a", {"v": object()})
+    assert isinstance(caught.value.__cause__, TypeError)
+    assert store.load("a") == DATA
+    assert len(files_in(tmp_path / "store")) == 1
+
+
+def test_a_disk_that_fails_is_an_error_and_never_a_new_start(tmp_path: Path) -> None:
+    store = store_of(files_app(tmp_path))
+    store.save("a", DATA)
+    (file,) = files_in(tmp_path / "store")
+    file.unlink()
+    file.mkdir()  # neither read, nor replaced, nor deleted
+    acts: list[Callable[[], object]] = [
+        lambda: store.load("a"),
+        lambda: store.save("a", DATA),
+        lambda: store.delete("a"),
+    ]
+    for act in acts:
+        with pytest.raises(StoreUnavailable):
+            act()
+    file.rmdir()
+    assert os.listdir(file.parent) == []  # nothing half written is left
+    file.parent.rmdir()  # the volume is gone
+    with pytest.raises(StoreUnavailable):
+        store.save("a", DATA)
+
+
+def test_what_is_over_is_gone(tmp_path: Path) -> None:
+    cache = JSONFileCache(tmp_path)
+    cache.set("a", 1, timeout=-10)
+    cache.set("b", 2, timeout=10)
+    cache.set("c", 3, timeout=0)  # never
+    assert [cache.get(key) for key in "abcd"] == [None, 2, 3, None]
+
+
+@pytest.mark.parametrize(
+    "make", [lambda p: p / "file" / "below", lambda p: p / "file", lambda p: Path("/proc")]
+)
+def test_a_folder_that_cannot_be_written_names_the_setting(
+    tmp_path: Path, make: Callable[[Path], Path]
+) -> None:
+    (tmp_path / "file").write_text("")
+    app = Flask("host")
+    app.config["CHATSTREAM_STORE_DIR"] = str(make(tmp_path))
+    with pytest.raises(ConfigError, match=r"conversations cannot be kept in .*; set CHATSTREAM_STORE_DIR"):
+        ChatStream(use_mock_response=True, app=app)
+    assert "chatstream" not in app.extensions
+
+
+def test_the_default_folder_is_in_the_instance_folder(tmp_path: Path) -> None:
+    app = Flask("host", instance_path=str(tmp_path / "instance"))
+    store_of(app).save("a", DATA)
+    assert [file.parent for file in files_in(tmp_path)] == [tmp_path / "instance" / "chatstream"]
+    assert os.listdir(tmp_path) == ["instance"]

@@ -1,0 +1,202 @@
+"""ChatStream as a Flask extension: several apps, factories, nothing kept, nothing needed in vain."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import weakref
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import TIMEOUT
+from flask import Flask, Response, request
+from flask_fakes import make_chat, running_chat, say, stopping, talk
+
+from chatstream_flask import ChatStream
+from chatstream_flask.errors import UnsupportedModel
+from chatstream_flask.extension import AppState
+from chatstream_flask.serving.app import create_app
+from chatstream_flask.settings import Settings
+from chatstream_flask.views import create_chat_blueprint
+
+ECHO = {"type": "echo", "time_per_token_sec": 0}
+
+
+@pytest.fixture
+def chat_stream() -> Iterator[ChatStream]:
+    chat_stream = ChatStream(use_mock_response=True, mock_params=ECHO)
+    yield chat_stream
+    chat_stream.engine.drain(TIMEOUT)
+    chat_stream.engine.check_idle()
+    chat_stream.engine.stop()
+
+
+def factory(chat_stream: ChatStream, directory: Path, name: str = "host") -> Flask:
+    app = Flask(name)
+    app.config.update(CHATSTREAM_STORE_DIR=str(directory / name), CHATSTREAM_COOKIE_SECURE=False)
+    chat_stream.init_app(app)
+    app.register_blueprint(create_chat_blueprint(chat_stream))
+    return app
+
+
+def test_fifteen_lines_are_an_app(tmp_path: Path) -> None:
+    app = Flask("host", instance_path=str(tmp_path))
+    chat_stream = ChatStream(use_mock_response=True, mock_params=ECHO, app=app)
+
+    @app.post("/chat_stream")
+    def chat() -> Response:
+        return chat_stream.handle_chat_stream_request(request)
+
+    try:
+        assert app.test_client().post("/chat_stream", json={"user_input": "Hello!"}).text == "Hello!"
+    finally:
+        chat_stream.engine.stop()
+
+
+def test_one_app_has_one_chat_stream(tmp_path: Path, chat_stream: ChatStream) -> None:
+    app = factory(chat_stream, tmp_path)
+    state = app.extensions["chatstream"]
+    for again in (chat_stream, ChatStream(use_mock_response=True)):
+        with pytest.raises(RuntimeError, match="already has a ChatStream"):
+            again.init_app(app)
+    assert app.extensions["chatstream"] is state
+
+
+def test_two_apps_share_the_engine_and_nothing_else(tmp_path: Path, chat_stream: ChatStream) -> None:
+    one, two = (factory(chat_stream, tmp_path, name) for name in ("one", "two"))
+    states: list[AppState] = [app.extensions["chatstream"] for app in (one, two)]
+    assert states[0].chat_stream is states[1].chat_stream is chat_stream
+    assert states[0].store is not states[1].store
+    assert states[0].leases is not states[1].leases
+    client = one.test_client()
+    assert talk(client, "hi") == "hi"
+    cookie = client.get_cookie("session")
+    assert cookie is not None
+    other = two.test_client()
+    other.set_cookie("session", cookie.value)  # means nothing there
+    assert say(other, regenerate=True).status_code == 400
+    assert talk(client, regenerate=True) == "hi"
+
+
+def test_settings_are_each_apps_own(tmp_path: Path, chat_stream: ChatStream) -> None:
+    one = factory(chat_stream, tmp_path, "one")
+    two = Flask("two")
+    two.config.update(CHATSTREAM_STORE_DIR=str(tmp_path), CHATSTREAM_MAX_INPUT_LEN=3)
+    chat_stream.init_app(two)
+    two.register_blueprint(create_chat_blueprint(chat_stream))
+    assert say(two.test_client(), "four").status_code == 400
+    assert talk(one.test_client(), "four") == "four"
+    for app in (one, two):
+        for field in fields(Settings):
+            assert f"CHATSTREAM_{field.name.upper()}" in app.config
+
+
+def test_no_app_is_kept(tmp_path: Path, chat_stream: ChatStream) -> None:
+    app = factory(chat_stream, tmp_path)
+    talk(app.test_client(), "hi")
+    chat_stream.engine.drain(TIMEOUT)
+    assert not any(isinstance(value, Flask) for value in vars(chat_stream).values())
+    seen = weakref.ref(app)
+    chat_stream.engine.stop()
+    del app
+    gc.collect()
+    assert seen() is None
+
+
+def test_an_app_that_was_not_set_up(chat_stream: ChatStream) -> None:
+    app = Flask("other")
+    app.post("/chat_stream")(lambda: chat_stream.handle_chat_stream_request(request))
+    app.testing = True
+    with pytest.raises(RuntimeError, match=r"was not set up for 'other'; call init_app\(app\)"):
+        app.test_client().post("/chat_stream", json={"user_input": "hi"})
+
+
+def test_it_starts_at_the_first_request_and_starting_twice_is_harmless(tmp_path: Path) -> None:
+    with running_chat(tmp_path) as chat:
+        engine = chat.chat_stream.engine
+        say(chat.client(), "")
+        assert not engine.is_started
+        talk(chat.client(), "hi")
+        workers = engine.workers
+        chat.chat_stream.start_queue_worker()
+        chat.chat_stream.start_queue_worker()
+        assert engine.workers == workers
+
+
+def test_a_model_that_cannot_be_served_is_told_at_the_first_request(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Refused:
+        context_len = 1024
+
+        def make_runner(self, num_slots: int, num_threads: int) -> Any:
+            raise UnsupportedModel("no causal language model")
+
+        fit = None
+
+    chat = make_chat(tmp_path)
+    chat.chat_stream._source = Refused()  # type: ignore[assignment]
+    chat.chat_stream.init_app(chat.app)
+    chat.app.post("/chat_stream")(lambda: chat.chat_stream.handle_chat_stream_request(request))
+    with stopping(chat):
+        response = say(chat.client(), "hi")
+        assert response.status_code == 500
+        assert response.get_json()["error"] == "unsupported_model"
+        with pytest.raises(UnsupportedModel):
+            chat.chat_stream.start_queue_worker()
+    assert "no causal language model" in caplog.text
+
+
+def test_errors_are_answered_in_every_view_that_uses_it(tmp_path: Path, chat_stream: ChatStream) -> None:
+    app = factory(chat_stream, tmp_path)
+
+    @app.get("/history")
+    def history() -> list[str | None]:
+        return [content.message for content in chat_stream.get_chat_prompt(request).get_contents()]
+
+    client = app.test_client()
+    talk(client, "hi")
+    assert client.get("/history").get_json() == ["hi", "hi"]
+    for file in (tmp_path / "host").iterdir():
+        if b"chat_prompt" in file.read_bytes():
+            file.write_bytes(file.read_bytes().replace(b'"v": 1', b'"v": 9'))
+    response = client.get("/history")
+    assert (response.status_code, response.content_type) == (503, "application/problem+json")
+    assert "format 9" in response.get_json()["detail"]
+
+
+def test_the_served_app_says_how_to_call_it(
+    tmp_path: Path, chat_stream: ChatStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    app = create_app(chat_stream, {"CHATSTREAM_COOKIE_SECURE": False})
+    client = app.test_client()
+    assert "http://localhost/chat_stream" in client.get("/").text
+    assert talk(client, "hi") == "hi"
+    assert (tmp_path / "instance" / "chatstream").is_dir()
+    assert client.post("/clear_context").get_json()["success"] is True
+
+
+WITHOUT_TORCH = """
+import sys
+from flask import Flask, request
+from chatstream_flask import ChatStream
+app = Flask("host")
+app.config["CHATSTREAM_STORE_DIR"] = sys.argv[1]
+chat_stream = ChatStream(use_mock_response=True, mock_params={"time_per_token_sec": 0}, app=app)
+app.post("/chat_stream")(lambda: chat_stream.handle_chat_stream_request(request))
+print(app.test_client().post("/chat_stream", json={"user_input": "hi"}).text)
+chat_stream.engine.stop()
+print([name for name in ("torch", "transformers", "tokenizers", "numpy") if name in sys.modules])
+"""
+
+
+def test_the_mock_needs_no_torch(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", "-c", WITHOUT_TORCH, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines() == ["1. Hello! This is a mock reply, so no model was asked.", "[]"]
+    assert done.stderr == ""

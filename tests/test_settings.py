@@ -1,0 +1,61 @@
+"""CHATSTREAM_*: what a deployment sets for each app."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from chatstream_flask.errors import ConfigError
+from chatstream_flask.settings import Settings
+
+
+def app_with(**config: Any) -> Flask:
+    app = Flask("host")
+    app.config.from_mapping(config)
+    return app
+
+
+def test_every_setting_is_in_the_config_afterwards() -> None:
+    app = app_with(CHATSTREAM_HEARTBEAT_SEC=3, OTHER=1)
+    settings = Settings.of(app)
+    assert settings.heartbeat_sec == 3
+    for field in fields(Settings):
+        assert app.config[f"CHATSTREAM_{field.name.upper()}"] == getattr(settings, field.name)
+
+
+def test_a_misspelt_key_names_itself() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Settings.of(app_with(CHATSTREAM_HEARTBEAT_SECS=3))
+    assert "in the config of host" in str(caught.value)
+    assert "unknown setting CHATSTREAM_HEARTBEAT_SECS; allowed: CHATSTREAM_COOKIE_SECURE, " in str(
+        caught.value
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("COOKIE_SECURE", "no", "cookie_secure must be True or False, not 'no'"),
+        ("COOKIE_SECURE", 0, "cookie_secure must be True or False, not 0"),
+        ("HEARTBEAT_SEC", 0, "heartbeat_sec must be between 0.01 and 3600, not 0"),
+        ("HEARTBEAT_SEC", "10", "heartbeat_sec must be a number, not '10'"),
+        ("MAX_BODY_LEN", 0, "max_body_len must be at least 1, not 0"),
+        ("MAX_INPUT_LEN", 1.5, "max_input_len must be a whole number, not 1.5"),
+        ("PROBE_SEC", float("nan"), "probe_sec must be between 0.001 and 60, not nan"),
+        ("REQUEST_TIMEOUT_SEC", None, "request_timeout_sec must be a number, not None"),
+        ("STORE_DIR", 5, "store_dir must be the path of a folder, or None, not 5"),
+        ("STORE_DIR", "", "store_dir must be the path of a folder, or None, not ''"),
+    ],
+)
+def test_wrong_value(key: str, value: Any, sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Settings.of(app_with(**{f"CHATSTREAM_{key}": value}))
+    assert sentence in str(caught.value)
+
+
+def test_a_path_is_a_store_dir(tmp_path: Path) -> None:
+    assert Settings.of(app_with(CHATSTREAM_STORE_DIR=tmp_path)).store_dir == tmp_path

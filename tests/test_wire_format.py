@@ -1,0 +1,103 @@
+"""What leaves on the wire for what happened."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from flask_fakes import parse_event
+
+from chatstream_flask.engine.request import FinishReason, Outcome
+from chatstream_flask.errors import GenerationError
+from chatstream_flask.wire_format import PlainText, ServerSentEvents, WireFormat, choose
+
+DONE = Outcome(
+    finish_reason=FinishReason.LENGTH,
+    prompt_tokens=7,
+    completion_tokens=11,
+    queue_sec=0.25,
+    first_token_sec=0.5,
+    total_sec=2.5,
+)
+FAILED = Outcome(finish_reason=FinishReason.ERROR, error="generation failed")
+
+
+def test_events() -> None:
+    wire = ServerSentEvents()
+    assert wire.queue(3, 1.26) == b'id: 0\nevent: queue\ndata: {"position": 3, "eta_s": 1.3}\n\n'
+    assert wire.queue(1, None) == b'id: 0\nevent: queue\ndata: {"position": 1, "eta_s": null}\n\n'
+    assert wire.start() == b"id: 0\nevent: start\ndata: {}\n\n"
+    assert wire.heartbeat() == b": heartbeat\n\n"
+
+
+@pytest.mark.parametrize(
+    "text", ["a\nb\r\nc\rd", "\n\n", "東京 \U0001f600", "data: x\nid: 9", "\u2028\u0085\x00"]
+)
+def test_text_never_breaks_an_event(text: str) -> None:
+    chunk = ServerSentEvents().text(text, 9)
+    assert chunk.count(b"\n") == 4
+    assert b"\r" not in chunk
+    event = parse_event(chunk.decode().removesuffix("\n\n"))
+    assert (event.name, event.id, event.data) == ("text", 9, {"text": text})
+
+
+def test_done() -> None:
+    event = parse_event(ServerSentEvents().end(DONE, {"message_id": "m1"}, 40).decode().removesuffix("\n\n"))
+    assert (event.name, event.id) == ("done", 40)
+    assert event.data == {
+        "finish_reason": "length",
+        "usage": {"prompt_tokens": 7, "completion_tokens": 11, "total_tokens": 18},
+        "timings": {
+            "queue_ms": 250.0,
+            "time_to_first_token_ms": 500.0,
+            "total_ms": 2500.0,
+            "tokens_per_second": 5.0,
+        },
+        "message_id": "m1",
+    }
+
+
+def test_done_without_a_token() -> None:
+    outcome = Outcome(finish_reason=FinishReason.TIMEOUT, total_sec=1)
+    data = json.loads(ServerSentEvents().end(outcome, {}, 0).split(b"data: ")[1])
+    assert data["timings"]["time_to_first_token_ms"] is None
+    assert data["timings"]["tokens_per_second"] is None
+
+
+def test_an_error_is_told_in_band_and_cuts_plain_text_short() -> None:
+    event = parse_event(ServerSentEvents().end(FAILED, {"message_id": "m1"}, 4).decode().removesuffix("\n\n"))
+    assert (event.name, event.id) == ("error", 4)
+    assert event.data == {"code": "generation_failed", "message": "generation failed"}
+    with pytest.raises(GenerationError, match="generation failed"):
+        PlainText().end(FAILED, {}, 4)
+
+
+def test_plain_text_is_text_and_nothing_else() -> None:
+    wire = PlainText()
+    assert wire.queue(1, 1.0) == wire.start() == wire.heartbeat() == wire.end(DONE, {}, 3) == b""
+    assert wire.text("日本\n", 3) == "日本\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("accept", "format_class"),
+    [
+        ("", PlainText),
+        ("*/*", PlainText),
+        ("text/plain", PlainText),
+        ("text/event-stream", ServerSentEvents),
+        ("Text/Event-Stream, */*;q=0.1", ServerSentEvents),
+    ],
+)
+def test_choice(accept: str, format_class: type[WireFormat]) -> None:
+    assert type(choose(accept)) is format_class
+
+
+@pytest.mark.parametrize("wire", [PlainText(), ServerSentEvents()])
+def test_headers(wire: WireFormat) -> None:
+    assert wire.content_type.endswith("; charset=utf-8")
+    assert wire.headers["X-Accel-Buffering"] == "no"
+    assert wire.headers["X-Content-Type-Options"] == "nosniff"
+    assert "no-store" in wire.headers["Cache-Control"]
+    assert "no-transform" in wire.headers["Cache-Control"]
+    assert "Connection" not in wire.headers
+    assert (wire.headers.get("Content-Encoding") == "identity") is isinstance(wire, PlainText)
