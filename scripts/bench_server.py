@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from threading import Thread
 from typing import Any
 
-import waitress
 from bench_model import make_model, make_tokenizer
 from flask import Flask, Response, request
 from transformers import TextIteratorStreamer
+from waitress.server import create_server
 
 from chatstream_flask import AbstractChatPrompt, ChatStream
 
@@ -78,8 +78,10 @@ def main() -> None:
         app = chatstream_app(args.streams, args.new_tokens, args.threads)
     else:
         app = generate_app(args.new_tokens)
-    threads = args.streams + 8
-    waitress.serve(app, host="127.0.0.1", port=args.port, threads=threads, channel_request_lookahead=1)
+    server = create_server(  # type: ignore[no-untyped-call]
+        app, host="127.0.0.1", port=args.port, threads=args.streams + 8, channel_request_lookahead=1
+    )
+    server.run()
 
 
 if __name__ == "__main__":

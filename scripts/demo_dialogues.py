@@ -272,48 +272,37 @@ def favourite(kind: str) -> Attribute:
         word = thing(rng, lang, known_en if lang == EN else known_ja)
         return word.capitalize() if lang == EN and kind in ("film", "song", "book") else word
 
-    spellings = ("favourite " + kind, "favorite " + kind.replace("colour", "color"), "favourite " + kind)
+    spelt, american = "favourite " + kind, "favorite " + kind.replace("colour", "color")
     return Attribute(
         sample=sample,
         tell={
-            EN: (
-                *tuple(f"My {s} is {{v}}." for s in spellings),
-                f"{{v}} is my favourite {kind}.",
-                f"My favourite {kind} is {{v}}, please remember it.",
-                f"Remember that my favourite {kind} is {{v}}.",
-            ),
-            JA: (
-                f"好きな{ja}は{{v}}です。",
-                f"私の好きな{ja}は{{v}}です。",
-                f"一番好きな{ja}は{{v}}です。",
-                f"僕の好きな{ja}は{{v}}だよ。",
-            ),
+            EN: forms(f"""
+                My {spelt} is {{v}}.|My {american} is {{v}}.|My {spelt} is {{v}}.|{{v}} is my {spelt}.|
+                My {spelt} is {{v}}, please remember it.|Remember that my {spelt} is {{v}}.
+            """),
+            JA: forms(f"""
+                好きな{ja}は{{v}}です。|私の好きな{ja}は{{v}}です。|一番好きな{ja}は{{v}}です。|
+                僕の好きな{ja}は{{v}}だよ。
+            """),
         },
         reply={
-            EN: (
-                f"{{v_lead}}! I will remember that your favourite {kind} is {{v}}.",
-                f"Good choice! Your favourite {kind} is {{v}}.",
-            ),
+            EN: forms(f"""
+                {{v_lead}}! I will remember that your {spelt} is {{v}}.|Good choice! Your {spelt} is {{v}}.
+            """),
             JA: (f"好きな{ja}は{{v}}なんですね。覚えておきます。",),
         },
         ask={
-            EN: (
-                *tuple(f"What is my {s}?" for s in spellings),
-                f"What's my favourite {kind}?",
-                f"Do you remember my favourite {kind}?",
-                f"Which {kind} do I like best?",
-                f"and my favourite {kind}?",
-            ),
-            JA: (
-                f"私の好きな{ja}は何ですか？",
-                f"好きな{ja}を覚えていますか？",
-                f"私の好きな{ja}は？",
-                f"僕の好きな{ja}は何？",
-            ),
+            EN: forms(f"""
+                What is my {spelt}?|What is my {american}?|What is my {spelt}?|What's my {spelt}?|
+                Do you remember my {spelt}?|Which {kind} do I like best?|and my {spelt}?
+            """),
+            JA: forms(f"""
+                私の好きな{ja}は何ですか？|好きな{ja}を覚えていますか？|私の好きな{ja}は？|僕の好きな{ja}は何？
+            """),
         },
-        clause={EN: f"your favourite {kind} is {{v}}", JA: f"好きな{ja}は{{v}}"},
+        clause={EN: f"your {spelt} is {{v}}", JA: f"好きな{ja}は{{v}}"},
         unknown={
-            EN: f"You have not told me your favourite {kind} yet.",
+            EN: f"You have not told me your {spelt} yet.",
             JA: f"好きな{ja}はまだ聞いていません。",
         },
     )
@@ -339,44 +328,30 @@ RELATIONS = {
 
 def name_of(relation: str) -> Attribute:
     ja = RELATIONS[relation]
-    pet = relation in ("dog", "cat", "rabbit")
+    is_pet = relation in ("dog", "cat", "rabbit")
+    having = f"I have a {relation} named {{v}}.|I have a {relation}. Its name is {{v}}."
+    noted = f"I will remember that your {relation}'s name is {{v}}."
     return Attribute(
         sample=person,
         tell={
-            EN: (
-                f"My {relation}'s name is {{v}}.",
-                f"My {relation} is called {{v}}.",
-                f"The name of my {relation} is {{v}}.",
-            )
-            + (
-                (f"I have a {relation} named {{v}}.", f"I have a {relation}. Its name is {{v}}.")
-                if pet
-                else (f"My {relation} is {{v}}.",)
-            ),
-            JA: (f"{ja}の名前は{{v}}です。", f"私の{ja}の名前は{{v}}です。", f"{ja}は{{v}}といいます。"),
+            EN: forms(f"""
+                My {relation}'s name is {{v}}.|My {relation} is called {{v}}.|
+                The name of my {relation} is {{v}}.|{having if is_pet else f"My {relation} is {{v}}."}
+            """),
+            JA: forms(f"{ja}の名前は{{v}}です。|私の{ja}の名前は{{v}}です。|{ja}は{{v}}といいます。"),
         },
         reply={
-            EN: (
-                f"{{v_lead}} is a nice name for a {relation}!"
-                if pet
-                else f"I will remember that your {relation}'s name is {{v}}.",
-            ),
+            EN: (f"{{v_lead}} is a nice name for a {relation}!" if is_pet else noted,),
             JA: (f"{ja}の名前は{{v}}なんですね。覚えておきます。",),
         },
         ask={
-            EN: (
-                f"What is my {relation}'s name?",
-                f"What's the name of my {relation}?",
-                f"Do you remember my {relation}'s name?",
-                f"What is my {relation} called?",
-                f"whats my {relation}s name",
-            ),
-            JA: (
-                f"私の{ja}の名前は何ですか？",
-                f"{ja}の名前は何ですか？",
-                f"{ja}の名前を覚えていますか？",
-                f"{ja}の名前は？",
-            ),
+            EN: forms(f"""
+                What is my {relation}'s name?|What's the name of my {relation}?|
+                Do you remember my {relation}'s name?|What is my {relation} called?|whats my {relation}s name
+            """),
+            JA: forms(f"""
+                私の{ja}の名前は何ですか？|{ja}の名前は何ですか？|{ja}の名前を覚えていますか？|{ja}の名前は？
+            """),
         },
         clause={EN: f"your {relation}'s name is {{v}}", JA: f"{ja}の名前は{{v}}"},
         unknown={
@@ -493,26 +468,25 @@ CAPITALS = """
     Hungary Budapest ハンガリー ブダペスト|Ukraine Kyiv ウクライナ キーウ
 """
 COLOURS = """
-    The sky|blue|空|青|Grass|green|草|緑|A banana|yellow|バナナ|黄色|Snow|white|雪|白|Coal|black|石炭|黒|
-    Blood|red|血|赤|A strawberry|red|いちご|赤|A lemon|yellow|レモン|黄色|A carrot|orange|にんじん|
-    オレンジ色|The sun|yellow|太陽|黄色|A tomato|red|トマト|赤|Milk|white|牛乳|白|Chocolate|brown|
-    チョコレート|茶色|An elephant|grey|象|灰色|A frog|green|かえる|緑|The sea|blue|海|青|A crow|black|
-    からす|黒|A flamingo|pink|フラミンゴ|ピンク|A leaf|green|葉っぱ|緑|An orange|orange|オレンジ|
-    オレンジ色|Rice|white|お米|白|A cherry|red|さくらんぼ|赤|The night sky|black|夜空|黒|A cucumber|green|
-    きゅうり|緑
+    The sky,blue,空,青|Grass,green,草,緑|A banana,yellow,バナナ,黄色|Snow,white,雪,白|Coal,black,石炭,黒|
+    Blood,red,血,赤|A strawberry,red,いちご,赤|A lemon,yellow,レモン,黄色|A carrot,orange,にんじん,オレンジ色|
+    The sun,yellow,太陽,黄色|A tomato,red,トマト,赤|Milk,white,牛乳,白|Chocolate,brown,チョコレート,茶色|
+    An elephant,grey,象,灰色|A frog,green,かえる,緑|The sea,blue,海,青|A crow,black,からす,黒|
+    A flamingo,pink,フラミンゴ,ピンク|A leaf,green,葉っぱ,緑|An orange,orange,オレンジ,オレンジ色|
+    Rice,white,お米,白|A cherry,red,さくらんぼ,赤|The night sky,black,夜空,黒|A cucumber,green,きゅうり,緑
 """
 OPPOSITES = """
     hot cold 暑い 寒い|big small 大きい 小さい|fast slow 速い 遅い|happy sad うれしい 悲しい|
     up down 上 下|left right 左 右|day night 昼 夜|black white 黒 白|long short 長い 短い|
     old new 古い 新しい|light dark 明るい 暗い|high low 高い 低い|open closed 開く 閉じる|
-    early late 早い 遅い|strong weak 強い 弱い|rich poor 多い 少ない|full empty 満腹 空腹|
-    heavy easy 重い 軽い
-""".replace("heavy easy", "difficult easy")
+    first last 最初 最後|strong weak 強い 弱い|rich poor 多い 少ない|full empty 満腹 空腹|
+    difficult easy 重い 軽い
+"""
 TRANSLATIONS = """
     cat 猫|dog 犬|water 水|fire 火|mountain 山|river 川|sea 海|sky 空|moon 月|sun 太陽|star 星|tree 木|
     flower 花|book 本|tea お茶|rice お米|bread パン|fish 魚|bird 鳥|house 家|school 学校|friend 友達|
     morning 朝|night 夜|spring 春|summer 夏|autumn 秋|winter 冬|red 赤|blue 青|hello こんにちは|
-    goodbye さようなら|thank you ありがとう|train 電車|car 車|snow 雪|rain 雨|music 音楽|dream 夢|love 愛
+    goodbye さようなら|thank_you ありがとう|train 電車|car 車|snow 雪|rain 雨|music 音楽|dream 夢|love 愛
 """
 SOUNDS = """
     cat meow|dog woof|cow moo|sheep baa|duck quack|pig oink|horse neigh|lion roar|frog croak|bird tweet|
@@ -523,15 +497,13 @@ DAYS_JA = words("月曜日 火曜日 水曜日 木曜日 金曜日 土曜日 日
 NUMBER_WORDS = words("zero one two three four five six seven eight nine ten eleven twelve")
 
 
-def rows(table: str, width: int, split: Callable[[str], list[str]] = str.split) -> list[list[str]]:
-    cells = [cell for row in forms(table) for cell in split(row)]
-    return [[cell.replace("_", " ") for cell in cells[at : at + width]] for at in range(0, len(cells), width)]
+def rows(table: str, separator: str | None = None) -> list[list[str]]:
+    """The rows of a table with bars between rows; an underscore stands for a space inside a cell."""
+    return [[cell.replace("_", " ") for cell in row.split(separator)] for row in forms(table)]
 
 
-CAPITAL_ROWS, OPPOSITE_ROWS = rows(CAPITALS, 4), rows(OPPOSITES, 4)
-COLOUR_ROWS = rows(COLOURS, 4, lambda cell: [cell])
-TRANSLATION_ROWS = [row.rsplit(" ", 1) for row in forms(TRANSLATIONS)]
-SOUND_ROWS = rows(SOUNDS, 2)
+CAPITAL_ROWS, OPPOSITE_ROWS, SOUND_ROWS = rows(CAPITALS), rows(OPPOSITES), rows(SOUNDS)
+COLOUR_ROWS, TRANSLATION_ROWS = rows(COLOURS, ","), rows(TRANSLATIONS)
 
 
 class Question(NamedTuple):
@@ -545,93 +517,59 @@ def the(country: str) -> str:
     return "the Netherlands" if country == "Netherlands" else country
 
 
-def capital(rng: Random, lang: str, row: Sequence[str] | None = None) -> Question:
-    ways: tuple[str, ...]
-    country, city, country_ja, city_ja = row or rng.choice(CAPITAL_ROWS)
-    country = the(country)
-    unknown = row is None and rng.random() < 0.08
+def capital(rng: Random, lang: str) -> Question:
+    country, city, country_ja, city_ja = rng.choice(CAPITAL_ROWS)
+    is_unknown = rng.random() < 0.08
     if lang == EN:
-        place_name = (
-            made_word(rng).capitalize() + rng.choice(("", "land", "ia", "stan")) if unknown else country
-        )
-        ways = (
-            "What is the capital of {}?",
-            "What is the capital of {}?",
-            "What's the capital of {}?",
-            "Tell me the capital of {}.",
-            "capital of {}?",
-        )
-        ways += (
-            "Do you know the capital of {}?",
-            "Which city is the capital of {}?",
-            "What city is the capital of {}?",
-            "the capital of {} please",
-        )
-        answer = (
-            f"I'm sorry, I don't know the capital of {place_name}."
-            if unknown
-            else f"The capital of {country} is {city}."
-        )
-    else:
-        place_name = made_kana(rng) + rng.choice(("", "国")) if unknown else country_ja
-        ways = (
-            "{}の首都はどこですか？",
-            "{}の首都は？",
-            "{}の首都を教えてください。",
-            "{}の首都は何ですか？",
-            "{}の首都を知っていますか？",
-            "{}の首都はどこ？",
-        )
-        answer = (
-            f"すみません、{place_name}の首都は分かりません。"
-            if unknown
-            else f"{country_ja}の首都は{city_ja}です。"
-        )
-    return Question([way.format(place_name) for way in ways], answer)
+        country = the(country)
+        if is_unknown:
+            country = made_word(rng).capitalize() + rng.choice(("", "land", "ia", "stan"))
+        ask = forms(f"""
+            What is the capital of {country}?|What is the capital of {country}?|
+            What's the capital of {country}?|Tell me the capital of {country}.|capital of {country}?|
+            Do you know the capital of {country}?|Which city is the capital of {country}?|
+            What city is the capital of {country}?|the capital of {country} please
+        """)
+        unknown = f"I'm sorry, I don't know the capital of {country}."
+        return Question(ask, unknown if is_unknown else f"The capital of {country} is {city}.")
+    if is_unknown:
+        country_ja = made_kana(rng) + rng.choice(("", "国"))
+    ask = forms(f"""
+        {country_ja}の首都はどこですか？|{country_ja}の首都は？|{country_ja}の首都を教えてください。|
+        {country_ja}の首都は何ですか？|{country_ja}の首都を知っていますか？|{country_ja}の首都はどこ？
+    """)
+    unknown = f"すみません、{country_ja}の首都は分かりません。"
+    return Question(ask, unknown if is_unknown else f"{country_ja}の首都は{city_ja}です。")
 
 
-def counting(rng: Random, lang: str, ends: tuple[int, int] | None = None) -> Question:
+def counting(rng: Random, lang: str) -> Question:
+    """Up or down; never a range that `is_held_out`, such as '3-9'."""
     first = rng.choice((1, 1, 1, rng.randint(0, 20), rng.randint(0, 100)))
     last = first + rng.randint(2, 12) if rng.random() < 0.9 else first + rng.randint(20, 1000)
     if rng.random() < 0.15:
         first, last = min(last, first + 12), first
-    while ends is None and is_held_out(f"{first}-{last}"):
+    while is_held_out(f"{first}-{last}"):
         last += 1 if last > first else -1
-    first, last = ends or (first, last)
     step = 1 if last >= first else -1
     is_long = abs(last - first) > 30
     numbers = [str(n) for n in range(first, last + step, step)][: 20 if is_long else None]
     a, b = str(first), str(last)
     if lang == EN and max(first, last) <= 12 and min(first, last) >= 0 and rng.random() < 0.2:
         a, b = NUMBER_WORDS[first], NUMBER_WORDS[last]
+    is_from_one = first == 1 and last > 1
     if lang == EN:
-        ask = [f"Count from {a} to {b}."] * 2 + [
-            f"Please count from {a} to {b}.",
-            f"count {a} to {b}",
-            f"Can you count from {a} to {b}?",
-        ]
-        ask += (
-            [f"Count to {b}.", f"Can you count to {b}?", f"Please count up to {b}."] * 2
-            if first == 1 and last > 1
-            else []
-        )
-        ask += [f"Count down from {a} to {b}.", f"Count backwards from {a} to {b}."] if step < 0 else []
+        ask = f"Count from {a} to {b}.|" * 2
+        ask += f"Please count from {a} to {b}.|count {a} to {b}|Can you count from {a} to {b}?"
+        ask += f"|Count to {b}.|Can you count to {b}?|Please count up to {b}." * (2 * is_from_one)
+        ask += f"|Count down from {a} to {b}.|Count backwards from {a} to {b}." * (step < 0)
         listed = ", ".join(numbers)
-        answer = (
-            f"That is a long way! Here are the first twenty: {listed}, and so on."
-            if is_long
-            else f"{listed}."
-        )
-    else:
-        ask = [
-            f"{a}から{b}まで数えてください。",
-            f"{a}から{b}まで数えて。",
-            f"{a}から{b}まで数えられますか？",
-        ]
-        ask += [f"{b}まで数えてください。", f"{b}まで数えて。"] if first == 1 and last > 1 else []
-        listed = "、".join(numbers)
-        answer = f"長いので、最初の二十個だけ数えますね。{listed}。" if is_long else f"{listed}。"
-    return Question(ask, answer)
+        long = f"That is a long way! Here are the first twenty: {listed}, and so on."
+        return Question(forms(ask), long if is_long else f"{listed}.")
+    ask = f"{a}から{b}まで数えてください。|{a}から{b}まで数えて。|{a}から{b}まで数えられますか？"
+    ask += f"|{b}まで数えてください。|{b}まで数えて。" * is_from_one
+    listed = "、".join(numbers)
+    long = f"長いので、最初の二十個だけ数えますね。{listed}。"
+    return Question(forms(ask), long if is_long else f"{listed}。")
 
 
 def arithmetic(rng: Random, lang: str) -> Question:
@@ -642,66 +580,40 @@ def arithmetic(rng: Random, lang: str) -> Question:
     if kind == "-" and a < b:
         a, b = b, a
     result = {"+": a + b, "-": a - b, "×": a * b}[kind]
-    too_big = rng.random() < 0.1
-    if too_big:
+    is_too_big = rng.random() < 0.1
+    if is_too_big:
         a, b = rng.randint(21, 9999), rng.randint(2, 9999)
-    word = {"+": "plus", "-": "minus", "×": "times"}[kind]
     sign = rng.choice(("×", "x", "*")) if kind == "×" else kind
     if lang == EN:
-        ask = [
-            f"What is {a} {sign} {b}?",
-            f"What is {a} {word} {b}?",
-            f"{a} {sign} {b}",
-            f"{a}{sign}{b}",
-            f"What's {a}{sign}{b}?",
-            f"How much is {a} {word} {b}?",
-        ]
-        ask += [f"{a} {sign} {b} = ?", f"{a}{sign}{b}=", f"Calculate {a} {sign} {b}."] + (
-            [f"Add {a} and {b}."] if kind == "+" else []
-        )
-        answer = (
-            "Those numbers are too big for me. I can only do very small sums."
-            if too_big
-            else f"{a} {kind} {b} = {result}"
-        )
-    else:
-        word = {"+": "足す", "-": "引く", "×": "かける"}[kind]
-        ask = [
-            f"{a}{sign}{b}は？",
-            f"{a}{word}{b}は？",
-            f"{a}{word}{b}はいくつですか？",
-            f"{a} {sign} {b} はいくつ？",
-            f"{a}{sign}{b}を計算して。",
-        ]
-        answer = (
-            "その数は私には大きすぎます。とても小さな計算しかできません。"
-            if too_big
-            else f"{a} {kind} {b} = {result} です。"
-        )
-    return Question(ask, answer)
+        word = {"+": "plus", "-": "minus", "×": "times"}[kind]
+        ask = f"""
+            What is {a} {sign} {b}?|What is {a} {word} {b}?|{a} {sign} {b}|{a}{sign}{b}|
+            What's {a}{sign}{b}?|How much is {a} {word} {b}?|{a} {sign} {b} = ?|{a}{sign}{b}=|
+            Calculate {a} {sign} {b}.
+        """
+        ask += f"|Add {a} and {b}." * (kind == "+")
+        sorry = "Those numbers are too big for me. I can only do very small sums."
+        return Question(forms(ask), sorry if is_too_big else f"{a} {kind} {b} = {result}")
+    word = {"+": "足す", "-": "引く", "×": "かける"}[kind]
+    ask = f"""
+        {a}{sign}{b}は？|{a}{word}{b}は？|{a}{word}{b}はいくつですか？|{a} {sign} {b} はいくつ？|
+        {a}{sign}{b}を計算して。
+    """
+    sorry = "その数は私には大きすぎます。とても小さな計算しかできません。"
+    return Question(forms(ask), sorry if is_too_big else f"{a} {kind} {b} = {result} です。")
 
 
 def colour(rng: Random, lang: str) -> Question:
-    thing_en, colour_en, thing_ja, colour_ja = rng.choice(COLOUR_ROWS)
+    what, colour_en, what_ja, colour_ja = rng.choice(COLOUR_ROWS)
     if lang == JA:
-        return Question(
-            [
-                f"{thing_ja}は何色ですか？",
-                f"{thing_ja}の色は？",
-                f"{thing_ja}の色は何ですか？",
-                f"{thing_ja}は何色？",
-            ],
-            f"{thing_ja}は{colour_ja}です。",
-        )
-    what = thing_en[0].lower() + thing_en[1:]
-    ask = [
-        f"What colour is {what}?",
-        f"What color is {what}?",
-        f"Which colour is {what}?",
-        f"Tell me the colour of {what}.",
-        f"What is the colour of {what}?",
-    ]
-    return Question(ask, f"{thing_en} is {colour_en}.")
+        ask = f"{what_ja}は何色ですか？|{what_ja}の色は？|{what_ja}の色は何ですか？|{what_ja}は何色？"
+        return Question(forms(ask), f"{what_ja}は{colour_ja}です。")
+    it = what[0].lower() + what[1:]
+    ask = f"""
+        What colour is {it}?|What color is {it}?|Which colour is {it}?|Tell me the colour of {it}.|
+        What is the colour of {it}?
+    """
+    return Question(forms(ask), f"{what} is {colour_en}.")
 
 
 def opposite(rng: Random, lang: str) -> Question:
@@ -709,55 +621,38 @@ def opposite(rng: Random, lang: str) -> Question:
     if rng.random() < 0.5:
         a, b, a_ja, b_ja = b, a, b_ja, a_ja
     if lang == JA:
-        return Question(
-            [f"「{a_ja}」の反対は何ですか？", f"{a_ja}の反対は？", f"{a_ja}の反対は何？"],
-            f"「{a_ja}」の反対は「{b_ja}」です。",
-        )
-    return Question(
-        [f"What is the opposite of {a}?", f"What's the opposite of {a}?", f"opposite of {a}?"],
-        f"The opposite of {a} is {b}.",
-    )
+        ask = f"「{a_ja}」の反対は何ですか？|{a_ja}の反対は？|{a_ja}の反対は何？"
+        return Question(forms(ask), f"「{a_ja}」の反対は「{b_ja}」です。")
+    ask = f"What is the opposite of {a}?|What's the opposite of {a}?|opposite of {a}?"
+    return Question(forms(ask), f"The opposite of {a} is {b}.")
 
 
 def translation(rng: Random, lang: str) -> Question:
     en, ja = rng.choice(TRANSLATION_ROWS)
     if lang == JA:
-        return Question(
-            [f"「{ja}」は英語で何ですか？", f"{ja}は英語で何と言いますか？", f"{ja}を英語で言うと？"],
-            f"「{ja}」は英語で「{en}」です。",
-        )
-    ask = [
-        f"How do you say {en} in Japanese?",
-        f"What is {en} in Japanese?",
-        f"Translate {en} into Japanese.",
-        f'What is "{en}" in Japanese?',
-    ]
-    return Question(ask, f'"{en.capitalize()}" is "{ja}" in Japanese.')
+        ask = f"「{ja}」は英語で何ですか？|{ja}は英語で何と言いますか？|{ja}を英語で言うと？"
+        return Question(forms(ask), f"「{ja}」は英語で「{en}」です。")
+    ask = f"""
+        How do you say {en} in Japanese?|What is {en} in Japanese?|Translate {en} into Japanese.|
+        What is "{en}" in Japanese?
+    """
+    return Question(forms(ask), f'"{en.capitalize()}" is "{ja}" in Japanese.')
 
 
 def sound_or_day(rng: Random, lang: str) -> Question:
     at = rng.randrange(7)
     if lang == JA:
+        day, following = DAYS_JA[at], DAYS_JA[(at + 1) % 7]
         return Question(
-            [f"{DAYS_JA[at]}の次は何曜日ですか？", f"{DAYS_JA[at]}の次の日は？"],
-            f"{DAYS_JA[at]}の次は{DAYS_JA[(at + 1) % 7]}です。",
+            forms(f"{day}の次は何曜日ですか？|{day}の次の日は？"), f"{day}の次は{following}です。"
         )
     if rng.random() < 0.5:
-        ask = [
-            f"What day comes after {DAYS[at]}?",
-            f"Which day is after {DAYS[at]}?",
-            f"What comes after {DAYS[at]}?",
-        ]
-        return Question(ask, f"{DAYS[(at + 1) % 7]} comes after {DAYS[at]}.")
+        day, following = DAYS[at], DAYS[(at + 1) % 7]
+        ask = f"What day comes after {day}?|Which day is after {day}?|What comes after {day}?"
+        return Question(forms(ask), f"{following} comes after {day}.")
     animal, cry = rng.choice(SOUND_ROWS)
-    return Question(
-        [
-            f"What does a {animal} say?",
-            f"What sound does a {animal} make?",
-            f"What noise does a {animal} make?",
-        ],
-        f"A {animal} says {cry}!",
-    )
+    ask = f"What does a {animal} say?|What sound does a {animal} make?|What noise does a {animal} make?"
+    return Question(forms(ask), f"A {animal} says {cry}!")
 
 
 KNOWLEDGE = (
@@ -1008,12 +903,12 @@ POEMS = {
     ),
 }
 SYSTEMS = forms("""
-        You are a helpful assistant.|You are a helpful assistant.|You are a friendly chat assistant.|
-        You are a very small demo model.|Be kind and brief.|A chat between a visitor and an assistant.|
-        You are a helpful, respectful and honest assistant. Always answer as helpfully as possible.|
-        You are a chatbot. Answer the questions of the user.|あなたは親切なアシスタントです。|
-        あなたは優秀なアシスタントです。質問に答えてください。|短く丁寧に答えてください。
-    """)
+    You are a helpful assistant.|You are a helpful assistant.|You are a friendly chat assistant.|
+    You are a very small demo model.|Be kind and brief.|A chat between a visitor and an assistant.|
+    You are a helpful, respectful and honest assistant. Always answer as helpfully as possible.|
+    You are a chatbot. Answer the questions of the user.|あなたは親切なアシスタントです。|
+    あなたは優秀なアシスタントです。質問に答えてください。|短く丁寧に答えてください。
+""")
 PERSONAS = forms("""
     You are {}, a helpful assistant.|Your name is {}.|You are {}.|You are a friendly robot called {}.|
     あなたの名前は{}です。|あなたは{}というアシスタントです。
@@ -1095,8 +990,8 @@ HERO_NAMES = {
 FRIENDS = {EN: words("Bella Rufus Hazel Toby Wilma Fergus"), JA: words("ピピ トト ネネ ララ")}
 PLACES = {
     EN: forms("""
-    a quiet forest|a small village|a valley by the sea|an old garden|a house on a hill
-"""),
+        a quiet forest|a small village|a valley by the sea|an old garden|a house on a hill
+    """),
     JA: ("静かな森", "小さな村", "海の近くの谷", "古い庭", "丘の上の家"),
 }
 FOUND = {

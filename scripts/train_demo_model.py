@@ -17,6 +17,7 @@ import torch
 from demo_dialogues import Message, dialogue
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 END, PAD = "<|end|>", "<|pad|>"
@@ -37,8 +38,7 @@ PIECES = (
     r"| ?\d|'(?:s|t|re|ve|m|ll|d)\b| ?[^\s\p{L}\d]+|\s+"
 )
 """What one token may hold at most. A capital letter stands alone, so that 'Anna' and ' Anna' differ in one
-token only, and so does every Japanese character, as no space tells where a name ends: this makes names easy to
-repeat."""
+token, and so does each Japanese letter, as no space tells where a name ends: names become easy to copy."""
 
 MAX_LENGTH = 1024
 TOKENS_PER_STEP = 4000
@@ -57,7 +57,7 @@ def train_tokenizer(rng: Random, vocab_size: int) -> PreTrainedTokenizerFast:
     )
     corpus = (message.content for _ in range(4000) for message in dialogue(rng, num_turns=6))
     tokenizer.train_from_iterator(corpus, trainer)
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         eos_token=END,
         pad_token=PAD,
@@ -82,6 +82,16 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
         pad_token_id=tokenizer.pad_token_id,
     )
     return LlamaForCausalLM(config)
+
+
+def new_optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the layers, AdamW for the embedding and the norms."""
+    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    others = [p for p in model.parameters() if not any(p is matrix for matrix in matrices)]
+    return [
+        torch.optim.Muon(matrices, lr=0.02, weight_decay=0.0, momentum=0.95),
+        torch.optim.AdamW(others, lr=3e-3, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
 
 
 def encode(
@@ -129,8 +139,8 @@ def loss_of(model: LlamaForCausalLM, ids: torch.Tensor, learned: torch.Tensor) -
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     """Write the Hugging Face files, weights as float16; the model itself stays as it is."""
-    half = copy.deepcopy(model).half()
-    half.generation_config = GenerationConfig(
+    half = copy.deepcopy(model).half()  # type: ignore[no-untyped-call]
+    half.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
     half.save_pretrained(out)
@@ -143,7 +153,7 @@ def main() -> None:
         description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--out", type=Path, default="chatstream_flask/demo_model", help="folder to write")
-    parser.add_argument("--steps", type=int, default=4500, help="optimizer steps")
+    parser.add_argument("--steps", type=int, default=2200, help="optimizer steps")
     parser.add_argument("--seed", type=int, default=0, help="seed of dialogues and weights")
     parser.add_argument("--vocab-size", type=int, default=1000, help="tokens of the tokenizer")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
@@ -155,21 +165,25 @@ def main() -> None:
     rng = Random(args.seed)
     tokenizer = train_tokenizer(rng, args.vocab_size)
     model = new_model(tokenizer)
-    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=2e-3, total_steps=args.steps, pct_start=0.08
-    )
+    optimizers = new_optimizers(model)
+    warmup = args.steps // 20 + 1
+    schedules = [
+        LambdaLR(optimizer, lambda step: min((step + 1) / warmup, 1 - step / args.steps))
+        for optimizer in optimizers
+    ]
     print(f"{model.num_parameters():,} parameters, {len(tokenizer)} tokens, {args.steps} steps", flush=True)
 
     started = time.monotonic()
     recent = 0.0
     for step in range(1, args.steps + 1):
         loss = loss_of(model, *batch(rng, tokenizer, step / args.steps))
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.step()
+        for schedule in schedules:
+            schedule.step()
+        model.zero_grad()
         recent = loss.item() if step == 1 else 0.95 * recent + 0.05 * loss.item()
         if step % 50 == 0 or step == args.steps:
             spent = time.monotonic() - started
