@@ -15,6 +15,7 @@ LAYERS = [  # a module, or a package with all its modules
     "errors",
     "config",
     "prompts",
+    "prompts.presets",
     "demo_model",
     # generation without HTTP
     "engine.__init__",

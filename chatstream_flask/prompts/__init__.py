@@ -1,7 +1,9 @@
 """How a conversation becomes a prompt: one class per family of models."""
 
-from .abstract_chat_prompt import AbstractChatPrompt, PromptTTL
+from .abstract_chat_prompt import AbstractChatPrompt
 from .chat_content import ChatContent, RoleType
 from .chat_prompt import ChatPrompt
+from .prompt_settings import PromptTTL
+from .text_prompt import TextPrompt
 
-__all__ = ["AbstractChatPrompt", "ChatContent", "ChatPrompt", "PromptTTL", "RoleType"]
+__all__ = ["AbstractChatPrompt", "ChatContent", "ChatPrompt", "PromptTTL", "RoleType", "TextPrompt"]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from enum import Enum
-from typing import TYPE_CHECKING, Any
+from copy import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import BadRequest, StoreUnavailable
 from .chat_content import ChatContent, RoleType
 from .chat_history import ChatHistory, split_turns
+from .control_tokens import ControlTokens
+from .prompt_settings import PromptSettings, PromptTTL
 from .replacer import Replacer
 
 if TYPE_CHECKING:
@@ -20,22 +23,10 @@ SETTINGS = ("system", "requester", "responder", "chat_mode", "prefix_as_stop_str
 Replacements = Sequence[tuple[str, str]]
 
 
-class PromptTTL(Enum):
-    MULTI_TURN = "multi_turn"
-    SINGLE_TURN = "single_turn"  # the model is shown the initial contents and the newest turn only
-
-
-class AbstractChatPrompt(ChatHistory):
+class AbstractChatPrompt(PromptSettings, ChatHistory):
     """A conversation that can be rendered. A class for a model overrides `render`, and what else it needs."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.system = ""
-        self.requester = ""
-        self.responder = ""
-        self.chat_mode = True
-        self.prompt_ttl = PromptTTL.MULTI_TURN
-        self.prefix_as_stop_str = False
+    sanitize_special_tokens: ClassVar[bool] = True  # "</s>" in a message reaches the model as text
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """What `build_initial_prompt` adds counts as initial, whoever calls it."""
@@ -68,31 +59,6 @@ class AbstractChatPrompt(ChatHistory):
     def get_replacement_when_output(self) -> Replacements | None:
         return None
 
-    # -- settings -----------------------------------------------------------------------------------
-
-    def set_system(self, system: str) -> None:
-        self.system = system
-
-    def set_requester(self, requester: str) -> None:
-        self.requester = requester
-
-    def set_responder(self, responder: str) -> None:
-        self.responder = responder
-
-    def set_chat_mode_enabled(self, enabled: bool) -> None:
-        """Off: the prompt is the newest requester message alone, and nothing stops the reply early."""
-        self.chat_mode = enabled
-
-    def is_chat_mode_enabled(self) -> bool:
-        return self.chat_mode
-
-    def set_prompt_ttl(self, prompt_ttl: PromptTTL) -> None:
-        self.prompt_ttl = prompt_ttl
-
-    def set_prefix_as_stop_str_enabled(self, enabled: bool) -> None:
-        """On: a model that begins to write the requester's part is stopped there."""
-        self.prefix_as_stop_str = enabled
-
     # -- rendering ----------------------------------------------------------------------------------
 
     def create_prompt(self, opts: dict[str, Any] | None = None) -> str:
@@ -102,9 +68,24 @@ class AbstractChatPrompt(ChatHistory):
 
     def to_token_ids(self, tokenizer: Any, add_special_tokens: bool | None = None) -> list[int]:
         """:param add_special_tokens: None is the tokenizer's own default"""
-        text = self.create_prompt({"tokenizer": tokenizer})
-        kwargs = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
-        return list(tokenizer.encode(text, **kwargs))
+        opts = {"tokenizer": tokenizer}
+        if not self.sanitize_special_tokens:
+            kwargs = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
+            return list(tokenizer.encode(self.create_prompt(opts), **kwargs))
+        wanted = [new for _, new in self.get_replacement_when_input() or ()]
+        control = ControlTokens(tokenizer, wanted)
+        marked = self.with_contents(
+            [replace(c, message=c.message and control.mark(c.message)) for c in self._contents]
+        )
+        marked.system = control.mark(self.system)
+        return control.encode(marked.create_prompt(opts), add_special_tokens)
+
+    def with_contents(self, contents: list[ChatContent], num_initial: int | None = None) -> Self:
+        """A copy that holds these instead."""
+        clone = copy(self)
+        clone._contents = contents
+        clone.num_initial = self.num_initial if num_initial is None else num_initial
+        return clone
 
     def get_contents_to_render(self, opts: dict[str, Any] | None = None) -> list[ChatContent]:
         """Without turns whose reply was lost: a model shown an empty reply learns to give one."""

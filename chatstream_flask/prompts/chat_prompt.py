@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from jinja2 import TemplateError
 
-from ..errors import BadRequest, ConfigError
+from ..errors import ConfigError
 from .abstract_chat_prompt import AbstractChatPrompt
 
 Messages = list[dict[str, str]]
@@ -27,14 +27,11 @@ class ChatPrompt(AbstractChatPrompt):
         tokenizer = (opts or {}).get("tokenizer")
         if tokenizer is None:
             raise ConfigError('ChatPrompt needs the tokenizer: create_prompt({"tokenizer": tokenizer})')
-        return str(self._apply_template(tokenizer, self._messages(opts), tokenize=False))
+        return self._apply_template(tokenizer, self._messages(opts))
 
     def to_token_ids(self, tokenizer: Any, add_special_tokens: bool | None = None) -> list[int]:
         """`add_special_tokens` has no effect: a chat template writes its special tokens itself."""
-        if not self.chat_mode:
-            return super().to_token_ids(tokenizer, add_special_tokens)
-        kwargs = {"tokenize": True, "sanitize_control_tokens": True}
-        return list(self._apply_template(tokenizer, self._messages(), **kwargs))
+        return super().to_token_ids(tokenizer, False if self.chat_mode else add_special_tokens)
 
     def _messages(self, opts: dict[str, Any] | None = None) -> Messages:
         return [
@@ -43,21 +40,19 @@ class ChatPrompt(AbstractChatPrompt):
             if content.is_requester or content.message
         ]
 
-    def _apply_template(self, tokenizer: Any, messages: Messages, **kwargs: Any) -> Any:
+    def _apply_template(self, tokenizer: Any, messages: Messages) -> str:
         """With the system text as a message; in the first user message where the template refuses that."""
         _check_has_template(tokenizer)
         if not messages and not self.system:
             return ""
-        kwargs |= {"return_dict": False, **self.chat_template_kwargs}
+        kwargs = {"tokenize": False, **self.chat_template_kwargs}
         kwargs["add_generation_prompt"] = not messages or messages[-1]["role"] == "user"
         system = {"role": "system", "content": self.system}
         for attempt in ([system, *messages], _folded(self.system, messages)) if self.system else [messages]:
             try:
-                return tokenizer.apply_chat_template(attempt, **kwargs)
+                return str(tokenizer.apply_chat_template(attempt, **kwargs))
             except TemplateError as error:
                 refusal = error
-            except ValueError as error:  # a control token that this tokenizer cannot write as plain text
-                raise BadRequest(f"this conversation cannot be given to the model: {error}") from error
         raise ConfigError(f"the tokenizer's chat template refuses this conversation: {refusal}") from refusal
 
 

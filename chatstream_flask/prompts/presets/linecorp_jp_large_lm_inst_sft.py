@@ -1,0 +1,15 @@
+"""japanese-large-lm instruction-sft (1.7B, 3.6B) of LINE; format: its model card."""
+
+from __future__ import annotations
+
+from ..text_prompt import TextPrompt
+
+
+class ChatPromptLineCorpJpLargeLmInstSft(TextPrompt):
+    requester_name = "ユーザー"
+    responder_name = "システム"
+    requester_format = "{requester}: {message}\n"
+    reply_prefix = "{responder}: "
+    reply_format = "{message}\n"
+    stops_at_requester = True
+    add_special_tokens = False  # by default this tokenizer ends the text with </s>

@@ -1,0 +1,13 @@
+"""gpt-neox-japanese-1.4b of Stockmark: a base model, which continues a text; no format."""
+
+from __future__ import annotations
+
+from ..text_prompt import TextPrompt
+
+
+class ChatPromptStockmarkGptNeoxJp(TextPrompt):
+    """The visitor writes, the model goes on from there, each later turn begins on a new line."""
+
+    system_format = "{system}\n"
+    reply_format = "{message}\n"
+    strips_replies = False
