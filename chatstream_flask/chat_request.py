@@ -9,43 +9,82 @@ from typing import Any
 from .config import SamplingParams, check_int, check_names, shown
 from .errors import BadRequest, ConfigError
 
-SAMPLING_FIELDS = {
+SESSION_FIELDS = {  # that a conversation may keep
     "temperature",
     "top_k",
     "top_p",
     "repetition_penalty",
     "repetition_penalty_method",
     "seed",
-    "stop",
     "max_new_tokens",
 }
-FIELDS = {"user_input", "regenerate"} | SAMPLING_FIELDS
+SAMPLING_FIELDS = SESSION_FIELDS | {"stop"}
+FIELDS = SAMPLING_FIELDS | {"user_input", "regenerate"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChatRequest:
     user_input: str  # "" when regenerating
     regenerate: bool
-    params: SamplingParams
+    own_params: dict[str, Any]  # checked, for this reply only
+
+    def params(self, defaults: SamplingParams, kept: dict[str, Any]) -> SamplingParams:
+        """The constructor's, below the conversation's `kept` ones, below the request's own."""
+        return _merged(merge_kept(defaults, kept), self.own_params)
 
 
 def parse_chat_request(
     body: bytes | str | dict[str, Any], defaults: SamplingParams, max_input_len: int
 ) -> ChatRequest:
-    """`defaults` fill in what the body leaves out; its max_new_tokens is also the most a body may ask for."""
+    """`defaults` are the constructor's; its max_new_tokens is also the most that a body may ask for."""
     data = _load(body)
-    try:
-        check_names("field", data, FIELDS)
-        params = _params(data, defaults)
-    except ConfigError as error:
-        raise BadRequest(str(error)) from error
+    own_params = _checked_params(data, defaults, FIELDS)
     regenerate = data.get("regenerate", False)
     if not isinstance(regenerate, bool):
         raise BadRequest(f"regenerate must be true or false, not {shown(regenerate)}")
     given = data.get("user_input")
     is_ignored = regenerate and (given is None or isinstance(given, str))  # front ends send it along
     user_input = "" if is_ignored else _user_input(given, max_input_len)
-    return ChatRequest(user_input=user_input, regenerate=regenerate, params=params)
+    return ChatRequest(user_input=user_input, regenerate=regenerate, own_params=own_params)
+
+
+def parse_generation_params(given: dict[str, Any], defaults: SamplingParams) -> dict[str, Any]:
+    """Settings for a conversation to keep."""
+    if not isinstance(given, dict):
+        raise BadRequest(f"generation params must be a JSON object, not {type(given).__name__}")
+    return _checked_params(given, defaults, SESSION_FIELDS)
+
+
+def merge_kept(defaults: SamplingParams, kept: dict[str, Any]) -> SamplingParams:
+    """What a conversation kept, as far as it is still allowed: the constructor may have changed since."""
+    known = {name: value for name, value in kept.items() if name in SESSION_FIELDS}
+    known["max_new_tokens"] = min(
+        known.get("max_new_tokens", defaults.max_new_tokens), defaults.max_new_tokens
+    )
+    return _merged(defaults, known)
+
+
+def _checked_params(data: dict[str, Any], defaults: SamplingParams, allowed: set[str]) -> dict[str, Any]:
+    given = {name: data[name] for name in SAMPLING_FIELDS if name in data}
+    if isinstance(given.get("stop"), str):
+        given["stop"] = [given["stop"]]
+    if isinstance(given.get("stop"), list):
+        given["stop"] = tuple(given["stop"])
+    try:
+        check_names("field", data, allowed)
+        if "max_new_tokens" in given:
+            check_int("max_new_tokens", given["max_new_tokens"], 1, defaults.max_new_tokens)
+    except ConfigError as error:
+        raise BadRequest(str(error)) from error
+    _merged(defaults, given)
+    return given
+
+
+def _merged(params: SamplingParams, given: dict[str, Any]) -> SamplingParams:
+    try:
+        return replace(params, **given)
+    except ConfigError as error:
+        raise BadRequest(str(error)) from error
 
 
 def _load(body: bytes | str | dict[str, Any]) -> dict[str, Any]:
@@ -61,17 +100,6 @@ def _load(body: bytes | str | dict[str, Any]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
-
-
-def _params(data: dict[str, Any], defaults: SamplingParams) -> SamplingParams:
-    given = {name: data[name] for name in SAMPLING_FIELDS if name in data}
-    if isinstance(given.get("stop"), str):
-        given["stop"] = [given["stop"]]
-    if isinstance(given.get("stop"), list):
-        given["stop"] = tuple(given["stop"])
-    if "max_new_tokens" in given:
-        check_int("max_new_tokens", given["max_new_tokens"], 1, defaults.max_new_tokens)
-    return replace(defaults, **given)
 
 
 def _user_input(value: Any, max_len: int) -> str:

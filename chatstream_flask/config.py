@@ -16,17 +16,32 @@ MAX_STOP_STRING_LEN = 256  # characters
 MAX_SHOWN_NAMES = 5  # of unknown ones, in a message
 
 
-class ContextPolicy(Enum):
+class Choice(Enum):
+    """A setting with a few words to choose from; a wrong one raises ConfigError and says which there are."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> None:
+        allowed = ", ".join(repr(member.value) for member in cls)
+        raise ConfigError(f"{_SETTING_NAMES[cls.__name__]} must be one of {allowed}, not {shown(value)}")
+
+
+class ContextPolicy(Choice):
     """What is left out of a conversation that does not fit into the context; `fit_to_context` says how."""
 
     ERROR = "error"
     DROP_OLDEST_TURNS = "drop_oldest_turns"
     KEEP_SYSTEM_AND_RECENT = "keep_system_and_recent"
 
-    @classmethod
-    def _missing_(cls, value: object) -> None:
-        allowed = ", ".join(repr(policy.value) for policy in cls)
-        raise ConfigError(f"context_policy must be one of {allowed}, not {shown(value)}")
+
+class OnBusy(Choice):
+    """What a request does that finds a reply of its conversation in the making."""
+
+    REJECT = "reject"  # 409
+    QUEUE = "queue"  # waits for it
+    REPLACE = "replace"  # ends it; what it has said is kept
+
+
+_SETTING_NAMES = {"ContextPolicy": "context_policy", "OnBusy": "on_busy"}
 
 
 @dataclass(frozen=True, kw_only=True)

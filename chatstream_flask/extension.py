@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Request, Response, current_app, g
-from flask.sessions import SecureCookieSessionInterface
-from flask_session.base import ServerSideSessionInterface
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from .chat_request import ChatRequest, parse_chat_request
-from .config import MULTIPLICATIVE, EngineConfig, SamplingParams
-from .conversation import ConversationStore, FlaskSessionStore, Leases
-from .conversation.file_sessions import file_session_interface
-from .conversation.turn import Turn, load_prompt
+from .app_state import AppState, make_conversation_store
+from .chat_request import (
+    SESSION_FIELDS,
+    ChatRequest,
+    merge_kept,
+    parse_chat_request,
+    parse_generation_params,
+)
+from .config import MULTIPLICATIVE, ContextPolicy, EngineConfig, OnBusy, SamplingParams
+from .conversation import Conversation
+from .conversation.turn import Turn
 from .disconnect import make_probe
 from .engine.engine import Engine
-from .engine.request import FinishReason, GenerationRequest, Outcome
+from .engine.request import GenerationRequest
 from .engine.runner import Runner
 from .errors import BadRequest, BodyTooLarge, ChatStreamError, ConfigError
 from .model_source import ModelSource, make_source
 from .problem import problem_response
 from .prompts import AbstractChatPrompt, ChatPrompt
 from .prompts.replacer import Replacer
+from .reply import Callback, Reply, hold
 from .request_handler import AbstractRequestHandler, SimpleSessionRequestHandler
 from .settings import Settings
 from .stream import ReplyStream
@@ -34,23 +39,6 @@ from .wire_format import choose
 
 if TYPE_CHECKING:
     import torch
-
-SUCCESS = "success"
-DISCONNECTED_BEFORE_STREAMING = "client_disconnected_before_streaming"
-DISCONNECTED_WHILE_STREAMING = "client_disconnected_while_streaming"
-UNKNOWN_ERROR = "unknown_error_occurred"
-
-Callback = Callable[[Request, str], None]
-
-
-@dataclass(frozen=True)
-class AppState:
-    """What belongs to one Flask app, in `app.extensions["chatstream"]`."""
-
-    chat_stream: ChatStream
-    settings: Settings
-    store: ConversationStore
-    leases: Leases = field(default_factory=Leases)
 
 
 class ChatStream:
@@ -88,6 +76,10 @@ class ChatStream:
     :param add_special_tokens: for prompts that are plain text; None is the tokenizer's default
     :param request_handler: says which conversation a request belongs to, and where it is kept
     :param logger: where this object logs; the default is the logger "chatstream_flask"
+    :param context_policy: for a conversation longer than the context: "drop_oldest_turns", "error", or
+        "keep_system_and_recent", which leaves out the prompt class's own examples first
+    :param on_busy: for a request while its conversation has a reply in the making: "reject" (409), "queue"
+        (waits) or "replace" (ends that reply)
     :param app: same as calling `init_app(app)`
     """
 
@@ -114,6 +106,8 @@ class ChatStream:
         add_special_tokens: bool | None = None,
         request_handler: AbstractRequestHandler | None = None,
         logger: logging.Logger | None = None,
+        context_policy: str = "drop_oldest_turns",
+        on_busy: str = "reject",
         app: Flask | None = None,
     ) -> None:
         self.logger = _checked("logger", logger, logging.Logger, logging.getLogger("chatstream_flask"))
@@ -128,6 +122,8 @@ class ChatStream:
         self._source: ModelSource = make_source(
             model, tokenizer, device, context_len, add_special_tokens, use_mock_response, mock_params
         )
+        self._context_policy = ContextPolicy(context_policy)
+        self._on_busy = OnBusy(on_busy)
         if max_new_tokens >= self._source.context_len:
             raise ConfigError(
                 f"max_new_tokens={max_new_tokens} leaves no room for a prompt in a context of "
@@ -161,15 +157,11 @@ class ChatStream:
     # -- Flask -----------------------------------------------------------------------------------------
 
     def init_app(self, app: Flask) -> None:
-        """Reads CHATSTREAM_* from the app's config and makes sure that it has server-side conversations.
-
-        An app with sessions of its own keeps them untouched. One without (no SECRET_KEY, no Flask-Session)
-        gets Flask-Session with embedded files.
-        """
+        """Reads CHATSTREAM_* from the app's config and makes sure that it has server-side conversations."""
         if "chatstream" in app.extensions:
             raise RuntimeError(f"{app!r} already has a ChatStream; one app has one")
         settings = Settings.of(app)
-        app.extensions["chatstream"] = AppState(self, settings, _conversation_store(app, settings))
+        app.extensions["chatstream"] = AppState(self, settings, make_conversation_store(app, settings))
         app.register_error_handler(ChatStreamError, self._refusal)  # of every view that uses this object
         app.teardown_request(_close_lost_reply)
 
@@ -195,28 +187,46 @@ class ChatStream:
         request = getattr(request, "_get_current_object", lambda: request)()  # the proxy ends with the view
         settings = self._state().settings
         try:
-            asked = parse_chat_request(
-                _body_of(request, settings) if request_body is None else request_body,
-                self.params,
-                settings.max_input_len,
-            )
-            return self._accept(request, asked, settings, callback)
+            data = _body_of(request, settings) if request_body is None else request_body
+            body = parse_chat_request(data, self.params, settings.max_input_len)
+            return self._accept(request, body, settings, callback)
         except ChatStreamError as error:
             return self._refusal(error)
 
     def handle_clear_context_request(self, request: Request) -> dict[str, Any]:
-        """Forgets the caller's conversation; a reply in the making goes on but is not kept."""
+        """Forgets the caller's conversation; a reply in the making ends and is not kept."""
         conversation_id = self._request_handler.get_conversation_id(request)
-        self._state().leases.revoke(conversation_id)
         self._request_handler.get_store().delete(conversation_id)
+        self._stop_reply(conversation_id)
         return {"success": True, "message": "Context successfully cleared"}
 
     def get_chat_prompt(self, request: Request) -> AbstractChatPrompt:
         """The conversation that a request belongs to, as it is kept now; for views and callbacks."""
-        conversation_id = request.environ.get("chatstream.conversation_id")
-        if conversation_id is None:
-            conversation_id = self._request_handler.get_conversation_id(request)
-        return load_prompt(self._request_handler.get_store(), conversation_id, self._chat_prompt_clazz)
+        return self._load(self._conversation_id(request)).prompt
+
+    def get_generation_params(self, request: Request) -> dict[str, Any]:
+        """What holds for the caller's conversation: its own settings over those of the constructor."""
+        params = merge_kept(self.params, self._load(self._conversation_id(request)).generation_params)
+        return {name: getattr(params, name) for name in sorted(SESSION_FIELDS)}
+
+    def set_generation_params(self, request: Request, given: dict[str, Any] | None) -> dict[str, Any]:
+        """Changes the caller's own settings, those named only; None goes back to the constructor's.
+
+        :raises BadRequest: a value is not allowed, or a name
+        :raises ConversationBusy: a reply is in the making
+        """
+        checked = None if given is None else parse_generation_params(given, self.params)
+        conversation_id = self._conversation_id(request)
+        lease = self._request_handler.get_store().hold(conversation_id)
+        try:
+            conversation = self._load(conversation_id)
+            conversation.generation_params = (
+                {} if checked is None else conversation.generation_params | checked
+            )
+            lease.save(conversation.to_record())
+        finally:
+            lease.close()
+        return self.get_generation_params(request)
 
     def _make_runner(self, thread: int) -> Runner:
         config = self.engine.config
@@ -225,53 +235,72 @@ class ChatStream:
     # -- one request -----------------------------------------------------------------------------------
 
     def _accept(
-        self, request: Request, asked: ChatRequest, settings: Settings, callback: Callback | None
+        self, request: Request, body: ChatRequest, settings: Settings, callback: Callback | None
     ) -> Response:
-        if not self.engine.is_stopped:
-            self.engine.start()
+        self.engine.start(again=False)
+        app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+        replies = self._state().replies
         with ExitStack() as undo:
             place = self.engine.reserve()
             undo.callback(place.close)
-            turn = self._begin_turn(request, asked, undo)
-            params = _with_stop_strings(asked.params, turn.prompt)
-            fitted = self._source.fit(turn.prompt, self.engine.config.context_len - params.max_new_tokens)
+            conversation_id = self._conversation_id(request)
+            turn = self._begin_turn(request, conversation_id, body, settings, undo)
+            params = _with_stop_strings(
+                body.params(self.params, turn.conversation.generation_params), turn.prompt
+            )
+            max_tokens = self.engine.config.context_len - params.max_new_tokens
+            fitted = self._source.fit(turn.prompt, max_tokens, self._context_policy)
+            on_end = partial(replies.remove, conversation_id)
+            reply = Reply(app, request, turn, on_end, callback, self.logger)
             generation = GenerationRequest(
                 fitted.token_ids,
                 params,
+                stop_ids=self._source.stop_ids(params.stop),
                 text_filter=_text_filter(turn.prompt),
-                before_done=lambda generation, outcome: _keep(turn, generation, outcome),
-                after_done=self._after_done(request, callback),
+                before_done=reply.keep,
+                after_done=reply.tell,
                 timeout_sec=settings.request_timeout_sec,
             )
+            replies.add(conversation_id, generation)
+            undo.callback(on_end, generation)
             self.engine.submit(generation, place)
             undo.pop_all()
         return self._response(request, generation, settings, turn.message_id, fitted.num_dropped_turns)
 
-    def _begin_turn(self, request: Request, asked: ChatRequest, undo: ExitStack) -> Turn:
-        conversation_id = self._request_handler.get_conversation_id(request)
-        request.environ["chatstream.conversation_id"] = conversation_id
-        lease = self._state().leases.hold(conversation_id)
+    def _begin_turn(
+        self, request: Request, conversation_id: str, body: ChatRequest, settings: Settings, undo: ExitStack
+    ) -> Turn:
+        lease = hold(
+            self._request_handler.get_store(),
+            conversation_id,
+            self._on_busy,
+            stop_running=partial(self._stop_reply, conversation_id),
+            is_gone=make_probe(request.environ) or (lambda: False),
+            timeout_sec=settings.request_timeout_sec,
+        )
         undo.callback(lease.close)
-        store = self._request_handler.get_store()
-        turn = Turn(store, lease, load_prompt(store, conversation_id, self._chat_prompt_clazz))
-        if asked.regenerate:
+        turn = Turn(self._load(conversation_id), lease, settings.max_turns, settings.max_conversation_bytes)
+        if body.regenerate:
             turn.ask_again()
         else:
-            turn.ask(asked.user_input)
+            turn.ask(body.user_input)
         return turn
 
-    def _after_done(
-        self, request: Request, callback: Callback | None
-    ) -> Callable[[GenerationRequest, Outcome], None]:
-        app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    def _conversation_id(self, request: Request) -> str:
+        """Asked once for each request, so that a callback finds the same conversation."""
+        known: str | None = request.environ.get("chatstream.conversation_id")
+        if known is None:
+            known = self._request_handler.get_conversation_id(request)
+            request.environ["chatstream.conversation_id"] = known
+        return known
 
-        def tell(generation: GenerationRequest, outcome: Outcome) -> None:
-            self.logger.info("%r ended: %s", generation, outcome.finish_reason.value)
-            if callback is not None:
-                with app.app_context():
-                    callback(request, _message(generation, outcome))
+    def _load(self, conversation_id: str) -> Conversation:
+        record = self._request_handler.get_store().load(conversation_id)
+        return Conversation.from_record(record, self._chat_prompt_clazz)
 
-        return tell
+    def _stop_reply(self, conversation_id: str) -> None:
+        if generation := self._state().replies.get(conversation_id):
+            self.engine.cancel(generation)
 
     def _response(
         self,
@@ -318,25 +347,6 @@ def _close_lost_reply(error: BaseException | None) -> None:
         stream.close()
 
 
-def _keep(turn: Turn, generation: GenerationRequest, outcome: Outcome) -> None:
-    """Runs before the client sees the end, so that its next turn finds this one kept and the way free."""
-    try:
-        if outcome.is_success:
-            turn.keep(generation.text, is_interrupted=False)
-        elif outcome.finish_reason is not FinishReason.ERROR and generation.text:
-            turn.keep(generation.text, is_interrupted=True)
-    finally:
-        turn.close()
-
-
-def _message(generation: GenerationRequest, outcome: Outcome) -> str:
-    if outcome.is_success:
-        return SUCCESS
-    if outcome.finish_reason is FinishReason.DISCONNECTED:
-        return DISCONNECTED_WHILE_STREAMING if generation.text else DISCONNECTED_BEFORE_STREAMING
-    return UNKNOWN_ERROR
-
-
 def _with_stop_strings(params: SamplingParams, prompt: AbstractChatPrompt) -> SamplingParams:
     """Those of the request and those of the prompt's format, each once."""
     try:
@@ -360,18 +370,6 @@ def _body_of(request: Request, settings: Settings) -> bytes:
         return request.get_data()
     except RequestEntityTooLarge as error:
         raise BodyTooLarge(f"the body may have at most {max_len} bytes") from error
-
-
-def _conversation_store(app: Flask, settings: Settings) -> FlaskSessionStore:
-    interface = app.session_interface
-    if isinstance(interface, ServerSideSessionInterface):
-        return FlaskSessionStore(app, interface)
-    files = file_session_interface(app, settings.store_dir)
-    if type(interface) is SecureCookieSessionInterface and not app.secret_key:
-        app.session_interface = files
-        app.config["SESSION_COOKIE_SAMESITE"] = app.config["SESSION_COOKIE_SAMESITE"] or "Lax"
-        app.config["SESSION_COOKIE_SECURE"] = settings.cookie_secure
-    return FlaskSessionStore(app, files)
 
 
 def _checked(name: str, value: Any, kind: type, default: Any = None) -> Any:

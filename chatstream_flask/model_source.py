@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .config import check_int
+from .config import ContextPolicy, check_int
 from .engine.mock_runner import MockParams, MockRunner, encode_mock_prompt
 from .engine.runner import Runner
 from .errors import ConfigError
@@ -29,8 +30,11 @@ class ModelSource(Protocol):
     def make_runner(self, num_slots: int, num_threads: int) -> Runner:
         """For one of `num_threads` generation threads."""
 
-    def fit(self, prompt: AbstractChatPrompt, max_tokens: int) -> FittedPrompt:
-        """The prompt's tokens, without its oldest turns if it is too long; raises PromptTooLong."""
+    def fit(self, prompt: AbstractChatPrompt, max_tokens: int, policy: ContextPolicy) -> FittedPrompt:
+        """The prompt's tokens, at most `max_tokens`; raises PromptTooLong."""
+
+    def stop_ids(self, stop_strings: Iterable[str]) -> frozenset[int]:
+        """Those stop strings that are one control token: as text they would never be seen."""
 
 
 class TransformersSource:
@@ -83,8 +87,12 @@ class TransformersSource:
             num_cores=max(1, torch.get_num_threads() // num_threads),
         )
 
-    def fit(self, prompt: AbstractChatPrompt, max_tokens: int) -> FittedPrompt:
-        return fit_to_context(prompt, self._tokenizer, max_tokens, self._add_special_tokens)
+    def fit(self, prompt: AbstractChatPrompt, max_tokens: int, policy: ContextPolicy) -> FittedPrompt:
+        return fit_to_context(prompt, self._tokenizer, max_tokens, self._add_special_tokens, policy)
+
+    def stop_ids(self, stop_strings: Iterable[str]) -> frozenset[int]:
+        added = self._tokenizer.get_added_vocab()
+        return frozenset(added[string] for string in stop_strings if string in added)
 
 
 class MockSource:
@@ -100,7 +108,10 @@ class MockSource:
     def make_runner(self, num_slots: int, num_threads: int) -> Runner:
         return MockRunner(self._params)
 
-    def fit(self, prompt: AbstractChatPrompt, max_tokens: int) -> FittedPrompt:
+    def stop_ids(self, stop_strings: Iterable[str]) -> frozenset[int]:
+        return frozenset()
+
+    def fit(self, prompt: AbstractChatPrompt, max_tokens: int, policy: ContextPolicy) -> FittedPrompt:
         asked = [c.message or "" for c in prompt.get_contents() if c.is_requester]
         return FittedPrompt(encode_mock_prompt(asked), 0)
 

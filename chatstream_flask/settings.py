@@ -23,7 +23,12 @@ class Settings:
     max_input_len: int = 65_536  # characters of user_input
     probe_sec: float = 0.1  # how often a waiting reply looks whether its client is still there
     request_timeout_sec: float = 600.0  # from arrival to the last token
+    max_conversation_bytes: int | None = None  # of a kept conversation; its oldest turns are left out
+    max_turns: int | None = None  # of a kept conversation, likewise
+    store: str | None = None  # URL of a store of its own: memory:, redis:, sqlite:, postgresql:
     store_dir: str | os.PathLike[str] | None = None  # embedded; None: "chatstream" in the instance folder
+
+    store_ttl_sec: float = 2_678_400.0  # a store of its own keeps a conversation so long after its last turn
 
     def __post_init__(self) -> None:
         if not isinstance(self.cookie_secure, bool):
@@ -33,6 +38,12 @@ class Settings:
         check_int("max_input_len", self.max_input_len, 1)
         check_number("probe_sec", self.probe_sec, 0.001, 60)
         check_number("request_timeout_sec", self.request_timeout_sec, 0.001, 86_400)
+        check_number("store_ttl_sec", self.store_ttl_sec, 1, 10**10)
+        for name in ("max_conversation_bytes", "max_turns"):
+            if getattr(self, name) is not None:
+                check_int(name, getattr(self, name), 1)
+        if not isinstance(self.store, str | None):
+            raise ConfigError(f"store must be a URL, or None, not {self.store!r}")
         if not isinstance(self.store_dir, str | os.PathLike | None) or self.store_dir == "":
             raise ConfigError(f"store_dir must be the path of a folder, or None, not {self.store_dir!r}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +17,14 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from chatstream_flask import AbstractChatPrompt, ChatStream
-from chatstream_flask.conversation import ConversationStore
+from chatstream_flask.app_state import AppState
+from chatstream_flask.config import ContextPolicy
+from chatstream_flask.conversation import ConversationStore, Lease
+from chatstream_flask.conversation.local_leases import LocalLeases
 from chatstream_flask.engine.request import GenerationRequest
 from chatstream_flask.engine.runner import Runner
 from chatstream_flask.engine.sequence import Sequence
 from chatstream_flask.errors import StoreUnavailable
-from chatstream_flask.extension import AppState
 from chatstream_flask.prompts import ChatContent
 from chatstream_flask.prompts.fit import FittedPrompt, fit_to_context
 
@@ -99,15 +101,19 @@ class ScriptedSource:
     def make_runner(self, num_slots: int, num_threads: int) -> Runner:
         return self.runner
 
-    def fit(self, prompt: AbstractChatPrompt, max_tokens: int) -> FittedPrompt:
-        return fit_to_context(prompt, CharTokenizer(), max_tokens)
+    def fit(self, prompt: AbstractChatPrompt, max_tokens: int, policy: ContextPolicy) -> FittedPrompt:
+        return fit_to_context(prompt, CharTokenizer(), max_tokens, policy=policy)
+
+    def stop_ids(self, stop_strings: Iterable[str]) -> frozenset[int]:
+        return frozenset()
 
 
-class MemoryStore:
+class BreakableStore:
     """A store that a test can break."""
 
     def __init__(self) -> None:
         self.data: dict[str, str] = {}
+        self.leases = LocalLeases(self.save)
         self.can_load = True
         self.can_save = True
 
@@ -117,6 +123,15 @@ class MemoryStore:
         text = self.data.get(conversation_id)
         return None if text is None else dict(json.loads(text))
 
+    def __repr__(self) -> str:
+        return repr(self.leases)
+
+    def hold(self, conversation_id: str) -> Lease:
+        return self.leases.hold(conversation_id)
+
+    def purge(self) -> int:
+        return 0
+
     def save(self, conversation_id: str, data: dict[str, Any]) -> None:
         if not self.can_save:
             raise StoreUnavailable("the store is down")
@@ -125,6 +140,7 @@ class MemoryStore:
     def delete(self, conversation_id: str) -> None:
         if not self.can_save:
             raise StoreUnavailable("the store is down")
+        self.leases.end(conversation_id)
         self.data.pop(conversation_id, None)
 
 
@@ -158,7 +174,7 @@ class Chat:
 
     def check_idle(self) -> None:
         self.chat_stream.engine.check_idle()
-        assert repr(self.state.leases) == "<Leases [0 held]>"
+        assert "[0 held]" in repr(self.state.store)
 
 
 def messages(prompt: AbstractChatPrompt) -> list[str | None]:
@@ -266,8 +282,8 @@ def read_until(events: Iterator[Event], name: str) -> Event:
 
 
 def is_store(store: ConversationStore) -> bool:
-    """Checked by mypy: MemoryStore has what a store needs."""
+    """Checked by mypy: BreakableStore has what a store needs."""
     return hasattr(store, "load")
 
 
-assert is_store(MemoryStore())
+assert is_store(BreakableStore())

@@ -157,7 +157,7 @@ def test_a_body_may_set_what_it_likes_within_the_limits() -> None:
     }
     asked = parse_chat_request(json.dumps(body), DEFAULTS, 200)
     assert asked.user_input == " hi\r\n"
-    assert asked.params == SamplingParams(
+    assert asked.params(DEFAULTS, {}) == SamplingParams(
         max_new_tokens=100,
         temperature=0,
         top_k=None,
@@ -166,7 +166,9 @@ def test_a_body_may_set_what_it_likes_within_the_limits() -> None:
         seed=2**63 - 1,
         stop=("\n", "b"),
     )
-    assert parse_chat_request({"user_input": "hi", "stop": "one"}, DEFAULTS, 200).params.stop == ("one",)
+    assert parse_chat_request({"user_input": "hi", "stop": "one"}, DEFAULTS, 200).own_params == {
+        "stop": ("one",)
+    }
     for user_input in (None, "", "ignored"):
         again = parse_chat_request({"user_input": user_input, "regenerate": True}, DEFAULTS, 200)
         assert (again.user_input, again.regenerate) == ("", True)

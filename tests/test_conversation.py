@@ -10,7 +10,7 @@ import pytest
 from flask import Request, current_app
 from flask_fakes import (
     FAIL,
-    MemoryStore,
+    BreakableStore,
     ScriptedRunner,
     add_routes,
     make_chat,
@@ -24,7 +24,7 @@ from flask_fakes import (
 )
 
 from chatstream_flask import AbstractRequestHandler
-from chatstream_flask.conversation import ConversationStore
+from chatstream_flask.conversation import Conversation, ConversationStore
 from chatstream_flask.errors import BadRequest
 from chatstream_flask.views import create_chat_blueprint
 
@@ -189,13 +189,17 @@ def as_user(client: Any, path: str = "/chat_stream", **body: Any) -> Any:
     return client.post(path, json=body, headers={"X-User": "aki", "Accept": "text/event-stream"})
 
 
-def history_of(store: MemoryStore, chat: Any) -> list[str | None]:
+def history_of(store: BreakableStore, chat: Any) -> list[str | None]:
     data = store.load("aki")
-    return [] if data is None else messages(chat.chat_stream._chat_prompt_clazz.from_dict(data))
+    return (
+        []
+        if data is None
+        else messages(Conversation.from_record(data, chat.chat_stream._chat_prompt_clazz).prompt)
+    )
 
 
 def test_a_store_that_is_down(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    store = MemoryStore()
+    store = BreakableStore()
     with running_chat(tmp_path, request_handler=StoreHandler(store)) as chat:
         client = chat.client()
         read_until(read_events(as_user(client, user_input="one")), "done")
@@ -216,7 +220,7 @@ def test_a_store_that_is_down(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
 
 
 def test_a_store_that_fails_at_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    store = MemoryStore()
+    store = BreakableStore()
     with running_chat(tmp_path, request_handler=StoreHandler(store)) as chat:
         client = chat.client()
         read_until(read_events(as_user(client, user_input="one")), "done")
@@ -235,7 +239,7 @@ def test_a_store_that_fails_at_the_end(tmp_path: Path, caplog: pytest.LogCapture
 
 @pytest.mark.parametrize("data", [{"v": 99}, {}, {"v": 1}, {"v": 1, "contents": 5}])
 def test_a_stored_conversation_of_another_kind(tmp_path: Path, data: dict[str, Any]) -> None:
-    store = MemoryStore()
+    store = BreakableStore()
     store.save("aki", data)
     with running_chat(tmp_path, request_handler=StoreHandler(store)) as chat:
         response = as_user(chat.client(), user_input="hi")
@@ -248,7 +252,7 @@ def test_a_stored_conversation_of_another_kind(tmp_path: Path, data: dict[str, A
 
 
 def test_a_handler_may_refuse(tmp_path: Path) -> None:
-    with running_chat(tmp_path, request_handler=StoreHandler(MemoryStore())) as chat:
+    with running_chat(tmp_path, request_handler=StoreHandler(BreakableStore())) as chat:
         for path in ("/chat_stream", "/clear_context"):
             response = chat.client().post(path, json={"user_input": "hi"})
             assert response.status_code == 400
@@ -258,7 +262,7 @@ def test_a_handler_may_refuse(tmp_path: Path) -> None:
 
 def test_two_apps_may_use_the_same_ids(tmp_path: Path) -> None:
     """A ChatStream may serve several apps; a conversation belongs to one of them."""
-    one, two = MemoryStore(), MemoryStore()
+    one, two = BreakableStore(), BreakableStore()
 
     class EachApps(StoreHandler):
         def get_store(self) -> ConversationStore:

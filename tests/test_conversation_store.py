@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from redis_server import connect, run_redis
 from chatstream_flask import ChatStream
 from chatstream_flask.conversation import ConversationStore, FlaskSessionStore
 from chatstream_flask.conversation.file_sessions import JSONFileCache
-from chatstream_flask.errors import ConfigError, StoreUnavailable
+from chatstream_flask.errors import ConfigError, ConversationBusy, StoreUnavailable
 
 DATA: dict[str, Any] = {
     "v": 1,
@@ -63,6 +64,14 @@ def store_of(app: Flask) -> ConversationStore:
     return store
 
 
+def keep(store: ConversationStore, conversation_id: str, record: dict[str, Any]) -> None:
+    lease = store.hold(conversation_id)
+    try:
+        lease.save(record)
+    finally:
+        lease.close()
+
+
 @pytest.fixture(params=["files", "cachelib", "redis"])
 def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Flask]:
     if request.param == "redis":
@@ -76,10 +85,10 @@ def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Flask]:
 def test_what_was_saved_last_is_loaded(app: Flask) -> None:
     store = store_of(app)
     assert store.load("a") is None
-    store.save("a", DATA)
-    store.save("b", {"v": 2})
+    keep(store, "a", DATA)
+    keep(store, "b", {"v": 2})
     assert store.load("a") == DATA
-    store.save("a", {"v": 3})
+    keep(store, "a", {"v": 3})
     assert (store.load("a"), store.load("b")) == ({"v": 3}, {"v": 2})
     store.delete("a")
     store.delete("a")
@@ -88,7 +97,7 @@ def test_what_was_saved_last_is_loaded(app: Flask) -> None:
 
 def test_what_was_loaded_is_a_copy(app: Flask) -> None:
     store = store_of(app)
-    store.save("a", DATA)
+    keep(store, "a", DATA)
     loaded = store.load("a")
     assert loaded is not None
     loaded["v"] = 2
@@ -98,22 +107,23 @@ def test_what_was_loaded_is_a_copy(app: Flask) -> None:
 def test_a_long_conversation(app: Flask) -> None:
     store = store_of(app)
     long = {"contents": ["長い話" * 100] * 1000}
-    store.save("a", long)
+    keep(store, "a", long)
     assert store.load("a") == long
 
 
 def test_many_threads(app: Flask) -> None:
     """A reader sees one whole version or another, never a mixture and never nothing."""
     store = store_of(app)
-    store.save("shared", {"n": [0] * 500})
+    keep(store, "shared", {"n": [0] * 500})
     barrier = threading.Barrier(8, timeout=10)
 
     def work(i: int) -> None:
         barrier.wait()
         for n in range(20):
-            store.save(f"own{i}", {"n": n})
+            keep(store, f"own{i}", {"n": n})
             assert store.load(f"own{i}") == {"n": n}
-            store.save("shared", {"n": [i] * 500})
+            with suppress(ConversationBusy):
+                keep(store, "shared", {"n": [i] * 500})
             record = store.load("shared")
             assert record is not None
             assert len(set(record["n"])) == 1
@@ -124,7 +134,7 @@ def test_many_threads(app: Flask) -> None:
 
 def test_a_cookie_cannot_name_a_conversation(app: Flask) -> None:
     store = store_of(app)
-    store.save("a", DATA)
+    keep(store, "a", DATA)
     app.get("/")(lambda: [key for key in session if key != "_permanent"])
     for name in ("a", "chatstream:conversation:a", "../a", "session:a"):
         client = app.test_client()
@@ -136,7 +146,7 @@ def test_a_cookie_cannot_name_a_conversation(app: Flask) -> None:
 def test_no_context_is_needed_and_none_is_left(app: Flask) -> None:
     store = store_of(app)
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(store.save, "a", DATA).result()
+        pool.submit(keep, store, "a", DATA).result()
         assert pool.submit(store.load, "a").result() == DATA
 
 
@@ -147,12 +157,12 @@ def test_redis_down(redis_port: int, tmp_path: Path) -> None:
     app.config.update(SESSION_TYPE="redis", SESSION_REDIS=client)
     Session(app)  # type: ignore[no-untyped-call]
     store = store_of(app)
-    store.save("a", DATA)
+    keep(store, "a", DATA)
     client.set_retry(None)  # type: ignore[arg-type]
     with_redis.close()  # type: ignore[attr-defined]
     actions: list[Callable[[], object]] = [
         lambda: store.load("a"),
-        lambda: store.save("a", {}),
+        lambda: keep(store, "a", {}),
         lambda: store.delete("a"),
     ]
     for act in actions:
@@ -169,7 +179,7 @@ def files_in(directory: Path) -> list[Path]:
 
 
 def test_files_are_json_for_nobody_else(tmp_path: Path) -> None:
-    store_of(files_app(tmp_path)).save("a", DATA)
+    keep(store_of(files_app(tmp_path)), "a", DATA)
     (file,) = files_in(tmp_path / "store")
     content = file.read_bytes()
     assert json.loads(content[4:]) == {"chat_prompt": DATA}  # 4 bytes: when it is over
@@ -179,7 +189,7 @@ def test_files_are_json_for_nobody_else(tmp_path: Path) -> None:
 
 def test_no_pickle_is_ever_read(tmp_path: Path) -> None:
     store = store_of(files_app(tmp_path))
-    store.save("a", DATA)
+    keep(store, "a", DATA)
     (file,) = files_in(tmp_path / "store")
     trap = tmp_path / "trap"
     file.write_bytes(file.read_bytes()[:4] + b"cos\nmkdir\n(V" + str(trap).encode() + b"\ntR.")
@@ -194,11 +204,11 @@ def test_a_damaged_file_is_a_new_start_and_logged(
     tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = store_of(files_app(tmp_path))
-    store.save("a", DATA)
+    keep(store, "a", DATA)
     files_in(tmp_path / "store")[0].write_bytes(content)
     assert store.load("a") is None
     assert "damaged" in caplog.text
-    store.save("a", DATA)
+    keep(store, "a", DATA)
     assert store.load("a") == DATA
 
 
@@ -214,7 +224,7 @@ print(json.dumps(app.extensions["chatstream"].store.load("a")))
 
 
 def test_it_survives_a_new_process(tmp_path: Path) -> None:
-    store_of(files_app(tmp_path)).save("a", DATA)
+    keep(store_of(files_app(tmp_path)), "a", DATA)
     command = [sys.executable, "-c", READ, str(tmp_path / "store")]
     output = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
     assert json.loads(output) == DATA
@@ -222,9 +232,9 @@ def test_it_survives_a_new_process(tmp_path: Path) -> None:
 
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
     store = store_of(files_app(tmp_path))
-    store.save("a", DATA)
+    keep(store, "a", DATA)
     with pytest.raises(StoreUnavailable) as caught:
-        store.save("a", {"v": object()})
+        keep(store, "a", {"v": object()})
     assert isinstance(caught.value.__cause__, TypeError)
     assert store.load("a") == DATA
     assert len(files_in(tmp_path / "store")) == 1
@@ -232,13 +242,13 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
 
 def test_a_disk_that_fails_is_an_error_and_never_a_new_start(tmp_path: Path) -> None:
     store = store_of(files_app(tmp_path))
-    store.save("a", DATA)
+    keep(store, "a", DATA)
     (file,) = files_in(tmp_path / "store")
     file.unlink()
     file.mkdir()  # neither read, nor replaced, nor deleted
     acts: list[Callable[[], object]] = [
         lambda: store.load("a"),
-        lambda: store.save("a", DATA),
+        lambda: keep(store, "a", DATA),
         lambda: store.delete("a"),
     ]
     for act in acts:
@@ -248,7 +258,7 @@ def test_a_disk_that_fails_is_an_error_and_never_a_new_start(tmp_path: Path) -> 
     assert os.listdir(file.parent) == []  # nothing half written is left
     file.parent.rmdir()  # the volume is gone
     with pytest.raises(StoreUnavailable):
-        store.save("a", DATA)
+        keep(store, "a", DATA)
 
 
 def test_what_is_over_is_gone(tmp_path: Path) -> None:
@@ -275,6 +285,6 @@ def test_a_folder_that_cannot_be_written_names_the_setting(
 
 def test_the_default_folder_is_in_the_instance_folder(tmp_path: Path) -> None:
     app = Flask("host", instance_path=str(tmp_path / "instance"))
-    store_of(app).save("a", DATA)
+    keep(store_of(app), "a", DATA)
     assert [file.parent for file in files_in(tmp_path)] == [tmp_path / "instance" / "chatstream"]
     assert os.listdir(tmp_path) == ["instance"]

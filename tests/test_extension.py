@@ -17,8 +17,8 @@ from flask import Flask, Response, request
 from flask_fakes import make_chat, running_chat, say, stopping, talk
 
 from chatstream_flask import ChatStream
+from chatstream_flask.app_state import AppState
 from chatstream_flask.errors import UnsupportedModel
-from chatstream_flask.extension import AppState
 from chatstream_flask.serving.app import create_app
 from chatstream_flask.settings import Settings
 from chatstream_flask.views import create_chat_blueprint
@@ -71,7 +71,7 @@ def test_two_apps_share_the_engine_and_nothing_else(tmp_path: Path, chat_stream:
     states: list[AppState] = [app.extensions["chatstream"] for app in (one, two)]
     assert states[0].chat_stream is states[1].chat_stream is chat_stream
     assert states[0].store is not states[1].store
-    assert states[0].leases is not states[1].leases
+    assert states[0].replies is not states[1].replies
     client = one.test_client()
     assert talk(client, "hi") == "hi"
     cookie = client.get_cookie("session")

@@ -53,6 +53,8 @@ LAYERS = [  # a module, or a package with all its modules
     "chat_request",
     "problem",
     "settings",
+    "reply",
+    "app_state",
     "extension",
     "views",
     "serving",

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from fakes import TIMEOUT
 
-from chatstream_flask.conversation import Leases
+from chatstream_flask.conversation.local_leases import LocalLeases
 from chatstream_flask.errors import ConversationBusy
 
 
+def save_nothing(conversation_id: str, record: dict[str, Any]) -> None: ...
+
+
 def test_a_second_hold_is_refused_until_the_first_is_closed() -> None:
-    leases = Leases()
+    leases = LocalLeases(save_nothing)
     lease = leases.hold("a")
     leases.hold("b")
-    assert repr(leases) == "<Leases [2 held]>"
+    assert repr(leases) == "<LocalLeases [2 held]>"
     with pytest.raises(ConversationBusy, match="already has a reply in the making"):
         leases.hold("a")
     lease.close()
     lease.close()
-    assert repr(leases) == "<Leases [1 held]>"
+    assert repr(leases) == "<LocalLeases [1 held]>"
 
 
 def test_closing_an_old_lease_leaves_the_new_one_alone() -> None:
-    leases = Leases()
+    leases = LocalLeases(save_nothing)
     old = leases.hold("a")
     old.close()
     leases.hold("a")
@@ -34,35 +38,39 @@ def test_closing_an_old_lease_leaves_the_new_one_alone() -> None:
         leases.hold("a")
 
 
-def test_a_revoked_lease_writes_nothing() -> None:
-    leases = Leases()
-    written: list[str] = []
+def test_an_ended_lease_saves_nothing_and_the_next_may_begin_at_once() -> None:
+    saved: list[tuple[str, int]] = []
+    leases = LocalLeases(lambda conversation_id, record: saved.append((conversation_id, record["n"])))
     lease = leases.hold("a")
-    lease.write(lambda: written.append("before"))
-    leases.revoke("a")
-    lease.write(lambda: written.append("after"))
-    assert written == ["before"]
-    leases.revoke("nobody's")
+    lease.save({"n": 1})
+    leases.end("a")
+    lease.save({"n": 2})
+    leases.hold("a").save({"n": 3})
+    lease.close()
+    assert leases.is_held("a")
+    assert saved == [("a", 1), ("a", 3)]
+    leases.end("nobody's")
 
 
 def test_a_clear_waits_for_a_write_that_has_begun() -> None:
     """Else the write would bring back what the clear deletes."""
-    leases = Leases()
-    lease = leases.hold("a")
     order: list[str] = []
     is_writing, may_end = threading.Event(), threading.Event()
 
-    def save() -> None:
+    def save(conversation_id: str, record: dict[str, Any]) -> None:
         is_writing.set()
         assert may_end.wait(TIMEOUT)
         order.append("saved")
 
+    leases = LocalLeases(save)
+    lease = leases.hold("a")
+
     def clear() -> None:
-        leases.revoke("a")
+        leases.end("a")
         order.append("cleared")
 
     with ThreadPoolExecutor(2) as pool:
-        writing = pool.submit(lease.write, save)
+        writing = pool.submit(lease.save, {})
         assert is_writing.wait(TIMEOUT)
         clearing = pool.submit(clear)
         may_end.set()
@@ -72,7 +80,7 @@ def test_a_clear_waits_for_a_write_that_has_begun() -> None:
 
 
 def test_of_many_at_once_one_holds() -> None:
-    leases = Leases()
+    leases = LocalLeases(save_nothing)
     barrier = threading.Barrier(16)
 
     def hold(_: int) -> bool:

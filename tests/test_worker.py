@@ -98,6 +98,15 @@ def test_stop_string_ends_a_reply_and_is_not_told() -> None:
     assert (request.text, reason(request)) == ("one ", FinishReason.STOP)
 
 
+def test_control_token_among_the_stop_strings_ends_a_reply() -> None:
+    """As text it would never be seen: decoders leave control tokens out."""
+    bench = Bench(slots=[1])
+    request = ask("one two", stop_ids=frozenset({ord("t")}))
+    bench.submit(request)
+    bench.finish_all()
+    assert (request.text, reason(request)) == ("one ", FinishReason.STOP)
+
+
 def test_text_filter_rewrites_and_its_rest_is_told() -> None:
     bench = Bench(slots=[1])
     request = ask("hello", text_filter=UpperFilter())

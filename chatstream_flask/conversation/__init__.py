@@ -1,7 +1,7 @@
-"""Where ChatPrompts live between turns."""
+"""Where conversations live between turns."""
 
+from .conversation import Conversation
 from .flask_session_store import FlaskSessionStore
-from .lease import Lease, Leases
-from .store import ConversationStore
+from .store import ConversationStore, Lease
 
-__all__ = ["ConversationStore", "FlaskSessionStore", "Lease", "Leases"]
+__all__ = ["Conversation", "ConversationStore", "FlaskSessionStore", "Lease"]

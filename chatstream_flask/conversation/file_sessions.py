@@ -51,6 +51,17 @@ class JSONFileCache(FileSystemCache):
             raise
         return True
 
+    def purge(self) -> int:
+        """Removes what is over; the number of files removed."""
+        num_removed = 0
+        for name in self._list_dir():
+            with suppress(OSError, struct.error), open(name, "rb") as file:
+                (expires_at,) = struct.unpack("I", file.read(4))
+                if expires_at and expires_at < time.time():
+                    os.remove(name)
+                    num_removed += 1
+        return num_removed
+
     def delete(self, key: str, mgmt_element: bool = False) -> bool:
         with suppress(FileNotFoundError):
             os.remove(self._get_filename(key))

@@ -13,6 +13,9 @@ from flask import Flask
 from flask_session.base import ServerSideSessionInterface
 
 from ..errors import StoreUnavailable
+from .file_sessions import JSONFileCache
+from .local_leases import LocalLeases
+from .store import Lease
 
 KEY_PREFIX = "chatstream:conversation:"  # not the sessions' prefix, so no cookie value addresses it
 
@@ -25,18 +28,32 @@ class FlaskSessionStore:
     def __init__(self, app: Flask, interface: ServerSideSessionInterface) -> None:
         self._app = app
         self._interface = interface
+        self._leases = LocalLeases(self._save)
+
+    def __repr__(self) -> str:
+        return f"<FlaskSessionStore on {type(self._interface).__name__} {self._leases!r}>"
 
     def load(self, conversation_id: str) -> dict[str, Any] | None:
         record = self._call(lambda key: self._interface._retrieve_session_data(key), conversation_id)
         return None if not record else record.get("chat_prompt")
 
-    def save(self, conversation_id: str, data: dict[str, Any]) -> None:
-        session = self._interface.session_class({"chat_prompt": data}, sid=conversation_id)
-        lifetime = self._app.permanent_session_lifetime
-        self._call(lambda key: self._interface._upsert_session(lifetime, session, key), conversation_id)
+    def hold(self, conversation_id: str) -> Lease:
+        """In this process only: Flask-Session's back ends know no locks."""
+        return self._leases.hold(conversation_id)
 
     def delete(self, conversation_id: str) -> None:
+        self._leases.end(conversation_id)
         self._call(lambda key: self._interface._delete_session(key), conversation_id)
+
+    def purge(self) -> int:
+        """Back ends that forget by themselves, and files: see file_sessions."""
+        cache = getattr(self._interface, "cache", None)
+        return cache.purge() if isinstance(cache, JSONFileCache) else 0
+
+    def _save(self, conversation_id: str, record: dict[str, Any]) -> None:
+        session = self._interface.session_class({"chat_prompt": record}, sid=conversation_id)
+        lifetime = self._app.permanent_session_lifetime
+        self._call(lambda key: self._interface._upsert_session(lifetime, session, key), conversation_id)
 
     def _call(self, method: Callable[[str], Result], conversation_id: str) -> Result:
         """In a context of its own: with the request's, it would commit the host's database session."""

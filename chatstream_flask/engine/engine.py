@@ -73,12 +73,15 @@ class Engine:
 
     # -- life ----------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Starts the generation threads; raises ConfigError or UnsupportedModel if they cannot work."""
+    def start(self, *, again: bool = True) -> None:
+        """Starts the generation threads; raises ConfigError or UnsupportedModel if they cannot work.
+
+        :param again: also after a `stop`
+        """
         if self.is_started:
             return
         with self._starting:
-            if self.is_started:
+            if self.is_started or (self.is_stopped and not again):
                 return
             self._queue = self._make_queue()
             self._delivery = Delivery(self.config.num_of_concurrent_executions)

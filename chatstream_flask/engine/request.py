@@ -89,6 +89,7 @@ class GenerationRequest:
         prompt_ids: list[int],
         params: SamplingParams,
         *,
+        stop_ids: frozenset[int] = frozenset(),
         text_filter: TextFilter | None = None,
         before_done: Hook | None = None,
         after_done: Hook | None = None,
@@ -99,6 +100,7 @@ class GenerationRequest:
         self.prompt_ids = prompt_ids
         self.params = params
         self.seed = params.seed if params.seed is not None else secrets.randbits(63)
+        self.stop_ids = stop_ids  # tokens that end this reply, beyond the model's own
         self.text_filter = text_filter
         self.place: Closable | None = None  # its right to be in work, given back when it is finished
         self.before_done = before_done  # keeps the reply, before its reader sees the outcome

@@ -164,7 +164,7 @@ class Worker:
         request = sequence.request
         sequence.token_ids.append(token_id)
         request.count_token()
-        if token_id in self.runner.eos_ids:
+        if token_id in self.runner.eos_ids or token_id in request.stop_ids:
             return FinishReason.STOP
         self._tell(request, sequence.detokenizer.push(token_id))
         if sequence.detokenizer.is_stopped:

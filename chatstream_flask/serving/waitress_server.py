@@ -11,8 +11,8 @@ from types import FrameType
 from flask import Flask
 from waitress.server import create_server
 
+from ..app_state import AppState
 from ..engine.engine import Engine
-from ..extension import AppState
 
 SPARE_THREADS = 8  # for requests that are not chats
 SPARE_CONNECTIONS = 500  # idle keep-alive connections, refused requests, other pages
