@@ -1,0 +1,200 @@
+"""Clients: a visitor with cookies, and a bare socket that reads little and leaves rudely."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import requests
+
+EVENTS = "text/event-stream"
+TEXT = "text/plain"
+TIMEOUT_SEC = 30.0  # of any single wait
+
+
+class Event(NamedTuple):
+    name: str
+    data: dict[str, Any]
+
+
+def parse_events(body: bytes) -> list[Event]:
+    """Only whole events; comments are left out."""
+    events = []
+    for block in body.decode(errors="ignore").split("\n\n")[:-1]:
+        fields = dict(line.split(": ", 1) for line in block.split("\n") if not line.startswith(":"))
+        if "event" in fields:
+            events.append(Event(fields["event"], json.loads(fields["data"])))
+    return events
+
+
+def text_of(events: list[Event]) -> str:
+    return "".join(event.data["text"] for event in events if event.name == "text")
+
+
+def wait_until(is_true: Callable[[], bool], timeout_sec: float = TIMEOUT_SEC) -> None:
+    """For what happens in another process; fails in bounded time."""
+    deadline = time.monotonic() + timeout_sec
+    pause = threading.Event()
+    while not is_true():
+        assert time.monotonic() < deadline, f"did not happen within {timeout_sec} s"
+        pause.wait(0.01)
+
+
+class Visitor:
+    """A browser of its own: one cookie jar."""
+
+    def __init__(self, port: int, name: str = "", path: str = "/chat_stream") -> None:
+        self._url = f"http://127.0.0.1:{port}{path}"
+        self.session = requests.Session()
+        self.session.headers["X-Client"] = name
+
+    def __enter__(self) -> Visitor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.session.close()
+
+    def post(self, user_input: str, *, accept: str = TEXT, **fields: Any) -> requests.Response:
+        body = {"user_input": user_input, **fields}
+        headers = {"Accept": accept}
+        return self.session.post(self._url, json=body, headers=headers, stream=True, timeout=TIMEOUT_SEC)
+
+    def ask(self, user_input: str, **fields: Any) -> str:
+        """The whole reply."""
+        with self.post(user_input, **fields) as response:
+            assert response.status_code == 200, response.text
+            assert response.headers["Content-Type"] == "text/plain; charset=utf-8", response.text
+            return response.content.decode()
+
+    def ask_for_events(self, user_input: str, **fields: Any) -> list[Event]:
+        with self.post(user_input, accept=EVENTS, **fields) as response:
+            assert response.status_code == 200, response.text
+            return parse_events(response.content)
+
+
+class SocketChat:
+    """One POST /chat_stream over a bare socket."""
+
+    def __init__(
+        self,
+        port: int,
+        user_input: str = "Hello!",
+        *,
+        accept: str = EVENTS,
+        name: str = "",
+        is_body_sent: bool = True,
+        receive_buffer: int | None = None,  # bytes; None is the system's choice
+    ) -> None:
+        self._socket = socket.socket()
+        self._socket.settimeout(TIMEOUT_SEC)
+        if receive_buffer is not None:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self._socket.connect(("127.0.0.1", port))
+        self.raw = b""  # all that was received
+        body = json.dumps({"user_input": user_input}).encode()
+        head = (
+            "POST /chat_stream HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+            f"Accept: {accept}\r\nX-Client: {name}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        self._socket.sendall(head.encode() + (body if is_body_sent else body[:5]))
+
+    def __enter__(self) -> SocketChat:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
+
+    # -- reading ---------------------------------------------------------------------------------------
+
+    def read(self) -> bool:
+        """Whatever comes next; False at the end."""
+        try:
+            data = self._socket.recv(65536)
+        except ConnectionResetError:
+            return False
+        self.raw += data
+        return bool(data)
+
+    def read_until(self, is_enough: Callable[[SocketChat], bool]) -> SocketChat:
+        while not is_enough(self):
+            assert self.read(), f"the server ended the stream: {self.raw!r}"
+        return self
+
+    def read_what_is_there(self) -> None:
+        self._socket.setblocking(False)
+        try:
+            while self.read():
+                pass
+        except BlockingIOError:
+            pass
+        self._socket.settimeout(TIMEOUT_SEC)
+
+    def read_to_end(self) -> SocketChat:
+        while self.read():
+            pass
+        return self
+
+    # -- leaving ---------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """FIN, as when a tab is closed; RST by the system if something was not read."""
+        self._socket.close()
+
+    def reset(self) -> None:
+        """RST, as when a process is killed with data unread or a firewall cuts in."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._socket.close()
+
+    def half_close(self) -> None:
+        """FIN but still reading: no browser does it, and servers cannot tell it from leaving."""
+        self._socket.shutdown(socket.SHUT_WR)
+
+    # -- what was received -----------------------------------------------------------------------------
+
+    @property
+    def head(self) -> str:
+        return self.raw.partition(b"\r\n\r\n")[0].decode("latin-1")
+
+    @property
+    def status(self) -> int:
+        return int(self.head.split(" ", 2)[1])
+
+    @property
+    def body(self) -> bytes:
+        return self._dechunked()[0]
+
+    @property
+    def is_complete(self) -> bool:
+        """The server said that this was all."""
+        return self._dechunked()[1]
+
+    @property
+    def events(self) -> list[Event]:
+        return parse_events(self.body)
+
+    @property
+    def num_words(self) -> int:
+        text = text_of(self.events) if f"content-type: {EVENTS}" in self.head.lower() else self.body.decode()
+        return len(text.split())
+
+    def _dechunked(self) -> tuple[bytes, bool]:
+        rest = self.raw.partition(b"\r\n\r\n")[2]
+        body = b""
+        while b"\r\n" in rest:
+            size_line, _, rest = rest.partition(b"\r\n")
+            size = int(size_line, 16)
+            if size == 0:
+                return body, True
+            body, rest = body + rest[:size], rest[size + 2 :]
+        return body, False

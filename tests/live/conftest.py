@@ -1,0 +1,48 @@
+"""The servers that these tests talk to; each test of a chat runs under waitress and under gunicorn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from .server import Server, alive, start, start_mock
+
+LONG_MOCK = {"type": "long", "time_per_token_sec": 0.1}  # some 30 s a reply
+SILENT_MOCK = {"type": "long", "initial_wait_sec": 60.0}
+
+
+@pytest.fixture(scope="session", params=["waitress", "gunicorn"])
+def kind(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="session")
+def demo_server(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The demo model on 2 + 5, greedy; one generation thread, so that replies share its forwards."""
+    with start(kind, tmp_path_factory.mktemp(f"{kind}-demo"), num_of_generation_threads=1) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def long_server(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A mock on 2 + 5 whose replies do not end before a test does."""
+    folder = tmp_path_factory.mktemp(f"{kind}-long")
+    with start_mock(kind, folder, LONG_MOCK, too_many_request_as_http_error=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def silent_server(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A mock on 2 + 5 whose replies have their slot but no word yet."""
+    with start_mock(kind, tmp_path_factory.mktemp(f"{kind}-silent"), SILENT_MOCK) as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def shown_output() -> Iterator[None]:
+    """What each server said last, for the report of a failed test."""
+    yield
+    for server in alive:
+        print(f"--- {server.folder.name}\n{server.output[-4000:]}")

@@ -1,0 +1,107 @@
+"""What the servers of these tests run: chats as a user writes them, and routes that show the engine.
+
+What to run comes as JSON in LIVE_APP. `python -m live.live_apps PORT` serves it under our waitress; gunicorn
+takes `live.live_apps:create_app()`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from flask import Flask, Request, Response, current_app, jsonify, request
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+
+from chatstream_flask import ChatStream
+from chatstream_flask.demo_model import PATH as DEMO_MODEL
+from chatstream_flask.serving.load_model import load_model
+from chatstream_flask.serving.waitress_server import serve
+
+MAX_HOLD_SEC = 60.0
+
+
+def create_app() -> Flask:
+    wanted = json.loads(os.environ["LIVE_APP"])
+    gate = threading.Event()
+    gate.set()
+    options = wanted["options"]
+    if not options.get("use_mock_response"):
+        model, tokenizer, device = load_model(str(DEMO_MODEL), "cpu")
+        model.register_forward_pre_hook(lambda module, args: wait_for(gate))
+        options |= {"model": model, "tokenizer": tokenizer, "device": device}
+    chat_stream = ChatStream(**options)
+    folder = Path(wanted["folder"])
+    first, second = (chat_app(name, chat_stream, folder, wanted["config"]) for name in ("first", "second"))
+    add_test_routes(first, chat_stream, gate)
+    first.wsgi_app = DispatcherMiddleware(first.wsgi_app, {"/second": second})  # type: ignore[method-assign]
+    return first
+
+
+def chat_app(name: str, chat_stream: ChatStream, folder: Path, config: dict[str, Any]) -> Flask:
+    app = Flask(name)
+    app.config["CHATSTREAM_COOKIE_SECURE"] = False
+    app.config["CHATSTREAM_STORE_DIR"] = str(folder / name)
+    app.config.from_mapping(config)
+    chat_stream.init_app(app)
+
+    def note(request: Request, message: str) -> None:
+        """One line for each callback, in a file that outlives the server."""
+        last = chat_stream.get_chat_prompt(request).get_contents()[-1:]
+        line = {
+            "client": request.headers.get("X-Client", ""),
+            "app": current_app.name,
+            "message": message,
+            "at": time.monotonic(),  # the same clock in every process of a machine
+            "reply": last[0].message if last else None,
+            "is_interrupted": last[0].is_interrupted if last else False,
+        }
+        with (folder / "outcomes").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    @app.post("/chat_stream")
+    def chat() -> Response:
+        return chat_stream.handle_chat_stream_request(request, callback=note)
+
+    return app
+
+
+def add_test_routes(app: Flask, chat_stream: ChatStream, gate: threading.Event) -> None:
+    @app.get("/state")
+    def state() -> Response:
+        engine = chat_stream.engine
+        return jsonify(
+            running=engine.num_running,
+            waiting=engine.num_waiting,
+            accepted=engine.num_accepted,
+            held=sum(len(worker.scheduler.running) for worker in engine.workers),
+            pid=os.getpid(),
+        )
+
+    @app.post("/check_idle")
+    def check_idle() -> Response:
+        chat_stream.engine.check_idle()
+        return jsonify(repr(chat_stream.engine))
+
+    @app.post("/hold")
+    def hold() -> Response:
+        """The demo model stops before its next forward."""
+        gate.clear()
+        return jsonify("held")
+
+    @app.post("/release")
+    def release() -> Response:
+        gate.set()
+        return jsonify("released")
+
+
+def wait_for(gate: threading.Event) -> None:
+    gate.wait(MAX_HOLD_SEC)
+
+
+if __name__ == "__main__":
+    serve(create_app(), "127.0.0.1", int(sys.argv[1]))

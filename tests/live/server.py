@@ -1,0 +1,177 @@
+"""A real server as a process of its own: started, asked, ended by its pid."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import requests
+
+from .client import TIMEOUT_SEC, wait_until
+
+TESTS = Path(__file__).parents[1]
+REPOSITORY = TESTS.parent
+NUM_THREADS = 15  # 2 running, 5 waiting, 8 for other requests
+
+alive: list[Server] = []  # of this process, so that a failed test can show what they said
+
+
+class Server:
+    """Its output goes to `log` in `folder`, and so does all that its app keeps."""
+
+    def __init__(
+        self, command: list[str], port: int, folder: Path, environ: dict[str, str] | None = None
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.port = port
+        self.folder = folder
+        self.log = folder / "log"
+        common = {
+            "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(TESTS)]),
+            "PYTHONUNBUFFERED": "1",
+            "OMP_NUM_THREADS": "1",  # several servers share the machine's cores
+        }
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=os.environ | common | (environ or {}),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # gunicorn's worker can be killed with it
+            )
+        alive.append(self)
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    # -- its life --------------------------------------------------------------------------------------
+
+    def wait_until_ready(self, path: str = "/state") -> None:
+        wait_until(lambda: self._is_ready(path), timeout_sec=60)
+
+    def terminate(self) -> int:
+        """SIGTERM, and its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> int:
+        status = self.process.wait(timeout=TIMEOUT_SEC)
+        self.kill()
+        return status
+
+    def kill(self) -> None:
+        """SIGKILL to it and its children; nothing happens when it has ended."""
+        if self in alive:
+            alive.remove(self)
+            if self.process.poll() is None:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait(timeout=TIMEOUT_SEC)
+
+    def _is_ready(self, path: str) -> bool:
+        assert self.process.poll() is None, f"ended at start:\n{self.output}"
+        try:
+            return self._ask("GET", path).status_code == 200
+        except requests.ConnectionError:
+            return False
+
+    # -- its app ---------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> dict[str, int]:
+        state: dict[str, int] = self._ask("GET", "/state").json()
+        return state
+
+    def has(self, **counts: int) -> bool:
+        state = self.state
+        return all(state[name] == count for name, count in counts.items())
+
+    def check_idle(self) -> None:
+        wait_until(lambda: self.has(accepted=0))
+        assert self._ask("POST", "/check_idle").status_code == 200
+        assert self.has(held=0)
+
+    def hold(self) -> None:
+        assert self._ask("POST", "/hold").ok
+
+    def release(self) -> None:
+        assert self._ask("POST", "/release").ok
+
+    def outcomes(self, client: str) -> list[dict[str, Any]]:
+        """What its callback was told about this client; readable after the end of the server."""
+        file = self.folder / "outcomes"
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.exists() else []
+        whole = [json.loads(line) for line in lines if line.endswith("\n")]
+        return [outcome for outcome in whole if outcome["client"] == client]
+
+    def outcome(self, client: str) -> dict[str, Any]:
+        """Waits for it; there must be one only."""
+        wait_until(lambda: bool(self.outcomes(client)))
+        (outcome,) = self.outcomes(client)
+        return outcome
+
+    def _ask(self, method: str, path: str) -> requests.Response:
+        with requests.Session() as session:
+            return session.request(method, f"http://127.0.0.1:{self.port}{path}", timeout=TIMEOUT_SEC)
+
+
+def start(
+    kind: str,
+    folder: Path,
+    *,
+    is_preloaded: bool = False,
+    config: dict[str, Any] | None = None,
+    **options: Any,
+) -> Server:
+    """Serves live_apps; `options` are ChatStream's, without any it serves the demo model."""
+    port = free_port()
+    command = waitress_command(port) if kind == "waitress" else gunicorn_command(port, is_preloaded)
+    wanted = {"folder": str(folder), "config": config or {}, "options": {"temperature": 0.0} | options}
+    server = Server(command, port, folder, {"LIVE_APP": json.dumps(wanted)})
+    try:
+        server.wait_until_ready()
+    except BaseException:
+        server.kill()
+        raise
+    return server
+
+
+def start_mock(kind: str, folder: Path, mock_params: dict[str, Any], **options: Any) -> Server:
+    return start(kind, folder, use_mock_response=True, mock_params=mock_params, **options)
+
+
+def waitress_command(port: int) -> list[str]:
+    return [sys.executable, "-m", "live.live_apps", str(port)]
+
+
+def gunicorn_command(port: int, is_preloaded: bool) -> list[str]:
+    return [
+        *(sys.executable, "-m", "gunicorn", "live.live_apps:create_app()", "--bind", f"127.0.0.1:{port}"),
+        *("--workers", "1", "--worker-class", "gthread", "--threads", str(NUM_THREADS)),
+        *("--no-control-socket", "--graceful-timeout", "20"),
+        *(["--preload"] if is_preloaded else []),
+    ]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,66 @@
+"""The end of a server: what survives it, and what those who were being served get."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from .client import EVENTS, SocketChat, Visitor, text_of, wait_until
+from .server import start, start_mock
+
+pytestmark = pytest.mark.server
+
+
+def test_a_name_is_remembered_after_a_killed_server(kind: str, tmp_path: Path) -> None:
+    """gunicorn comes back with --preload: the model is loaded in one process and generates in its fork."""
+    with start(kind, tmp_path) as server, Visitor(server.port) as visitor:
+        with visitor.post("My name is Lucy.", accept=EVENTS) as response:
+            lines = response.iter_lines()
+            assert any(line == b"event: done" for line in lines)
+            server.kill()  # -9, the moment the client knows that its turn is done
+        cookies = visitor.session.cookies
+    with start(kind, tmp_path, is_preloaded=kind == "gunicorn") as server:
+        with Visitor(server.port) as visitor:
+            visitor.session.cookies = cookies
+            assert "Lucy" in text_of(visitor.ask_for_events("What is my name?"))
+        server.check_idle()
+        assert server.terminate() == 0
+
+
+def test_each_turn_before_a_restart_counts(kind: str, tmp_path: Path) -> None:
+    """The mock's reply begins with the number of the turn."""
+    cookies = None
+    for turn in (1, 3):
+        with start_mock(kind, tmp_path, {"type": "round", "time_per_token_sec": 0.0}) as server:
+            with Visitor(server.port) as visitor:
+                if cookies is not None:
+                    visitor.session.cookies = cookies
+                assert visitor.ask("Hello!").startswith(f"{turn}.")
+                assert visitor.ask("Hello again!").startswith(f"{turn + 1}.")
+                cookies = visitor.session.cookies
+            assert server.terminate() == 0
+
+
+def test_a_server_that_is_told_to_end_leaves_nobody_without_an_outcome(kind: str, tmp_path: Path) -> None:
+    """waitress cancels what runs, gunicorn lets it finish; two run and one waits."""
+    mock = {"type": "long", "time_per_token_sec": 0.03}
+    with start_mock(kind, tmp_path, mock, max_new_tokens=40) as server, ExitStack() as stack:
+        chats = []
+        for name in ("one", "two", "three"):
+            chats.append(stack.enter_context(SocketChat(server.port, name=name)))
+            chats[-1].read_until(lambda chat: bool(chat.events))
+        wait_until(lambda: server.has(running=2, waiting=1))
+        server.process.terminate()
+        for chat in chats:
+            assert chat.read_to_end().is_complete
+            assert chat.events[-1].name == "done"
+            chat.close()
+        assert server.wait() == 0
+        reasons = [chat.events[-1].data["finish_reason"] for chat in chats]
+        words = [server.outcome(name)["message"] for name in ("one", "two", "three")]
+    if kind == "waitress":
+        assert (reasons, words) == (["cancelled"] * 3, ["unknown_error_occurred"] * 3)
+    else:
+        assert (reasons, words) == (["length"] * 3, ["success"] * 3)
