@@ -28,6 +28,7 @@ class Settings:
     store: str | None = None  # URL of a store of its own: memory:, redis:, sqlite:, postgresql:
     store_dir: str | os.PathLike[str] | None = None  # embedded; None: "chatstream" in the instance folder
 
+    store_lease_sec: float = 30.0  # after which another process may go on where one died in a reply
     store_ttl_sec: float = 2_678_400.0  # a store of its own keeps a conversation so long after its last turn
 
     def __post_init__(self) -> None:
@@ -38,6 +39,7 @@ class Settings:
         check_int("max_input_len", self.max_input_len, 1)
         check_number("probe_sec", self.probe_sec, 0.001, 60)
         check_number("request_timeout_sec", self.request_timeout_sec, 0.001, 86_400)
+        check_number("store_lease_sec", self.store_lease_sec, 0.1, 3600)
         check_number("store_ttl_sec", self.store_ttl_sec, 1, 10**10)
         for name in ("max_conversation_bytes", "max_turns"):
             if getattr(self, name) is not None:

@@ -1,0 +1,206 @@
+"""What `kill -9` does to conversations: a turn that a client saw the end of must be kept, once, and whole.
+
+Visitors talk to a server whose mock model repeats their words; at a random moment the server is killed; a new
+one starts on the same store, and each visitor compares what it remembers with what the server does.
+
+Run: scripts/kill_test [--kills 100] [--visitors 8] [--store redis://127.0.0.1:6379]; one JSON line last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import requests
+from flask import Flask, Response, request
+
+from chatstream_flask import ChatStream
+from chatstream_flask.serving.waitress_server import serve
+
+START_SECONDS = 60.0
+REQUEST_SECONDS = 20.0
+SECONDS_ALIVE = (0.05, 0.6)  # of a server under load, between these
+LEASE_SECONDS = 2.0  # after which another process may go on with a killed one's conversation
+
+
+# -- the server ------------------------------------------------------------------------------------------
+
+
+def run_server(port: int, store: str | None, folder: str) -> None:
+    app = Flask("kill_test", instance_path=folder)
+    app.config.update(
+        CHATSTREAM_COOKIE_SECURE=False, CHATSTREAM_STORE=store, CHATSTREAM_STORE_LEASE_SEC=LEASE_SECONDS
+    )
+    chat_stream = ChatStream(
+        use_mock_response=True,
+        mock_params={"type": "echo", "time_per_token_sec": 0.002},
+        num_of_concurrent_executions=8,
+        max_queue_size=100,
+        app=app,
+    )
+
+    @app.post("/chat_stream")
+    def chat() -> Response:
+        return chat_stream.handle_chat_stream_request(request)
+
+    @app.get("/history")
+    def history() -> list[str | None]:
+        return [content.message for content in chat_stream.get_chat_prompt(request).get_contents()]
+
+    serve(app, "127.0.0.1", port)
+
+
+@contextmanager
+def running_server(args: argparse.Namespace, folder: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    command = [sys.executable, __file__, "--serve", str(port), "--folder", folder]
+    command += ["--store", args.store] if args.store else []
+    with open(os.path.join(folder, "log"), "ab") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        wait_until_open(process, port)
+        yield process, port
+    finally:
+        process.kill()
+        process.wait(START_SECONDS)
+
+
+def wait_until_open(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.02)
+    raise RuntimeError("the server did not start; its log is in the folder that --folder names")
+
+
+# -- the visitors ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Visitor:
+    """Remembers what it was told: `acknowledged` turns, and the words of one that may or may not be kept."""
+
+    number: int
+    acknowledged: list[str] = field(default_factory=list)
+    pending: str | None = None
+    num_sent: int = 0
+    faults: list[str] = field(default_factory=list)
+    session: requests.Session = field(default_factory=requests.Session)
+
+    def talk(self, port: int, is_over: threading.Event) -> None:
+        """Turn after turn, until the server is gone."""
+        while not is_over.is_set():
+            self.num_sent += 1
+            self.pending = f"visitor {self.number} turn {self.num_sent} of " + "many " * self.num_sent
+            try:
+                if not self._say(port, self.pending):
+                    time.sleep(0.02)  # 409 while a killed server's lease runs out
+                    continue
+            except requests.RequestException:
+                return
+            self.acknowledged.append(self.pending)
+            self.pending = None
+
+    def compare(self, port: int) -> None:
+        """Nothing missing, doubled or of somebody else; the turn that was cut off is there whole, or not."""
+        url = f"http://127.0.0.1:{port}/history"
+        kept = self.session.get(url, timeout=REQUEST_SECONDS).json()
+        expected = [text for words in self.acknowledged for text in (words, words)]
+        if self.pending is not None and kept[len(expected) : len(expected) + 1] == [self.pending]:
+            reply = kept[len(expected) + 1]
+            if not (reply and self.pending.startswith(reply)):
+                self.faults.append(f"visitor {self.number}: the cut turn holds {reply!r}")
+            expected += [self.pending, reply]
+        if kept != expected:
+            self.faults.append(f"visitor {self.number}: {len(kept)} messages kept, {len(expected)} expected")
+        self.acknowledged = kept[::2]
+        self.pending = None
+
+    def _say(self, port: int, words: str) -> bool:
+        """True when the end of the reply was seen."""
+        url = f"http://127.0.0.1:{port}/chat_stream"
+        headers = {"Accept": "text/event-stream"}
+        answer = self.session.post(
+            url, json={"user_input": words}, headers=headers, timeout=REQUEST_SECONDS, stream=True
+        )
+        if answer.status_code == 409:
+            return False
+        return any(line == b"event: done" for line in answer.iter_lines(chunk_size=1))
+
+
+def run_round(args: argparse.Namespace, folder: str, visitors: list[Visitor], numbers: random.Random) -> None:
+    with running_server(args, folder) as (process, port):
+        for visitor in visitors:
+            visitor.compare(port)
+        is_over = threading.Event()
+        threads = [threading.Thread(target=v.talk, args=(port, is_over)) for v in visitors]
+        for thread in threads:
+            thread.start()
+        time.sleep(numbers.uniform(*SECONDS_ALIVE))
+        process.send_signal(signal.SIGKILL)
+        is_over.set()
+        for thread in threads:
+            thread.join(2 * REQUEST_SECONDS)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--visitors", type=int, default=8)
+    parser.add_argument("--store", help="CHATSTREAM_STORE; embedded files if left out")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", help="for the server's files and log; a temporary one if left out")
+    parser.add_argument("--serve", type=int, metavar="PORT", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.serve:
+        return run_server(args.serve, args.store, args.folder)
+
+    visitors = [Visitor(number) for number in range(args.visitors)]
+    numbers = random.Random(args.seed)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.folder or temporary
+        for kill in range(args.kills):
+            run_round(args, folder, visitors, numbers)
+            if sys.stderr.isatty():
+                print(f"\r{kill + 1}/{args.kills} kills", end="", file=sys.stderr)
+        with running_server(args, folder) as (_, port):
+            for visitor in visitors:
+                visitor.compare(port)
+    report(args, visitors)
+
+
+def report(args: argparse.Namespace, visitors: list[Visitor]) -> None:
+    faults = [fault for visitor in visitors for fault in visitor.faults]
+    result: dict[str, Any] = {
+        "store": (args.store or "files").partition(":")[0],
+        "kills": args.kills,
+        "visitors": args.visitors,
+        "turns_kept": sum(len(visitor.acknowledged) for visitor in visitors),
+        "faults": faults,
+    }
+    print(f"{result['turns_kept']} turns kept over {args.kills} kills, {len(faults)} faults")
+    print(json.dumps(result))
+    sys.exit(1 if faults else 0)
+
+
+if __name__ == "__main__":
+    main()
