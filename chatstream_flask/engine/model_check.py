@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from transformers import PreTrainedModel
-from transformers.cache_utils import DummyLayer, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import DynamicCache, DynamicSlidingWindowLayer
 
 from ..errors import ConfigError, UnsupportedModel
 from .attention_mask import layer_windows
@@ -14,6 +14,9 @@ from .logits_check import check_logits
 # Models with an attention of their own that were tested here. Every other model must use transformers'
 # attention interface: else nobody knows whether it looks at more than its mask (gpt_neo does).
 OWN_ATTENTION_TESTED = frozenset({"codegen", "falcon", "gptj", "stablelm"})
+
+# By name: not every version of transformers has all of them.
+KEY_VALUE_LAYERS = frozenset({"DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer"})
 
 
 def check_model(model: PreTrainedModel, context_len: int) -> None:
@@ -56,8 +59,8 @@ def _check_kind(model: PreTrainedModel, config: Any) -> None:
 def _check_cache(config: Any) -> None:
     """Only keys and values per position can be kept in slots: no recurrent states, no indexers."""
     layers = DynamicCache(config=config).layers
-    if foreign := {type(layer) for layer in layers} - {DynamicLayer, DynamicSlidingWindowLayer, DummyLayer}:
-        names = ", ".join(sorted(kind.__name__ for kind in foreign))
+    if foreign := {type(layer).__name__ for layer in layers} - KEY_VALUE_LAYERS:
+        names = ", ".join(sorted(foreign))
         raise UnsupportedModel(f"{config.model_type} keeps more than keys and values per position: {names}")
     windows = {layer.sliding_window for layer in layers if isinstance(layer, DynamicSlidingWindowLayer)}
     if len(windows) > 1:
