@@ -11,6 +11,7 @@ from flask_session.base import ServerSideSessionInterface
 
 from .conversation import ConversationStore, FlaskSessionStore
 from .conversation.file_sessions import file_session_interface
+from .conversation.urls import make_store
 from .reply import Replies
 from .settings import Settings
 
@@ -29,23 +30,19 @@ class AppState:
 
 
 def make_conversation_store(app: Flask, settings: Settings) -> ConversationStore:
-    """The store that CHATSTREAM_STORE names, else the one of the app's sessions.
+    """The store that CHATSTREAM_STORE names, else the back end of the app's sessions.
 
     An app with sessions of its own keeps them untouched; one without gets Flask-Session with embedded files.
     """
-    from .conversation.urls import make_store
-
     interface = app.session_interface
-    has_sessions = type(interface) is not SecureCookieSessionInterface or bool(app.secret_key)
-    if has_sessions and settings.store is not None:
-        return make_store(settings.store, settings.store_ttl_sec)
     if isinstance(interface, ServerSideSessionInterface):
-        return FlaskSessionStore(app, interface)
-    files = file_session_interface(app, settings.store_dir)
-    if not has_sessions:
-        app.session_interface = files
+        sessions = interface
+    elif type(interface) is SecureCookieSessionInterface and not app.secret_key:
+        sessions = app.session_interface = file_session_interface(app, settings.store_dir)
         app.config["SESSION_COOKIE_SAMESITE"] = app.config["SESSION_COOKIE_SAMESITE"] or "Lax"
         app.config["SESSION_COOKIE_SECURE"] = settings.cookie_secure
+    elif settings.store is None:
+        sessions = file_session_interface(app, settings.store_dir)  # for conversations only
     if settings.store is not None:
-        return make_store(settings.store, settings.store_ttl_sec)
-    return FlaskSessionStore(app, files)
+        return make_store(settings.store, settings.store_ttl_sec, settings.store_lease_sec)
+    return FlaskSessionStore(app, sessions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import sys
@@ -29,7 +30,7 @@ def test_help_lists_the_commands(command: list[str], tmp_path: Path) -> None:
         check=True,
         timeout=60,
     )
-    assert "serve  Serves the chat under waitress" in done.stdout
+    assert re.search(r"serve +Serves the chat under waitress", done.stdout)
     assert done.stderr == ""
 
 

@@ -340,3 +340,27 @@ def test_a_server_that_stops_ends_replies_and_refuses_new_ones(
         chat.chat_stream.start_queue_worker()
         runner.release()
         assert talk(client, "two") == "ok"
+
+
+def test_a_kept_conversation_has_its_limits(tmp_path: Path) -> None:
+    """The reply itself still sees all that was kept before."""
+    with running_chat(tmp_path, config={"CHATSTREAM_MAX_TURNS": 2}) as chat:
+        client = chat.client()
+        for words in ("one", "two", "three"):
+            talk(client, words)
+        assert chat.history(client) == ["two", "ok", "three", "ok"]
+        assert chat.runner.prompts[-1] == "U:one|A:ok|U:two|A:ok|U:three|A:"
+
+
+def test_a_store_of_its_own_leaves_the_sessions_as_they_are(tmp_path: Path) -> None:
+    config = {"CHATSTREAM_STORE": f"sqlite:///{tmp_path}/chat.db"}
+    with running_chat(tmp_path, config=config) as chat:
+        client = chat.client()
+        refused = say(client, "one")
+        assert (refused.status_code, refused.get_json()["error"]) == (503, "store_unavailable")
+        assert "flask chatstream init-db" in refused.get_json()["detail"]
+        chat.state.store.create_or_migrate()  # type: ignore[attr-defined]
+        talk(client, "one")
+        assert chat.history(client) == ["one", "ok"]
+        assert client.get_cookie("session") is not None
+        chat.state.store.close()  # type: ignore[attr-defined]

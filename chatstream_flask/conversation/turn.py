@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 
 from ..errors import BadRequest
 from .conversation import Conversation
+from .retention import within_limits
 from .store import Lease
 
 
@@ -38,7 +40,8 @@ class Turn:
     def keep(self, reply: str, *, is_interrupted: bool) -> None:
         self.prompt.set_responder_last_msg(reply, is_interrupted=is_interrupted)
         self.prompt.set_responder_last_msg_id(self.message_id)
-        self._lease.save(self.conversation.to_record())
+        kept = replace(self.conversation, prompt=within_limits(self.prompt, self._max_turns, self._max_bytes))
+        self._lease.save(kept.to_record())
 
     def close(self) -> None:
         """The next turn of this conversation may begin."""

@@ -15,9 +15,12 @@ from ..errors import ChatStreamError
 from ..extension import ChatStream
 from .app import create_app
 from .load_model import load_model
+from .store_commands import init_db, purge
 from .waitress_server import serve as serve_waitress
 
 cli = AppGroup("chatstream", help="Chat with a language model under load control.")
+cli.add_command(init_db)
+cli.add_command(purge)
 
 
 @cli.command(with_appcontext=False)
@@ -34,6 +37,7 @@ cli = AppGroup("chatstream", help="Chat with a language model under load control
 @click.option("--temperature", default=1.0, show_default=True, help="0 is greedy.")
 @click.option("--mock", type=click.Choice(["round", "long", "echo"]), help="Fixed phrases, no model.")
 @click.option("--mock-seconds-per-token", default=0.1, show_default=True)
+@click.option("--store", metavar="URL", help="Where conversations are kept; embedded files if left out.")
 @click.option("--cookie-secure", is_flag=True, help="Cookies for https only: set it behind a TLS proxy.")
 @click.pass_context
 def serve(context: click.Context, /, host: str, port: int, **options: Any) -> None:
@@ -69,10 +73,11 @@ def _own_app(
     device: str | None,
     mock: str | None,
     mock_seconds_per_token: float,
+    store: str | None,
     cookie_secure: bool,
     **options: Any,
 ) -> Flask:
-    config = {"CHATSTREAM_COOKIE_SECURE": cookie_secure}
+    config = {"CHATSTREAM_COOKIE_SECURE": cookie_secure, "CHATSTREAM_STORE": store}
     if mock:
         params = {"type": mock, "time_per_token_sec": mock_seconds_per_token}
         return create_app(ChatStream(use_mock_response=True, mock_params=params, **options), config)
