@@ -364,3 +364,15 @@ def test_a_store_of_its_own_leaves_the_sessions_as_they_are(tmp_path: Path) -> N
         assert chat.history(client) == ["one", "ok"]
         assert client.get_cookie("session") is not None
         chat.state.store.close()  # type: ignore[attr-defined]
+
+
+def test_a_turn_that_another_process_took_over_is_not_called_done(tmp_path: Path) -> None:
+    store = BreakableStore()
+    with running_chat(tmp_path, ScriptedRunner(is_held=True), request_handler=StoreHandler(store)) as chat:
+        events = read_events(as_user(chat.client(), user_input="one"))
+        read_until(events, "start")
+        store.leases.end("aki")  # as when this process was frozen for longer than its lease
+        chat.runner.release()
+        assert list(events)[-1].name == "error"
+        assert chat.word() == "unknown_error_occurred"
+        assert store.load("aki") is None

@@ -20,16 +20,18 @@ class LocalLease:
         self._writing = threading.Lock()  # guards what follows
         self._is_ended = False
 
-    def save(self, record: dict[str, Any]) -> None:
+    def save(self, record: dict[str, Any]) -> bool:
         with self._writing:
             if not self._is_ended:
                 self._leases.save(self.conversation_id, record)
+            return not self._is_ended
 
     def close(self) -> None:
+        self.end()
         self._leases.give_back(self)
 
     def end(self) -> None:
-        """From outside; waits for a save that is under way."""
+        """Waits for a save that is under way."""
         with self._writing:
             self._is_ended = True
 

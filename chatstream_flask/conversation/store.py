@@ -11,11 +11,11 @@ class Lease(Protocol):
     Called by several threads, one after the other; a lease of a process that died ends by itself.
     """
 
-    def save(self, record: dict[str, Any]) -> None:
-        """Replaces the conversation, at once or not at all.
+    def save(self, record: dict[str, Any]) -> bool:
+        """Replaces the conversation, at once or not at all; then it survives the end of this process.
 
-        Nothing is written if the lease has ended: the conversation was deleted meanwhile, or another
-        process took it over. Afterwards the record survives the end of this process. Raises StoreUnavailable.
+        False, and nothing is written, if the lease has ended: the conversation was deleted meanwhile, or
+        another process took it over. Raises StoreUnavailable.
         """
 
     def close(self) -> None:

@@ -37,11 +37,12 @@ class Turn:
             raise BadRequest("there is no reply to regenerate in this conversation yet")
         self.prompt.clear_last_responder_message()
 
-    def keep(self, reply: str, *, is_interrupted: bool) -> None:
+    def keep(self, reply: str, *, is_interrupted: bool) -> bool:
+        """False if the conversation was deleted, or taken over by another process, since the turn began."""
         self.prompt.set_responder_last_msg(reply, is_interrupted=is_interrupted)
         self.prompt.set_responder_last_msg_id(self.message_id)
         kept = replace(self.conversation, prompt=within_limits(self.prompt, self._max_turns, self._max_bytes))
-        self._lease.save(kept.to_record())
+        return self._lease.save(kept.to_record())
 
     def close(self) -> None:
         """The next turn of this conversation may begin."""

@@ -1,0 +1,113 @@
+"""Conversations in this process's memory: for tests, demonstrations and what need not outlive a restart."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..config import check_int, check_number
+from ..errors import StoreUnavailable
+from .local_leases import LocalLeases
+from .record_text import from_text, to_text
+from .store import Lease
+
+
+@dataclass(frozen=True)
+class Kept:
+    text: bytes  # JSON
+    expires_at: float
+
+
+class MemoryStore:
+    """Bounded in number, bytes and age; who has been quiet for longest goes first.
+
+    A conversation whose lease is held stays, so the bounds can be passed by as much as is being written.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_conversations: int = 10_000,
+        max_bytes: int = 256 * 2**20,  # of their JSON in UTF-8
+        ttl_sec: float = 2_678_400.0,  # since the last save; 31 days
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        check_int("max_conversations", max_conversations, 1)
+        check_int("max_bytes", max_bytes, 1)
+        check_number("ttl_sec", ttl_sec, 0.001, 1e10)
+        self.max_conversations = max_conversations
+        self.max_bytes = max_bytes
+        self.ttl_sec = ttl_sec
+        self._clock = clock
+        self._leases = LocalLeases(self._save)
+        self._kept: OrderedDict[str, Kept] = OrderedDict()  # the one used last is at the end
+        self._num_bytes = 0
+        self._lock = threading.Lock()  # guards the two above
+
+    def __repr__(self) -> str:
+        return f"<MemoryStore [{len(self._kept)} kept] [{self._num_bytes} bytes] {self._leases!r}>"
+
+    def load(self, conversation_id: str) -> dict[str, Any] | None:
+        with self._lock:
+            kept = self._kept.get(conversation_id)
+            if kept is None or kept.expires_at <= self._clock():
+                return None
+            self._kept.move_to_end(conversation_id)
+        return from_text(kept.text)
+
+    def hold(self, conversation_id: str) -> Lease:
+        return self._leases.hold(conversation_id)
+
+    def delete(self, conversation_id: str) -> None:
+        self._leases.end(conversation_id)
+        with self._lock:
+            self._remove(conversation_id)
+
+    def purge(self) -> int:
+        with self._lock:
+            return self._remove_expired()
+
+    def _save(self, conversation_id: str, record: dict[str, Any]) -> None:
+        text = to_text(record).encode()
+        if len(text) > self.max_bytes:
+            raise StoreUnavailable(
+                f"a conversation of {len(text)} bytes does not fit into a MemoryStore of "
+                f"max_bytes={self.max_bytes}: raise it, or limit the conversation"
+            )
+        with self._lock:
+            self._remove(conversation_id)
+            self._kept[conversation_id] = Kept(text, self._clock() + self.ttl_sec)
+            self._num_bytes += len(text)
+            if self._is_over_bounds:
+                self._remove_expired()
+                self._remove_quietest()
+
+    @property
+    def _is_over_bounds(self) -> bool:
+        return len(self._kept) > self.max_conversations or self._num_bytes > self.max_bytes
+
+    def _remove_expired(self) -> int:
+        now = self._clock()
+        expired = [id_ for id_, kept in self._kept.items() if kept.expires_at <= now and self._is_free(id_)]
+        for conversation_id in expired:
+            self._remove(conversation_id)
+        return len(expired)
+
+    def _remove_quietest(self) -> None:
+        for conversation_id in list(self._kept):
+            if not self._is_over_bounds:
+                return
+            if self._is_free(conversation_id):
+                self._remove(conversation_id)
+
+    def _is_free(self, conversation_id: str) -> bool:
+        return not self._leases.is_held(conversation_id)
+
+    def _remove(self, conversation_id: str) -> None:
+        kept = self._kept.pop(conversation_id, None)
+        if kept is not None:
+            self._num_bytes -= len(kept.text)

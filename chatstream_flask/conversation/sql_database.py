@@ -1,0 +1,155 @@
+"""One statement at a time on SQLite or PostgreSQL, whether the engine is ours or the host app's."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    Row,
+    Select,
+    UpdateBase,
+    create_engine,
+    event,
+    make_url,
+)
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from ..errors import ConfigError, StoreUnavailable
+from . import sql_schema
+
+DIALECTS = {"sqlite", "postgresql"}
+CONNECT_TIMEOUT_SEC = 3
+POOL_TIMEOUT_SEC = 5
+
+
+class SQLDatabase:
+    """Autocommit: a connection goes back to its pool after each statement. The host's session is not used."""
+
+    def __init__(self, url_or_engine: str | URL | Engine) -> None:
+        self._is_own_engine = not isinstance(url_or_engine, Engine)
+        engine = url_or_engine if isinstance(url_or_engine, Engine) else make_engine(url_or_engine)
+        if engine.dialect.name not in DIALECTS:
+            raise ConfigError(
+                f"conversations can be kept in SQLite and PostgreSQL, not in {engine.dialect.name}"
+            )
+        self.dialect = engine.dialect.name
+        self._url = engine.url
+        self._engines = {os.getpid(): _autocommit(engine)}  # by process
+        self._is_checked = False  # the version of the tables
+
+    def __repr__(self) -> str:
+        return self._url.render_as_string(hide_password=True)
+
+    def read(self, statement: Select[Any]) -> list[Row[Any]]:
+        """Raises StoreUnavailable, as do all."""
+        with self._connection() as connection:
+            return list(connection.execute(statement))
+
+    def change(self, statement: UpdateBase) -> int:
+        """The number of rows changed."""
+        with self._connection() as connection:
+            return connection.execute(statement, execution_options={"preserve_rowcount": True}).rowcount
+
+    def check_schema(self) -> None:
+        """Once: tables may become newer under a running process, never older."""
+        with self._errors_translated(), self._engine.connect() as connection:
+            sql_schema.check_version(connection)
+        self._is_checked = True
+
+    def create_or_migrate(self) -> None:
+        with self._errors_translated():
+            sql_schema.create_or_migrate(self._engine)
+
+    def close(self) -> None:
+        if self._is_own_engine:
+            self._engine.dispose()
+
+    @property
+    def _engine(self) -> Engine:
+        """After a fork a new one: two processes cannot share a connection, nor may one close the other's."""
+        if not self._is_own_engine:
+            return next(iter(self._engines.values()))
+        if os.getpid() not in self._engines:
+            self._engines.setdefault(os.getpid(), _autocommit(make_engine(self._url)))
+        return self._engines[os.getpid()]
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        if not self._is_checked:
+            self.check_schema()
+        with self._errors_translated(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _errors_translated(self) -> Iterator[None]:
+        try:
+            yield
+        except SQLAlchemyError as error:
+            raise StoreUnavailable(
+                f"conversations cannot be read or written at the moment: {self.dialect}"
+            ) from error
+
+
+def _autocommit(engine: Engine) -> Engine:
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def make_engine(url: str | URL) -> Engine:
+    """A broken connection is noticed and made anew before it is used. Connects at the first statement."""
+    url = _parsed(url)
+    try:
+        engine = create_engine(
+            url,
+            connect_args={name: value for name, value in _arguments(url).items() if name not in url.query},
+            hide_parameters=True,  # errors are logged, and conversations are nobody's business
+            pool_pre_ping=True,
+            pool_timeout=POOL_TIMEOUT_SEC,
+        )
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{error.name} is not installed: pip install 'chatstream-flask[postgresql]'"
+        ) from error
+    event.listen(engine, "connect", _on_connect)
+    return engine
+
+
+def _parsed(url: str | URL) -> URL:
+    try:
+        parsed = make_url(url)
+        if parsed.drivername in ("postgresql", "postgres"):
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        name = parsed.get_dialect().name
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
+        raise ConfigError(
+            "the URL of a database must be sqlite:///path or postgresql://user:password@host:port/name"
+        ) from error
+    if name == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise ConfigError("SQLite in memory keeps nothing: name a file, or use memory://")
+    return parsed
+
+
+def _arguments(url: URL) -> dict[str, Any]:
+    """What the driver is told unless the URL says otherwise."""
+    if url.get_backend_name() == "sqlite":
+        return {"timeout": POOL_TIMEOUT_SEC}  # for a lock
+    return {
+        "connect_timeout": CONNECT_TIMEOUT_SEC,
+        "tcp_user_timeout": 1000 * POOL_TIMEOUT_SEC,  # of a network that swallows everything
+        "keepalives_idle": POOL_TIMEOUT_SEC,
+        "keepalives_interval": 2,
+        "keepalives_count": 3,
+        "prepare_threshold": None,  # a PgBouncer between us knows no prepared statements
+    }
+
+
+def _on_connect(connection: Any, record: Any) -> None:
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA journal_mode=WAL")  # who reads waits for no writer
+        connection.execute("PRAGMA synchronous=FULL")  # what was saved survives a power cut

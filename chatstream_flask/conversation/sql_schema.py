@@ -1,0 +1,131 @@
+"""The tables of SQLStore, and how those of older versions become today's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Column, Connection, Double, Engine, Index, MetaData, Table, Text, inspect
+from sqlalchemy.exc import CompileError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from ..errors import ConfigError, StoreUnavailable
+
+INIT_DB = "run `flask chatstream init-db`"
+
+# Step n makes version n + 1 of version n. A step that has been released is never changed. Times are seconds
+# since 1970 by the database's own clock.
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """CREATE TABLE chatstream_conversation (
+            id TEXT NOT NULL PRIMARY KEY,
+            record TEXT,
+            created_at DOUBLE PRECISION NOT NULL,
+            updated_at DOUBLE PRECISION NOT NULL,
+            expires_at DOUBLE PRECISION NOT NULL,
+            lease_token TEXT,
+            lease_until DOUBLE PRECISION NOT NULL DEFAULT 0
+        )""",
+        "CREATE INDEX chatstream_conversation_expires_at ON chatstream_conversation (expires_at)",
+    ),
+    (
+        "ALTER TABLE chatstream_conversation ADD COLUMN owner TEXT",
+        "ALTER TABLE chatstream_conversation ADD COLUMN title TEXT NOT NULL DEFAULT ''",
+        "CREATE INDEX chatstream_conversation_owner ON chatstream_conversation (owner, updated_at)",
+    ),
+)
+
+conversations = Table(
+    "chatstream_conversation",
+    MetaData(),
+    Column("id", Text, primary_key=True),
+    Column("owner", Text),  # None: anonymous
+    Column("title", Text, nullable=False, default=""),
+    Column("record", Text),  # JSON; None: nothing was said yet
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("lease_token", Text),
+    Column("lease_until", Double, nullable=False, default=0.0),
+    Index("chatstream_conversation_expires_at", "expires_at"),
+    Index("chatstream_conversation_owner", "owner", "updated_at"),
+)
+
+
+class now(FunctionElement[float]):
+    """Seconds since 1970 by the database's clock: those of the app's machines may differ."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(now)
+def _unknown(element: now, compiler: Any, **options: Any) -> str:
+    raise CompileError(f"no clock is known for {compiler.dialect.name}")
+
+
+@compiles(now, "sqlite")
+def _sqlite(element: now, compiler: Any, **options: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(now, "postgresql")
+def _postgresql(element: now, compiler: Any, **options: Any) -> str:
+    return "CAST(EXTRACT(EPOCH FROM now()) AS DOUBLE PRECISION)"
+
+
+def create_or_migrate(engine: Engine) -> None:
+    """Steps from the version that is there to today's, all or none; of several processes one does it.
+
+    :param engine: in autocommit, so that the transaction is ours on every driver
+    :raises ConfigError: the tables are of a newer version
+    """
+    with engine.connect() as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if engine.dialect.name == "sqlite" else "BEGIN")
+        try:
+            if engine.dialect.name == "postgresql":  # until the transaction ends; any number, always the same
+                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7238462810)")
+            _migrate(connection)
+            connection.exec_driver_sql("COMMIT")
+        except BaseException:
+            connection.exec_driver_sql("ROLLBACK")
+            raise
+
+
+def check_version(connection: Connection) -> None:
+    """Raises StoreUnavailable unless the tables are of today's version."""
+    version = _version(connection)
+    if version == 0:
+        raise StoreUnavailable(f"the tables for conversations are missing: {INIT_DB}")
+    if version < len(MIGRATIONS):
+        raise StoreUnavailable(
+            f"the tables for conversations have version {version}, {len(MIGRATIONS)} is needed: {INIT_DB}"
+        )
+    if version > len(MIGRATIONS):
+        raise StoreUnavailable(_too_new(version))
+
+
+def _migrate(connection: Connection) -> None:
+    version = _version(connection)
+    if version > len(MIGRATIONS):
+        raise ConfigError(_too_new(version))
+    if version == 0:
+        connection.exec_driver_sql("CREATE TABLE chatstream_schema (version INTEGER NOT NULL)")
+        connection.exec_driver_sql("INSERT INTO chatstream_schema (version) VALUES (0)")
+    for statements in MIGRATIONS[version:]:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+    connection.exec_driver_sql(f"UPDATE chatstream_schema SET version = {len(MIGRATIONS)}")
+
+
+def _version(connection: Connection) -> int:
+    if not inspect(connection).has_table("chatstream_schema"):
+        return 0
+    return int(connection.exec_driver_sql("SELECT version FROM chatstream_schema").scalar_one())
+
+
+def _too_new(version: int) -> str:
+    return (
+        f"the tables for conversations have version {version}, this version of chatstream_flask knows "
+        f"{len(MIGRATIONS)}: install the version that made them, or a newer one"
+    )

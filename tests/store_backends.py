@@ -1,0 +1,168 @@
+"""Every kind of store on its real back end, and what a test can do behind the store's back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
+from typing import Any
+
+import redis
+from fakes import FakeClock
+from flask import Flask
+from flask_session import Session
+from flask_session.base import ServerSideSessionInterface
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from sqlalchemy import text
+from tcp_proxy import TCPProxy
+
+from chatstream_flask.conversation import ConversationStore, FlaskSessionStore
+from chatstream_flask.conversation.memory_store import MemoryStore
+from chatstream_flask.conversation.redis_store import RedisStore
+from chatstream_flask.conversation.sql_database import make_engine
+from chatstream_flask.conversation.sql_store import SQLStore
+
+TTL_SEC = 100.0
+LEASE_SEC = 30.0
+
+TABLES = ("chatstream_conversation", "chatstream_schema")
+
+
+class Backend:
+    """`new_store` makes what another process would make."""
+
+    url = ""
+    purges = True  # else it forgets by itself
+    keeps_leases = True  # else the store's process does
+
+    def __init__(self) -> None:
+        self._closes: list[Callable[[], object]] = []
+
+    def new_store(self, lease_sec: float = LEASE_SEC) -> ConversationStore:
+        raise NotImplementedError
+
+    def age(self, seconds: float, *conversation_ids: str) -> None:
+        """As if their last saves had been that much earlier."""
+        raise NotImplementedError
+
+    def end_lease(self, conversation_id: str) -> None:
+        """As if its holder had not renewed it for long."""
+        raise NotImplementedError
+
+    def down(self) -> AbstractContextManager[None]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        for close in reversed(self._closes):
+            close()
+
+
+class MemoryBackend(Backend):
+    def __init__(self) -> None:
+        super().__init__()
+        self._clock = FakeClock()
+
+    def new_store(self, lease_sec: float = LEASE_SEC) -> ConversationStore:
+        return MemoryStore(ttl_sec=TTL_SEC, clock=self._clock)
+
+    def age(self, seconds: float, *conversation_ids: str) -> None:
+        self._clock.advance(seconds)
+
+
+class OnRedis(Backend):
+    purges = False
+    record_key = ""
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self._proxy = TCPProxy(port)
+        self._closes.append(self._proxy.close)
+        self.redis = redis.Redis(port=port)
+        self._closes.append(self.redis.close)
+        self.redis.flushall()
+        self.url = f"redis://127.0.0.1:{self._proxy.port}/0"
+
+    def age(self, seconds: float, *conversation_ids: str) -> None:
+        for key in map(self.record_key.format, conversation_ids):
+            left: Any = self.redis.pttl(key)
+            self.redis.pexpire(key, int(left - 1000 * seconds))
+
+    def down(self) -> AbstractContextManager[None]:
+        return self._proxy.cut()
+
+
+class RedisBackend(OnRedis):
+    record_key = "chatstream:{{{}}}:record"
+
+    def new_store(self, lease_sec: float = LEASE_SEC) -> ConversationStore:
+        store = RedisStore(self.url, ttl_sec=TTL_SEC, lease_sec=lease_sec)
+        self._closes.append(store.close)
+        return store
+
+    def end_lease(self, conversation_id: str) -> None:
+        assert self.redis.delete(f"chatstream:{{{conversation_id}}}:lease") == 1
+
+
+class FlaskSessionBackend(OnRedis):
+    keeps_leases = False
+    record_key = "chatstream:conversation:{}"
+
+    def new_store(self, lease_sec: float = LEASE_SEC) -> ConversationStore:
+        client = redis.Redis.from_url(self.url, retry=Retry(NoBackoff(), 1))
+        self._closes.append(client.close)
+        app = Flask("host")
+        app.config.update(
+            SESSION_TYPE="redis",
+            SESSION_REDIS=client,
+            PERMANENT_SESSION_LIFETIME=timedelta(seconds=TTL_SEC),
+        )
+        Session(app)  # type: ignore[no-untyped-call]
+        assert isinstance(app.session_interface, ServerSideSessionInterface)
+        return FlaskSessionStore(app, app.session_interface)
+
+
+class SQLBackend(Backend):
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url = url
+        self.engine = make_engine(url)
+        self._closes.append(self.engine.dispose)
+        self.execute(*[f"DROP TABLE IF EXISTS {table}" for table in TABLES])
+
+    def new_store(self, lease_sec: float = LEASE_SEC) -> SQLStore:
+        store = SQLStore(self.url, ttl_sec=TTL_SEC, lease_sec=lease_sec)
+        self._closes.append(store.close)
+        return store
+
+    def execute(self, *statements: str, **params: object) -> None:
+        with self.engine.begin() as connection:
+            for statement in statements:
+                connection.execute(text(statement), params)
+
+    def age(self, seconds: float, *conversation_ids: str) -> None:
+        update = "UPDATE chatstream_conversation SET expires_at = expires_at - :seconds WHERE id = :id"
+        for conversation_id in conversation_ids:
+            self.execute(update, seconds=seconds, id=conversation_id)
+
+    def end_lease(self, conversation_id: str) -> None:
+        self.execute("UPDATE chatstream_conversation SET lease_until = 1 WHERE id = :id", id=conversation_id)
+
+    def down(self) -> AbstractContextManager[None]:
+        return self._without_table()
+
+    @contextmanager
+    def _without_table(self) -> Iterator[None]:
+        self.execute("ALTER TABLE chatstream_conversation RENAME TO elsewhere")
+        yield
+        self.execute("ALTER TABLE elsewhere RENAME TO chatstream_conversation")
+
+
+class PostgreSQLBackend(SQLBackend):
+    def __init__(self, port: int) -> None:
+        self._proxy = TCPProxy(port)
+        super().__init__(f"postgresql://postgres@127.0.0.1:{self._proxy.port}/postgres")
+        self._closes.insert(0, self._proxy.close)
+
+    def down(self) -> AbstractContextManager[None]:
+        return self._proxy.cut()

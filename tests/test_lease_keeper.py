@@ -1,0 +1,108 @@
+"""The thread that renews leases, without a back end."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from fakes import TIMEOUT
+
+from chatstream_flask.conversation.lease_keeper import LeaseKeeper
+from chatstream_flask.errors import StoreUnavailable
+
+
+class Tokens:
+    """A back end in a dict that counts renewals."""
+
+    def __init__(self, lease_sec: float = 60.0) -> None:
+        self.lease_sec = lease_sec
+        self.held: dict[str, str] = {}
+        self.texts: list[str] = []
+        self.renewed: list[str] = []
+        self.two_renewals = threading.Event()
+        self.is_down = False
+
+    def save_if_held(self, conversation_id: str, token: str, text: str) -> bool:
+        if self.held.get(conversation_id) == token:
+            self.texts.append(text)
+        return self.held.get(conversation_id) == token
+
+    def renew(self, conversation_id: str, token: str) -> bool:
+        if self.is_down:
+            raise StoreUnavailable("down")
+        self.renewed.append(conversation_id)
+        if len(self.renewed) >= 2:
+            self.two_renewals.set()
+        return self.held.get(conversation_id) == token
+
+    def release(self, conversation_id: str, token: str) -> None:
+        if self.is_down:
+            raise StoreUnavailable("down")
+        del self.held[conversation_id]
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "chatstream-leases"]
+
+
+def test_one_thread_while_something_is_held() -> None:
+    keeper = LeaseKeeper(Tokens())
+    backend = keeper.backend
+    assert isinstance(backend, Tokens)
+    for _ in range(2):
+        assert threads() == []
+        backend.held.update(a="1", b="2")
+        leases = [keeper.add("a", "1"), keeper.add("b", "2")]
+        assert repr(keeper) == "<LeaseKeeper [2 held]>"
+        assert threads() == ["chatstream-leases"]
+        for lease in leases:
+            lease.close()
+            lease.close()
+        assert repr(keeper) == "<LeaseKeeper [0 held]>"
+        assert backend.held == {}
+        keeper.close()
+
+
+def test_it_renews_by_itself() -> None:
+    backend = Tokens(lease_sec=0.03)
+    keeper = LeaseKeeper(backend)
+    backend.held["a"] = "1"
+    lease = keeper.add("a", "1")
+    assert backend.two_renewals.wait(TIMEOUT)
+    lease.close()
+    keeper.close()
+    assert set(backend.renewed) == {"a"}
+
+
+def test_what_was_taken_over_is_let_go() -> None:
+    backend = Tokens()
+    keeper = LeaseKeeper(backend)
+    backend.held.update(a="1", b="2")
+    lease = keeper.add("a", "1")
+    keeper.add("b", "2")
+    backend.held["a"] = "other"
+    keeper.renew_all()
+    keeper.renew_all()
+    assert backend.renewed == ["a", "b", "b"]
+    lease.save({})
+    assert backend.texts == []
+    keeper.close()
+
+
+def test_a_back_end_that_is_away_is_asked_again(caplog: pytest.LogCaptureFixture) -> None:
+    backend = Tokens()
+    keeper = LeaseKeeper(backend)
+    backend.held["a"] = "1"
+    lease = keeper.add("a", "1")
+    backend.is_down = True
+    keeper.renew_all()
+    backend.is_down = False
+    keeper.renew_all()
+    assert backend.renewed == ["a"]
+    assert "a lease could not be renewed: down" in caplog.text
+    lease.save({"v": 1})
+    assert backend.texts == ['{"v":1}']
+    backend.is_down = True
+    lease.close()
+    assert "a lease ends by itself in 60 s: down" in caplog.text
+    keeper.close()

@@ -1,0 +1,134 @@
+"""What only RedisStore has: its keys, a Redis that hangs, and a cluster."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from fakes import TIMEOUT
+from redis.cluster import RedisCluster
+from redis_server import NO_REDIS, connect, run_redis
+
+from chatstream_flask.conversation.redis_store import HOLDER_SEC, SOCKET_TIMEOUT_SEC, RedisStore
+from chatstream_flask.errors import ConfigError, ConversationBusy, StoreUnavailable
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[redis.Redis]:
+    server = run_redis(tmp_path)
+    client = connect(next(server))
+    yield client
+    client.close()
+    server.close()  # type: ignore[attr-defined]
+
+
+def test_keys(client: redis.Redis) -> None:
+    store = RedisStore(client, ttl_sec=50, lease_sec=20, prefix="my:")
+    lease = store.hold("a")
+    lease.save({"v": "日本"})
+    left: Any = {key: client.pttl(key) for key in ("my:{a}:lease", "my:{a}:holder", "my:{a}:record")}
+    for key, seconds in zip(left, (20, HOLDER_SEC, 50), strict=True):
+        assert 0 <= 1000 * seconds - left[key] < 1000 * TIMEOUT
+    assert client.get("my:{a}:record") == '{"v":"日本"}'.encode()
+    lease.close()
+    assert client.keys() == [b"my:{a}:record"]
+    store.delete("a")
+    assert client.keys() == []
+    store.close()
+    assert client.ping()  # it is the caller's
+
+
+def test_a_client_that_decodes(client: redis.Redis) -> None:
+    decoding = redis.Redis(connection_pool=client.connection_pool, decode_responses=True)
+    store = RedisStore(decoding, ttl_sec=50)
+    lease = store.hold("a")
+    lease.save({"v": "日本"})
+    assert store.load("a") == {"v": "日本"}
+    lease.close()
+    store.close()
+
+
+def test_what_is_damaged_is_an_error_and_no_new_start(client: redis.Redis) -> None:
+    store = RedisStore(client, ttl_sec=50)
+    for damaged in (b"\x80pickle", b"", b"{", b"[1]"):
+        client.set("chatstream:{a}:record", damaged)
+        with pytest.raises(StoreUnavailable, match="damaged"):
+            store.load("a")
+
+
+def test_scripts_that_redis_forgot(client: redis.Redis) -> None:
+    """As after a restart."""
+    store = RedisStore(client, ttl_sec=50)
+    lease = store.hold("a")
+    lease.save({"v": 1})
+    client.script_flush()
+    lease.save({"v": 2})
+    lease.close()
+    assert store.load("a") == {"v": 2}
+    store.close()
+
+
+def test_a_redis_that_hangs() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        store = RedisStore(f"redis://127.0.0.1:{port}?socket_timeout=0.1", ttl_sec=50)
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            store.load("a")
+        assert time.monotonic() - began < 2
+        store.close()
+    store = RedisStore(f"redis://127.0.0.1:{port}", ttl_sec=50)
+    options = store._client.connection_pool.connection_kwargs
+    assert options["socket_timeout"] == options["socket_connect_timeout"] == SOCKET_TIMEOUT_SEC
+
+
+@pytest.mark.parametrize("url", ["redis://a:port", "http://a", "redis://a/?db=x", "redis://a?nonsense=1"])
+def test_a_wrong_url_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(ConfigError, match="must be redis://"):
+        RedisStore(url.replace("//", "//:secret@"), ttl_sec=50)
+
+
+def test_a_prefix_with_braces_is_refused(client: redis.Redis) -> None:
+    with pytest.raises(ConfigError, match="no braces"):
+        RedisStore(client, ttl_sec=50, prefix="{a}")
+
+
+def test_cluster(tmp_path: Path) -> None:
+    """Of one node; it refuses commands whose keys are in several slots, as all do."""
+    if shutil.which("redis-server") is None:
+        pytest.skip(NO_REDIS)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    command += ["--dir", str(tmp_path), "--cluster-enabled", "yes", "--cluster-port", "0"]
+    with (tmp_path / "log").open("w") as log, subprocess.Popen(command, stdout=log) as node:
+        try:
+            one: Any = connect(port)
+            one.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            end = time.monotonic() + TIMEOUT
+            while b"cluster_state:ok" not in one.execute_command("CLUSTER", "INFO"):
+                assert time.monotonic() < end
+                threading.Event().wait(0.05)
+            one.close()
+            cluster = RedisCluster(host="127.0.0.1", port=port)
+            store = RedisStore(cluster, ttl_sec=50)
+            for name in "abcdef":
+                lease = store.hold(name)
+                with pytest.raises(ConversationBusy):
+                    store.hold(name)
+                lease.save({"v": name})
+                lease.close()
+                assert store.load(name) == {"v": name}
+                store.delete(name)
+            store.close()
+            cluster.close()
+        finally:
+            node.terminate()

@@ -1,0 +1,416 @@
+"""What every store must do, shown on each with its real back end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import TIMEOUT
+from postgres_server import run_postgres
+from redis_server import run_redis
+from store_backends import (
+    Backend,
+    FlaskSessionBackend,
+    MemoryBackend,
+    PostgreSQLBackend,
+    RedisBackend,
+    SQLBackend,
+)
+
+from chatstream_flask.conversation import ConversationStore
+from chatstream_flask.errors import ConversationBusy, StoreUnavailable
+
+DATA: dict[str, Any] = {
+    "v": 1,
+    "contents": [{"role": "requester", "message": "日本 \U0001f600 \"'\\ \n \x00 \x7f %s :a", "id": None}],
+    "flags": [True, False, 0, -1, 2**53, 0.5],
+    "empty": {},
+}
+SHARED = ("redis", "sqlite", "postgresql")  # among processes
+
+
+@pytest.fixture(scope="session")
+def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    yield from run_redis(tmp_path_factory.mktemp("redis"))
+
+
+@pytest.fixture(scope="session")
+def postgres_port() -> Iterator[int]:
+    yield from run_postgres()
+
+
+def make_backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+    if request.param == "memory":
+        return MemoryBackend()
+    if request.param == "redis":
+        return RedisBackend(request.getfixturevalue("redis_port"))
+    if request.param == "flask-session":
+        return FlaskSessionBackend(request.getfixturevalue("redis_port"))
+    if request.param == "sqlite":
+        backend: SQLBackend = SQLBackend(f"sqlite:///{tmp_path / 'chat.db'}")
+    else:
+        backend = PostgreSQLBackend(request.getfixturevalue("postgres_port"))
+    backend.new_store().create_or_migrate()
+    return backend
+
+
+@pytest.fixture(params=["memory", "flask-session", *SHARED])
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
+    backend = make_backend(request, tmp_path)
+    yield backend
+    backend.close()
+
+
+@pytest.fixture(params=SHARED)
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
+    backend = make_backend(request, tmp_path)
+    yield backend
+    backend.close()
+
+
+def keep(store: ConversationStore, conversation_id: str, record: dict[str, Any]) -> None:
+    lease = store.hold(conversation_id)
+    lease.save(record)
+    lease.close()
+
+
+def is_busy(store: ConversationStore, conversation_id: str) -> bool:
+    try:
+        store.hold(conversation_id).close()
+    except ConversationBusy:
+        return True
+    return False
+
+
+def wait_until(is_true: Callable[[], bool], timeout: float = TIMEOUT) -> None:
+    pause = threading.Event()
+    end = time.monotonic() + timeout
+    while not is_true():
+        assert time.monotonic() < end
+        pause.wait(0.02)
+
+
+# -- one process -------------------------------------------------------------------------------------
+
+
+def test_what_was_saved_last_is_loaded(backend: Backend) -> None:
+    store = backend.new_store()
+    assert store.load("a") is None
+    keep(store, "a", DATA)
+    keep(store, "b", {"v": 2})
+    assert store.load("a") == DATA
+    keep(store, "a", {"v": 3})
+    assert (store.load("a"), store.load("b")) == ({"v": 3}, {"v": 2})
+    store.delete("a")
+    store.delete("a")
+    assert (store.load("a"), store.load("b")) == (None, {"v": 2})
+
+
+def test_what_was_loaded_is_a_copy(backend: Backend) -> None:
+    store = backend.new_store()
+    record = {"contents": ["a"]}
+    keep(store, "a", record)
+    record["contents"].append("b")
+    loaded = store.load("a")
+    assert loaded == {"contents": ["a"]}
+    loaded["contents"].append("c")
+    assert store.load("a") == {"contents": ["a"]}
+
+
+def test_a_long_conversation(backend: Backend) -> None:
+    store = backend.new_store()
+    long = {"contents": ["長い話" * 100] * 1000}
+    keep(store, "a", long)
+    assert store.load("a") == long
+
+
+def test_several_saves_of_one_lease(backend: Backend) -> None:
+    store = backend.new_store()
+    lease = store.hold("a")
+    for n in range(3):
+        lease.save({"v": n})
+        assert store.load("a") == {"v": n}
+    lease.close()
+
+
+def test_a_second_hold_is_refused_until_the_first_is_closed(backend: Backend) -> None:
+    store = backend.new_store()
+    lease = store.hold("a")
+    assert store.load("a") is None
+    with pytest.raises(ConversationBusy, match="already has a reply in the making"):
+        store.hold("a")
+    assert not is_busy(store, "b")
+    lease.close()
+    lease.close()
+    assert not is_busy(store, "a")
+    assert store.load("a") is None
+
+
+def test_closing_again_leaves_the_next_lease_alone(backend: Backend) -> None:
+    store = backend.new_store()
+    old = store.hold("a")
+    old.close()
+    new = store.hold("a")
+    old.close()
+    assert is_busy(store, "a")
+    new.close()
+
+
+def test_a_closed_lease_saves_nothing(backend: Backend) -> None:
+    store = backend.new_store()
+    lease = store.hold("a")
+    assert lease.save({"v": 1})
+    lease.close()
+    assert not lease.save({"v": 2})
+    assert store.load("a") == {"v": 1}
+
+
+def test_delete_ends_the_lease(backend: Backend) -> None:
+    """The next turn may begin at once, and nothing of the old one is kept or frees the new one."""
+    store = backend.new_store()
+    keep(store, "a", DATA)
+    old = store.hold("a")
+    store.delete("a")
+    old.save(DATA)
+    assert store.load("a") is None
+    new = store.hold("a")
+    old.save(DATA)
+    old.close()
+    assert is_busy(store, "a")
+    new.save({"v": 2})
+    new.close()
+    assert store.load("a") == {"v": 2}
+
+
+def test_of_many_threads_one_holds(backend: Backend) -> None:
+    store = backend.new_store()
+    barrier = threading.Barrier(8, timeout=TIMEOUT)
+
+    def hold(_: int) -> bool:
+        barrier.wait()
+        try:
+            store.hold("a")
+        except ConversationBusy:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(hold, range(8))) == 1
+    store.delete("a")
+
+
+def test_threads_do_not_disturb_each_other(backend: Backend) -> None:
+    """A reader sees one whole version or another, never a mixture and never nothing."""
+    store = backend.new_store()
+    keep(store, "shared", {"n": [0] * 500})
+    barrier = threading.Barrier(4, timeout=TIMEOUT)
+
+    def work(i: int) -> None:
+        barrier.wait()
+        for n in range(10):
+            keep(store, f"own{i}", {"n": n})
+            assert store.load(f"own{i}") == {"n": n}
+            if not i:
+                keep(store, "shared", {"n": [n] * 500})
+            record = store.load("shared")
+            assert record is not None
+            assert len(set(record["n"])) == 1
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+
+
+def test_each_save_renews_the_time_to_live(backend: Backend) -> None:
+    store = backend.new_store()
+    keep(store, "a", DATA)
+    backend.age(90, "a")
+    assert store.load("a") == DATA
+    keep(store, "a", DATA)
+    backend.age(90, "a")
+    assert store.load("a") == DATA
+    backend.age(20, "a")
+    assert store.load("a") is None
+    keep(store, "a", {"v": 2})
+    assert store.load("a") == {"v": 2}
+
+
+def test_purge_removes_what_is_over_and_not_held(backend: Backend) -> None:
+    store = backend.new_store()
+    held = store.hold("held")
+    held.save(DATA)
+    for name in ("a", "b"):
+        keep(store, name, DATA)
+    backend.age(40, "held", "a", "b")
+    keep(store, "new", DATA)
+    backend.age(61, "held", "a", "b")
+    assert store.purge() == (2 if backend.purges else 0)
+    assert store.purge() == 0
+    assert store.load("new") == DATA
+    held.save({"v": 2})
+    held.close()
+    assert [store.load(name) for name in ("held", "a", "b")] == [{"v": 2}, None, None]
+
+
+def test_what_is_no_json_is_refused_and_leaves_what_was_there(backend: Backend) -> None:
+    store = backend.new_store()
+    keep(store, "a", DATA)
+    lease = store.hold("a")
+    with pytest.raises(StoreUnavailable):
+        lease.save({"v": object()})
+    lease.close()
+    assert store.load("a") == DATA
+
+
+@pytest.mark.parametrize("backend", ["flask-session", *SHARED], indirect=True)
+def test_down_and_there_again(backend: Backend) -> None:
+    store = backend.new_store()
+    keep(store, "a", DATA)
+    lease, lost = store.hold("b"), store.hold("c")
+    acts: list[Callable[[], object]] = [
+        lambda: store.load("a"),
+        lambda: store.delete("a"),
+        lambda: lease.save(DATA),
+    ]
+    if backend.keeps_leases:
+        acts.append(lambda: store.hold("d"))
+    if isinstance(backend, SQLBackend):
+        acts.append(store.purge)
+    with backend.down():
+        for act in acts:
+            with pytest.raises(StoreUnavailable, match="cannot be read or written at the moment"):
+                act()
+        lost.close()
+    lease.save({"v": 2})
+    lease.close()
+    assert (store.load("a"), store.load("b")) == (DATA, {"v": 2})
+    keep(store, "d", {"v": 3})
+    assert store.load("d") == {"v": 3}
+
+
+# -- many processes ----------------------------------------------------------------------------------
+
+
+def test_a_store_keeps_what_another_one_saved(shared: Backend) -> None:
+    keep(shared.new_store(), "a", DATA)
+    assert shared.new_store().load("a") == DATA
+
+
+def test_stores_exclude_each_other(shared: Backend) -> None:
+    mine, theirs = shared.new_store(), shared.new_store()
+    lease = mine.hold("a")
+    assert is_busy(theirs, "a")
+    theirs.delete("a")
+    lease.save(DATA)
+    assert theirs.load("a") is None
+    assert not is_busy(theirs, "a")
+    lease.close()
+
+
+def test_a_lease_that_another_took_over_saves_nothing(shared: Backend) -> None:
+    mine, theirs = shared.new_store(), shared.new_store()
+    old = mine.hold("a")
+    shared.end_lease("a")
+    new = theirs.hold("a")
+    assert new.save({"v": 2})
+    assert not old.save({"v": 1})
+    old.close()
+    assert is_busy(mine, "a")
+    new.close()
+    assert mine.load("a") == {"v": 2}
+
+
+def test_a_lease_that_ran_out_still_counts_while_nobody_else_came(shared: Backend) -> None:
+    """A process that was frozen for long loses no reply by it."""
+    mine, theirs = shared.new_store(), shared.new_store()
+    keep(mine, "a", {"v": 1})
+    lease = mine.hold("a")
+    shared.end_lease("a")
+    lease.save({"v": 2})
+    assert theirs.load("a") == {"v": 2}
+    theirs.delete("a")
+    lease.save({"v": 3})
+    assert theirs.load("a") is None
+    lease.close()
+
+
+STORE = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+kind, url, lease_sec = sys.argv[2:]
+if kind == "redis":
+    from chatstream_flask.conversation.redis_store import RedisStore as Store
+else:
+    from chatstream_flask.conversation.sql_store import SQLStore as Store
+store = Store(url, ttl_sec=100, lease_sec=float(lease_sec))
+"""
+HOLD = """
+store.hold("a").save({"v": 1})
+print("held", flush=True)
+sys.stdin.read()
+"""
+FORK = """
+lease = store.hold("parent")
+pid = os.fork()
+if not pid:
+    child = store.hold("child")
+    child.save({"v": "child"})
+    child.close()
+    os._exit(0)
+lease.save({"v": "parent"})
+assert os.waitpid(pid, 0)[1] == 0
+assert store.load("child") == {"v": "child"}
+lease.close()
+store.close()
+"""
+
+
+def command(shared: Backend, script: str, lease_sec: float) -> list[str]:
+    root = str(Path(__file__).parent.parent)
+    kind = "redis" if isinstance(shared, RedisBackend) else "sql"
+    return [sys.executable, "-W", "error", "-c", STORE + script, root, kind, shared.url, str(lease_sec)]
+
+
+@contextmanager
+def holder(shared: Backend, lease_sec: float) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the conversation "a"."""
+    with subprocess.Popen(
+        command(shared, HOLD, lease_sec), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_process_renews_its_leases_until_it_is_killed(shared: Backend) -> None:
+    lease_sec = 1.2
+    store = shared.new_store()
+    with holder(shared, lease_sec) as process:
+        end = time.monotonic() + 1.5 * lease_sec
+        while time.monotonic() < end:
+            assert is_busy(store, "a")
+            threading.Event().wait(0.05)
+        process.kill()
+        killed_at = time.monotonic()
+        wait_until(lambda: not is_busy(store, "a"))
+        assert time.monotonic() - killed_at < lease_sec + 1
+    assert store.load("a") == {"v": 1}
+
+
+def test_a_fork_shares_nothing_but_the_back_end(shared: Backend) -> None:
+    run = subprocess.run(command(shared, FORK, 5.0), capture_output=True, text=True, timeout=30)
+    assert (run.returncode, run.stderr) == (0, "")
+    store = shared.new_store()
+    assert not is_busy(store, "parent")
+    assert not is_busy(store, "child")
+    assert store.load("parent") == {"v": "parent"}
