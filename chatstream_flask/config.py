@@ -41,7 +41,14 @@ class OnBusy(Choice):
     REPLACE = "replace"  # ends it; what it has said is kept
 
 
-_SETTING_NAMES = {"ContextPolicy": "context_policy", "OnBusy": "on_busy"}
+class WireFormatName(Choice):
+    """What a reply looks like on the wire."""
+
+    AUTO = "auto"  # as the client's Accept header asks
+    CHATSTREAM = "chatstream"  # ChatStream's frames, for front ends made for it
+
+
+_SETTING_NAMES = {"WireFormatName": "wire_format", "ContextPolicy": "context_policy", "OnBusy": "on_busy"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from .chat_request import (
     parse_chat_request,
     parse_generation_params,
 )
-from .config import MULTIPLICATIVE, ContextPolicy, EngineConfig, OnBusy, SamplingParams
+from .config import MULTIPLICATIVE, ContextPolicy, EngineConfig, OnBusy, SamplingParams, WireFormatName
 from .conversation import Conversation
 from .conversation.turn import Turn
 from .disconnect import make_probe
@@ -80,6 +80,8 @@ class ChatStream:
         "keep_system_and_recent", which leaves out the prompt class's own examples first
     :param on_busy: for a request while its conversation has a reply in the making: "reject" (409), "queue"
         (waits) or "replace" (ends that reply)
+    :param wire_format: "auto" goes by the client's Accept header (event stream, NDJSON, else text);
+        "chatstream" sends ChatStream's own frames, for front ends made for it
     :param app: same as calling `init_app(app)`
     """
 
@@ -108,6 +110,7 @@ class ChatStream:
         logger: logging.Logger | None = None,
         context_policy: str = "drop_oldest_turns",
         on_busy: str = "reject",
+        wire_format: str = "auto",
         app: Flask | None = None,
     ) -> None:
         self.logger = _checked("logger", logger, logging.Logger, logging.getLogger("chatstream_flask"))
@@ -124,6 +127,7 @@ class ChatStream:
         )
         self._context_policy = ContextPolicy(context_policy)
         self._on_busy = OnBusy(on_busy)
+        self._wire_format = WireFormatName(wire_format)
         if max_new_tokens >= self._source.context_len:
             raise ConfigError(
                 f"max_new_tokens={max_new_tokens} leaves no room for a prompt in a context of "
@@ -310,7 +314,7 @@ class ChatStream:
         message_id: str,
         dropped: int,
     ) -> Response:
-        wire = choose(request.headers.get("Accept", ""))
+        wire = choose(self._wire_format, request.headers.get("Accept", ""))
         stream = ReplyStream(
             self.engine,
             generation,

@@ -25,7 +25,7 @@ class Settings:
     request_timeout_sec: float = 600.0  # from arrival to the last token
     max_conversation_bytes: int | None = None  # of a kept conversation; its oldest turns are left out
     max_turns: int | None = None  # of a kept conversation, likewise
-    store: str | None = None  # URL of a store of its own: memory:, redis:, sqlite:, postgresql:
+    store: str | None = None  # URL of a store of its own: memory://, redis://, sqlite:/// or postgresql://
     store_dir: str | os.PathLike[str] | None = None  # embedded; None: "chatstream" in the instance folder
 
     store_lease_sec: float = 30.0  # after which another process may go on where one died in a reply

@@ -6,6 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from typing import Any
 
+from .config import WireFormatName
 from .engine.request import FinishReason, Outcome
 from .errors import GenerationError
 
@@ -75,8 +76,7 @@ class ServerSentEvents(WireFormat):
     headers = COMMON_HEADERS
 
     def queue(self, position: int, eta_sec: float | None) -> bytes:
-        eta = None if eta_sec is None else round(eta_sec, 1)
-        return self._event("queue", {"position": position, "eta_s": eta}, 0)
+        return self._event("queue", {"position": position, "eta_s": _rounded(eta_sec)}, 0)
 
     def start(self) -> bytes:
         return self._event("start", {}, 0)
@@ -94,6 +94,46 @@ class ServerSentEvents(WireFormat):
 
     def _event(self, name: str, data: dict[str, Any], offset: int) -> bytes:
         return f"id: {offset}\nevent: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+
+
+class NewlineDelimitedJSON(WireFormat):
+    """One JSON object a line: the same events, their name in the field "event"."""
+
+    content_type = "application/x-ndjson"
+    headers = COMMON_HEADERS
+
+    def queue(self, position: int, eta_sec: float | None) -> bytes:
+        return self._line("queue", position=position, eta_s=_rounded(eta_sec))
+
+    def start(self) -> bytes:
+        return self._line("start")
+
+    def text(self, text: str, offset: int) -> bytes:
+        return self._line("text", text=text)
+
+    def end(self, outcome: Outcome, extra: dict[str, Any], offset: int) -> bytes:
+        if outcome.finish_reason is FinishReason.ERROR:
+            return self._line("error", code=GenerationError.code, message=outcome.error)
+        return self._line("done", **describe(outcome), **extra)
+
+    def heartbeat(self) -> bytes:
+        return b"\n"
+
+    def _line(self, event: str, **fields: Any) -> bytes:
+        return json.dumps({"event": event, **fields}, ensure_ascii=False).encode() + b"\n"
+
+
+class ChatStreamFrames(PlainText):
+    """ChatStream's own: each frame is the whole reply so far and `<::EOS::>`, so the bytes are quadratic."""
+
+    END_OF_FRAME = "<::EOS::>"
+
+    def __init__(self) -> None:
+        self._reply = ""
+
+    def text(self, text: str, offset: int) -> bytes:
+        self._reply += text
+        return (self._reply.strip() + self.END_OF_FRAME).encode()
 
 
 def describe(outcome: Outcome) -> dict[str, Any]:
@@ -114,9 +154,14 @@ def describe(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def choose(accept: str) -> WireFormat:
-    """By the request's Accept header: events if they are asked for by name, else plain text."""
-    return ServerSentEvents() if "text/event-stream" in accept.lower() else PlainText()
+def choose(wire_format: WireFormatName, accept: str) -> WireFormat:
+    """The constructor's; "auto" goes by the request's Accept header: events if asked for, else plain text."""
+    if wire_format is WireFormatName.CHATSTREAM:
+        return ChatStreamFrames()
+    wanted = accept.lower()
+    if "text/event-stream" in wanted:
+        return ServerSentEvents()
+    return NewlineDelimitedJSON() if "application/x-ndjson" in wanted else PlainText()
 
 
 def _ms(seconds: float | None) -> float | None:

@@ -7,9 +7,17 @@ import json
 import pytest
 from flask_fakes import parse_event
 
+from chatstream_flask.config import WireFormatName
 from chatstream_flask.engine.request import FinishReason, Outcome
 from chatstream_flask.errors import GenerationError
-from chatstream_flask.wire_format import PlainText, ServerSentEvents, WireFormat, choose
+from chatstream_flask.wire_format import (
+    ChatStreamFrames,
+    NewlineDelimitedJSON,
+    PlainText,
+    ServerSentEvents,
+    WireFormat,
+    choose,
+)
 
 DONE = Outcome(
     finish_reason=FinishReason.LENGTH,
@@ -89,7 +97,7 @@ def test_plain_text_is_text_and_nothing_else() -> None:
     ],
 )
 def test_choice(accept: str, format_class: type[WireFormat]) -> None:
-    assert type(choose(accept)) is format_class
+    assert type(choose(WireFormatName.AUTO, accept)) is format_class
 
 
 @pytest.mark.parametrize("wire", [PlainText(), ServerSentEvents()])
@@ -101,3 +109,34 @@ def test_headers(wire: WireFormat) -> None:
     assert "no-transform" in wire.headers["Cache-Control"]
     assert "Connection" not in wire.headers
     assert (wire.headers.get("Content-Encoding") == "identity") is isinstance(wire, PlainText)
+
+
+def test_lines_of_json() -> None:
+    wire = NewlineDelimitedJSON()
+    outcome = Outcome(finish_reason=FinishReason.STOP, prompt_tokens=3, completion_tokens=2)
+    chunks = [
+        wire.queue(2, 1.25),
+        wire.start(),
+        wire.text("日本\n", 3),
+        wire.heartbeat(),
+        wire.end(outcome, {"message_id": "m"}, 3),
+    ]
+    assert all(chunk.endswith(b"\n") and chunk.count(b"\n") == 1 for chunk in chunks)
+    queue, start, text, done = (json.loads(chunk) for chunk in chunks if chunk.strip())
+    assert queue == {"event": "queue", "position": 2, "eta_s": 1.2}
+    assert start == {"event": "start"}
+    assert text == {"event": "text", "text": "日本\n"}
+    assert (done["event"], done["finish_reason"], done["message_id"]) == ("done", "stop", "m")
+    failed = json.loads(wire.end(Outcome(finish_reason=FinishReason.ERROR, error="no"), {}, 3))
+    assert failed == {"event": "error", "code": "generation_failed", "message": "no"}
+
+
+def test_frames_of_chatstream() -> None:
+    """Whatever the client's Accept header says; each frame replaces the one before."""
+    wire = choose(WireFormatName.CHATSTREAM, "text/event-stream")
+    assert isinstance(wire, ChatStreamFrames)
+    assert wire.content_type == "text/plain; charset=utf-8"
+    assert wire.queue(1, None) == wire.start() == wire.heartbeat() == b""
+    frames = wire.text(" Hello", 6) + wire.text(", 世界 ", 11)
+    assert frames.decode() == "Hello<::EOS::>Hello, 世界<::EOS::>"
+    assert wire.end(Outcome(finish_reason=FinishReason.STOP), {}, 11) == b""
