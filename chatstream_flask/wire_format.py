@@ -36,6 +36,7 @@ class WireFormat(ABC):
 
 COMMON_HEADERS = {
     "Cache-Control": "no-cache, no-store, no-transform",
+    "Content-Encoding": "identity",  # keeps Flask-Compress from collecting it, and from a database connection
     "X-Accel-Buffering": "no",  # nginx passes every chunk on at once
     "X-Content-Type-Options": "nosniff",
 }
@@ -45,7 +46,7 @@ class PlainText(WireFormat):
     """Each chunk is new text and nothing else, so it cannot carry anything before the first word."""
 
     content_type = "text/plain; charset=utf-8"
-    headers = COMMON_HEADERS | {"Content-Encoding": "identity"}  # keeps Flask-Compress from collecting it
+    headers = COMMON_HEADERS
 
     def queue(self, position: int, eta_sec: float | None) -> bytes:
         return b""

@@ -33,6 +33,7 @@ def serve(app: Flask, host: str, port: int) -> None:
             max_request_body_size=state.settings.max_body_len + 1,  # one more byte gets our own answer
             channel_request_lookahead=1,  # without it waitress cannot tell that a client has gone
             asyncore_use_poll=True,  # select() ends the process at file descriptor 1024
+            clear_untrusted_proxy_headers=False,  # whether a proxy is trusted says the app's ProxyFix
         )
         sys.setswitchinterval(0.001)  # seconds; generation threads hold the GIL, others answer sooner
         _stop_on_signals(engine)

@@ -1,0 +1,1 @@
+"""Complete small apps, each in one file and run with one command."""

@@ -1,0 +1,99 @@
+"""Users who log in and have many named conversations, in SQLite or PostgreSQL; and a chat for everybody else.
+
+    flask --app chatstream_flask.examples.accounts run
+
+    say() { curl -N -b jar -c jar localhost:5000/$1 --json "$2"; }
+    say chat_stream '{"user_input": "My name is Lucy."}'             # anonymous
+    say signup '{"name": "lucy", "password": "correct horse"}'       # from now on hers, under this id:
+    curl -b jar localhost:5000/conversations
+    say conversations/ID/chat_stream '{"user_input": "What is my name?"}'
+
+DATABASE_URL=postgresql+psycopg://user:password@host/name uses PostgreSQL. Set FLASK_SECRET_KEY, or each start
+logs everybody out, and behind https FLASK_SESSION_COOKIE_SECURE=true. The login is in password_login.py.
+"""
+
+import os
+import secrets
+from typing import Any, cast
+
+from flask import Flask, Request, Response, abort, jsonify, request, session
+from flask_login import current_user, login_required, user_logged_in
+from sqlalchemy import create_engine
+
+from chatstream_flask import ChatStream, SimpleSessionRequestHandler, demo_model
+from chatstream_flask.conversation.sql_store import SQLStore
+from chatstream_flask.examples.password_login import add_login, field
+from chatstream_flask.prompts.export import to_markdown, to_messages
+from chatstream_flask.request_handler import SESSION_KEY
+from chatstream_flask.serving.load_model import load_model
+
+
+class AccountsHandler(SimpleSessionRequestHandler):
+    """The conversation in the URL, for its owner only; without login, the session's."""
+
+    def get_conversation_id(self, request: Request) -> str:
+        store = cast(SQLStore, self.get_store())  # the one of CHATSTREAM_STORE
+        wanted = (request.view_args or {}).get("conversation_id")
+        if wanted is not None or current_user.is_authenticated:
+            if not (wanted and store.is_owner(wanted, str(current_user.get_id()))):
+                abort(404)  # also for somebody else's: who asks does not even learn that there is one
+            return str(wanted)
+        if SESSION_KEY in session and store.owner_of(session[SESSION_KEY]) is not None:
+            del session[SESSION_KEY]  # a copy of the cookie from before somebody logged in
+        return super().get_conversation_id(request)
+
+
+def create_app(**options: Any) -> Flask:
+    """:param options: ChatStream's; without any, the demo model answers"""
+    app = Flask(__name__)
+    url = os.environ.get("DATABASE_URL", "sqlite:///accounts.db")  # in the current folder
+    app.config.update(SECRET_KEY=secrets.token_hex(), SESSION_COOKIE_SAMESITE="Lax", CHATSTREAM_STORE=url)
+    app.config.from_prefixed_env()  # FLASK_...
+    if not options:
+        model, tokenizer, device = load_model(str(demo_model.PATH), "cpu")
+        options = {"model": model, "tokenizer": tokenizer, "device": device}
+    chat_stream = ChatStream(app=app, request_handler=AccountsHandler(), **options)
+    store: SQLStore = app.extensions["chatstream"].store
+    store.create_or_migrate()
+    add_login(app, create_engine(url))
+
+    @user_logged_in.connect_via(app)  # what was said before is now the user's
+    def adopt(app: Flask, user: Any) -> None:
+        if SESSION_KEY in session:
+            store.adopt(session[SESSION_KEY], user.get_id())
+            del session[SESSION_KEY]
+
+    @app.post("/chat_stream")
+    @app.post("/conversations/<conversation_id>/chat_stream")
+    def chat(conversation_id: str | None = None) -> Response:
+        return chat_stream.handle_chat_stream_request(request)
+
+    @app.get("/conversations")
+    @login_required
+    def show_all() -> list[dict[str, str]]:
+        return [{"id": found.id, "title": found.title} for found in store.list(current_user.get_id())]
+
+    @app.post("/conversations")
+    @login_required
+    def create() -> dict[str, str]:
+        return {"id": store.create(current_user.get_id(), field("title"))}
+
+    @app.patch("/conversations/<conversation_id>")
+    @login_required
+    def rename(conversation_id: str) -> dict[str, bool]:
+        if not store.rename(conversation_id, current_user.get_id(), field("title")):
+            abort(404)
+        return {"success": True}
+
+    @app.delete("/conversations/<conversation_id>")
+    def forget(conversation_id: str) -> dict[str, Any]:
+        return chat_stream.handle_clear_context_request(request)
+
+    @app.get("/conversations/<conversation_id>/export.<any(json, md):kind>")
+    def export(conversation_id: str, kind: str) -> Response:
+        prompt = chat_stream.get_chat_prompt(request)
+        if kind == "json":
+            return jsonify(messages=to_messages(prompt))
+        return Response(to_markdown(prompt), content_type="text/markdown; charset=utf-8")
+
+    return app

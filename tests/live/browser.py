@@ -1,0 +1,43 @@
+"""A headless Chromium of our own, without anything that it does behind a user's back."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+
+NO_CHROMIUM = "chromium and chromedriver are not installed; scripts/test installs them where it may"
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+]
+SCRIPT_TIMEOUT_SEC = 20
+
+
+@contextmanager
+def chromium(profile: Path) -> Iterator[Chrome]:
+    """:param profile: an empty folder"""
+    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if browser is None or driver is None:
+        pytest.skip(NO_CHROMIUM)
+    options = ChromeOptions()
+    options.binary_location = browser
+    for flag in (*FLAGS, f"--user-data-dir={profile}"):
+        options.add_argument(flag)
+    chrome = Chrome(options, ChromeService(driver))
+    try:
+        chrome.set_script_timeout(SCRIPT_TIMEOUT_SEC)
+        yield chrome
+    finally:
+        chrome.quit()
