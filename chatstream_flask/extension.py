@@ -30,6 +30,7 @@ from .errors import BadRequest, BodyTooLarge, ChatStreamError, ConfigError
 from .model_source import ModelSource, make_source
 from .problem import problem_response
 from .prompts import AbstractChatPrompt, ChatPrompt
+from .prompts.chat_prompt import check_has_template
 from .prompts.replacer import Replacer
 from .reply import Callback, Reply, hold
 from .request_handler import AbstractRequestHandler, SimpleSessionRequestHandler
@@ -149,6 +150,8 @@ class ChatStream:
             "too_many_request_as_http_error", too_many_request_as_http_error, bool
         )
         self._chat_prompt_clazz = _checked_class(chat_prompt_clazz)
+        if self._chat_prompt_clazz is ChatPrompt and not use_mock_response:
+            check_has_template(tokenizer)
         self._request_handler: AbstractRequestHandler = _checked(
             "request_handler", request_handler, AbstractRequestHandler, SimpleSessionRequestHandler()
         )

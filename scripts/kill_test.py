@@ -108,7 +108,9 @@ class Visitor:
         """Turn after turn, until the server is gone."""
         while not is_over.is_set():
             self.num_sent += 1
-            self.pending = f"visitor {self.number} turn {self.num_sent} of many" + " many" * (self.num_sent % 30)
+            self.pending = f"visitor {self.number} turn {self.num_sent} of many" + " many" * (
+                self.num_sent % 30
+            )
             try:
                 if not self._say(port, self.pending):
                     time.sleep(0.02)  # 409 while a killed server's lease runs out

@@ -110,6 +110,10 @@ def fake_model() -> Any:
             {"model": fake_model(), "tokenizer": SimpleNamespace(decode=str)},
             "max_new_tokens=256 leaves no room for a prompt in a context of 128 tokens (context_len=1024)",
         ),
+        (
+            {"model": fake_model(), "tokenizer": SimpleNamespace(decode=str), "max_new_tokens": 8},
+            "has no chat template: set chat_prompt_clazz",
+        ),
     ],
 )
 def test_wrong_model(kwargs: dict[str, Any], sentence: str) -> None:

@@ -13,23 +13,38 @@ from flask import Flask
 from chatstream_flask import ChatStream
 from chatstream_flask.settings import Settings
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+README_JA = (ROOT / "README_ja.md").read_text(encoding="utf-8")
+BOTH = pytest.mark.parametrize("readme", [README, README_JA], ids=["en", "ja"])
 
 
-def table_rows(header: str) -> dict[str, str]:
-    """First and second column, both in backticks, of the table that begins with this header."""
-    table = README[README.index(header) :].split("\n\n", 1)[0]
-    return dict(re.findall(r"^\| `(\w+)` \| `(.*?)` \|", table, re.MULTILINE))
+def defaults_in(readme: str, pattern: str) -> dict[str, str]:
+    """First and second column, both in backticks, of the rows of the settings' tables."""
+    return dict(re.findall(rf"^\| `({pattern})` \| `(.*?)` \|", readme, re.MULTILINE))
 
 
-def test_every_argument_stands_in_the_readme_with_its_default() -> None:
+@BOTH
+def test_every_argument_stands_in_the_readme_with_its_default(readme: str) -> None:
     parameters = list(inspect.signature(ChatStream.__init__).parameters.values())[1:]
-    assert table_rows("| argument | default |") == {p.name: repr(p.default) for p in parameters}
+    assert defaults_in(readme, "[a-z_]+") == {p.name: repr(p.default) for p in parameters}
 
 
-def test_every_config_key_stands_in_the_readme_with_its_default() -> None:
+@BOTH
+def test_every_config_key_stands_in_the_readme_with_its_default(readme: str) -> None:
     expected = {f"CHATSTREAM_{field.name.upper()}": repr(field.default) for field in fields(Settings)}
-    assert table_rows("| key | default |") == expected
+    assert defaults_in(readme, "CHATSTREAM_[A-Z_]+") == expected
+
+
+def test_both_languages_show_the_same_code() -> None:
+    assert re.findall(r"```.*?```", README, re.DOTALL) == re.findall(r"```.*?```", README_JA, re.DOTALL)
+
+
+@BOTH
+def test_links_lead_somewhere(readme: str) -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", readme) if "://" not in link]
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
 
 
 def test_the_first_program_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ class ChatPrompt(AbstractChatPrompt):
 
     def _apply_template(self, tokenizer: Any, messages: Messages) -> str:
         """With the system text as a message; in the first user message where the template refuses that."""
-        _check_has_template(tokenizer)
+        check_has_template(tokenizer)
         if not messages and not self.system:
             return ""
         kwargs = {"tokenize": False, **self.chat_template_kwargs}
@@ -56,7 +56,7 @@ class ChatPrompt(AbstractChatPrompt):
         raise ConfigError(f"the tokenizer's chat template refuses this conversation: {refusal}") from refusal
 
 
-def _check_has_template(tokenizer: Any) -> None:
+def check_has_template(tokenizer: Any) -> None:
     if not getattr(tokenizer, "chat_template", None):
         name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
         raise ConfigError(
