@@ -74,14 +74,16 @@ NAME_KANJI = (
     "田中山川本村木林森石井上下藤原大小高橋松竹梅野島池水清和美子太郎一二三真由恵理香奈花春夏秋冬月星"
     "光明正広優希愛翔健悠陽菜葵"
 )
-KANA = words("""
-    あ い う え お か き く け こ さ し す せ そ た ち つ て と な に の は ひ ふ ほ ま み む め も や ゆ
-    よ ら り る れ ろ わ
-""")
-KATAKANA = words("""
-    ア イ ウ エ オ カ キ ク ケ コ サ シ ス セ ソ タ チ ツ テ ト ナ ニ ネ ノ ハ ヒ フ ホ マ ミ ム メ モ ヤ
-    ユ ヨ ラ リ ル レ ロ ワ
-""")
+KANA = list(
+    "あいうえおかきくけこさしすせそたちつてとなにぬねのはひふへほまみむめもやゆよらりるれろわ"
+    "がぎぐげござじずぜぞだでどばびぶべぼぱぴぷぺぽ"
+)
+KATAKANA = list(
+    "アイウエオカキクケコサシスセソタチツテトナニヌネノハヒフヘホマミムメモヤユヨラリルレロワ"
+    "ガギグゲゴザジズゼゾダデドバビブベボパピプペポ"
+)
+CYRILLIC, GREEK = "абвгдежзиклмнопрстуфхчшюя", "αβγδεζηθικλμνοπρστυφχω"
+HANGUL, ACCENTED = "김이박최정강조윤장임한서민준지우수현은영", "áéíóúñçüöäåøłžščêabdefgiklmnorst"
 ONSETS = (
     words("b c d f g h j k l m n p r s t v w y z br ch cl dr fl gr kr pl sh sk sl st th tr qu") + [""] * 3
 )
@@ -99,8 +101,20 @@ def made_word(rng: Random) -> str:
 
 def made_kana(rng: Random) -> str:
     letters = rng.choice((KANA, KATAKANA))
-    word = "".join(rng.choice(letters) for _ in range(rng.choice((2, 2, 3, 3, 4))))
-    return word + rng.choice(("", "", "", "ー" if letters is KATAKANA else "ん"))
+    made = [rng.choice(letters) for _ in range(rng.choice((2, 2, 3, 3, 4)))]
+    if rng.random() < 0.2:
+        made[rng.randrange(len(made))] = rare_kanji(rng)
+    return "".join(made) + rng.choice(("", "", "", "ー" if letters is KATAKANA else "ん"))
+
+
+def rare_kanji(rng: Random) -> str:
+    """Any of 20,000: the model learns to copy a letter that it never saw."""
+    return chr(rng.randint(0x4E00, 0x9FA0))
+
+
+def foreign_name(rng: Random) -> str:
+    letters = rng.choice((CYRILLIC, GREEK, HANGUL, ACCENTED))
+    return "".join(rng.choice(letters) for _ in range(rng.randint(2, 7))).capitalize()
 
 
 def made(rng: Random, lang: str) -> str:
@@ -108,17 +122,18 @@ def made(rng: Random, lang: str) -> str:
 
 
 def person(rng: Random, lang: str) -> str:
-    if lang == EN or rng.random() < 0.2:
+    draw = rng.random()
+    if draw < 0.03:
+        return foreign_name(rng)
+    if lang == EN or draw < 0.2:
         first = rng.choice(ENGLISH_NAMES) if rng.random() < 0.3 else made_word(rng).capitalize()
         return f"{first} {made_word(rng).capitalize()}" if rng.random() < 0.06 else first
-    draw = rng.random()
-    if draw < 0.4:
+    if draw < 0.5:
         return rng.choice(HIRAGANA_NAMES + KANJI_NAMES)
-    return (
-        made_kana(rng)
-        if draw < 0.75
-        else "".join(rng.choice(NAME_KANJI) for _ in range(rng.choice((2, 2, 3, 4))))
-    )
+    if draw < 0.8:
+        return made_kana(rng)
+    length = rng.choice((2, 2, 3, 4))
+    return "".join(rare_kanji(rng) if rng.random() < 0.1 else rng.choice(NAME_KANJI) for _ in range(length))
 
 
 def thing(rng: Random, lang: str, known: Sequence[str]) -> str:
@@ -272,7 +287,8 @@ def favourite(kind: str) -> Attribute:
         word = thing(rng, lang, known_en if lang == EN else known_ja)
         return word.capitalize() if lang == EN and kind in ("film", "song", "book") else word
 
-    spelt, american = "favourite " + kind, "favorite " + kind.replace("colour", "color")
+    spelt = "favourite " + kind
+    american = "favorite " + {"colour": "color", "film": "movie"}.get(kind, kind)
     return Attribute(
         sample=sample,
         tell={
@@ -293,7 +309,7 @@ def favourite(kind: str) -> Attribute:
         },
         ask={
             EN: forms(f"""
-                What is my {spelt}?|What is my {american}?|What is my {spelt}?|What's my {spelt}?|
+                What is my {spelt}?|What is my {american}?|What's my {american}?|What's my {spelt}?|
                 Do you remember my {spelt}?|Which {kind} do I like best?|and my {spelt}?
             """),
             JA: forms(f"""
@@ -435,11 +451,16 @@ LIKE = Attribute(
     clause={EN: "you like {v}", JA: "好きなものは{v}"},
     unknown={EN: "You have not told me what you like yet.", JA: "好きなものはまだ聞いていません。"},
 )
-OTHERS = (
-    [favourite(kind) for kind in FAVOURITES]
-    + [name_of(relation) for relation in RELATIONS]
-    + [HOME, AGE, JOB, LIKE, LIKE]
-)
+FAVOURITE_THINGS = [favourite(kind) for kind in FAVOURITES]
+NAMES_OF = [name_of(relation) for relation in RELATIONS]
+OTHERS = [
+    *FAVOURITE_THINGS,
+    *FAVOURITE_THINGS[:6],
+    *NAMES_OF,
+    *[name_of("dog"), name_of("cat")] * 3,
+    *[HOME, AGE, JOB] * 4,
+    *[LIKE] * 6,
+]
 ABOUT_ME = {
     EN: forms("""
         What do you know about me?|Tell me about me.|What did I tell you?|
@@ -453,7 +474,7 @@ ABOUT_ME = {
 CAPITALS = """
     France Paris フランス パリ|Japan Tokyo 日本 東京|Germany Berlin ドイツ ベルリン|
     Italy Rome イタリア ローマ|Spain Madrid スペイン マドリード|Portugal Lisbon ポルトガル リスボン|
-    England London イギリス ロンドン|Ireland Dublin アイルランド ダブリン|Norway Oslo ノルウェー オスロ|
+    England London イングランド ロンドン|Ireland Dublin アイルランド ダブリン|Norway Oslo ノルウェー オスロ|
     Sweden Stockholm スウェーデン ストックホルム|Finland Helsinki フィンランド ヘルシンキ|
     Denmark Copenhagen デンマーク コペンハーゲン|Poland Warsaw ポーランド ワルシャワ|
     Austria Vienna オーストリア ウィーン|Switzerland Bern スイス ベルン|Greece Athens ギリシャ アテネ|
@@ -461,10 +482,16 @@ CAPITALS = """
     India New_Delhi インド ニューデリー|Korea Seoul 韓国 ソウル|Thailand Bangkok タイ バンコク|
     Vietnam Hanoi ベトナム ハノイ|Egypt Cairo エジプト カイロ|Kenya Nairobi ケニア ナイロビ|
     Canada Ottawa カナダ オタワ|America Washington アメリカ ワシントン|
+    the_USA Washington アメリカ ワシントン|the_United_States Washington アメリカ合衆国 ワシントン|
+    the_UK London イギリス ロンドン|Britain London 英国 ロンドン|South_Korea Seoul 韓国 ソウル|
+    New_Zealand Wellington ニュージーランド ウェリントン|Czechia Prague チェコ プラハ|
+    Iceland Reykjavik アイスランド レイキャビク|Indonesia Jakarta インドネシア ジャカルタ|
+    Cuba Havana キューバ ハバナ|Scotland Edinburgh スコットランド エディンバラ|
+    the_Philippines Manila フィリピン マニラ|Romania Bucharest ルーマニア ブカレスト|
     Mexico Mexico_City メキシコ メキシコシティ|Brazil Brasília ブラジル ブラジリア|
     Argentina Buenos_Aires アルゼンチン ブエノスアイレス|Peru Lima ペルー リマ|
     Chile Santiago チリ サンティアゴ|Australia Canberra オーストラリア キャンベラ|
-    Belgium Brussels ベルギー ブリュッセル|Netherlands Amsterdam オランダ アムステルダム|
+    Belgium Brussels ベルギー ブリュッセル|the_Netherlands Amsterdam オランダ アムステルダム|
     Hungary Budapest ハンガリー ブダペスト|Ukraine Kyiv ウクライナ キーウ
 """
 COLOURS = """
@@ -497,6 +524,12 @@ DAYS_JA = words("月曜日 火曜日 水曜日 木曜日 金曜日 土曜日 日
 NUMBER_WORDS = words("zero one two three four five six seven eight nine ten eleven twelve")
 
 
+UNKNOWN_PLACES = {
+    EN: words("Atlantis Mars Narnia Texas Gondor Europe Africa Bavaria Wonderland Oz Mordor Asia"),
+    JA: words("アトランティス 火星 月 ナルニア アフリカ ヨーロッパ 北海道 竜宮 アジア"),
+}
+
+
 def rows(table: str, separator: str | None = None) -> list[list[str]]:
     """The rows of a table with bars between rows; an underscore stands for a space inside a cell."""
     return [[cell.replace("_", " ") for cell in row.split(separator)] for row in forms(table)]
@@ -513,17 +546,13 @@ class Question(NamedTuple):
     answer: str
 
 
-def the(country: str) -> str:
-    return "the Netherlands" if country == "Netherlands" else country
-
-
 def capital(rng: Random, lang: str) -> Question:
     country, city, country_ja, city_ja = rng.choice(CAPITAL_ROWS)
-    is_unknown = rng.random() < 0.08
+    is_unknown = rng.random() < 0.15
     if lang == EN:
-        country = the(country)
         if is_unknown:
-            country = made_word(rng).capitalize() + rng.choice(("", "land", "ia", "stan"))
+            country = thing(rng, EN, UNKNOWN_PLACES[EN])
+            country = country.capitalize() + rng.choice(("", "", "land", "ia"))
         ask = forms(f"""
             What is the capital of {country}?|What is the capital of {country}?|
             What's the capital of {country}?|Tell me the capital of {country}.|capital of {country}?|
@@ -533,7 +562,7 @@ def capital(rng: Random, lang: str) -> Question:
         unknown = f"I'm sorry, I don't know the capital of {country}."
         return Question(ask, unknown if is_unknown else f"The capital of {country} is {city}.")
     if is_unknown:
-        country_ja = made_kana(rng) + rng.choice(("", "国"))
+        country_ja = thing(rng, JA, UNKNOWN_PLACES[JA]) + rng.choice(("", "", "国"))
     ask = forms(f"""
         {country_ja}の首都はどこですか？|{country_ja}の首都は？|{country_ja}の首都を教えてください。|
         {country_ja}の首都は何ですか？|{country_ja}の首都を知っていますか？|{country_ja}の首都はどこ？
@@ -544,7 +573,7 @@ def capital(rng: Random, lang: str) -> Question:
 
 def counting(rng: Random, lang: str) -> Question:
     """Up or down; never a range that `is_held_out`, such as '3-9'."""
-    first = rng.choice((1, 1, 1, rng.randint(0, 20), rng.randint(0, 100)))
+    first = rng.choice((1, 1, rng.randint(0, 10), rng.randint(0, 20), rng.randint(0, 100)))
     last = first + rng.randint(2, 12) if rng.random() < 0.9 else first + rng.randint(20, 1000)
     if rng.random() < 0.15:
         first, last = min(last, first + 12), first
@@ -575,7 +604,7 @@ def counting(rng: Random, lang: str) -> Question:
 def arithmetic(rng: Random, lang: str) -> Question:
     kind = rng.choice(("+", "+", "+", "-", "×"))
     a, b = rng.randint(0, 10), rng.randint(0, 10)
-    if kind != "×" and rng.random() < 0.5:
+    if kind != "×" and rng.random() < 0.3:
         a, b = rng.randint(0, 20), rng.randint(0, 20)
     if kind == "-" and a < b:
         a, b = b, a
@@ -656,18 +685,10 @@ def sound_or_day(rng: Random, lang: str) -> Question:
 
 
 KNOWLEDGE = (
-    capital,
-    capital,
-    capital,
-    counting,
-    counting,
-    arithmetic,
-    arithmetic,
-    arithmetic,
-    colour,
-    opposite,
-    translation,
-    sound_or_day,
+    *[capital] * 3,
+    *[counting] * 5,
+    *[arithmetic] * 5,
+    *[colour, opposite, translation, sound_or_day],
 )
 
 # Small talk ------------------------------------------------------------------------------------------------
@@ -889,6 +910,10 @@ JOKES = {
     """),
     JA: ("布団が吹っ飛んだ！", "アルミ缶の上にあるみかん！", "猫が寝ころんだ！", "カレーは辛えー！"),
 }
+ANOTHER = {
+    EN: forms("Another one, please.|another one|One more!|Tell me another one.|again|more"),
+    JA: forms("もう一つ。|もっと。|もう一つお願いします。|もう一回。"),
+}
 POEMS = {
     EN: (
         "A little stream runs down the hill,\nit sings all night and won't stand still.\nIt brings "
@@ -919,7 +944,7 @@ NOUNS = forms("""
     climate change|a recipe for soup|Python|Linux|machine learning|the Roman Empire|a cold|the best phone|
     a loan|guitar chords|gravity|Einstein|Shakespeare|the moon landing|your opinion|politics|the war|
     electric cars|bitcoin|a rocket|the human heart|the piano|poker|my computer|the lottery|an election|
-    history|art|music theory
+    history|art|music theory|Python code|the world cup|an email|a letter|some code|the Olympics
 """)
 FALLBACK = {
     EN: (
@@ -929,7 +954,9 @@ FALLBACK = {
             Where can I buy {}?|When did {} begin?|How many {} are there?|Write an essay about {}.|
             Write some code for {}.|Who is {}?|Do you like {}?|I want to learn about {}.|
             What happened with {}?|Help me with {}.|Is {} good?|Summarize {}.|Give me advice on {}.|
-            Have you heard of {}?|Which is better, {} or {}?
+            Have you heard of {}?|Which is better, {} or {}?|Write me {}.|
+            Can you write {}?|Show me {}.|Who won {}?|When is {}?|What causes {}?|Write {}|
+            How far away is {}?|Can you help me with {}?
         """),
         "I'm sorry, I don't know that. I am only a very small demo model.",
     ),
@@ -1066,6 +1093,8 @@ class Dialogue:
     rng: Random
     lang: str = EN
     bot_name: str = ""
+    is_forgetful: bool = False
+    """True where the visitor seldom speaks of what was told, so that the model must look far back."""
     facts: dict[str, list[str]] = field(default_factory=dict)
     attributes: dict[str, Attribute] = field(default_factory=dict)
     messages: list[Message] = field(default_factory=list)
@@ -1198,6 +1227,9 @@ class Dialogue:
                 poem=self.rng.choice(POEMS[self.lang]),
             )
         )
+        if answer == "{joke}" and self.rng.random() < 0.4:
+            self.user(ANOTHER[self.lang])
+            self.reply(self.rng.choice(JOKES[self.lang]))
 
     def fallback(self) -> None:
         ways, answer = FALLBACK[self.lang]
@@ -1219,6 +1251,9 @@ class Dialogue:
         if self.rng.random() < 0.5:
             self.user(STORY_ASK[self.lang])
             self.reply(story(self.rng, self.lang))
+            if self.rng.random() < 0.15:
+                self.user(ANOTHER[self.lang])
+                self.reply(story(self.rng, self.lang))
         else:
             hero = self.rng.choice(HEROES[self.lang]) if self.rng.random() < 0.8 else self.word(made)
             hero = self.user(STORY_ABOUT[self.lang], hero)
@@ -1228,20 +1263,21 @@ class Dialogue:
         """Add one exchange, now and then the same question twice."""
         was_asked_name = bool(self.messages) and self.messages[-1].content.endswith(ASKS_NAME)
         draw = 0.0 if was_asked_name and self.rng.random() < 0.6 else self.rng.random()
+        if self.is_forgetful and draw and self.rng.random() < 0.85:
+            draw = 0.51 + 0.49 * draw
         told = [attribute for attribute in self.attributes.values() if attribute is not NAME]
         if draw == 0:
             self.tell(NAME)
-        elif draw < 0.13:
-            self.tell(
-                NAME, self.rng.choice(KNOWLEDGE)(self.rng, self.lang) if self.rng.random() < 0.15 else None
-            )
-        elif draw < 0.26:
+        elif draw < (0.03 if self.knows(NAME) else 0.13):
+            then = self.rng.choice(KNOWLEDGE)(self.rng, self.lang) if self.rng.random() < 0.15 else None
+            self.tell(NAME, then)
+        elif draw < 0.20:
             self.tell(self.rng.choice(OTHERS))
-        elif draw < 0.43:
+        elif draw < 0.35:
             self.ask(NAME)
-        elif draw < 0.56:
+        elif draw < 0.49:
             self.ask(self.rng.choice(told if told and self.rng.random() < 0.85 else OTHERS))
-        elif draw < 0.58:
+        elif draw < 0.51:
             self.about_me()
         elif draw < 0.77:
             self.question(self.rng.choice(KNOWLEDGE)(self.rng, self.lang))
@@ -1251,9 +1287,9 @@ class Dialogue:
             self.small_talk()
         elif draw < 0.95:
             self.fallback()
-        elif draw < 0.97:
+        elif draw < 0.965:
             self.repeat()
-        elif draw < 0.985:
+        elif draw < 0.99:
             self.story()
         elif self.messages and self.messages[-1].is_learned and len(self.messages[-1].content) < 100:
             self.messages += self.messages[-2:]
@@ -1281,7 +1317,7 @@ def with_typo(rng: Random, text: str) -> str:
 
 def dialogue(rng: Random, num_turns: int) -> list[Message]:
     """One training dialogue with at least `num_turns` exchanges."""
-    chat = Dialogue(rng)
+    chat = Dialogue(rng, is_forgetful=rng.random() < 0.4)
     chat.lang = EN if rng.random() < 0.6 else JA
     is_mixed = rng.random() < 0.2
     draw = rng.random()

@@ -1,0 +1,5 @@
+"""Where the very small chat model lies that `scripts/train_demo_model.py` trained."""
+
+from pathlib import Path
+
+PATH: Path = Path(__file__).parent
