@@ -17,6 +17,7 @@ import pytest
 from cachelib import SimpleCache
 from flask import Flask, session
 from flask_session import Session
+from flask_sqlalchemy import SQLAlchemy
 from redis_server import connect, run_redis
 
 from chatstream_flask import ChatStream
@@ -57,6 +58,14 @@ def redis_app(port: int) -> Flask:
     return app
 
 
+def sqlalchemy_app(directory: Path) -> Flask:
+    app = Flask("host")
+    app.config["SQLALCHEMY_DATABASE_URI"] = f"sqlite:///{directory}/host.db?timeout=30"
+    app.config.update(SESSION_TYPE="sqlalchemy", SESSION_SQLALCHEMY=SQLAlchemy(app))
+    Session(app)  # type: ignore[no-untyped-call]
+    return app
+
+
 def store_of(app: Flask) -> ConversationStore:
     ChatStream(use_mock_response=True, app=app)
     store = app.extensions["chatstream"].store
@@ -72,12 +81,17 @@ def keep(store: ConversationStore, conversation_id: str, record: dict[str, Any])
         lease.close()
 
 
-@pytest.fixture(params=["files", "cachelib", "redis"])
+@pytest.fixture(params=["files", "cachelib", "redis", "sqlalchemy"])
 def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Flask]:
     if request.param == "redis":
         app = redis_app(request.getfixturevalue("redis_port"))
         yield app
         app.config["SESSION_REDIS"].close()
+    elif request.param == "sqlalchemy":
+        app = sqlalchemy_app(tmp_path)
+        yield app
+        with app.app_context():
+            app.config["SESSION_SQLALCHEMY"].engine.dispose()
     else:
         yield files_app(tmp_path) if request.param == "files" else cachelib_app()
 
