@@ -111,7 +111,8 @@ def fake_model() -> Any:
             "max_new_tokens=256 leaves no room for a prompt in a context of 128 tokens (context_len=1024)",
         ),
         (
-            {"model": fake_model(), "tokenizer": SimpleNamespace(decode=str), "max_new_tokens": 8},
+            {"model": fake_model(), "tokenizer": SimpleNamespace(decode=str), "device": "cpu"}
+            | {"max_new_tokens": 8},
             "has no chat template: set chat_prompt_clazz",
         ),
     ],
