@@ -202,7 +202,7 @@ class ChatStream:
 
     def handle_clear_context_request(self, request: Request) -> dict[str, Any]:
         """Forgets the caller's conversation; a reply in the making ends and is not kept."""
-        conversation_id = self._request_handler.get_conversation_id(request)
+        conversation_id = self._conversation_id(request)
         self._request_handler.get_store().delete(conversation_id)
         self._stop_reply(conversation_id)
         return {"success": True, "message": "Context successfully cleared"}
