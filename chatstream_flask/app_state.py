@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flask import Flask
@@ -12,7 +12,7 @@ from flask_session.base import ServerSideSessionInterface
 from .conversation import ConversationStore, FlaskSessionStore
 from .conversation.file_sessions import file_session_interface
 from .conversation.urls import make_store
-from .reply import Replies
+from .replies import Replies
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class AppState:
     chat_stream: ChatStream
     settings: Settings
     store: ConversationStore
-    replies: Replies = field(default_factory=Replies)
+    replies: Replies
 
 
 def make_conversation_store(app: Flask, settings: Settings) -> ConversationStore:

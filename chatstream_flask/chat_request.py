@@ -19,13 +19,15 @@ SESSION_FIELDS = {  # that a conversation may keep
     "max_new_tokens",
 }
 SAMPLING_FIELDS = SESSION_FIELDS | {"stop"}
-FIELDS = SAMPLING_FIELDS | {"user_input", "regenerate"}
+FIELDS = SAMPLING_FIELDS | {"user_input", "regenerate", "edited_message_id"}
+MAX_MESSAGE_ID_LEN = 64  # characters
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChatRequest:
     user_input: str  # "" when regenerating
     regenerate: bool
+    edited_message_id: str | None  # of the turn that user_input replaces, with all that follows it
     own_params: dict[str, Any]  # checked, for this reply only
 
     def params(self, defaults: SamplingParams, kept: dict[str, Any]) -> SamplingParams:
@@ -45,7 +47,12 @@ def parse_chat_request(
     given = data.get("user_input")
     is_ignored = regenerate and (given is None or isinstance(given, str))  # front ends send it along
     user_input = "" if is_ignored else _user_input(given, max_input_len)
-    return ChatRequest(user_input=user_input, regenerate=regenerate, own_params=own_params)
+    return ChatRequest(
+        user_input=user_input,
+        regenerate=regenerate,
+        edited_message_id=_edited_message_id(data.get("edited_message_id"), regenerate),
+        own_params=own_params,
+    )
 
 
 def parse_generation_params(given: dict[str, Any], defaults: SamplingParams) -> dict[str, Any]:
@@ -100,6 +107,16 @@ def _load(body: bytes | str | dict[str, Any]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _edited_message_id(value: Any, regenerate: bool) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_MESSAGE_ID_LEN:
+        raise BadRequest(f"edited_message_id must be the message_id of a reply, not {shown(value)}")
+    if regenerate:
+        raise BadRequest("regenerate and edited_message_id cannot go together")
+    return value
 
 
 def _user_input(value: Any, max_len: int) -> str:

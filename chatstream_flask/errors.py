@@ -6,6 +6,7 @@ ChatStreamError
 ├── BadRequest             400  the request says something that is not allowed
 │   ├── BodyTooLarge       413  more bytes than are read
 │   └── PromptTooLong      400  one turn alone does not fit into the context
+├── NotFound               404  there is no such thing, or it is not the caller's
 ├── ConversationBusy       409  the conversation already has a reply in the making
 ├── TooManyRequests        429  running and waiting places are all taken
 ├── NotAccepting           503  stopping or stopped
@@ -41,6 +42,11 @@ class BodyTooLarge(BadRequest):
 
 class PromptTooLong(BadRequest):
     code = "prompt_too_long"
+
+
+class NotFound(ChatStreamError):
+    status = 404
+    code = "not_found"
 
 
 class ConversationBusy(ChatStreamError):

@@ -3,39 +3,30 @@
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack
-from dataclasses import replace
-from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, Request, Response, current_app, g
-from werkzeug.exceptions import RequestEntityTooLarge
+from flask import Flask, Request, Response, current_app
 
+from .admission import Admission
 from .app_state import AppState, make_conversation_store
-from .chat_request import (
-    SESSION_FIELDS,
-    ChatRequest,
-    merge_kept,
-    parse_chat_request,
-    parse_generation_params,
-)
+from .chat_request import parse_chat_request
+from .completion import Callback
 from .config import MULTIPLICATIVE, ContextPolicy, EngineConfig, OnBusy, SamplingParams, WireFormatName
-from .conversation import Conversation
-from .conversation.turn import Turn
-from .disconnect import make_probe
+from .conversations import Conversations
 from .engine.engine import Engine
-from .engine.request import GenerationRequest
 from .engine.runner import Runner
-from .errors import BadRequest, BodyTooLarge, ChatStreamError, ConfigError
+from .errors import ChatStreamError, ConfigError, NotFound
 from .model_source import ModelSource, make_source
 from .problem import problem_response
 from .prompts import AbstractChatPrompt, ChatPrompt
 from .prompts.chat_prompt import check_has_template
-from .prompts.replacer import Replacer
-from .reply import Callback, Reply, hold
+from .replies import Replies, Reply
+from .reply_response import close_lost_reply, reply_response
+from .request_body import parse_offset, read_body
 from .request_handler import AbstractRequestHandler, SimpleSessionRequestHandler
 from .settings import Settings
-from .stream import ReplyStream
+from .views import append_apis
 from .wire_format import choose
 
 if TYPE_CHECKING:
@@ -123,37 +114,45 @@ class ChatStream:
             repetition_penalty=repetition_penalty,
             repetition_penalty_method=repetition_penalty_method,
         )
-        self._source: ModelSource = make_source(
+        self.source: ModelSource = make_source(
             model, tokenizer, device, context_len, add_special_tokens, use_mock_response, mock_params
         )
-        self._context_policy = ContextPolicy(context_policy)
-        self._on_busy = OnBusy(on_busy)
         self._wire_format = WireFormatName(wire_format)
-        if max_new_tokens >= self._source.context_len:
+        if max_new_tokens >= self.source.context_len:
             raise ConfigError(
                 f"max_new_tokens={max_new_tokens} leaves no room for a prompt in a context of "
-                f"{self._source.context_len} tokens (context_len={context_len})"
+                f"{self.source.context_len} tokens (context_len={context_len})"
             )
         config = EngineConfig(
             num_of_concurrent_executions=num_of_concurrent_executions,
             max_queue_size=max_queue_size,
             num_of_generation_threads=(
-                self._source.best_num_threads(num_of_concurrent_executions)
+                self.source.best_num_threads(num_of_concurrent_executions)
                 if num_of_generation_threads is None
                 else num_of_generation_threads
             ),
-            context_len=self._source.context_len,
-            prefill_chunk_len=self._source.prefill_chunk_len,
+            context_len=self.source.context_len,
+            prefill_chunk_len=self.source.prefill_chunk_len,
         )
         self.engine = Engine(config, self._make_runner)
         self._refuse_with_status = _checked(
             "too_many_request_as_http_error", too_many_request_as_http_error, bool
         )
-        self._chat_prompt_clazz = _checked_class(chat_prompt_clazz)
-        if self._chat_prompt_clazz is ChatPrompt and not use_mock_response:
+        prompt_clazz = _checked_class(chat_prompt_clazz)
+        if prompt_clazz is ChatPrompt and not use_mock_response:
             check_has_template(tokenizer)
-        self._request_handler: AbstractRequestHandler = _checked(
+        handler = _checked(
             "request_handler", request_handler, AbstractRequestHandler, SimpleSessionRequestHandler()
+        )
+        self._conversations = Conversations(handler, prompt_clazz, self.params)
+        self._admission = Admission(
+            engine=self.engine,
+            source=self.source,
+            conversations=self._conversations,
+            params=self.params,
+            context_policy=ContextPolicy(context_policy),
+            on_busy=OnBusy(on_busy),
+            logger=self.logger,
         )
         if app is not None:
             self.init_app(_checked("app", app, Flask))
@@ -161,26 +160,41 @@ class ChatStream:
     def __repr__(self) -> str:
         return f"<ChatStream {self.engine!r}>"
 
-    # -- Flask -----------------------------------------------------------------------------------------
+    # -- an app --------------------------------------------------------------------------------------
 
     def init_app(self, app: Flask) -> None:
         """Reads CHATSTREAM_* from the app's config and makes sure that it has server-side conversations."""
         if "chatstream" in app.extensions:
             raise RuntimeError(f"{app!r} already has a ChatStream; one app has one")
         settings = Settings.of(app)
-        app.extensions["chatstream"] = AppState(self, settings, make_conversation_store(app, settings))
+        store = make_conversation_store(app, settings)
+        app.extensions["chatstream"] = AppState(self, settings, store, Replies(settings.resume_sec))
         app.register_error_handler(ChatStreamError, self._refusal)  # of every view that uses this object
-        app.teardown_request(_close_lost_reply)
+        app.teardown_request(close_lost_reply)
+
+    def append_apis(self, app: Flask, opts: dict[str, Any]) -> None:
+        """Adds views to the app, which need not have been given to this object before.
+
+        :param opts: one of `{"all": True}`, `{"include": [names]}` and `{"exclude": [names]}` with the names
+            of `views.API_NAMES`, and what else `views.create_chat_blueprint` takes
+        """
+        if "chatstream" not in app.extensions:
+            self.init_app(app)
+        append_apis(self, app, opts)
 
     def start_queue_worker(self) -> None:
         """Starts the generation threads now instead of at the first request; harmless when they run."""
         self.engine.start()
+
+    # -- replies -------------------------------------------------------------------------------------
 
     def handle_chat_stream_request(
         self,
         request: Request,
         request_body: bytes | str | dict[str, Any] | None = None,
         callback: Callback | None = None,
+        *,
+        resumable: bool = False,
     ) -> Response:
         """The streaming response of POST /chat_stream, or a refusal; for a view to return.
 
@@ -190,31 +204,60 @@ class ChatStream:
             an app context but not in the request's; `message` is `success`,
             `client_disconnected_before_streaming`, `client_disconnected_while_streaming` or
             `unknown_error_occurred`
+        :param resumable: the app has a view for `handle_resume_request`: an event stream that lost its reader
+            goes on for CHATSTREAM_RESUME_SEC
         """
         request = getattr(request, "_get_current_object", lambda: request)()  # the proxy ends with the view
-        settings = self._state().settings
+        state = self._state()
+        app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
         try:
-            data = _body_of(request, settings) if request_body is None else request_body
-            body = parse_chat_request(data, self.params, settings.max_input_len)
-            return self._accept(request, body, settings, callback)
+            data = read_body(request, state.settings.max_body_len) if request_body is None else request_body
+            body = parse_chat_request(data, self.params, state.settings.max_input_len)
+            reply = self._admission.accept(app, state, request, body, callback)
         except ChatStreamError as error:
             return self._refusal(error)
+        return self._response(request, reply, is_resumable=resumable)
+
+    def handle_resume_request(self, request: Request, message_id: str) -> Response:
+        """The rest of a reply after as many characters as `Last-Event-ID` (or `?offset=`) says, then live."""
+        state = self._state()
+        try:
+            reply = state.replies.find(self._conversations.id_of(request), message_id)
+            offset = parse_offset(request, reply.generation)
+        except ChatStreamError as error:
+            return self._refusal(error)
+        return self._response(request, reply, is_resumable=True, offset=offset)
+
+    def handle_cancel_request(self, request: Request, message_id: str) -> Response:
+        """Ends a reply of the caller's; what it has said is kept, marked as interrupted. Idempotent."""
+        try:
+            reply = self._state().replies.find(self._conversations.id_of(request), message_id)
+            self.engine.cancel(reply.generation)
+        except NotFound as error:
+            if self.get_chat_prompt(request).find_chat_content_by_message_id(message_id) is None:
+                return self._refusal(error)
+        return Response(status=HTTPStatus.NO_CONTENT)
+
+    # -- the caller's conversation -------------------------------------------------------------------
 
     def handle_clear_context_request(self, request: Request) -> dict[str, Any]:
         """Forgets the caller's conversation; a reply in the making ends and is not kept."""
-        conversation_id = self._conversation_id(request)
-        self._request_handler.get_store().delete(conversation_id)
-        self._stop_reply(conversation_id)
+        conversation_id = self._conversations.id_of(request)
+        self._conversations.delete(conversation_id)
+        self._admission.stop_reply(self._state(), conversation_id)
         return {"success": True, "message": "Context successfully cleared"}
 
     def get_chat_prompt(self, request: Request) -> AbstractChatPrompt:
         """The conversation that a request belongs to, as it is kept now; for views and callbacks."""
-        return self._load(self._conversation_id(request)).prompt
+        return self._conversations.of(request).prompt
+
+    def get_running_reply(self, request: Request) -> Reply | None:
+        """The reply in the making of the caller's conversation."""
+        return self._state().replies.running(self._conversations.id_of(request))
 
     def get_generation_params(self, request: Request) -> dict[str, Any]:
         """What holds for the caller's conversation: its own settings over those of the constructor."""
-        params = merge_kept(self.params, self._load(self._conversation_id(request)).generation_params)
-        return {name: getattr(params, name) for name in sorted(SESSION_FIELDS)}
+        return self._conversations.generation_params(request)
 
     def set_generation_params(self, request: Request, given: dict[str, Any] | None) -> dict[str, Any]:
         """Changes the caller's own settings, those named only; None goes back to the constructor's.
@@ -222,118 +265,19 @@ class ChatStream:
         :raises BadRequest: a value is not allowed, or a name
         :raises ConversationBusy: a reply is in the making
         """
-        checked = None if given is None else parse_generation_params(given, self.params)
-        conversation_id = self._conversation_id(request)
-        lease = self._request_handler.get_store().hold(conversation_id)
-        try:
-            conversation = self._load(conversation_id)
-            conversation.generation_params = (
-                {} if checked is None else conversation.generation_params | checked
-            )
-            lease.save(conversation.to_record())
-        finally:
-            lease.close()
+        self._conversations.set_generation_params(request, given)
         return self.get_generation_params(request)
+
+    # ------------------------------------------------------------------------------------------------
 
     def _make_runner(self, thread: int) -> Runner:
         config = self.engine.config
-        return self._source.make_runner(config.num_slots(thread), config.num_of_generation_threads)
+        return self.source.make_runner(config.num_slots(thread), config.num_of_generation_threads)
 
-    # -- one request -----------------------------------------------------------------------------------
-
-    def _accept(
-        self, request: Request, body: ChatRequest, settings: Settings, callback: Callback | None
-    ) -> Response:
-        self.engine.start(again=False)
-        app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-        replies = self._state().replies
-        with ExitStack() as undo:
-            place = self.engine.reserve()
-            undo.callback(place.close)
-            conversation_id = self._conversation_id(request)
-            turn = self._begin_turn(request, conversation_id, body, settings, undo)
-            params = _with_stop_strings(
-                body.params(self.params, turn.conversation.generation_params), turn.prompt
-            )
-            max_tokens = self.engine.config.context_len - params.max_new_tokens
-            fitted = self._source.fit(turn.prompt, max_tokens, self._context_policy)
-            on_end = partial(replies.remove, conversation_id)
-            reply = Reply(app, request, turn, on_end, callback, self.logger)
-            generation = GenerationRequest(
-                fitted.token_ids,
-                params,
-                stop_ids=self._source.stop_ids(params.stop),
-                text_filter=_text_filter(turn.prompt),
-                before_done=reply.keep,
-                after_done=reply.tell,
-                timeout_sec=settings.request_timeout_sec,
-            )
-            replies.add(conversation_id, generation)
-            undo.callback(on_end, generation)
-            self.engine.submit(generation, place)
-            undo.pop_all()
-        return self._response(request, generation, settings, turn.message_id, fitted.num_dropped_turns)
-
-    def _begin_turn(
-        self, request: Request, conversation_id: str, body: ChatRequest, settings: Settings, undo: ExitStack
-    ) -> Turn:
-        lease = hold(
-            self._request_handler.get_store(),
-            conversation_id,
-            self._on_busy,
-            stop_running=partial(self._stop_reply, conversation_id),
-            is_gone=make_probe(request.environ) or (lambda: False),
-            timeout_sec=settings.request_timeout_sec,
-        )
-        undo.callback(lease.close)
-        turn = Turn(self._load(conversation_id), lease, settings.max_turns, settings.max_conversation_bytes)
-        if body.regenerate:
-            turn.ask_again()
-        else:
-            turn.ask(body.user_input)
-        return turn
-
-    def _conversation_id(self, request: Request) -> str:
-        """Asked once for each request, so that a callback finds the same conversation."""
-        known: str | None = request.environ.get("chatstream.conversation_id")
-        if known is None:
-            known = self._request_handler.get_conversation_id(request)
-            request.environ["chatstream.conversation_id"] = known
-        return known
-
-    def _load(self, conversation_id: str) -> Conversation:
-        record = self._request_handler.get_store().load(conversation_id)
-        return Conversation.from_record(record, self._chat_prompt_clazz)
-
-    def _stop_reply(self, conversation_id: str) -> None:
-        if generation := self._state().replies.get(conversation_id):
-            self.engine.cancel(generation)
-
-    def _response(
-        self,
-        request: Request,
-        generation: GenerationRequest,
-        settings: Settings,
-        message_id: str,
-        dropped: int,
-    ) -> Response:
-        wire = choose(self._wire_format, request.headers.get("Accept", ""))
-        stream = ReplyStream(
-            self.engine,
-            generation,
-            wire,
-            is_gone=make_probe(request.environ),
-            probe_sec=settings.probe_sec,
-            heartbeat_sec=settings.heartbeat_sec,
-            extra={"message_id": message_id, "num_dropped_turns": dropped},
-        )
-        response = Response(stream, content_type=wire.content_type, headers=wire.headers)
-        response.headers["X-ChatStream-Last-Generated-Message-Id"] = message_id
-        if dropped:
-            response.headers["X-ChatStream-Truncated"] = f"turns={dropped}"
-        response.call_on_close(stream.close)
-        g.chatstream_reply = stream
-        return response
+    def _response(self, request: Request, reply: Reply, *, is_resumable: bool, offset: int = 0) -> Response:
+        wire = choose(self._wire_format, request.headers.get("Accept", ""), reply.message_id)
+        grace_sec = self._state().settings.resume_sec if is_resumable and wire.is_resumable else 0.0
+        return reply_response(self.engine, reply, wire, self._state().settings, request, grace_sec, offset)
 
     def _refusal(self, error: ChatStreamError) -> Response:
         if error.status >= 500:
@@ -345,38 +289,6 @@ class ChatStream:
         if state is None or state.chat_stream is not self:
             raise RuntimeError(f"this ChatStream was not set up for {current_app.name!r}; call init_app(app)")
         return state
-
-
-def _close_lost_reply(error: BaseException | None) -> None:
-    """Nobody will read or close it if the request failed after the view, as when no session can be saved."""
-    stream: ReplyStream | None = g.pop("chatstream_reply", None)
-    if error is not None and stream is not None:
-        stream.close()
-
-
-def _with_stop_strings(params: SamplingParams, prompt: AbstractChatPrompt) -> SamplingParams:
-    """Those of the request and those of the prompt's format, each once."""
-    try:
-        return replace(params, stop=tuple(dict.fromkeys((*params.stop, *prompt.get_final_stop_strs()))))
-    except ConfigError as error:
-        raise BadRequest(f"with those of the chat prompt: {error}") from error
-
-
-def _text_filter(prompt: AbstractChatPrompt) -> Replacer | None:
-    rules = prompt.get_replacement_when_output()
-    return Replacer(rules) if rules else None
-
-
-def _body_of(request: Request, settings: Settings) -> bytes:
-    if not request.is_json:
-        raise BadRequest("the body must be JSON, sent with Content-Type: application/json")
-    app_max_len = request.max_content_length  # MAX_CONTENT_LENGTH
-    max_len = settings.max_body_len if app_max_len is None else min(app_max_len, settings.max_body_len)
-    request.max_content_length = max_len
-    try:
-        return request.get_data()
-    except RequestEntityTooLarge as error:
-        raise BodyTooLarge(f"the body may have at most {max_len} bytes") from error
 
 
 def _checked(name: str, value: Any, kind: type, default: Any = None) -> Any:

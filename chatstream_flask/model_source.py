@@ -11,7 +11,7 @@ from .config import ContextPolicy, check_int
 from .engine.mock_runner import MockParams, MockRunner, encode_mock_prompt
 from .engine.runner import Runner
 from .errors import ConfigError
-from .prompts import AbstractChatPrompt
+from .prompts import AbstractChatPrompt, ChatPrompt
 from .prompts.fit import FittedPrompt, fit_to_context
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ class ModelSource(Protocol):
 
     def fit(self, prompt: AbstractChatPrompt, max_tokens: int, policy: ContextPolicy) -> FittedPrompt:
         """The prompt's tokens, at most `max_tokens`; raises PromptTooLong."""
+
+    def text_of(self, prompt: AbstractChatPrompt) -> str:
+        """The prompt as the model reads it."""
 
     def stop_ids(self, stop_strings: Iterable[str]) -> frozenset[int]:
         """Those stop strings that are one control token: as text they would never be seen."""
@@ -90,6 +93,9 @@ class TransformersSource:
     def fit(self, prompt: AbstractChatPrompt, max_tokens: int, policy: ContextPolicy) -> FittedPrompt:
         return fit_to_context(prompt, self._tokenizer, max_tokens, self._add_special_tokens, policy)
 
+    def text_of(self, prompt: AbstractChatPrompt) -> str:
+        return prompt.create_prompt({"tokenizer": self._tokenizer})
+
     def stop_ids(self, stop_strings: Iterable[str]) -> frozenset[int]:
         added = self._tokenizer.get_added_vocab()
         return frozenset(added[string] for string in stop_strings if string in added)
@@ -114,6 +120,12 @@ class MockSource:
     def fit(self, prompt: AbstractChatPrompt, max_tokens: int, policy: ContextPolicy) -> FittedPrompt:
         asked = [c.message or "" for c in prompt.get_contents() if c.is_requester]
         return FittedPrompt(encode_mock_prompt(asked), 0)
+
+    def text_of(self, prompt: AbstractChatPrompt) -> str:
+        """Without a chat template there is none of it to show."""
+        if not isinstance(prompt, ChatPrompt):
+            return prompt.create_prompt()
+        return "\n".join(f"{c.role.value}: {c.message or ''}" for c in prompt.get_contents())
 
 
 def make_source(

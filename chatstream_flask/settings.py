@@ -22,6 +22,7 @@ class Settings:
     max_body_len: int = 1_048_576  # bytes of a request's body
     max_input_len: int = 65_536  # characters of user_input
     probe_sec: float = 0.1  # how often a waiting reply looks whether its client is still there
+    resume_sec: float = 30.0  # a reply goes on so long for a reader that lost its connection; 0: ends at once
     request_timeout_sec: float = 600.0  # from arrival to the last token
     max_conversation_bytes: int | None = None  # of a kept conversation; its oldest turns are left out
     max_turns: int | None = None  # of a kept conversation, likewise
@@ -39,6 +40,7 @@ class Settings:
         check_int("max_input_len", self.max_input_len, 1)
         check_number("probe_sec", self.probe_sec, 0.001, 60)
         check_number("request_timeout_sec", self.request_timeout_sec, 0.001, 86_400)
+        check_number("resume_sec", self.resume_sec, 0, 3600)
         check_number("store_lease_sec", self.store_lease_sec, 0.1, 3600)
         check_number("store_ttl_sec", self.store_ttl_sec, 1, 10**10)
         for name in ("max_conversation_bytes", "max_turns"):

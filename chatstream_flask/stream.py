@@ -11,9 +11,13 @@ from .engine.engine import Engine
 from .engine.request import FinishReason, GenerationRequest, Outcome, Status
 from .wire_format import WireFormat
 
+MAX_READERS = 8  # of one reply; each holds a thread of the server, and one more displaces the oldest
+
 
 class ReplyStream(Iterator[bytes]):
-    """Yields what is new until the reply ends; `close`, by whoever, ends the generation if it still runs.
+    """Yields what is new until the reply ends; `close`, by whoever, says that this reader has gone.
+
+    The generation of a reply that has no reader left ends after `grace_sec`, in which one may come back.
 
     A class and not a generator: the `finally` of a generator that was never started does not run, and a body
     that is never iterated is just what a client leaves behind that goes early.
@@ -29,6 +33,8 @@ class ReplyStream(Iterator[bytes]):
         probe_sec: float,
         heartbeat_sec: float,
         extra: dict[str, Any],
+        grace_sec: float = 0.0,
+        offset: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
@@ -38,12 +44,16 @@ class ReplyStream(Iterator[bytes]):
         self._wait_sec = min(probe_sec, heartbeat_sec)
         self._heartbeat_sec = heartbeat_sec
         self._extra = extra  # goes into the last event
+        self._grace_sec = grace_sec
         self._clock = clock
         self._written_at = clock()
-        self._offset = 0  # characters yielded
+        self._offset = offset  # characters that the reader has
         self._position: int | None = None  # in the queue, as last told
         self._is_started = False
         self._is_over = False
+        longest_attached, *others = request.attach(self)
+        if len(others) >= MAX_READERS:
+            longest_attached.close()
 
     def __repr__(self) -> str:
         return f"<ReplyStream {self._request!r} offset={self._offset}>"
@@ -61,8 +71,8 @@ class ReplyStream(Iterator[bytes]):
 
     def close(self) -> None:
         """By the server when it is done with the body, for whatever reason; idempotent."""
-        if not self._is_over:
-            self._is_over = True
+        self._is_over = True
+        if self._request.detach(self, self._grace_sec) and not self._grace_sec:
             self._engine.cancel(self._request, FinishReason.DISCONNECTED)
 
     def _next_chunk(self) -> bytes:

@@ -16,6 +16,10 @@ class WireFormat(ABC):
 
     content_type: str
     headers: dict[str, str]
+    is_resumable = False  # its reader knows how far it has got, and so can come back
+
+    def __init__(self, message_id: str) -> None:
+        self.message_id = message_id
 
     @abstractmethod
     def queue(self, position: int, eta_sec: float | None) -> bytes: ...
@@ -75,12 +79,14 @@ class ServerSentEvents(WireFormat):
 
     content_type = "text/event-stream; charset=utf-8"
     headers = COMMON_HEADERS
+    is_resumable = True
 
     def queue(self, position: int, eta_sec: float | None) -> bytes:
-        return self._event("queue", {"position": position, "eta_s": _rounded(eta_sec)}, 0)
+        place = {"message_id": self.message_id, "position": position, "eta_s": rounded(eta_sec)}
+        return self._event("queue", place, 0)
 
     def start(self) -> bytes:
-        return self._event("start", {}, 0)
+        return self._event("start", {"message_id": self.message_id}, 0)
 
     def text(self, text: str, offset: int) -> bytes:
         return self._event("text", {"text": text}, offset)
@@ -88,7 +94,7 @@ class ServerSentEvents(WireFormat):
     def end(self, outcome: Outcome, extra: dict[str, Any], offset: int) -> bytes:
         if outcome.finish_reason is FinishReason.ERROR:
             return self._event("error", {"code": GenerationError.code, "message": outcome.error}, offset)
-        return self._event("done", describe(outcome) | extra, offset)
+        return self._event("done", describe(outcome) | {"message_id": self.message_id} | extra, offset)
 
     def heartbeat(self) -> bytes:
         return b": heartbeat\n\n"
@@ -104,10 +110,10 @@ class NewlineDelimitedJSON(WireFormat):
     headers = COMMON_HEADERS
 
     def queue(self, position: int, eta_sec: float | None) -> bytes:
-        return self._line("queue", position=position, eta_s=_rounded(eta_sec))
+        return self._line("queue", message_id=self.message_id, position=position, eta_s=rounded(eta_sec))
 
     def start(self) -> bytes:
-        return self._line("start")
+        return self._line("start", message_id=self.message_id)
 
     def text(self, text: str, offset: int) -> bytes:
         return self._line("text", text=text)
@@ -115,7 +121,7 @@ class NewlineDelimitedJSON(WireFormat):
     def end(self, outcome: Outcome, extra: dict[str, Any], offset: int) -> bytes:
         if outcome.finish_reason is FinishReason.ERROR:
             return self._line("error", code=GenerationError.code, message=outcome.error)
-        return self._line("done", **describe(outcome), **extra)
+        return self._line("done", **describe(outcome), message_id=self.message_id, **extra)
 
     def heartbeat(self) -> bytes:
         return b"\n"
@@ -129,7 +135,8 @@ class ChatStreamFrames(PlainText):
 
     END_OF_FRAME = "<::EOS::>"
 
-    def __init__(self) -> None:
+    def __init__(self, message_id: str) -> None:
+        super().__init__(message_id)
         self._reply = ""
 
     def text(self, text: str, offset: int) -> bytes:
@@ -150,24 +157,24 @@ def describe(outcome: Outcome) -> dict[str, Any]:
             "queue_ms": _ms(outcome.queue_sec),
             "time_to_first_token_ms": _ms(outcome.first_token_sec),
             "total_ms": _ms(outcome.total_sec),
-            "tokens_per_second": _rounded(outcome.tokens_per_sec),
+            "tokens_per_second": rounded(outcome.tokens_per_sec),
         },
     }
 
 
-def choose(wire_format: WireFormatName, accept: str) -> WireFormat:
+def choose(wire_format: WireFormatName, accept: str, message_id: str) -> WireFormat:
     """The constructor's; "auto" goes by the request's Accept header: events if asked for, else plain text."""
     if wire_format is WireFormatName.CHATSTREAM:
-        return ChatStreamFrames()
+        return ChatStreamFrames(message_id)
     wanted = accept.lower()
     if "text/event-stream" in wanted:
-        return ServerSentEvents()
-    return NewlineDelimitedJSON() if "application/x-ndjson" in wanted else PlainText()
+        return ServerSentEvents(message_id)
+    return (NewlineDelimitedJSON if "application/x-ndjson" in wanted else PlainText)(message_id)
 
 
 def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 1)
 
 
-def _rounded(number: float | None) -> float | None:
+def rounded(number: float | None) -> float | None:
     return None if number is None else round(number, 1)

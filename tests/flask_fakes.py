@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from chatstream_flask.engine.request import GenerationRequest
 from chatstream_flask.engine.runner import Runner
 from chatstream_flask.engine.sequence import Sequence
 from chatstream_flask.errors import StoreUnavailable
+from chatstream_flask.model_source import ModelSource
 from chatstream_flask.prompts import ChatContent
 from chatstream_flask.prompts.fit import FittedPrompt, fit_to_context
 
@@ -103,6 +104,9 @@ class ScriptedSource:
 
     def fit(self, prompt: AbstractChatPrompt, max_tokens: int, policy: ContextPolicy) -> FittedPrompt:
         return fit_to_context(prompt, CharTokenizer(), max_tokens, policy=policy)
+
+    def text_of(self, prompt: AbstractChatPrompt) -> str:
+        return prompt.create_prompt()
 
     def stop_ids(self, stop_strings: Iterable[str]) -> frozenset[int]:
         return frozenset()
@@ -210,8 +214,13 @@ def make_chat(
     context_len = kwargs.setdefault("context_len", 1024)
     kwargs.setdefault("chat_prompt_clazz", PlainPrompt)
     chat_stream = ChatStream(use_mock_response=True, **kwargs)
-    chat_stream._source = ScriptedSource(runner, context_len)
+    set_source(chat_stream, ScriptedSource(runner, context_len))
     return Chat(app, chat_stream, runner)
+
+
+def set_source(chat_stream: ChatStream, source: ModelSource) -> None:
+    chat_stream.source = source
+    chat_stream._admission = replace(chat_stream._admission, source=source)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from flask_fakes import (
     read_events,
     read_until,
     say,
+    set_source,
     talk,
 )
 from flask_session import Session
@@ -73,7 +74,7 @@ def host(folder: Path, add_view: Callable[[Host], None] | None, **config: Any) -
     """`add_view` and `init_app` are all that makes it a chat; None leaves it the host that it was."""
     runner = ScriptedRunner()
     chat_stream = ChatStream(use_mock_response=True, chat_prompt_clazz=PlainPrompt)
-    chat_stream._source = ScriptedSource(runner, 1024)
+    set_source(chat_stream, ScriptedSource(runner, 1024))
     folder.mkdir(exist_ok=True)
     app = create_app(folder, chat_stream.init_app if add_view else None, **config)
     host = Host(app, chat_stream, runner)

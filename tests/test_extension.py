@@ -139,7 +139,7 @@ def test_a_model_that_cannot_be_served_is_told_at_the_first_request(
         fit = None
 
     chat = make_chat(tmp_path)
-    chat.chat_stream._source = Refused()  # type: ignore[assignment]
+    chat.chat_stream.source = Refused()  # type: ignore[assignment]
     chat.chat_stream.init_app(chat.app)
     chat.app.post("/chat_stream")(lambda: chat.chat_stream.handle_chat_stream_request(request))
     with stopping(chat):

@@ -109,8 +109,8 @@ def test_queued_clients_hear_at_once_and_then_whenever_they_move_up(tmp_path: Pa
         read_until(first, "start")
         others = [read_events(say(chat.client(), name)) for name in "234"]
         heads = [next(events) for events in others]  # nothing has run yet
-        assert [(head.name, head.data) for head in heads] == [
-            ("queue", {"position": position, "eta_s": None}) for position in (1, 2, 3)
+        assert [(head.name, head.data["position"], head.data["eta_s"]) for head in heads] == [
+            ("queue", position, None) for position in (1, 2, 3)
         ]
         runner.allow(3)
         assert next(others[2]).data["position"] == 2
@@ -403,7 +403,7 @@ def make_stream(wire: Any, **kwargs: Any) -> tuple[ReplyStream, Any, FakeClock]:
 
 
 def test_a_heartbeat_when_nothing_was_written_for_long() -> None:
-    stream, generation, clock = make_stream(ServerSentEvents())
+    stream, generation, clock = make_stream(ServerSentEvents("m1"))
     assert b"event: queue" in next(stream)
     clock.advance(5)
     assert next(stream) == b": heartbeat\n\n"
@@ -417,7 +417,7 @@ def test_a_heartbeat_when_nothing_was_written_for_long() -> None:
 
 
 def test_what_came_meanwhile_is_one_chunk() -> None:
-    stream, generation, _ = make_stream(PlainText())
+    stream, generation, _ = make_stream(PlainText("m1"))
     generation.start()
     for piece in ("a", "b", "c"):
         generation.add_text(piece)
@@ -431,7 +431,7 @@ def test_what_came_meanwhile_is_one_chunk() -> None:
 
 
 def test_start_is_told_with_the_first_text_at_the_latest() -> None:
-    stream, generation, _ = make_stream(ServerSentEvents())
+    stream, generation, _ = make_stream(ServerSentEvents("m1"))
     generation.start()
     generation.add_text("a")
     first = b"".join([next(stream), next(stream)])
@@ -439,7 +439,7 @@ def test_start_is_told_with_the_first_text_at_the_latest() -> None:
 
 
 def test_it_shows_its_state() -> None:
-    stream, generation, _ = make_stream(PlainText())
+    stream, generation, _ = make_stream(PlainText("m1"))
     generation.start()
     generation.add_text("日本")
     next(stream)

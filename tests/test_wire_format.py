@@ -31,10 +31,11 @@ FAILED = Outcome(finish_reason=FinishReason.ERROR, error="generation failed")
 
 
 def test_events() -> None:
-    wire = ServerSentEvents()
-    assert wire.queue(3, 1.26) == b'id: 0\nevent: queue\ndata: {"position": 3, "eta_s": 1.3}\n\n'
-    assert wire.queue(1, None) == b'id: 0\nevent: queue\ndata: {"position": 1, "eta_s": null}\n\n'
-    assert wire.start() == b"id: 0\nevent: start\ndata: {}\n\n"
+    wire = ServerSentEvents("m1")
+    queued = {"message_id": "m1", "position": 3, "eta_s": 1.3}
+    assert wire.queue(3, 1.26) == f"id: 0\nevent: queue\ndata: {json.dumps(queued)}\n\n".encode()
+    assert b'"position": 1, "eta_s": null' in wire.queue(1, None)
+    assert wire.start() == b'id: 0\nevent: start\ndata: {"message_id": "m1"}\n\n'
     assert wire.heartbeat() == b": heartbeat\n\n"
 
 
@@ -42,7 +43,7 @@ def test_events() -> None:
     "text", ["a\nb\r\nc\rd", "\n\n", "東京 \U0001f600", "data: x\nid: 9", "\u2028\u0085\x00"]
 )
 def test_text_never_breaks_an_event(text: str) -> None:
-    chunk = ServerSentEvents().text(text, 9)
+    chunk = ServerSentEvents("m1").text(text, 9)
     assert chunk.count(b"\n") == 4
     assert b"\r" not in chunk
     event = parse_event(chunk.decode().removesuffix("\n\n"))
@@ -50,7 +51,9 @@ def test_text_never_breaks_an_event(text: str) -> None:
 
 
 def test_done() -> None:
-    event = parse_event(ServerSentEvents().end(DONE, {"message_id": "m1"}, 40).decode().removesuffix("\n\n"))
+    event = parse_event(
+        ServerSentEvents("m1").end(DONE, {"num_dropped_turns": 0}, 40).decode().removesuffix("\n\n")
+    )
     assert (event.name, event.id) == ("done", 40)
     assert event.data == {
         "finish_reason": "length",
@@ -62,26 +65,29 @@ def test_done() -> None:
             "tokens_per_second": 5.0,
         },
         "message_id": "m1",
+        "num_dropped_turns": 0,
     }
 
 
 def test_done_without_a_token() -> None:
     outcome = Outcome(finish_reason=FinishReason.TIMEOUT, total_sec=1)
-    data = json.loads(ServerSentEvents().end(outcome, {}, 0).split(b"data: ")[1])
+    data = json.loads(ServerSentEvents("m1").end(outcome, {}, 0).split(b"data: ")[1])
     assert data["timings"]["time_to_first_token_ms"] is None
     assert data["timings"]["tokens_per_second"] is None
 
 
 def test_an_error_is_told_in_band_and_cuts_plain_text_short() -> None:
-    event = parse_event(ServerSentEvents().end(FAILED, {"message_id": "m1"}, 4).decode().removesuffix("\n\n"))
+    event = parse_event(
+        ServerSentEvents("m1").end(FAILED, {"num_dropped_turns": 0}, 4).decode().removesuffix("\n\n")
+    )
     assert (event.name, event.id) == ("error", 4)
     assert event.data == {"code": "generation_failed", "message": "generation failed"}
     with pytest.raises(GenerationError, match="generation failed"):
-        PlainText().end(FAILED, {}, 4)
+        PlainText("m1").end(FAILED, {}, 4)
 
 
 def test_plain_text_is_text_and_nothing_else() -> None:
-    wire = PlainText()
+    wire = PlainText("m1")
     assert wire.queue(1, 1.0) == wire.start() == wire.heartbeat() == wire.end(DONE, {}, 3) == b""
     assert wire.text("日本\n", 3) == "日本\n".encode()
 
@@ -97,10 +103,10 @@ def test_plain_text_is_text_and_nothing_else() -> None:
     ],
 )
 def test_choice(accept: str, format_class: type[WireFormat]) -> None:
-    assert type(choose(WireFormatName.AUTO, accept)) is format_class
+    assert type(choose(WireFormatName.AUTO, accept, "m1")) is format_class
 
 
-@pytest.mark.parametrize("wire", [PlainText(), ServerSentEvents()])
+@pytest.mark.parametrize("wire", [PlainText("m1"), ServerSentEvents("m1")])
 def test_headers(wire: WireFormat) -> None:
     assert wire.content_type.endswith("; charset=utf-8")
     assert wire.headers["X-Accel-Buffering"] == "no"
@@ -112,28 +118,28 @@ def test_headers(wire: WireFormat) -> None:
 
 
 def test_lines_of_json() -> None:
-    wire = NewlineDelimitedJSON()
+    wire = NewlineDelimitedJSON("m1")
     outcome = Outcome(finish_reason=FinishReason.STOP, prompt_tokens=3, completion_tokens=2)
     chunks = [
         wire.queue(2, 1.25),
         wire.start(),
         wire.text("日本\n", 3),
         wire.heartbeat(),
-        wire.end(outcome, {"message_id": "m"}, 3),
+        wire.end(outcome, {"num_dropped_turns": 0}, 3),
     ]
     assert all(chunk.endswith(b"\n") and chunk.count(b"\n") == 1 for chunk in chunks)
     queue, start, text, done = (json.loads(chunk) for chunk in chunks if chunk.strip())
-    assert queue == {"event": "queue", "position": 2, "eta_s": 1.2}
-    assert start == {"event": "start"}
+    assert queue == {"event": "queue", "message_id": "m1", "position": 2, "eta_s": 1.2}
+    assert start == {"event": "start", "message_id": "m1"}
     assert text == {"event": "text", "text": "日本\n"}
-    assert (done["event"], done["finish_reason"], done["message_id"]) == ("done", "stop", "m")
+    assert (done["event"], done["finish_reason"], done["message_id"]) == ("done", "stop", "m1")
     failed = json.loads(wire.end(Outcome(finish_reason=FinishReason.ERROR, error="no"), {}, 3))
     assert failed == {"event": "error", "code": "generation_failed", "message": "no"}
 
 
 def test_frames_of_chatstream() -> None:
     """Whatever the client's Accept header says; each frame replaces the one before."""
-    wire = choose(WireFormatName.CHATSTREAM, "text/event-stream")
+    wire = choose(WireFormatName.CHATSTREAM, "text/event-stream", "m1")
     assert isinstance(wire, ChatStreamFrames)
     assert wire.content_type == "text/plain; charset=utf-8"
     assert wire.queue(1, None) == wire.start() == wire.heartbeat() == b""

@@ -28,9 +28,19 @@ class Turn:
         self.prompt = conversation.prompt
         self.message_id = uuid.uuid4().hex
 
+    @property
+    def num_kept(self) -> int:
+        """Messages before the reply and what it answers; the application's own examples do not count."""
+        return len(self.prompt.get_contents()) - self.prompt.num_initial - 2
+
     def ask(self, user_input: str) -> None:
         self.prompt.add_requester_msg(user_input)
         self.prompt.add_responder_msg(None)
+
+    def ask_instead(self, message_id: str, user_input: str) -> None:
+        """In place of the turn with this message, and of all after it."""
+        self.prompt.cut_before_turn_of(message_id)
+        self.ask(user_input)
 
     def ask_again(self) -> None:
         if not self.prompt.has_turn_to_regenerate:

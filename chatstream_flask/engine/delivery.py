@@ -44,6 +44,7 @@ class Delivery:
             outcome = replace(outcome, finish_reason=FinishReason.ERROR, error=error)
         if request.place is not None:
             request.place.close()
+        request.before_done = None  # readers may keep the request for a while, but not all that hangs on it
         request.publish(outcome)
         if request.after_done is not None:
             try:
@@ -57,3 +58,4 @@ class Delivery:
                 request.after_done(request, outcome)
         except Exception:
             logger.exception("the callback of %r failed", request)
+        request.after_done = None

@@ -81,7 +81,8 @@ class GenerationRequest:
     """What was asked, and the text so far: written by one generation thread, read by any reader.
 
     The text only grows and then gets exactly one Outcome, so a reader needs nothing but the number of
-    characters it has already got.
+    characters it has already got. Readers that `attach` may come and go; a while after the last one has
+    left for good, the request ends as disconnected.
     """
 
     def __init__(
@@ -113,7 +114,9 @@ class GenerationRequest:
         self.first_token_at: float | None = None
         self._changed = threading.Condition()  # guards everything below
         self._status = Status.WAITING
-        self._end: tuple[FinishReason, str | None] | None = None  # wish of another thread
+        self._end: FinishReason | None = None  # wish of another thread
+        self._readers: list[Closable] = []
+        self._lonely_until: float | None = None  # when nobody is waited for any more
         self._pieces: list[str] = []
         self._num_chars = 0
         self._outcome: Outcome | None = None
@@ -136,18 +139,43 @@ class GenerationRequest:
         with self._changed:
             return "".join(self._pieces)
 
+    @property
+    def num_chars(self) -> int:
+        return self._num_chars
+
     def ask_to_end(self, reason: FinishReason) -> None:
         """The generation thread ends it at its next step; the first wish counts."""
         with self._changed:
             if self._end is None:
-                self._end = (reason, None)
+                self._end = reason
 
     @property
     def end_wish(self) -> FinishReason | None:
-        """Why it must not go on, if it must not: asked by another thread, or out of time."""
+        """Why it must not go on, if it must not: asked by another thread, left alone, or out of time."""
         if self._end is not None:
-            return self._end[0]
-        return FinishReason.TIMEOUT if self._clock() >= self.deadline else None
+            return self._end
+        now, lonely_until = self._clock(), self._lonely_until
+        if lonely_until is not None and now >= lonely_until:
+            return FinishReason.DISCONNECTED
+        return FinishReason.TIMEOUT if now >= self.deadline else None
+
+    def attach(self, reader: Closable) -> list[Closable]:
+        """Its readers now, the longest attached first."""
+        with self._changed:
+            self._readers.append(reader)
+            self._lonely_until = None
+            return list(self._readers)
+
+    def detach(self, reader: Closable, grace_sec: float) -> bool:
+        """True when the last one has left before the end: another one has `grace_sec` seconds. Idempotent."""
+        with self._changed:
+            if reader not in self._readers:
+                return False
+            self._readers.remove(reader)
+            is_left_alone = not self._readers and self._outcome is None
+            if is_left_alone:
+                self._lonely_until = self._clock() + grace_sec
+            return is_left_alone
 
     def read(self, offset: int, timeout: float | None) -> tuple[str, Outcome | None]:
         """Text after the first `offset` characters, and the outcome once all text is told.

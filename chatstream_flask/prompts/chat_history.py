@@ -97,6 +97,15 @@ class ChatHistory:
         self._last(RoleType.RESPONDER)
         self._contents.pop()
 
+    def cut_before_turn_of(self, message_id: str) -> None:
+        """Forgets the visitor's turn that has this message, and what followed it."""
+        for i in range(len(self._contents) - 1, self.num_initial - 1, -1):
+            if self._contents[i].message_id == message_id:
+                is_requester = [content.is_requester for content in self._contents[: i + 1]]
+                del self._contents[i - is_requester[::-1].index(True) :]
+                return
+        raise BadRequest(f"this conversation has no message {message_id!r}")
+
     def clear_history(self) -> None:
         """Forgets the visitor's turns."""
         del self._contents[self.num_initial :]

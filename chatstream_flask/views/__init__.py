@@ -1,5 +1,5 @@
 """Blueprints over a ChatStream."""
 
-from .chat_api import create_chat_blueprint
+from .chat_api import API_NAMES, append_apis, create_chat_blueprint
 
-__all__ = ["create_chat_blueprint"]
+__all__ = ["API_NAMES", "append_apis", "create_chat_blueprint"]

@@ -1,21 +1,160 @@
-"""The chat API as a blueprint: POST /chat_stream and POST /clear_context."""
+"""The chat API as a blueprint: ChatStream's names, methods, paths and answers, and what it lacked."""
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, jsonify, request
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from ..extension import ChatStream
+from flask import Blueprint, Flask, Response, jsonify, request
+
+from ..completion import Callback
+from ..config import check_names
+from ..errors import ConfigError
+from .conversation_answers import (
+    conversation_of,
+    generation_params_of,
+    generation_params_to_set,
+    prompt_of,
+)
+from .feedback import OnFeedback, parse_feedback
+from .load_answers import load_of, resource_usage
+
+if TYPE_CHECKING:
+    from ..extension import ChatStream
 
 
-def create_chat_blueprint(chat_stream: ChatStream) -> Blueprint:
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the views of an app are told beyond the ChatStream."""
+
+    callback: Callback | None = None  # as of handle_chat_stream_request
+    on_feedback_received: OnFeedback | None = None
+    web_ui_params: dict[str, Any] | None = None
+
+
+def create_chat_blueprint(
+    chat_stream: ChatStream, include: Iterable[str] | None = None, **options: Any
+) -> Blueprint:
+    """To register where the app likes, with or without a `url_prefix`.
+
+    :param include: names of API_NAMES; all if left out
+    :param options: `callback`, as of `handle_chat_stream_request`; `on_feedback_received(feedback)` for
+        set_feedback; `web_ui_params` for webui
+    """
+    check_names("option", options, Options)
     blueprint = Blueprint("chatstream", __name__)
+    for name in API_NAMES if include is None else _known(include):
+        _VIEWS[name](blueprint, chat_stream, Options(**options))
+    return blueprint
 
+
+def append_apis(chat_stream: ChatStream, app: Flask, opts: dict[str, Any]) -> None:
+    """See `ChatStream.append_apis`."""
+    ways = {"all", "include", "exclude"} & set(opts)
+    if len(ways) != 1 or opts.get("all", True) is not True:
+        raise ConfigError('append_apis needs one of {"all": True}, {"include": [...]} and {"exclude": [...]}')
+    options = {name: value for name, value in opts.items() if name not in ways}
+    if "exclude" in opts:
+        excluded = _known(opts["exclude"])
+        include = [name for name in API_NAMES if name not in excluded]
+    else:
+        include = _known(opts.get("include", API_NAMES))
+    app.register_blueprint(create_chat_blueprint(chat_stream, include, **options))
+
+
+def _known(names: Iterable[str]) -> list[str]:
+    given = dict.fromkeys([names] if isinstance(names, str) else names)
+    check_names("API", given, set(API_NAMES))
+    return list(given)
+
+
+def _chat_stream(blueprint: Blueprint, chat_stream: ChatStream, options: Options) -> None:
     @blueprint.post("/chat_stream")
     def chat() -> Response:
-        return chat_stream.handle_chat_stream_request(request)
+        return chat_stream.handle_chat_stream_request(request, callback=options.callback, resumable=True)
 
+    @blueprint.get("/chat_stream/<message_id>")
+    def resume(message_id: str) -> Response:
+        return chat_stream.handle_resume_request(request, message_id)
+
+    @blueprint.post("/chat_stream/<message_id>/cancel")
+    def cancel(message_id: str) -> Response:
+        return chat_stream.handle_cancel_request(request, message_id)
+
+
+def _clear_context(blueprint: Blueprint, chat_stream: ChatStream, options: Options) -> None:
     @blueprint.post("/clear_context")
     def clear_context() -> Response:
         return jsonify(chat_stream.handle_clear_context_request(request))
 
-    return blueprint
+
+def _get_conversation(blueprint: Blueprint, chat_stream: ChatStream, options: Options) -> None:
+    @blueprint.get("/conversation")
+    def get_conversation() -> Response:
+        return _fresh(conversation_of(chat_stream, request))
+
+
+def _get_prompt(blueprint: Blueprint, chat_stream: ChatStream, options: Options) -> None:
+    @blueprint.get("/get_prompt")
+    def get_prompt() -> Response:
+        return _fresh(prompt_of(chat_stream, request))
+
+
+def _get_generation_params(blueprint: Blueprint, chat_stream: ChatStream, options: Options) -> None:
+    @blueprint.get("/get_generation_params")
+    def get_generation_params() -> Response:
+        return _fresh(generation_params_of(chat_stream.get_generation_params(request)))
+
+
+def _set_generation_params(blueprint: Blueprint, chat_stream: ChatStream, options: Options) -> None:
+    @blueprint.post("/set_generation_params")
+    def set_generation_params() -> Response:
+        given = generation_params_to_set(request)
+        return _fresh(generation_params_of(chat_stream.set_generation_params(request, given)))
+
+
+def _set_feedback(blueprint: Blueprint, chat_stream: ChatStream, options: Options) -> None:
+    @blueprint.post("/set_feedback")
+    def set_feedback() -> Response:
+        feedback = parse_feedback(request, chat_stream.get_chat_prompt(request))
+        feedback["generation_params"] = chat_stream.get_generation_params(request)
+        (options.on_feedback_received or _log)(feedback)
+        return _fresh(
+            {"success": True, "message": "success", "target_message_id": feedback["target_message_id"]}
+        )
+
+    def _log(feedback: dict[str, Any]) -> None:
+        chat_stream.logger.info("feedback: %s %s", feedback["target_message_id"], feedback["is_like"])
+
+
+def _get_load(blueprint: Blueprint, chat_stream: ChatStream, options: Options) -> None:
+    @blueprint.get("/get_load")
+    def get_load() -> Response:
+        return _fresh(load_of(chat_stream.engine))
+
+
+def _get_resource_usage(blueprint: Blueprint, chat_stream: ChatStream, options: Options) -> None:
+    @blueprint.get("/get_resource_usage")
+    def get_resource_usage() -> Response:
+        return _fresh(resource_usage())
+
+
+def _fresh(data: dict[str, Any]) -> Response:
+    response = jsonify(data)
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+_VIEWS: dict[str, Callable[[Blueprint, Any, Options], None]] = {
+    "chat_stream": _chat_stream,
+    "clear_context": _clear_context,
+    "get_conversation": _get_conversation,
+    "get_prompt": _get_prompt,
+    "set_generation_params": _set_generation_params,
+    "get_generation_params": _get_generation_params,
+    "set_feedback": _set_feedback,
+    "get_load": _get_load,
+    "get_resource_usage": _get_resource_usage,
+}
+API_NAMES = tuple(_VIEWS)

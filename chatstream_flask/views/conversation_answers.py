@@ -1,0 +1,68 @@
+"""What clients are told of their conversation."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from flask import Request
+
+from ..errors import BadRequest
+from ..request_body import read_body
+
+if TYPE_CHECKING:
+    from ..extension import ChatStream
+
+MAX_PARAMS_LEN = 65_536  # bytes of a body with generation params
+CHATSTREAM_NAMES = {"top_k_value": "top_k", "top_p_value": "top_p"}  # in ChatStream's answers and requests
+
+
+def conversation_of(chat_stream: ChatStream, request: Request) -> dict[str, Any]:
+    """What was said, without the prompt class's own examples, and the reply in the making."""
+    running = chat_stream.get_running_reply(request)  # asked first: what ends meanwhile is then in both
+    prompt = chat_stream.get_chat_prompt(request)
+    messages = [
+        {
+            "role": content.role.value,
+            "text": content.message or "",
+            "message_id": content.message_id,
+            "is_interrupted": content.is_interrupted,
+        }
+        for content in prompt.get_contents()[prompt.num_initial :]
+    ]
+    if running is None:
+        return {"messages": messages, "running": None}
+    reply = {
+        "message_id": running.message_id,
+        "user_input": running.user_input,
+        "num_kept": running.num_kept,
+    }
+    return {"messages": messages, "running": reply}
+
+
+def prompt_of(chat_stream: ChatStream, request: Request) -> dict[str, Any]:
+    """The conversation as the model reads it, percent-encoded."""
+    prompt = chat_stream.get_chat_prompt(request)
+    if prompt.is_empty():
+        return {"success": True, "message": "no prompt", "prompt": None}
+    text = chat_stream.source.text_of(prompt)
+    return {"success": True, "message": "success", "prompt": quote(text)}
+
+
+def generation_params_of(params: dict[str, Any]) -> dict[str, Any]:
+    aliases = {alias: params[name] for alias, name in CHATSTREAM_NAMES.items()}
+    return {"success": True, "message": "success", "generation_params": params | aliases}
+
+
+def generation_params_to_set(request: Request) -> dict[str, Any] | None:
+    """None, from the body `null`, for all as the constructor has them."""
+    try:
+        given: dict[str, Any] | None = json.loads(read_body(request, MAX_PARAMS_LEN))
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"the body must be a JSON object or null: {error}") from error
+    if given is None:
+        return None
+    if not isinstance(given, dict):
+        raise BadRequest(f"the body must be a JSON object or null, not {type(given).__name__}")
+    return {CHATSTREAM_NAMES.get(name, name): value for name, value in given.items()}

@@ -1,0 +1,55 @@
+"""A visitor's like or dislike of a reply."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from flask import Request
+
+from ..config import check_names, shown
+from ..errors import BadRequest, ConfigError, NotFound
+from ..prompts import AbstractChatPrompt
+from ..request_body import read_body
+
+MAX_FEEDBACK_LEN = 65_536  # bytes
+NAMES = {"message_id", "is_like", "form_data"}
+
+OnFeedback = Callable[[dict[str, Any]], None]
+
+
+def parse_feedback(request: Request, prompt: AbstractChatPrompt) -> dict[str, Any]:
+    """`is_like` (None: taken back), `form_data`, and of the caller's conversation `target_message_id`,
+    `target_message` and `prompt`, the contents up to that message.
+    """
+    data = _load(request)
+    message_id, is_like = data.get("message_id"), data.get("is_like")
+    if not isinstance(message_id, str):
+        raise BadRequest(f"message_id must be the message_id of a reply, not {shown(message_id)}")
+    if is_like is not None and not isinstance(is_like, bool):
+        raise BadRequest(f"is_like must be true, false or null, not {shown(is_like)}")
+    content = prompt.find_chat_content_by_message_id(message_id)
+    if content is None:
+        raise NotFound(f"your conversation has no message {shown(message_id)}")
+    return {
+        "is_like": is_like,
+        "form_data": data.get("form_data"),
+        "target_message_id": message_id,
+        "target_message": content.message,
+        "prompt": prompt.get_contents({"to_message_id": message_id}),
+    }
+
+
+def _load(request: Request) -> dict[str, Any]:
+    try:
+        data = json.loads(read_body(request, MAX_FEEDBACK_LEN))
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"the body must be a JSON object: {error}") from error
+    if not isinstance(data, dict):
+        raise BadRequest(f"the body must be a JSON object, not {type(data).__name__}")
+    try:
+        check_names("field", data, NAMES)
+    except ConfigError as error:
+        raise BadRequest(str(error)) from error
+    return data

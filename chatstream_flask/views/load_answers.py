@@ -1,0 +1,58 @@
+"""How busy the server is and what memory it uses."""
+
+# mypy: allow-untyped-calls
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import psutil
+
+from ..engine.engine import Engine
+from ..wire_format import rounded
+
+NAME = "node:0"  # there is one; ChatStream's name for it
+GIB = 2**30  # bytes
+
+
+def load_of(engine: Engine) -> dict[str, Any]:
+    """`eta_s`: seconds that one more request would wait, from the last replies; null before the first."""
+    worker = {
+        "name": NAME,
+        "processing": engine.num_running,
+        "waiting": engine.num_waiting,
+        "max_processing": engine.config.num_of_concurrent_executions,
+        "max_waiting": engine.config.max_queue_size,
+        "eta_s": rounded(engine.eta_sec(engine.num_waiting + 1)),
+    }
+    return {"success": True, "message": "success", "chatstream_workers": [worker]}
+
+
+def resource_usage() -> dict[str, Any]:
+    """In GiB: this process's memory of the machine's, and of each CUDA device all that is in use."""
+    gpus = _gpus()
+    usage = {
+        "name": NAME,
+        "num_gpus": len(gpus),
+        "gpus": gpus,
+        "cpu": {
+            "total_memory": _gib(psutil.virtual_memory().total),
+            "used_memory": _gib(psutil.Process().memory_info().rss),
+        },
+    }
+    return {"success": True, "message": "success", "memory_usage": [usage]}
+
+
+def _gpus() -> list[dict[str, Any]]:
+    torch: Any = sys.modules.get("torch")  # not loaded for a mock, and not for this question
+    if torch is None or not torch.cuda.is_available():
+        return []
+    memory = [torch.cuda.mem_get_info(i) for i in range(torch.cuda.device_count())]
+    return [
+        {"index": i, "total_memory": _gib(total), "used_memory": _gib(total - free)}
+        for i, (free, total) in enumerate(memory)
+    ]
+
+
+def _gib(num_bytes: int) -> float:
+    return round(num_bytes / GIB, 2)
