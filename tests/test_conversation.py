@@ -332,7 +332,7 @@ def test_a_server_that_stops_ends_replies_and_refuses_new_ones(
         runner.allow()
         read_until(events, "text")
         chat.chat_stream.engine.stop()
-        assert list(events)[-1].data["finish_reason"] == "cancelled"
+        assert list(events)[-1].data["finish_reason"] == "shutdown"
         assert chat.word() == "unknown_error_occurred"
         assert chat.history(client) == ["one", "o~"]
         response = say(client, "two")

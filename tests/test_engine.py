@@ -170,7 +170,7 @@ def test_stop_gives_every_accepted_request_one_outcome(start_engine: StartEngine
     wait_for_text(requests[0])
     engine.stop()
     engine.stop()
-    assert [r.outcome and r.outcome.finish_reason for r in requests] == [FinishReason.CANCELLED] * 7
+    assert [r.outcome and r.outcome.finish_reason for r in requests] == [FinishReason.SHUTDOWN] * 7
     assert told == Counter({r.id: 1 for r in requests})
     assert engine.is_stopped and not engine.is_started
     with pytest.raises(NotAccepting):
@@ -226,6 +226,22 @@ def test_drain_refuses_new_and_lets_the_accepted_finish(start_engine: StartEngin
     gate_of(engine).set()
     assert engine.drain(TIMEOUT)
     assert [reason(r) for r in requests] == [FinishReason.STOP] * 3
+
+
+def test_a_drained_engine_is_not_started_by_a_request() -> None:
+    """It may be told to end before its first request comes."""
+    engine = Engine(EngineConfig(), lambda index: EchoRunner())
+    engine.begin_drain()
+    engine.start(again=False)
+    assert engine.is_draining and not engine.is_started
+    with pytest.raises(NotAccepting):
+        engine.reserve()
+    engine.start()
+    try:
+        assert engine.is_started and not engine.is_draining
+        engine.reserve().close()
+    finally:
+        engine.stop()
 
 
 def test_start_is_done_once() -> None:

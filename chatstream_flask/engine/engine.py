@@ -39,6 +39,7 @@ class Engine:
         self._starting = threading.Lock()  # guards start and stop
         self._pid: int | None = None  # the process whose threads these are
         self.is_stopped = False  # by `stop`: only an explicit `start` begins again
+        self.is_draining = False  # by `begin_drain`: takes nothing new, until a `stop` and a `start`
         self._queue = self._make_queue()
         self._workers: list[Worker] = []
         self._delivery: Delivery | None = None
@@ -81,7 +82,7 @@ class Engine:
         if self.is_started:
             return
         with self._starting:
-            if self.is_started or (self.is_stopped and not again):
+            if self.is_started or ((self.is_stopped or self.is_draining) and not again):
                 return
             self._queue = self._make_queue()
             self._delivery = Delivery(self.config.num_of_concurrent_executions)
@@ -96,11 +97,17 @@ class Engine:
                 self._end_threads(timeout=10.0)
                 raise
             self._pid = os.getpid()
-            self.is_stopped = False
+            self.is_stopped = self.is_draining = False
+
+    def begin_drain(self) -> None:
+        """Takes nothing new from now on, started or not; what was accepted goes on. Idempotent."""
+        self.is_draining = True
+        with self._starting:
+            self._queue.refuse_new()
 
     def drain(self, timeout: float) -> bool:
         """Takes nothing new and lets what was accepted finish; True when all did in time."""
-        self._queue.refuse_new()
+        self.begin_drain()
         return self._queue.wait_until_empty(timeout)
 
     def stop(self, timeout: float = 10.0) -> None:
@@ -109,9 +116,9 @@ class Engine:
             if not self.is_started:
                 return
             for request in self._queue.close():
-                self._complete(request, FinishReason.CANCELLED)
+                self._complete(request, FinishReason.SHUTDOWN)
             for request in self._queue.requests():
-                request.ask_to_end(FinishReason.CANCELLED)
+                request.ask_to_end(FinishReason.SHUTDOWN)
             self._end_threads(timeout)
             self._pid = None
             self.is_stopped = True

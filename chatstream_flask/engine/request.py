@@ -35,6 +35,7 @@ class FinishReason(Enum):
     CANCELLED = "cancelled"
     TIMEOUT = "timeout"
     DISCONNECTED = "disconnected"
+    SHUTDOWN = "shutdown"  # the server stops
     ERROR = "error"
 
 

@@ -61,6 +61,6 @@ def test_a_server_that_is_told_to_end_leaves_nobody_without_an_outcome(kind: str
         reasons = [chat.events[-1].data["finish_reason"] for chat in chats]
         words = [server.outcome(name)["message"] for name in ("one", "two", "three")]
     if kind == "waitress":
-        assert (reasons, words) == (["cancelled"] * 3, ["unknown_error_occurred"] * 3)
+        assert (reasons, words) == (["shutdown"] * 3, ["unknown_error_occurred"] * 3)
     else:
         assert (reasons, words) == (["length"] * 3, ["success"] * 3)

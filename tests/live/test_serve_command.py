@@ -73,8 +73,8 @@ def test_a_signal_ends_every_reply_and_then_the_server(number: signal.Signals, t
         for chat in chats:
             assert chat.read_to_end().is_complete
             assert chat.events[-1].name == "done"
-            assert chat.events[-1].data["finish_reason"] == "cancelled"
-        assert len(re.findall("ended: cancelled", server.output)) == 3
+            assert chat.events[-1].data["finish_reason"] == "shutdown"
+        assert len(re.findall("ended: shutdown", server.output)) == 3
         assert "Traceback" not in server.output
 
 
