@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any
 
@@ -13,6 +13,8 @@ MULTIPLICATIVE = "multiplicative"
 SUBTRACTIVE = "subtractive"
 MAX_STOP_STRINGS = 16
 MAX_STOP_STRING_LEN = 256  # characters
+MAX_LOGIT_BIASES = 1024
+MAX_LOGPROBS = 20
 MAX_SHOWN_NAMES = 5  # of unknown ones, in a message
 
 
@@ -53,7 +55,9 @@ _SETTING_NAMES = {"WireFormatName": "wire_format", "ContextPolicy": "context_pol
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
-    """How the tokens of one reply are chosen; in transformers' order: penalty, temperature, top-k, top-p."""
+    """How the tokens of one reply are chosen, in transformers' order: grammar, bias, repetition penalty,
+    frequency and presence penalty, temperature, top-k, top-p, min-p. The last four are for sampling only.
+    """
 
     max_new_tokens: int = 256
     temperature: float = 1.0  # 0 is greedy
@@ -63,6 +67,12 @@ class SamplingParams:
     repetition_penalty_method: str = MULTIPLICATIVE
     seed: int | None = None  # None: a new one for each reply
     stop: tuple[str, ...] = ()
+    frequency_penalty: float = 0.0  # times how often a token was generated; OpenAI's, as the next
+    presence_penalty: float = 0.0  # once for each token that was generated
+    min_p: float = 0.0  # drops tokens less probable than this share of the likeliest one's; 0: off
+    logit_bias: tuple[tuple[int, float], ...] = ()  # added to the scores of these token ids
+    num_logprobs: int | None = None  # likeliest tokens told beside each chosen one; None: not even that one
+    grammar: str | None = field(default=None, repr=False)  # from engine.grammar; holds the reply to it
 
     def __post_init__(self) -> None:
         check_int("max_new_tokens", self.max_new_tokens, 1)
@@ -82,7 +92,15 @@ class SamplingParams:
             check_number("repetition_penalty", self.repetition_penalty, low, 100)
         if self.seed is not None:
             check_int("seed", self.seed, 0, 2**63 - 1)
+        check_number("frequency_penalty", self.frequency_penalty, -2, 2)
+        check_number("presence_penalty", self.presence_penalty, -2, 2)
+        check_number("min_p", self.min_p, 0, 1)
+        if self.num_logprobs is not None:
+            check_int("num_logprobs", self.num_logprobs, 0, MAX_LOGPROBS)
+        if self.grammar is not None and not (isinstance(self.grammar, str) and self.grammar):
+            raise ConfigError(f"grammar must be a non-empty string, not {shown(self.grammar)}")
         self._check_stop()
+        self._check_logit_bias()
 
     def _check_stop(self) -> None:
         if not isinstance(self.stop, tuple) or not all(isinstance(s, str) and s for s in self.stop):
@@ -91,6 +109,21 @@ class SamplingParams:
             raise ConfigError(
                 f"stop may hold at most {MAX_STOP_STRINGS} strings of up to {MAX_STOP_STRING_LEN} characters"
             )
+
+    def _check_logit_bias(self) -> None:
+        if not isinstance(self.logit_bias, tuple) or not all(
+            isinstance(pair, tuple) and len(pair) == 2 for pair in self.logit_bias
+        ):
+            raise ConfigError("logit_bias must be pairs of a token id and a number")
+        if len(self.logit_bias) > MAX_LOGIT_BIASES:
+            raise ConfigError(
+                f"logit_bias may name at most {MAX_LOGIT_BIASES} tokens, not {len(self.logit_bias)}"
+            )
+        for token_id, bias in self.logit_bias:
+            check_int("a token id in logit_bias", token_id, 0)
+            check_number("a bias in logit_bias", bias, -100, 100)
+        if len({token_id for token_id, _ in self.logit_bias}) < len(self.logit_bias):
+            raise ConfigError("logit_bias names a token twice")
 
     @property
     def is_greedy(self) -> bool:

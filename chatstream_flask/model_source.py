@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .config import ContextPolicy, check_int
+from .config import ContextPolicy, SamplingParams, check_int
 from .engine.mock_runner import MockParams, MockRunner, encode_mock_prompt
 from .engine.runner import Runner
-from .errors import ConfigError
+from .errors import BadRequest, ConfigError
 from .prompts import AbstractChatPrompt, ChatPrompt
 from .prompts.fit import FittedPrompt, fit_to_context
 
@@ -38,6 +38,9 @@ class ModelSource(Protocol):
 
     def stop_ids(self, stop_strings: Iterable[str]) -> frozenset[int]:
         """Those stop strings that are one control token: as text they would never be seen."""
+
+    def check(self, params: SamplingParams) -> None:
+        """Raises BadRequest for what this model cannot do: a token it does not have, a grammar."""
 
 
 class TransformersSource:
@@ -100,6 +103,14 @@ class TransformersSource:
         added = self._tokenizer.get_added_vocab()
         return frozenset(added[string] for string in stop_strings if string in added)
 
+    def check(self, params: SamplingParams) -> None:
+        vocab_size = getattr(self._model.config.get_text_config(), "vocab_size", None)
+        ids = [token_id for token_id, _ in params.logit_bias]
+        if ids and vocab_size is not None and max(ids) >= vocab_size:
+            raise BadRequest(
+                f"logit_bias names the token {max(ids)}; the model has the tokens 0 to {vocab_size - 1}"
+            )
+
 
 class MockSource:
     prefill_chunk_len = 1_000_000  # its prompts cost nothing
@@ -116,6 +127,10 @@ class MockSource:
 
     def stop_ids(self, stop_strings: Iterable[str]) -> frozenset[int]:
         return frozenset()
+
+    def check(self, params: SamplingParams) -> None:
+        if params.grammar is not None:
+            raise BadRequest("the mock makes no structured replies: its phrases are fixed")
 
     def fit(self, prompt: AbstractChatPrompt, max_tokens: int, policy: ContextPolicy) -> FittedPrompt:
         asked = [c.message or "" for c in prompt.get_contents() if c.is_requester]

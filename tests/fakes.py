@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 from chatstream_flask.config import SamplingParams
-from chatstream_flask.engine.request import FinishReason, GenerationRequest
+from chatstream_flask.engine.request import FinishReason, GenerationRequest, TokenLogprob
 from chatstream_flask.engine.request_queue import RequestQueue
 from chatstream_flask.engine.runner import Runner
 from chatstream_flask.engine.scheduler import Scheduler
@@ -73,13 +73,13 @@ class EchoRunner:
     def prefill(self, sequence: Sequence, num_tokens: int) -> list[int]:
         self.chunks.append(num_tokens)
         is_complete = self._compute(sequence, num_tokens)
-        return [self.next_id(sequence)] if is_complete else []
+        return self._new_ids(sequence) if is_complete else []
 
     def decode(self, sequences: list[Sequence]) -> list[list[int]]:
         self.batches.append(len(sequences))
         assert len({sequence.slot for sequence in sequences}) == len(sequences)
         assert all(self._compute(sequence, 1) for sequence in sequences)
-        return [[self.next_id(sequence)] for sequence in sequences]
+        return [self._new_ids(sequence) for sequence in sequences]
 
     def move(self, source: int, target: int, length: int) -> None:
         self.moves.append((source, target, length))
@@ -89,6 +89,12 @@ class EchoRunner:
         return CharDecoder()
 
     def close(self) -> None: ...
+
+    def _new_ids(self, sequence: Sequence) -> list[int]:
+        token_id = self.next_id(sequence)
+        if sequence.params.num_logprobs is not None:
+            sequence.logprobs.append(TokenLogprob(token_id, -token_id / 100, ()))
+        return [token_id]
 
     def _compute(self, sequence: Sequence, num_tokens: int) -> bool:
         """True when nothing is left to compute."""

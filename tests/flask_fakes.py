@@ -18,10 +18,10 @@ from werkzeug.test import TestResponse
 
 from chatstream_flask import AbstractChatPrompt, ChatStream
 from chatstream_flask.app_state import AppState
-from chatstream_flask.config import ContextPolicy
+from chatstream_flask.config import ContextPolicy, SamplingParams
 from chatstream_flask.conversation import ConversationStore, Lease
 from chatstream_flask.conversation.local_leases import LocalLeases
-from chatstream_flask.engine.request import GenerationRequest
+from chatstream_flask.engine.request import GenerationRequest, TokenLogprob
 from chatstream_flask.engine.runner import Runner
 from chatstream_flask.engine.sequence import Sequence
 from chatstream_flask.errors import StoreUnavailable
@@ -70,7 +70,13 @@ class ScriptedRunner:
     def decode(self, sequences: list[Sequence]) -> list[list[int]]:
         if self.is_held and not self._steps.acquire(timeout=0.005):
             return [[] for _ in sequences]
-        return [[self._next_id(sequence)] for sequence in sequences]
+        return [self._new_ids(sequence) for sequence in sequences]
+
+    def _new_ids(self, sequence: Sequence) -> list[int]:
+        token_id = self._next_id(sequence)
+        if sequence.params.num_logprobs is not None:
+            sequence.logprobs.append(TokenLogprob(token_id, 0.0, ()))
+        return [token_id]
 
     def _next_id(self, sequence: Sequence) -> int:
         text = self.reply("".join(map(chr, sequence.request.prompt_ids)))
@@ -110,6 +116,8 @@ class ScriptedSource:
 
     def stop_ids(self, stop_strings: Iterable[str]) -> frozenset[int]:
         return frozenset()
+
+    def check(self, params: SamplingParams) -> None: ...
 
 
 class BreakableStore:

@@ -195,3 +195,39 @@ def test_a_message_is_short_whatever_the_value_is() -> None:
     assert "and 996 more; allowed: good" in str(caught.value)
     with pytest.raises(ConfigError, match="unknown field 5, Good; allowed: good"):
         check_names("field", {5: 1, "Good": 2}, {"good"})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "sentence"),
+    [
+        ({"frequency_penalty": 2.1}, "frequency_penalty must be between -2 and 2, not 2.1"),
+        ({"presence_penalty": "1"}, "presence_penalty must be a number, not '1'"),
+        ({"min_p": -0.1}, "min_p must be between 0 and 1, not -0.1"),
+        ({"min_p": float("nan")}, "min_p must be between 0 and 1, not nan"),
+        ({"num_logprobs": 21}, "num_logprobs must be between 0 and 20, not 21"),
+        ({"num_logprobs": True}, "num_logprobs must be a whole number, not True"),
+        ({"grammar": ""}, "grammar must be a non-empty string, not ''"),
+        ({"grammar": {}}, "grammar must be a non-empty string, not {}"),
+        ({"logit_bias": [(1, 2)]}, "logit_bias must be pairs of a token id and a number"),
+        ({"logit_bias": ((1,),)}, "logit_bias must be pairs of a token id and a number"),
+        ({"logit_bias": ((-1, 0),)}, "a token id in logit_bias must be at least 0, not -1"),
+        ({"logit_bias": (("1", 0),)}, "a token id in logit_bias must be a whole number, not '1'"),
+        ({"logit_bias": ((1, 101),)}, "a bias in logit_bias must be between -100 and 100, not 101"),
+        ({"logit_bias": ((1, None),)}, "a bias in logit_bias must be a number, not None"),
+        ({"logit_bias": ((7, 1), (7, 2))}, "logit_bias names a token twice"),
+        (
+            {"logit_bias": tuple((i, 1) for i in range(1025))},
+            "logit_bias may name at most 1024 tokens, not 1025",
+        ),
+    ],
+)
+def test_wrong_sampling_params(kwargs: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        SamplingParams(**kwargs)
+    assert sentence in str(caught.value)
+
+
+def test_sampling_params_at_their_limits() -> None:
+    SamplingParams(frequency_penalty=-2, presence_penalty=2, min_p=1, num_logprobs=0, grammar="g")
+    params = SamplingParams(logit_bias=tuple((i, -100) for i in range(1024)), num_logprobs=20)
+    assert "grammar" not in repr(params)  # it may be long

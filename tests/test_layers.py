@@ -19,9 +19,11 @@ LAYERS = [  # a module, or a package with all its modules
     "demo_model",
     # generation without HTTP
     "engine.__init__",
+    "engine.grammar",
     "engine.request",
     "engine.request_queue",
     "engine.detokenizer",
+    "engine.held_logprobs",
     "engine.sequence",
     "engine.runner",
     "engine.scheduler",

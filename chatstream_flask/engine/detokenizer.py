@@ -24,13 +24,19 @@ class Detokenizer:
 
     def __init__(self, decoder: TextDecoder, stop_strings: Sequence[str] = ()) -> None:
         self.is_stopped = False  # a stop string was met; nothing comes after it
+        self.num_shown = 0  # characters
         self._decoder = decoder
         self._stops = [_StopString(text) for text in stop_strings if text]
         self._held = ""
 
     def push(self, token_id: int) -> str:
         """Text that may be shown now."""
-        return "" if self.is_stopped else self._scan(self._decoder.push(token_id))
+        return "" if self.is_stopped else self._shown(self._scan(self._decoder.push(token_id)))
+
+    @property
+    def num_decoded(self) -> int:
+        """Characters of the ids so far, shown or held back, but nothing of a stop string that was met."""
+        return self.num_shown + len(self._held)
 
     def finish(self) -> str:
         """What was still held back, when the reply ended without a stop string."""
@@ -38,7 +44,11 @@ class Detokenizer:
             return ""
         shown = self._scan(self._decoder.finish())
         held, self._held = self._held, ""
-        return shown + held
+        return self._shown(shown + held)
+
+    def _shown(self, text: str) -> str:
+        self.num_shown += len(text)
+        return text
 
     def _scan(self, text: str) -> str:
         if not self._stops:

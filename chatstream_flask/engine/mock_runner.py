@@ -1,4 +1,8 @@
-"""MockRunner: fixed phrases at a fixed rate, without a model; for front ends, tests and load tests."""
+"""MockRunner: fixed phrases at a fixed rate, without a model; for front ends, tests and load tests.
+
+It says the same whatever temperature, penalties and bias are asked for. Each of its tokens has the
+log-probability 0, being certain, and no other token beside it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from ..config import check_names, check_number
 from ..errors import ConfigError
 from .detokenizer import TextDecoder
 from .mock_text import LONG, ROUND, split_mock_text
-from .request import GenerationRequest
+from .request import GenerationRequest, TokenLogprob
 from .sequence import Sequence
 
 SEPARATOR = "\x1e"  # between the visitor's messages in a prompt
@@ -108,7 +112,11 @@ class MockRunner:
     def _next_ids(self, sequence: Sequence) -> list[int]:
         num_told = len(sequence.token_ids) - sequence.num_prompt
         is_over = num_told >= len(self._reply(sequence.request))
-        return [EOS_ID if is_over else num_told + 1]
+        token_id = EOS_ID if is_over else num_told + 1
+        if sequence.params.num_logprobs is not None:
+            top = ((token_id, 0.0),) if sequence.params.num_logprobs else ()
+            sequence.logprobs.append(TokenLogprob(token_id, 0.0, top))
+        return [token_id]
 
     def _reply(self, request: GenerationRequest) -> list[str]:
         """Kept as long as its request."""

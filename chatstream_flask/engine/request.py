@@ -6,7 +6,8 @@ import secrets
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -61,6 +62,17 @@ class Outcome:
         if self.first_token_sec is None or self.completion_tokens < 2:
             return None
         return (self.completion_tokens - 1) / max(self.total_sec - self.first_token_sec, 1e-9)
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A generated token in the model's own distribution: float32 log_softmax of its scores as they came,
+    before grammar, bias, penalties and temperature.
+    """
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]  # as many of the likeliest as were asked for, falling
 
 
 Hook = Callable[["GenerationRequest", Outcome], None]
@@ -120,6 +132,8 @@ class GenerationRequest:
         self._lonely_until: float | None = None  # when nobody is waited for any more
         self._pieces: list[str] = []
         self._num_chars = 0
+        self._logprobs: list[TokenLogprob] = []
+        self._logprob_chars: list[int] = []  # for each, the characters told with it and before
         self._outcome: Outcome | None = None
 
     def __repr__(self) -> str:
@@ -187,16 +201,31 @@ class GenerationRequest:
             self._changed.wait_for(lambda: self._num_chars > offset or self._outcome is not None, timeout)
             return self._text_after(offset), self._outcome
 
+    def token_logprobs(self, start: int, num_chars: int | None = None) -> list[TokenLogprob]:
+        """Those after the first `start`, and if `num_chars` is given, only those of that much text.
+
+        There is one for each token that made any of the text, in order; the list only grows, together
+        with the text. A token is told with the last of its characters: parts of a character wait for the
+        whole one, and what may become a stop string waits until it is clear. Tokens that lie within the
+        stop string and the token that ends the reply are never told. A `text_filter` changes the text
+        after this, so with one the tokens are of the text before it.
+        """
+        with self._changed:
+            stop = None if num_chars is None else bisect_right(self._logprob_chars, num_chars)
+            return self._logprobs[start:stop]
+
     # -- the generation thread; `publish` also the engine's finisher --------------------------------
 
     def start(self) -> None:
         self._move(Status.RUNNING)
         self.started_at = self._clock()
 
-    def add_text(self, text: str) -> None:
+    def add_text(self, text: str, logprobs: Sequence[TokenLogprob] = ()) -> None:
         with self._changed:
             self._pieces.append(text)
             self._num_chars += len(text)
+            self._logprobs += logprobs
+            self._logprob_chars += [self._num_chars] * len(logprobs)
             self._changed.notify_all()
 
     def count_token(self) -> None:

@@ -23,7 +23,8 @@ class Runner(Protocol):
     def prefill(self, sequence: Sequence, num_tokens: int) -> list[int]:
         """Computes `num_tokens` from `sequence.num_cached` on.
 
-        Returns the new ids if that completes the prompt, else nothing. Does not change the sequence.
+        Returns the new ids if that completes the prompt, else nothing. Changes nothing of the sequence but
+        `logprobs`: where its request asks for them, one is appended for each new id, here and in `decode`.
         """
 
     def decode(self, sequences: list[Sequence]) -> list[list[int]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 
 from .detokenizer import Detokenizer
-from .request import GenerationRequest
+from .held_logprobs import HeldLogprobs
+from .request import GenerationRequest, TokenLogprob
 
 
 class Sequence:
@@ -19,6 +20,8 @@ class Sequence:
         self.token_ids = list(request.prompt_ids)
         self.num_prompt = len(request.prompt_ids)
         self.num_cached = 0
+        self.logprobs: list[TokenLogprob] = []  # of each new token, if asked for; written by the runner
+        self.held_logprobs = HeldLogprobs(detokenizer)
         self.random = random.Random(request.seed)  # one uniform number per sampled token
 
     def __repr__(self) -> str:

@@ -166,24 +166,29 @@ class Worker:
         request.count_token()
         if token_id in self.runner.eos_ids or token_id in request.stop_ids:
             return FinishReason.STOP
-        self._tell(request, sequence.detokenizer.push(token_id))
+        self._tell(sequence, self._decoded(sequence, token_id))
         if sequence.detokenizer.is_stopped:
             return FinishReason.STOP
         if request.num_generated >= request.params.max_new_tokens:
             return FinishReason.LENGTH
         return None
 
-    def _tell(self, request: GenerationRequest, text: str) -> None:
-        if text and request.text_filter is not None:
-            text = request.text_filter.push(text)
-        if text:
-            request.add_text(text)
+    def _decoded(self, sequence: Sequence, token_id: int) -> str:
+        num_before = sequence.detokenizer.num_decoded
+        text = sequence.detokenizer.push(token_id)
+        if sequence.params.num_logprobs is not None:
+            sequence.held_logprobs.push(sequence.logprobs[sequence.request.num_generated - 1], num_before)
+        return text
 
-    def _tell_rest(self, sequence: Sequence) -> None:
-        request = sequence.request
-        self._tell(request, sequence.detokenizer.finish())
-        if request.text_filter is not None and (rest := request.text_filter.finish()):
-            request.add_text(rest)
+    def _tell(self, sequence: Sequence, text: str, *, is_last: bool = False) -> None:
+        text_filter = sequence.request.text_filter
+        if text and text_filter is not None:
+            text = text_filter.push(text)
+        if is_last and text_filter is not None:
+            text += text_filter.finish()
+        logprobs = sequence.held_logprobs.pop(is_last=is_last)
+        if text or logprobs:
+            sequence.request.add_text(text, logprobs)
 
     def _finish(self, sequence: Sequence, reason: FinishReason, error: str | None = None) -> None:
         """Slot first, then the rest; the hole is filled last, so that a fault there loses no outcome."""
@@ -192,7 +197,7 @@ class Worker:
         self.queue.done(self.index)
         try:
             if reason is not FinishReason.ERROR:
-                self._tell_rest(sequence)
+                self._tell(sequence, sequence.detokenizer.finish(), is_last=True)
         except Exception:
             logger.exception("the last text of %r failed", sequence)
             reason, error = FinishReason.ERROR, FAILED

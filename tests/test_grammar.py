@@ -1,0 +1,86 @@
+"""What may become a grammar, and the sentences for what may not."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from chatstream_flask.config import SamplingParams
+from chatstream_flask.engine.grammar import json_object_grammar, json_schema_grammar, regex_grammar
+from chatstream_flask.errors import BadRequest
+from chatstream_flask.model_source import make_source
+
+
+def nested(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {}
+    for _ in range(levels - 1):
+        schema = {"items": schema}
+    return schema
+
+
+@pytest.mark.parametrize(
+    ("schema", "sentence"),
+    [
+        ([], "a JSON schema must be an object, not []"),
+        ("{}", "a JSON schema must be an object, not '{}'"),
+        ({"type": "objekt"}, "the JSON schema cannot be used: Invalid type: objekt"),
+        ({"type": "string", "pattern": "("}, "unclosed group"),
+        ({"not": {"type": "string"}}, 'Unimplemented keys: ["not"]'),
+        ({"$ref": "http://127.0.0.1/x"}, "does not fetch resources"),
+        ({"enum": []}, "Unsatisfiable schema"),
+        ({"const": "x" * 70_000}, "the JSON schema has 70013 bytes; at most 65536 are allowed"),
+        ({"const": {1, 2}}, "the JSON schema is not JSON: Object of type set is not JSON serializable"),
+        ({"const": float("nan")}, "the JSON schema is not JSON: Out of range float values"),
+        ({"const": "\ud800"}, "the JSON schema is not JSON: 'utf-8' codec can't encode"),
+        (nested(33), "the JSON schema is nested more than 32 levels deep"),
+        (nested(100_000), "the JSON schema is nested more than 32 levels deep"),
+    ],
+    ids=range(13),
+)
+def test_a_wrong_schema_is_told(schema: Any, sentence: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        json_schema_grammar(schema)
+    assert sentence in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("pattern", "sentence"),
+    [
+        ("", "a regular expression must be a non-empty string, not ''"),
+        (None, "a regular expression must be a non-empty string, not None"),
+        ("a" * 4097, "the regular expression has 4097 characters; at most 4096 are allowed"),
+        ("(", "the regular expression cannot be used"),
+        ("(?=a)", "the regular expression cannot be used"),
+    ],
+)
+def test_a_wrong_regex_is_told(pattern: Any, sentence: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        regex_grammar(pattern)
+    assert sentence in str(caught.value)
+
+
+def test_good_ones_are_accepted_by_sampling_params() -> None:
+    for grammar in (json_schema_grammar(nested(32)), json_object_grammar(), regex_grammar(r"a/b\n\w+")):
+        assert SamplingParams(grammar=grammar).grammar == grammar
+
+
+def test_the_mock_makes_no_structured_replies() -> None:
+    source = make_source(None, None, None, 64, None, True, None)
+    source.check(SamplingParams(logit_bias=((10**9, 1),), num_logprobs=5))  # ignored, as documented
+    with pytest.raises(BadRequest, match="the mock makes no structured replies"):
+        source.check(SamplingParams(grammar=json_object_grammar()))
+
+
+def test_a_token_that_the_model_does_not_have_is_told() -> None:
+    config = SimpleNamespace(max_position_embeddings=128, vocab_size=200)
+
+    def model() -> None: ...
+
+    model.config = SimpleNamespace(get_text_config=lambda: config)  # type: ignore[attr-defined]
+    source = make_source(model, SimpleNamespace(decode=str), None, 64, None, False, None)
+    source.check(SamplingParams(logit_bias=((199, 1),)))
+    with pytest.raises(BadRequest, match="names the token 200; the model has the tokens 0 to 199"):
+        source.check(SamplingParams(logit_bias=((3, 1), (200, 1))))
