@@ -10,6 +10,7 @@ ChatStreamError
 ├── ConversationBusy       409  the conversation already has a reply in the making
 ├── TooManyRequests        429  running and waiting places are all taken
 ├── NotAccepting           503  stopping or stopped
+│   └── EngineBroken       503  a generation thread hung or died and could not be replaced
 ├── StoreUnavailable       503  conversations cannot be read or written
 └── GenerationError        500  generation failed; the conversation is as it was before
 """
@@ -66,6 +67,10 @@ class TooManyRequests(ChatStreamError):
 class NotAccepting(ChatStreamError):
     status = 503
     code = "not_accepting"
+
+
+class EngineBroken(NotAccepting):
+    code = "engine_broken"
 
 
 class StoreUnavailable(ChatStreamError):

@@ -135,10 +135,10 @@ class Bench:
         make_runner: Callable[[], Runner] = EchoRunner,
     ) -> None:
         self.queue = RequestQueue(sum(slots) + num_waiting, slots)
-        self.workers = [
-            Worker(i, self.queue, make_runner(), Scheduler(num, chunk_len), self.complete)
-            for i, num in enumerate(slots)
-        ]
+        self._make_runner = make_runner
+        self._chunk_len = chunk_len
+        self.workers = [self._make_worker(i, num) for i, num in enumerate(slots)]
+        self.given_up: list[Worker] = []
         self.ended: list[GenerationRequest] = []
 
     @property
@@ -161,6 +161,19 @@ class Bench:
         request.ask_to_end(FinishReason.CANCELLED)
         if self.queue.discard(request):
             self.complete(request, FinishReason.CANCELLED)
+
+    def give_up(self, worker: int) -> None:
+        """As the pool does with one that hangs."""
+        hung = self.workers[worker]
+        self.given_up.append(hung)
+        for request in self.queue.retire(hung.index):
+            self.complete(request, FinishReason.ERROR, "generation failed")
+        self.workers[worker] = self._make_worker(self.queue.enlist(), hung.scheduler.num_slots)
+        self.queue.ready(self.workers[worker].index, hung.scheduler.num_slots)
+
+    def _make_worker(self, index: int, num_slots: int) -> Worker:
+        scheduler = Scheduler(num_slots, self._chunk_len)
+        return Worker(index, self.queue, self._make_runner(), scheduler, self.complete)
 
     def step(self, worker: int = 0) -> None:
         self.workers[worker].admit()

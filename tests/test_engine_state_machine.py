@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from fakes import Bench, FakeClock, ask
 from hypothesis import settings
@@ -10,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from chatstream_flask.engine.request import FinishReason, GenerationRequest, Status
 from chatstream_flask.engine.request_queue import Place
+from chatstream_flask.engine.worker import Retired
 from chatstream_flask.errors import NotAccepting, TooManyRequests
 
 
@@ -83,6 +86,19 @@ class EngineMachine(RuleBasedStateMachine):
     @rule(seconds=st.integers(1, 3))
     def time_goes_by(self, seconds: int) -> None:
         self.clock.advance(seconds)
+
+    @rule(data=st.data())
+    def give_up(self, data: st.DataObject) -> None:
+        self.bench.give_up(data.draw(st.integers(0, len(self.bench.workers) - 1)))
+
+    @precondition(lambda self: self.bench.given_up)
+    @rule(data=st.data())
+    def hung_one_moves_again(self, data: st.DataObject) -> None:
+        worker = data.draw(st.sampled_from(self.bench.given_up))
+        with suppress(Retired):
+            worker.step()
+        with pytest.raises(Retired):
+            worker.admit()
 
     @rule()
     def drain(self) -> None:

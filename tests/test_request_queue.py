@@ -67,14 +67,14 @@ def test_position_counts_from_one_and_moves_up() -> None:
 
 def test_least_loaded_thread_goes_first() -> None:
     queue = RequestQueue(9, [2, 1])
-    put(queue, "a", "b", "c", "d")
+    requests = put(queue, "a", "b", "c", "d")
     assert queue.take(0, wait=False)
     assert queue.take(0, wait=False) is None
     assert queue.take(1, wait=False)
     assert queue.take(1, wait=False) is None  # its only slot is taken
     assert queue.take(0, wait=False)
     assert queue.take(0, wait=False) is None
-    queue.done(1)
+    assert queue.done(1, requests[1])
     assert queue.take(1, wait=False)
     assert queue.num_running == 3
 
@@ -175,3 +175,28 @@ def test_cancelled_before_it_was_taken_has_its_reason() -> None:
     request.ask_to_end(FinishReason.DISCONNECTED)
     assert queue.pop_overdue() is request
     assert request.end_wish is FinishReason.DISCONNECTED
+
+
+def test_retired_thread_gets_nothing_and_loses_what_it_had() -> None:
+    queue = RequestQueue(9, [1])
+    first, second = put(queue, "a", "b")
+    assert queue.take(0, wait=False) is first
+    assert queue.retire(0) == [first]
+    assert queue.retire(0) == []
+    assert not queue.done(0, first)
+    assert queue.take(0, wait=True) is None  # does not wait for ever
+    assert (queue.num_running, queue.num_waiting) == (0, 1)
+    successor = queue.enlist()
+    assert queue.take(successor, wait=False) is None  # not ready
+    queue.ready(successor, 1)
+    assert queue.take(successor, wait=False) is second
+    assert queue.done(successor, second)
+    assert not queue.done(successor, second)
+
+
+def test_thread_that_is_not_ready_holds_up_nobody() -> None:
+    queue = RequestQueue(9, [1, 1])
+    (request,) = put(queue, "a")
+    queue.retire(0)
+    queue.enlist()
+    assert queue.take(1, wait=False) is request

@@ -13,13 +13,14 @@ from collections import deque
 from collections.abc import Callable
 
 from ..config import EngineConfig
-from ..errors import NotAccepting, TooManyRequests
+from ..errors import ChatStreamError, EngineBroken, NotAccepting, TooManyRequests
 from .delivery import Delivery
+from .engine_stats import EngineStats
 from .request import FinishReason, GenerationRequest, Status
 from .request_queue import Place, RequestQueue
 from .runner import Runner
-from .scheduler import Scheduler
 from .worker import Worker
+from .worker_pool import WorkerPool
 
 logger = logging.getLogger("chatstream_flask")
 
@@ -32,8 +33,17 @@ class Engine:
     Starts when first used, in the process that uses it (a fork starts its own); starting twice is harmless.
     """
 
-    def __init__(self, config: EngineConfig, make_runner: Callable[[int], Runner]) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        make_runner: Callable[[int], Runner],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.config = config
+        self.stats = EngineStats(clock)
+        self.hung_after_sec = 30.0  # without a step, though there is work; then a thread is replaced
+        self._clock = clock
         self._make_runner = make_runner  # from the index of the generation thread
         self._durations: deque[float] = deque(maxlen=NUM_MEASURED)  # seconds in a slot
         self._starting = threading.Lock()  # guards start and stop
@@ -41,7 +51,7 @@ class Engine:
         self.is_stopped = False  # by `stop`: only an explicit `start` begins again
         self.is_draining = False  # by `begin_drain`: takes nothing new, until a `stop` and a `start`
         self._queue = self._make_queue()
-        self._workers: list[Worker] = []
+        self._pool: WorkerPool | None = None
         self._delivery: Delivery | None = None
         stop = weakref.WeakMethod(self.stop)
         atexit.register(lambda: (method := stop()) and method(timeout=1.0))
@@ -70,7 +80,12 @@ class Engine:
 
     @property
     def workers(self) -> list[Worker]:
-        return list(self._workers)
+        return [] if self._pool is None else self._pool.workers
+
+    @property
+    def broken(self) -> str | None:
+        """Why nothing can be generated any more, until it is stopped and started."""
+        return None if self._pool is None else self._pool.broken
 
     # -- life ----------------------------------------------------------------------------------------
 
@@ -85,13 +100,10 @@ class Engine:
             if self.is_started or ((self.is_stopped or self.is_draining) and not again):
                 return
             self._queue = self._make_queue()
-            self._delivery = Delivery(self.config.num_of_concurrent_executions)
-            self._workers = [self._make_worker(i) for i in range(self.config.num_of_generation_threads)]
+            self._delivery = Delivery(self.config.num_of_concurrent_executions, self.stats.finished)
+            self._pool = self._make_pool()
             try:
-                for worker in self._workers:
-                    worker.start()
-                for worker in self._workers:
-                    worker.wait_until_open()
+                self._pool.start()
             except BaseException:
                 self._queue.close()
                 self._end_threads(timeout=10.0)
@@ -124,22 +136,23 @@ class Engine:
             self.is_stopped = True
 
     def _end_threads(self, timeout: float) -> None:
-        deadline = time.monotonic() + timeout
-        alive = [w for w in self._workers if not w.join(max(deadline - time.monotonic(), 0))]
-        if alive:
-            logger.warning("%d generation threads did not end within %s s", len(alive), timeout)
+        all_ended = self._pool is None or self._pool.stop(timeout)
         if self._delivery is not None:
-            self._delivery.close(wait=not alive)
-        self._workers = []
+            self._delivery.close(wait=all_ended)
+        self._pool = None
 
     # -- requests ------------------------------------------------------------------------------------
 
     def reserve(self) -> Place:
         """A place for one request, to be closed if it is not submitted; TooManyRequests or NotAccepting."""
         try:
+            if self.broken:
+                raise EngineBroken("nothing can be generated any more; the server has to be restarted")
             return self._queue.reserve()
-        except TooManyRequests as error:
-            error.retry_after = self.retry_after_sec
+        except ChatStreamError as error:
+            self.stats.refused(error.code)
+            if isinstance(error, TooManyRequests):
+                error.retry_after = self.retry_after_sec
             raise
 
     def submit(self, request: GenerationRequest, place: Place) -> None:
@@ -174,7 +187,7 @@ class Engine:
 
     def check_idle(self) -> None:
         """The books must balance when nothing is in work; raises RuntimeError when they do not."""
-        held = sum(len(worker.scheduler.running) for worker in self._workers)
+        held = sum(len(worker.scheduler.running) for worker in self.workers)
         if held or self.num_running or self.num_waiting or self.num_accepted:
             raise RuntimeError(f"not idle: {self!r}, {held} slots held, {self.num_accepted} places taken")
 
@@ -193,6 +206,13 @@ class Engine:
         slots = [config.num_slots(i) for i in range(config.num_of_generation_threads)]
         return RequestQueue(config.num_of_concurrent_executions + config.max_queue_size, slots)
 
-    def _make_worker(self, index: int) -> Worker:
-        scheduler = Scheduler(self.config.num_slots(index), self.config.prefill_chunk_len)
-        return Worker(index, self._queue, self._make_runner(index), scheduler, self._complete)
+    def _make_pool(self) -> WorkerPool:
+        return WorkerPool(
+            self.config,
+            self._queue,
+            self._make_runner,
+            self._complete,
+            self.stats,
+            hung_after_sec=lambda: self.hung_after_sec,
+            clock=self._clock,
+        )

@@ -24,16 +24,17 @@ class RequestQueue:
     """First in, first out. Everything accepted and not yet done holds a place; only `take` blocks.
 
     Shared by all threads; a waiting request leaves it through exactly one of `take`, `discard`,
-    `pop_overdue` and `close`, and whoever got it there must finish it.
+    `pop_overdue` and `close`, and whoever got it there must finish it. Of a taken one this is whoever gets it
+    through `done` or `retire`: also a thread that hung and goes on later finishes nothing twice.
     """
 
     def __init__(self, capacity: int, num_slots: list[int]) -> None:
         self.capacity = capacity  # running and waiting together
-        self._num_slots = num_slots  # of each generation thread
+        self._num_slots = list(num_slots)  # of each generation thread; 0 for one that is opening or retired
         self._changed = threading.Condition()  # guards everything below
         self._places: set[Place] = set()
         self._waiting: deque[GenerationRequest] = deque()
-        self._num_running = [0] * len(num_slots)  # of each generation thread
+        self._taken: list[set[GenerationRequest]] = [set() for _ in num_slots]  # and not done, by thread
         self._is_closed = False
 
     def __repr__(self) -> str:
@@ -49,7 +50,7 @@ class RequestQueue:
 
     @property
     def num_running(self) -> int:
-        return sum(self._num_running)
+        return sum(map(len, self._taken))
 
     @property
     def is_over(self) -> bool:
@@ -85,18 +86,49 @@ class RequestQueue:
             return None  # the usual step: no lock
         with self._changed:
             if wait:
-                self._changed.wait_for(lambda: self.is_over or self._is_turn_of(worker))
+                self._changed.wait_for(
+                    lambda: self.is_over or self.is_retired(worker) or self._is_turn_of(worker)
+                )
             if not self._is_turn_of(worker):
                 return None
-            self._num_running[worker] += 1
+            request = self._waiting.popleft()
+            self._taken[worker].add(request)
             self._changed.notify_all()
-            return self._waiting.popleft()
+            return request
 
-    def done(self, worker: int) -> None:
-        """A sequence of this thread gave its slot back."""
+    def done(self, worker: int, request: GenerationRequest) -> bool:
+        """Its slot was given back. False: the request was taken from this thread when that was retired."""
         with self._changed:
-            self._num_running[worker] -= 1
+            if request not in self._taken[worker]:
+                return False
+            self._taken[worker].remove(request)
             self._changed.notify_all()
+            return True
+
+    # -- threads that come and go ------------------------------------------------------------------
+
+    def enlist(self) -> int:
+        """The number of one more generation thread, which gets nothing before it is `ready`."""
+        with self._changed:
+            self._num_slots.append(0)
+            self._taken.append(set())
+            return len(self._taken) - 1
+
+    def ready(self, worker: int, num_slots: int) -> None:
+        with self._changed:
+            self._num_slots[worker] = num_slots
+            self._changed.notify_all()
+
+    def retire(self, worker: int) -> list[GenerationRequest]:
+        """Gives this thread nothing any more, and hands over what it had."""
+        with self._changed:
+            self._num_slots[worker] = 0
+            taken, self._taken[worker] = self._taken[worker], set()
+            self._changed.notify_all()
+            return list(taken)
+
+    def is_retired(self, worker: int) -> bool:
+        return not self._num_slots[worker]
 
     def discard(self, request: GenerationRequest) -> bool:
         """Takes a waiting request out; False when it was not waiting any more."""
@@ -154,5 +186,5 @@ class RequestQueue:
 
     def _is_turn_of(self, worker: int) -> bool:
         """The least loaded thread goes first, so that all stay within one of each other."""
-        loads = {i: n for i, n in enumerate(self._num_running) if n < self._num_slots[i]}
+        loads = {i: len(taken) for i, taken in enumerate(self._taken) if len(taken) < self._num_slots[i]}
         return bool(self._waiting) and worker in loads and loads[worker] == min(loads.values())
