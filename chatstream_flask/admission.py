@@ -42,8 +42,7 @@ class Admission:
     ) -> Reply:
         self.engine.start(again=False)
         with ExitStack() as undo:
-            visitor = self.conversations.visitor_of(request)
-            place = self.engine.reserve(visitor, limits=state.settings.visitor_limits)
+            place = self.engine.reserve()
             undo.callback(place.close)
             conversation_id = self.conversations.id_of(request)
             turn = self._begin_turn(request, conversation_id, body, state)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Callable
 
-from chatstream_flask.config import NO_LIMITS, SamplingParams, VisitorLimits
+from chatstream_flask.config import SamplingParams
 from chatstream_flask.engine.request import FinishReason, GenerationRequest, TokenLogprob
 from chatstream_flask.engine.request_queue import RequestQueue
 from chatstream_flask.engine.runner import Runner
@@ -134,29 +133,21 @@ class Bench:
         num_waiting: int = 5,
         chunk_len: int = 256,
         make_runner: Callable[[], Runner] = EchoRunner,
-        clock: Callable[[], float] | None = None,  # of the queue; None: a second goes by at each look
     ) -> None:
-        clock = clock or itertools.count().__next__
-        self.queue = RequestQueue(sum(slots) + num_waiting, slots, clock=clock)
-        self.workers = [
-            Worker(i, self.queue, make_runner(), Scheduler(num, chunk_len), self.complete)
-            for i, num in enumerate(slots)
-        ]
+        self.queue = RequestQueue(sum(slots) + num_waiting, slots)
+        self._make_runner = make_runner
+        self._chunk_len = chunk_len
+        self.workers = [self._make_worker(i, num) for i, num in enumerate(slots)]
+        self.given_up: list[Worker] = []
         self.ended: list[GenerationRequest] = []
 
     @property
     def running(self) -> list[GenerationRequest]:
         return [s.request for worker in self.workers for s in worker.scheduler.running]
 
-    def submit(
-        self,
-        *requests: GenerationRequest,
-        visitor: str | None = None,
-        priority: int = 0,
-        limits: VisitorLimits = NO_LIMITS,
-    ) -> None:
+    def submit(self, *requests: GenerationRequest) -> None:
         for request in requests:
-            request.place = place = self.queue.reserve(visitor, priority, limits)
+            request.place = place = self.queue.reserve()
             self.queue.put(request, place)
 
     def complete(self, request: GenerationRequest, reason: FinishReason, error: str | None = None) -> None:
@@ -170,6 +161,19 @@ class Bench:
         request.ask_to_end(FinishReason.CANCELLED)
         if self.queue.discard(request):
             self.complete(request, FinishReason.CANCELLED)
+
+    def give_up(self, worker: int) -> None:
+        """As the pool does with one that hangs."""
+        hung = self.workers[worker]
+        self.given_up.append(hung)
+        for request in self.queue.retire(hung.index):
+            self.complete(request, FinishReason.ERROR, "generation failed")
+        self.workers[worker] = self._make_worker(self.queue.enlist(), hung.scheduler.num_slots)
+        self.queue.ready(self.workers[worker].index, hung.scheduler.num_slots)
+
+    def _make_worker(self, index: int, num_slots: int) -> Worker:
+        scheduler = Scheduler(num_slots, self._chunk_len)
+        return Worker(index, self.queue, self._make_runner(), scheduler, self.complete)
 
     def step(self, worker: int = 0) -> None:
         self.workers[worker].admit()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -19,7 +20,8 @@ class Delivery:
     A slow store holds up only its own reply; callbacks have a thread of their own.
     """
 
-    def __init__(self, num_threads: int) -> None:
+    def __init__(self, num_threads: int, on_end: Callable[[Outcome], None] = lambda outcome: None) -> None:
+        self._on_end = on_end  # counts it, before its reader knows
         self._finisher = ThreadPoolExecutor(min(num_threads, MAX_THREADS), "chatstream-finisher")
         self._callbacks = ThreadPoolExecutor(1, "chatstream-callback")
 
@@ -45,6 +47,7 @@ class Delivery:
         if request.place is not None:
             request.place.close()
         request.before_done = None  # readers may keep the request for a while, but not all that hangs on it
+        self._on_end(outcome)
         request.publish(outcome)
         if request.after_done is not None:
             try:

@@ -12,14 +12,15 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 
-from ..config import NO_LIMITS, EngineConfig, VisitorLimits
-from ..errors import NotAccepting, TooManyRequests
+from ..config import EngineConfig
+from ..errors import ChatStreamError, EngineBroken, NotAccepting, TooManyRequests
 from .delivery import Delivery
+from .engine_stats import EngineStats
 from .request import FinishReason, GenerationRequest, Status
 from .request_queue import Place, RequestQueue
 from .runner import Runner
-from .scheduler import Scheduler
 from .worker import Worker
+from .worker_pool import WorkerPool
 
 logger = logging.getLogger("chatstream_flask")
 
@@ -32,8 +33,17 @@ class Engine:
     Starts when first used, in the process that uses it (a fork starts its own); starting twice is harmless.
     """
 
-    def __init__(self, config: EngineConfig, make_runner: Callable[[int], Runner]) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        make_runner: Callable[[int], Runner],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.config = config
+        self.stats = EngineStats(clock)
+        self.hung_after_sec = 30.0  # without a step, though there is work; then a thread is replaced
+        self._clock = clock
         self._make_runner = make_runner  # from the index of the generation thread
         self._durations: deque[float] = deque(maxlen=NUM_MEASURED)  # seconds in a slot
         self._starting = threading.Lock()  # guards start and stop
@@ -41,7 +51,7 @@ class Engine:
         self.is_stopped = False  # by `stop`: only an explicit `start` begins again
         self.is_draining = False  # by `begin_drain`: takes nothing new, until a `stop` and a `start`
         self._queue = self._make_queue()
-        self._workers: list[Worker] = []
+        self._pool: WorkerPool | None = None
         self._delivery: Delivery | None = None
         stop = weakref.WeakMethod(self.stop)
         atexit.register(lambda: (method := stop()) and method(timeout=1.0))
@@ -70,7 +80,12 @@ class Engine:
 
     @property
     def workers(self) -> list[Worker]:
-        return list(self._workers)
+        return [] if self._pool is None else self._pool.workers
+
+    @property
+    def broken(self) -> str | None:
+        """Why nothing can be generated any more, until it is stopped and started."""
+        return None if self._pool is None else self._pool.broken
 
     # -- life ----------------------------------------------------------------------------------------
 
@@ -85,13 +100,10 @@ class Engine:
             if self.is_started or ((self.is_stopped or self.is_draining) and not again):
                 return
             self._queue = self._make_queue()
-            self._delivery = Delivery(self.config.num_of_concurrent_executions)
-            self._workers = [self._make_worker(i) for i in range(self.config.num_of_generation_threads)]
+            self._delivery = Delivery(self.config.num_of_concurrent_executions, self.stats.finished)
+            self._pool = self._make_pool()
             try:
-                for worker in self._workers:
-                    worker.start()
-                for worker in self._workers:
-                    worker.wait_until_open()
+                self._pool.start()
             except BaseException:
                 self._queue.close()
                 self._end_threads(timeout=10.0)
@@ -124,36 +136,26 @@ class Engine:
             self.is_stopped = True
 
     def _end_threads(self, timeout: float) -> None:
-        deadline = time.monotonic() + timeout
-        alive = [w for w in self._workers if not w.join(max(deadline - time.monotonic(), 0))]
-        if alive:
-            logger.warning("%d generation threads did not end within %s s", len(alive), timeout)
+        all_ended = self._pool is None or self._pool.stop(timeout)
         if self._delivery is not None:
-            self._delivery.close(wait=not alive)
-        self._workers = []
+            self._delivery.close(wait=all_ended)
+        self._pool = None
 
     # -- requests ------------------------------------------------------------------------------------
 
-    def reserve(
-        self, visitor: str | None = None, priority: int = 0, limits: VisitorLimits = NO_LIMITS
-    ) -> Place:
-        """A place for one request, to be closed if it is not submitted; TooManyRequests or NotAccepting.
-
-        :param visitor: whose request it is; those who wait are served in turn. None: nobody's, without limits
-        :param priority: higher ones are served first, but not for ever
-        :param limits: the visitor's, from now on
-        """
+    def reserve(self) -> Place:
+        """A place for one request, to be closed if it is not submitted; TooManyRequests or NotAccepting."""
         try:
-            return self._queue.reserve(visitor, priority, limits)
-        except TooManyRequests as error:
-            if error.reason == "queue_full":
+            if self.broken:
+                raise EngineBroken("nothing can be generated any more; the server has to be restarted")
+            return self._queue.reserve()
+        except ChatStreamError as error:
+            self.stats.refused(error.code)
+            if isinstance(error, TooManyRequests):
                 error.retry_after = self.retry_after_sec
-            elif error.reason != "visitor_tokens":  # one of the visitor's own must end
-                error.retry_after = _whole_sec(self._mean_duration())
             raise
 
     def submit(self, request: GenerationRequest, place: Place) -> None:
-        """:raises TooManyRequests: the visitor's tokens were used since the place was reserved"""
         if not self.is_started:
             raise NotAccepting("the engine is not started")
         request.place = place
@@ -171,25 +173,21 @@ class Engine:
 
     def eta_sec(self, position: int) -> float | None:
         """Seconds until a request at this place runs, from the last replies; None before the first."""
-        mean, num_slots = self._mean_duration(), self.config.num_of_concurrent_executions
-        if mean is None:
+        if not self._durations:
             return None
-        if self._queue.num_startable < position <= self.num_waiting:  # behind its visitor's own
-            return mean * max(position / num_slots, 1.0)
-        return 0.0 if self.num_running + position <= num_slots else mean * position / num_slots
+        if self.num_running + position <= self.config.num_of_concurrent_executions:
+            return 0.0
+        mean = sum(self._durations) / len(self._durations)
+        return position * mean / self.config.num_of_concurrent_executions
 
     @property
     def retry_after_sec(self) -> int:
         """When a place may be free, in whole seconds from 1 to 59 (clients cap what they honour at 60)."""
-        mean = self._mean_duration()
-        return _whole_sec(None if mean is None else mean / self.config.num_of_concurrent_executions)
-
-    def _mean_duration(self) -> float | None:
-        return sum(self._durations) / len(self._durations) if self._durations else None
+        return min(max(math.ceil(self.eta_sec(1) or 1), 1), 59)
 
     def check_idle(self) -> None:
         """The books must balance when nothing is in work; raises RuntimeError when they do not."""
-        held = sum(len(worker.scheduler.running) for worker in self._workers)
+        held = sum(len(worker.scheduler.running) for worker in self.workers)
         if held or self.num_running or self.num_waiting or self.num_accepted:
             raise RuntimeError(f"not idle: {self!r}, {held} slots held, {self.num_accepted} places taken")
 
@@ -208,10 +206,13 @@ class Engine:
         slots = [config.num_slots(i) for i in range(config.num_of_generation_threads)]
         return RequestQueue(config.num_of_concurrent_executions + config.max_queue_size, slots)
 
-    def _make_worker(self, index: int) -> Worker:
-        scheduler = Scheduler(self.config.num_slots(index), self.config.prefill_chunk_len)
-        return Worker(index, self._queue, self._make_runner(index), scheduler, self._complete)
-
-
-def _whole_sec(seconds: float | None) -> int:
-    return min(max(math.ceil(seconds or 1), 1), 59)
+    def _make_pool(self) -> WorkerPool:
+        return WorkerPool(
+            self.config,
+            self._queue,
+            self._make_runner,
+            self._complete,
+            self.stats,
+            hung_after_sec=lambda: self.hung_after_sec,
+            clock=self._clock,
+        )

@@ -48,6 +48,7 @@ class Outcome:
     error: str | None = None  # a sentence for the client; set exactly when the reason is ERROR
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    is_started: bool = False  # it had a slot
     queue_sec: float = 0.0  # arrival to the start of prefill
     first_token_sec: float | None = None  # arrival to the first token
     total_sec: float = 0.0
@@ -55,6 +56,13 @@ class Outcome:
     @property
     def is_success(self) -> bool:
         return self.finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
+
+    @property
+    def phase(self) -> str:
+        """How far it had come."""
+        if self.first_token_sec is not None:
+            return "decode"
+        return "prefill" if self.is_started else "waiting"
 
     @property
     def tokens_per_sec(self) -> float | None:
@@ -222,6 +230,8 @@ class GenerationRequest:
 
     def add_text(self, text: str, logprobs: Sequence[TokenLogprob] = ()) -> None:
         with self._changed:
+            if self._status is Status.FINISHED:  # without its thread, which hung
+                return
             self._pieces.append(text)
             self._num_chars += len(text)
             self._logprobs += logprobs
@@ -242,6 +252,7 @@ class GenerationRequest:
             error=error,
             prompt_tokens=len(self.prompt_ids),
             completion_tokens=self.num_generated,
+            is_started=self.started_at is not None,
             queue_sec=(now if self.started_at is None else self.started_at) - self.created_at,
             first_token_sec=None if self.first_token_at is None else self.first_token_at - self.created_at,
             total_sec=now - self.created_at,

@@ -22,6 +22,7 @@ class Sequence:
         self.num_cached = 0
         self.logprobs: list[TokenLogprob] = []  # of each new token, if asked for; written by the runner
         self.held_logprobs = HeldLogprobs(detokenizer)
+        self.told_at: float | None = None  # when its newest token came
         self.random = random.Random(request.seed)  # one uniform number per sampled token
 
     def __repr__(self) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
+import time
+import traceback
 from collections.abc import Callable
 
 from .detokenizer import Detokenizer
@@ -12,25 +15,48 @@ from .request_queue import RequestQueue
 from .runner import Runner
 from .scheduler import Scheduler
 from .sequence import Sequence
+from .thread_stats import ThreadStats
 
 logger = logging.getLogger("chatstream_flask")
 
 FAILED = "generation failed"  # all that a client is told; the log has the rest
+FIRST_STEP_FACTOR = 4  # opening, and the first step, may take so much longer: kernels are chosen or compiled
 
 Complete = Callable[[GenerationRequest, FinishReason, str | None], None]
 
 
+class Retired(Exception):
+    """This thread was given up while it hung: what it works on has ended without it."""
+
+
 class Worker:
-    """Owns its runner and scheduler: only its thread touches them, so nothing of them is locked."""
+    """Owns its runner and scheduler: only its thread touches them, so nothing of them is locked.
+
+    Others read `stats`, `is_idle` and `last_step_at`, the proof that the thread moves.
+    """
 
     def __init__(
-        self, index: int, queue: RequestQueue, runner: Runner, scheduler: Scheduler, complete: Complete
+        self,
+        index: int,
+        queue: RequestQueue,
+        runner: Runner,
+        scheduler: Scheduler,
+        complete: Complete,
+        *,
+        on_end: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.index = index
         self.queue = queue
         self.runner = runner
         self.scheduler = scheduler
+        self.stats = ThreadStats()
+        self.is_idle = False  # waiting for a request
+        self.has_died = False  # of a fault, not because it had nothing more to do
         self._complete = complete
+        self._on_end = on_end
+        self._clock = clock
+        self.last_step_at = clock()  # or when it last took up work
         self._opened = threading.Event()
         self._open_error: BaseException | None = None
         self._thread: threading.Thread | None = None
@@ -63,65 +89,117 @@ class Worker:
     def is_alive(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
+    def stack(self) -> str:
+        """Where the thread is now, for the log; "" when it has ended."""
+        frame = sys._current_frames().get(self._thread.ident or 0) if self._thread is not None else None
+        return "" if frame is None else "; it is at\n" + "".join(traceback.format_stack(frame)).rstrip()
+
+    @property
+    def is_open(self) -> bool:
+        return self._opened.is_set() and self._open_error is None
+
+    def fault(self, now: float, moving_since: float, hung_after_sec: float) -> str | None:
+        """What is wrong with this thread, if anything; the process as a whole moves since `moving_since`."""
+        if self._open_error is not None:
+            return f"could not start: {self._open_error}"
+        if self.has_died:
+            return "died"
+        if self.is_idle:
+            return None
+        age = now - max(self.last_step_at, moving_since)
+        is_new = not (self.is_open and self.stats.step_sec.num)
+        limit = hung_after_sec * (FIRST_STEP_FACTOR if is_new else 1)
+        return f"has made no step for {age:.1f} s" if age > limit else None
+
     def run(self) -> None:
         try:
+            if self._open():
+                self._generate()
+        finally:
+            self._on_end()
+
+    def _open(self) -> bool:
+        try:
             self.runner.open()
+            self.last_step_at = self._clock()
+            self.queue.ready(self.index, self.scheduler.num_slots)
         except BaseException as error:
             self._open_error = error
-            return
         finally:
             self._opened.set()
+        return self._open_error is None
+
+    def _generate(self) -> None:
         try:
             while self.admit(wait=True):
                 self._step_safely()
+            self.is_idle = True  # for good
+        except Retired:
+            logger.warning("%r moves again; it was replaced and ends", self)
+        except BaseException:
+            logger.exception("%r died", self)
+            self.has_died = True
         finally:
             self.runner.close()
 
     def _step_safely(self) -> None:
         try:
             self.step()
+        except Retired:
+            raise
         except Exception:
             logger.exception("a step of %r failed; its %d replies end", self, len(self.scheduler.running))
             for sequence in self.scheduler.remove_all():
-                self.queue.done(self.index, sequence.request)
-                self._complete(sequence.request, FinishReason.ERROR, FAILED)
+                self._end(sequence.request, FinishReason.ERROR, FAILED)
 
     # -- one step ----------------------------------------------------------------------------------
 
     def admit(self, *, wait: bool = False) -> bool:
-        """Fills free slots from the queue; waits while it has nothing to do. False: closed and idle."""
+        """Fills free slots from the queue; waits while it has nothing to do. False: it is all over."""
         while self.scheduler.num_free:
-            request = self.queue.take(self.index, wait=wait and not self.scheduler.running)
+            request = self._take(wait=wait and not self.scheduler.running)
             if request is None:
                 break
             self._begin(request)
+        if self.queue.is_retired(self.index):
+            raise Retired
         return bool(self.scheduler.running) or not self.queue.is_over
+
+    def _take(self, *, wait: bool) -> GenerationRequest | None:
+        self.is_idle = wait
+        request = self.queue.take(self.index, wait=wait)
+        if wait:
+            self.last_step_at = self._clock()  # before it counts as busy
+            self.is_idle = False
+        return request
 
     def step(self) -> None:
         """One prefill chunk at the most, then one token for every running reply."""
+        began = self.last_step_at = self._clock()
         self._end_unwanted()
         if chunk := self.scheduler.next_prefill():
             self._prefill(*chunk)
         if sequences := self.scheduler.decoding():
             self._decode(sequences)
+        self.last_step_at = self._clock()
+        self.stats.step_sec.add(self.last_step_at - began)
 
     def _begin(self, request: GenerationRequest) -> None:
         if reason := request.end_wish:
-            self.queue.done(self.index, request)
-            self._complete(request, reason, None)
+            self._end(request, reason)
             return
         request.start()
+        self.stats.queue_sec.add(self._clock() - request.created_at)
         try:
             detokenizer = Detokenizer(self.runner.text_decoder(request), request.params.stop)
         except Exception:
             logger.exception("the text decoder of %r failed", request)
-            self.queue.done(self.index, request)
-            self._complete(request, FinishReason.ERROR, FAILED)
+            self._end(request, FinishReason.ERROR, FAILED)
             return
         self.scheduler.add(request, detokenizer)
 
     def _end_unwanted(self) -> None:
-        for request in self.queue.pop_overdue():
+        while request := self.queue.pop_overdue():
             self._complete(request, request.end_wish or FinishReason.TIMEOUT, None)
         for sequence in list(self.scheduler.running):
             if reason := sequence.request.end_wish:
@@ -135,6 +213,7 @@ class Worker:
             self._finish(sequence, FinishReason.ERROR, FAILED)
             return
         sequence.num_cached += num_tokens
+        self.stats.num_prefilled += num_tokens
         self._accept(sequence, ids)
 
     def _decode(self, sequences: list[Sequence]) -> None:
@@ -146,6 +225,8 @@ class Worker:
 
     def _accept(self, sequence: Sequence, ids: list[int]) -> None:
         """New ids become text; a fault in it ends this reply only."""
+        if ids:
+            self.stats.told(sequence, self._clock())
         try:
             reason = None
             for token_id in ids:
@@ -164,6 +245,7 @@ class Worker:
         request = sequence.request
         sequence.token_ids.append(token_id)
         request.count_token()
+        self.stats.num_generated += 1
         if token_id in self.runner.eos_ids or token_id in request.stop_ids:
             return FinishReason.STOP
         self._tell(sequence, self._decoded(sequence, token_id))
@@ -194,13 +276,17 @@ class Worker:
         """Slot first, then the rest; the hole is filled last, so that a fault there loses no outcome."""
         hole = sequence.slot
         moved = self.scheduler.remove(sequence)
-        self.queue.done(self.index, sequence.request)
         try:
             if reason is not FinishReason.ERROR:
                 self._tell(sequence, sequence.detokenizer.finish(), is_last=True)
         except Exception:
             logger.exception("the last text of %r failed", sequence)
             reason, error = FinishReason.ERROR, FAILED
-        self._complete(sequence.request, reason, error)
+        self._end(sequence.request, reason, error)
         if moved is not None:
             self.runner.move(len(self.scheduler.running), hole, moved.num_cached)
+
+    def _end(self, request: GenerationRequest, reason: FinishReason, error: str | None = None) -> None:
+        if not self.queue.done(self.index, request):
+            raise Retired
+        self._complete(request, reason, error)

@@ -1,0 +1,29 @@
+"""What one generation thread has done: counted per step, without a lock."""
+
+from __future__ import annotations
+
+from .histogram import FIRST_TOKEN_SEC, GAP_SEC, REQUEST_SEC, SHORT_SEC, Histogram
+from .sequence import Sequence
+
+
+class ThreadStats:
+    """Written by its generation thread only, read by any; it never goes back."""
+
+    def __init__(self) -> None:
+        self.num_prefilled = 0  # prompt tokens computed
+        self.num_generated = 0  # tokens
+        self.queue_sec = Histogram((*SHORT_SEC, 0.01, 0.05, 0.1, *REQUEST_SEC))
+        self.first_token_sec = Histogram(FIRST_TOKEN_SEC)  # from arrival
+        self.gap_sec = Histogram(GAP_SEC)  # between two tokens of a reply
+        self.step_sec = Histogram(GAP_SEC)
+
+    def __repr__(self) -> str:
+        return f"<ThreadStats [{self.step_sec.num} steps, {self.num_generated} tokens]>"
+
+    def told(self, sequence: Sequence, now: float) -> None:
+        """A step brought tokens of this sequence."""
+        if sequence.told_at is None:
+            self.first_token_sec.add(now - sequence.request.created_at)
+        else:
+            self.gap_sec.add(now - sequence.told_at)
+        sequence.told_at = now

@@ -1,0 +1,337 @@
+"""A generation thread that hangs, dies, or cannot be replaced: who gets which end, and what goes on."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+from fakes import TIMEOUT, EchoRunner, EndlessRunner, FakeClock, ask
+from test_engine import end_of, reason, submit, wait_for_text
+
+from chatstream_flask.config import EngineConfig
+from chatstream_flask.engine.engine import Engine
+from chatstream_flask.engine.request import FinishReason, GenerationRequest
+from chatstream_flask.engine.runner import Runner
+from chatstream_flask.engine.sequence import Sequence
+from chatstream_flask.engine.watchdog import STANDSTILL_SEC
+from chatstream_flask.engine.worker import FIRST_STEP_FACTOR
+from chatstream_flask.errors import ConfigError, EngineBroken
+
+HANG = "hang"  # as a prompt: the decode step with it hangs
+HUNG_AFTER = 30.0
+
+
+class HangingRunner(EchoRunner):
+    """A step with the prompt "hang" in it waits until the test wakes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hangs = threading.Event()
+        self.wakes = threading.Event()
+        self.closed = threading.Event()
+
+    def decode(self, sequences: list[Sequence]) -> list[list[int]]:
+        if any(has_prompt(s, HANG) and s.num_cached > s.num_prompt for s in sequences):
+            self.hangs.set()
+            assert self.wakes.wait(TIMEOUT)
+        return super().decode(sequences)
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+class HangingPairRunner(HangingRunner):
+    """Hangs when it has company, which it waits for."""
+
+    def next_id(self, sequence: Sequence) -> int:
+        return ord("a") if has_prompt(sequence, HANG) else super().next_id(sequence)
+
+    def decode(self, sequences: list[Sequence]) -> list[list[int]]:
+        return super().decode(sequences) if len(sequences) == 2 else EchoRunner.decode(self, sequences)
+
+
+class DyingRunner(EchoRunner):
+    def decode(self, sequences: list[Sequence]) -> list[list[int]]:
+        for sequence in sequences:
+            if has_prompt(sequence, "die"):
+                raise SystemExit
+        return super().decode(sequences)
+
+
+class DyingEndlessRunner(DyingRunner, EndlessRunner): ...
+
+
+class BadRunner(EchoRunner):
+    def open(self) -> None:
+        raise ConfigError("the device is lost")
+
+
+class NeverOpenRunner(EchoRunner):
+    """As a device that does not answer."""
+
+    def __init__(self, wakes: threading.Event) -> None:
+        super().__init__()
+        self.wakes = wakes
+        self.opens = threading.Event()
+
+    def open(self) -> None:
+        self.opens.set()
+        assert self.wakes.wait(TIMEOUT)
+
+
+def has_prompt(sequence: Sequence, text: str) -> bool:
+    return sequence.request.prompt_ids == [ord(char) for char in text]
+
+
+class Pool:
+    """An engine whose threads get the runners that the test names, in this order, and then echoing ones."""
+
+    def __init__(self, *runners: Runner, **config: int) -> None:
+        self.clock = FakeClock()
+        self.runners = list(runners)
+        self.made: list[Runner] = []
+        self.engine = Engine(EngineConfig(**config), self.make_runner, clock=self.clock)
+        self.engine.hung_after_sec = HUNG_AFTER
+
+    def make_runner(self, place: int) -> Runner:
+        self.made.append(self.runners.pop(0) if self.runners else EchoRunner())
+        return self.made[-1]
+
+    def go_by(self, seconds: float) -> None:
+        """As the watchdog sees it: looking each second."""
+        assert self.engine._pool is not None
+        for _ in range(int(seconds)):
+            self.clock.advance(1)
+            self.engine._pool.watchdog.check()
+
+    def submit(self, *texts: str, **kwargs: object) -> list[GenerationRequest]:
+        requests = [ask(text, **kwargs) for text in texts]
+        submit(self.engine, *requests)
+        return requests
+
+    def wait_until_broken(self) -> None:
+        wait_until(lambda: self.engine.broken is not None)
+
+
+StartPool = Callable[..., Pool]
+
+
+@pytest.fixture
+def start_pool() -> Iterator[StartPool]:
+    pools: list[Pool] = []
+
+    def start(*runners: Runner, **config: int) -> Pool:
+        pools.append(Pool(*runners, **config))
+        pools[-1].engine.start()
+        return pools[-1]
+
+    yield start
+    for pool in pools:
+        for runner in pool.made:
+            if isinstance(runner, HangingRunner | NeverOpenRunner):
+                runner.wakes.set()
+        pool.engine.stop()
+        pool.engine.check_idle()
+    wait_until(lambda: not [t for t in threading.enumerate() if t.name.startswith("chatstream-")])
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Of what other threads do on their own."""
+    met = threading.Event()
+    for _ in range(int(TIMEOUT / 0.005)):
+        if condition():
+            return
+        met.wait(0.005)
+    raise AssertionError("it did not happen")
+
+
+def test_hung_thread_is_replaced_and_its_requests_end(
+    start_pool: StartPool, caplog: pytest.LogCaptureFixture
+) -> None:
+    hanging = HangingPairRunner()
+    pool = start_pool(hanging, num_of_concurrent_executions=2)
+    (worker,) = pool.engine.workers
+    hung, beside, waiting = pool.submit(HANG, "beside", "waiting", max_new_tokens=10**9)
+    assert hanging.hangs.wait(TIMEOUT)
+    pool.go_by(HUNG_AFTER)
+    assert pool.engine.workers == [worker]
+    pool.go_by(1)
+    for request in (hung, beside):
+        assert (end_of(request).error, reason(request)) == ("generation failed", FinishReason.ERROR)
+    assert (reason(waiting), waiting.text) == (FinishReason.STOP, "waiting")
+    assert pool.engine.workers != [worker]
+    assert pool.engine.stats.num_replaced == {"hung": 1}
+    (record,) = [r for r in caplog.records if r.levelno == logging.ERROR]
+    assert "has made no step for 31.0 s; its 2 replies end; it is at\n" in record.message
+    assert "in decode" in record.message and "self.wakes.wait" in record.message
+
+
+def test_hung_thread_that_moves_again_does_no_harm(start_pool: StartPool) -> None:
+    hanging = HangingRunner()
+    pool = start_pool(hanging, num_of_concurrent_executions=1)
+    (hung,) = pool.submit(HANG)
+    assert hanging.hangs.wait(TIMEOUT)
+    pool.go_by(HUNG_AFTER + 1)
+    outcome, text = end_of(hung), hung.text
+    (later,) = pool.submit("served by the successor")
+    assert reason(later) is FinishReason.STOP
+    hanging.wakes.set()
+    assert hanging.closed.wait(TIMEOUT)
+    assert (hung.outcome, hung.text) == (outcome, text)
+    assert pool.engine.num_running == 0
+    (last,) = pool.submit("still served")
+    assert (reason(last), last.text) == (FinishReason.STOP, "still served")
+    assert pool.engine.stats.num_finished == {FinishReason.ERROR: 1, FinishReason.STOP: 2}
+
+
+def test_slow_first_step_is_no_fault(start_pool: StartPool) -> None:
+    class SlowToBegin(HangingRunner):
+        def decode(self, sequences: list[Sequence]) -> list[list[int]]:
+            self.hangs.set()
+            assert self.wakes.wait(TIMEOUT)
+            return EchoRunner.decode(self, sequences)
+
+    slow = SlowToBegin()
+    pool = start_pool(slow)
+    (request,) = pool.submit("abc")
+    assert slow.hangs.wait(TIMEOUT)
+    pool.go_by(FIRST_STEP_FACTOR * HUNG_AFTER)
+    slow.wakes.set()
+    assert reason(request) is FinishReason.STOP
+    assert pool.engine.stats.num_replaced == {}
+
+
+def test_idle_thread_is_no_fault(start_pool: StartPool) -> None:
+    pool = start_pool()
+    (request,) = pool.submit("abc")
+    assert reason(request) is FinishReason.STOP
+    wait_until(lambda: pool.engine.workers[0].is_idle)
+    pool.go_by(10 * HUNG_AFTER)
+    (request,) = pool.submit("def")
+    assert reason(request) is FinishReason.STOP
+    assert pool.engine.stats.num_replaced == {}
+
+
+def test_drained_thread_is_no_fault(start_pool: StartPool) -> None:
+    pool = start_pool()
+    (worker,) = pool.engine.workers
+    assert pool.engine.drain(TIMEOUT) and worker.join(TIMEOUT)
+    pool.go_by(10 * HUNG_AFTER)
+    assert (pool.engine.workers, pool.engine.broken) == ([worker], None)
+
+
+def test_process_that_stood_still_is_no_fault_of_a_thread(start_pool: StartPool) -> None:
+    """As after SIGSTOP, or on a machine that slept."""
+    hanging = HangingRunner()
+    pool = start_pool(hanging)
+    (request,) = pool.submit(HANG)
+    assert hanging.hangs.wait(TIMEOUT)
+    pool.clock.advance(max(HUNG_AFTER * 10, STANDSTILL_SEC + 1))
+    pool.go_by(HUNG_AFTER - 1)
+    hanging.wakes.set()
+    assert reason(request) is FinishReason.STOP
+    assert pool.engine.stats.num_replaced == {}
+
+
+def test_dead_thread_is_replaced_at_once(start_pool: StartPool, caplog: pytest.LogCaptureFixture) -> None:
+    pool = start_pool(DyingRunner(), num_of_concurrent_executions=1)
+    dies, waiting = pool.submit("die", "waiting")
+    assert reason(dies) is FinishReason.ERROR
+    assert (reason(waiting), waiting.text) == (FinishReason.STOP, "waiting")
+    assert pool.engine.stats.num_replaced == {"died": 1}
+    assert "SystemExit" in caplog.text and "its 1 replies end" in caplog.text
+
+
+def test_other_threads_go_on_while_one_is_replaced(start_pool: StartPool) -> None:
+    wakes = threading.Event()
+    opening = NeverOpenRunner(wakes)
+    pool = start_pool(
+        DyingRunner(), EchoRunner(), opening, num_of_concurrent_executions=2, num_of_generation_threads=2
+    )
+    (dies,) = pool.submit("die")
+    while reason(dies) is not FinishReason.ERROR:  # the other thread took it
+        (dies,) = pool.submit("die")
+    assert opening.opens.wait(TIMEOUT)
+    requests = pool.submit("one", "two", "three")  # in turn, by the one that is left
+    assert [reason(r) for r in requests] == [FinishReason.STOP] * 3
+    wakes.set()
+    wait_until(lambda: all(worker.is_open for worker in pool.engine.workers))
+    assert len(pool.engine.workers) == 2
+
+
+def test_without_successor_the_engine_is_broken(start_pool: StartPool) -> None:
+    hanging = HangingRunner()
+    pool = start_pool(hanging, BadRunner(), num_of_concurrent_executions=1)
+    hung, *waiting = pool.submit(HANG, "x", "y")
+    assert hanging.hangs.wait(TIMEOUT)
+    pool.go_by(HUNG_AFTER + 1)
+    assert [reason(r) for r in (hung, *waiting)] == [FinishReason.ERROR] * 3
+    pool.wait_until_broken()
+    assert pool.engine.broken == "generation thread 1 could not start: the device is lost"
+    with pytest.raises(EngineBroken):
+        pool.engine.reserve()
+    assert pool.engine.stats.num_refused == {"engine_broken": 1}
+
+
+def test_stopped_and_started_a_broken_engine_serves_again(start_pool: StartPool) -> None:
+    pool = start_pool(DyingRunner(), BadRunner())
+    pool.submit("die")
+    pool.wait_until_broken()
+    pool.engine.stop()
+    pool.engine.start()
+    (request,) = pool.submit("again")
+    assert (reason(request), pool.engine.broken) == (FinishReason.STOP, None)
+
+
+def test_successor_that_never_opens_breaks_the_engine(start_pool: StartPool) -> None:
+    opening = NeverOpenRunner(threading.Event())
+    pool = start_pool(DyingRunner(), opening)
+    (dies,) = pool.submit("die")
+    assert reason(dies) is FinishReason.ERROR
+    assert opening.opens.wait(TIMEOUT)
+    (waiting,) = pool.submit("waiting")
+    pool.go_by(FIRST_STEP_FACTOR * HUNG_AFTER + 1)
+    assert reason(waiting) is FinishReason.ERROR
+    assert pool.engine.broken == "generation thread 1 has made no step for 121.0 s"
+
+
+def test_threads_that_die_again_and_again_break_the_engine(start_pool: StartPool) -> None:
+    pool = start_pool(*[DyingRunner() for _ in range(9)], num_of_concurrent_executions=1)
+    for _ in range(6):
+        (dies,) = pool.submit("die")
+        assert reason(dies) is FinishReason.ERROR
+    pool.wait_until_broken()
+    assert pool.engine.broken == "5 generation threads were replaced in vain"
+    assert pool.engine.stats.num_replaced == {"died": 5}
+
+
+def test_stop_ends_the_requests_of_a_hung_thread(start_pool: StartPool) -> None:
+    hanging = HangingRunner()
+    pool = start_pool(hanging)
+    (hung,) = pool.submit(HANG)
+    assert hanging.hangs.wait(TIMEOUT)
+    pool.engine.stop(timeout=0.01)
+    assert reason(hung) is FinishReason.SHUTDOWN
+    hanging.wakes.set()
+    assert hanging.closed.wait(TIMEOUT)
+
+
+def test_healthy_threads_finish_what_they_have_when_another_breaks(start_pool: StartPool) -> None:
+    pool = start_pool(
+        DyingEndlessRunner(),
+        DyingEndlessRunner(),
+        BadRunner(),
+        num_of_concurrent_executions=2,
+        num_of_generation_threads=2,
+    )
+    (healthy,) = pool.submit("a", max_new_tokens=10**9)
+    wait_for_text(healthy)
+    (dies,) = pool.submit("die")
+    assert reason(dies) is FinishReason.ERROR
+    pool.wait_until_broken()
+    text = healthy.text
+    assert healthy.read(len(text), TIMEOUT)[0]
+    pool.engine.cancel(healthy)
+    assert reason(healthy) is FinishReason.CANCELLED
