@@ -21,6 +21,7 @@ from chatstream_flask import ChatStream
 from chatstream_flask.demo_model import PATH as DEMO_MODEL
 from chatstream_flask.serving.load_model import load_model
 from chatstream_flask.serving.waitress_server import serve
+from chatstream_flask.views import create_chat_blueprint
 
 MAX_HOLD_SEC = 60.0
 
@@ -67,6 +68,7 @@ def chat_app(name: str, chat_stream: ChatStream, folder: Path, config: dict[str,
     def chat() -> Response:
         return chat_stream.handle_chat_stream_request(request, callback=note)
 
+    app.register_blueprint(create_chat_blueprint(chat_stream, callback=note), url_prefix="/api")
     return app
 
 
