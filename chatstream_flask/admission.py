@@ -42,7 +42,8 @@ class Admission:
     ) -> Reply:
         self.engine.start(again=False)
         with ExitStack() as undo:
-            place = self.engine.reserve()
+            visitor = self.conversations.visitor_of(request)
+            place = self.engine.reserve(visitor, limits=state.settings.visitor_limits)
             undo.callback(place.close)
             conversation_id = self.conversations.id_of(request)
             turn = self._begin_turn(request, conversation_id, body, state)

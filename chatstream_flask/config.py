@@ -159,6 +159,23 @@ class EngineConfig:
         return share + (worker < rest)
 
 
+@dataclass(frozen=True, kw_only=True)
+class VisitorLimits:
+    """What one visitor may have in work; None: no limit. What is above `max_running` waits."""
+
+    max_running: int | None = None
+    max_waiting: int | None = None
+    max_tokens_per_minute: int | None = None  # of prompts and replies together
+
+    def __post_init__(self) -> None:
+        for name, low in (("max_running", 1), ("max_waiting", 0), ("max_tokens_per_minute", 1)):
+            if getattr(self, name) is not None:
+                check_int(name, getattr(self, name), low)
+
+
+NO_LIMITS = VisitorLimits()
+
+
 def check_int(name: str, value: Any, low: int, high: int | None = None) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ConfigError(f"{name} must be a whole number, not {shown(value)}")

@@ -39,6 +39,9 @@ class Conversations:
             known = request.environ[KNOWN_ID] = self._request_handler.get_conversation_id(request)
         return known
 
+    def visitor_of(self, request: Request) -> str | None:
+        return self._request_handler.get_visitor(request)
+
     def load(self, conversation_id: str) -> Conversation:
         record = self._request_handler.get_store().load(conversation_id)
         return Conversation.from_record(record, self._chat_prompt_clazz)

@@ -8,7 +8,7 @@ ChatStreamError
 │   └── PromptTooLong      400  one turn alone does not fit into the context
 ├── NotFound               404  there is no such thing, or it is not the caller's
 ├── ConversationBusy       409  the conversation already has a reply in the making
-├── TooManyRequests        429  running and waiting places are all taken
+├── TooManyRequests        429  running and waiting places are all taken, or all that one visitor may have
 ├── NotAccepting           503  stopping or stopped
 │   └── EngineBroken       503  a generation thread hung or died and could not be replaced
 ├── StoreUnavailable       503  conversations cannot be read or written
@@ -59,9 +59,10 @@ class TooManyRequests(ChatStreamError):
     status = 429
     code = "too_many_requests"
 
-    def __init__(self, message: str, retry_after: int = 1) -> None:
+    def __init__(self, message: str, retry_after: int = 1, reason: str = "queue_full") -> None:
         super().__init__(message)
         self.retry_after = retry_after  # seconds, from measured completions
+        self.reason = reason  # or "visitor_running", "visitor_waiting", "visitor_tokens"
 
 
 class NotAccepting(ChatStreamError):

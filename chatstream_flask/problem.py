@@ -21,6 +21,8 @@ def problem_response(error: ChatStreamError, *, too_many_as_200: bool = False) -
         "detail": str(error),
         "error": error.code,
     }
+    if isinstance(error, TooManyRequests):
+        body["reason"] = error.reason
     response = Response(json.dumps(body), error.status, content_type="application/problem+json")
     if isinstance(error, TooManyRequests):
         response.headers["Retry-After"] = str(error.retry_after)

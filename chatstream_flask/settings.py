@@ -7,10 +7,17 @@ from dataclasses import dataclass, fields
 
 from flask import Flask
 
-from .config import check_int, check_names, check_number
+from .config import VisitorLimits, check_int, check_names, check_number
 from .errors import ConfigError
 
 PREFIX = "CHATSTREAM_"
+OPTIONAL_COUNTS = {  # and their lowest values; None: no limit
+    "max_conversation_bytes": 1,
+    "max_turns": 1,
+    "max_running_per_visitor": 1,
+    "max_waiting_per_visitor": 0,
+    "max_tokens_per_minute_per_visitor": 1,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +33,9 @@ class Settings:
     request_timeout_sec: float = 600.0  # from arrival to the last token
     max_conversation_bytes: int | None = None  # of a kept conversation; its oldest turns are left out
     max_turns: int | None = None  # of a kept conversation, likewise
+    max_running_per_visitor: int | None = None  # of a visitor: replies at once
+    max_waiting_per_visitor: int | None = None  # of a visitor: requests
+    max_tokens_per_minute_per_visitor: int | None = None  # of a visitor
     store: str | None = None  # URL of a store of its own: memory://, redis://, sqlite:/// or postgresql://
     store_dir: str | os.PathLike[str] | None = None  # embedded; None: "chatstream" in the instance folder
 
@@ -43,13 +53,21 @@ class Settings:
         check_number("resume_sec", self.resume_sec, 0, 3600)
         check_number("store_lease_sec", self.store_lease_sec, 0.1, 3600)
         check_number("store_ttl_sec", self.store_ttl_sec, 1, 10**10)
-        for name in ("max_conversation_bytes", "max_turns"):
+        for name, low in OPTIONAL_COUNTS.items():
             if getattr(self, name) is not None:
-                check_int(name, getattr(self, name), 1)
+                check_int(name, getattr(self, name), low)
         if not isinstance(self.store, str | None):
             raise ConfigError(f"store must be a URL, or None, not {self.store!r}")
         if not isinstance(self.store_dir, str | os.PathLike | None) or self.store_dir == "":
             raise ConfigError(f"store_dir must be the path of a folder, or None, not {self.store_dir!r}")
+
+    @property
+    def visitor_limits(self) -> VisitorLimits:
+        return VisitorLimits(
+            max_running=self.max_running_per_visitor,
+            max_waiting=self.max_waiting_per_visitor,
+            max_tokens_per_minute=self.max_tokens_per_minute_per_visitor,
+        )
 
     @classmethod
     def of(cls, app: Flask) -> Settings:

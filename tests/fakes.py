@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 
-from chatstream_flask.config import SamplingParams
+from chatstream_flask.config import NO_LIMITS, SamplingParams, VisitorLimits
 from chatstream_flask.engine.request import FinishReason, GenerationRequest, TokenLogprob
 from chatstream_flask.engine.request_queue import RequestQueue
 from chatstream_flask.engine.runner import Runner
@@ -133,8 +134,10 @@ class Bench:
         num_waiting: int = 5,
         chunk_len: int = 256,
         make_runner: Callable[[], Runner] = EchoRunner,
+        clock: Callable[[], float] | None = None,  # of the queue; None: a second goes by at each look
     ) -> None:
-        self.queue = RequestQueue(sum(slots) + num_waiting, slots)
+        clock = clock or itertools.count().__next__
+        self.queue = RequestQueue(sum(slots) + num_waiting, slots, clock=clock)
         self._make_runner = make_runner
         self._chunk_len = chunk_len
         self.workers = [self._make_worker(i, num) for i, num in enumerate(slots)]
@@ -145,9 +148,15 @@ class Bench:
     def running(self) -> list[GenerationRequest]:
         return [s.request for worker in self.workers for s in worker.scheduler.running]
 
-    def submit(self, *requests: GenerationRequest) -> None:
+    def submit(
+        self,
+        *requests: GenerationRequest,
+        visitor: str | None = None,
+        priority: int = 0,
+        limits: VisitorLimits = NO_LIMITS,
+    ) -> None:
         for request in requests:
-            request.place = place = self.queue.reserve()
+            request.place = place = self.queue.reserve(visitor, priority, limits)
             self.queue.put(request, place)
 
     def complete(self, request: GenerationRequest, reason: FinishReason, error: str | None = None) -> None:

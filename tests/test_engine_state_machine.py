@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from chatstream_flask.config import VisitorLimits
 from chatstream_flask.engine.request import FinishReason, GenerationRequest, Status
 from chatstream_flask.engine.request_queue import Place
 from chatstream_flask.engine.worker import Retired
@@ -21,10 +22,20 @@ class EngineMachine(RuleBasedStateMachine):
         slots=st.lists(st.integers(1, 3), min_size=1, max_size=2),
         num_waiting=st.integers(0, 3),
         chunk_len=st.integers(1, 4),
+        max_running=st.sampled_from([None, 1, 2]),
+        max_waiting=st.sampled_from([None, 0, 1]),
     )
-    def begin(self, slots: list[int], num_waiting: int, chunk_len: int) -> None:
+    def begin(
+        self,
+        slots: list[int],
+        num_waiting: int,
+        chunk_len: int,
+        max_running: int | None,
+        max_waiting: int | None,
+    ) -> None:
         self.clock = FakeClock()
         self.bench = Bench(slots=slots, num_waiting=num_waiting, chunk_len=chunk_len)
+        self.limits = VisitorLimits(max_running=max_running, max_waiting=max_waiting)
         self.queue = self.bench.queue
         self.is_draining = False
         self.reserved: list[Place] = []
@@ -32,16 +43,18 @@ class EngineMachine(RuleBasedStateMachine):
 
     # -- visitors ----------------------------------------------------------------------------------
 
-    @rule()
-    def reserve(self) -> None:
+    @rule(visitor=st.sampled_from([None, "a", "b"]), priority=st.integers(0, 1))
+    def reserve(self, visitor: str | None, priority: int) -> None:
         if self.is_draining:
             with pytest.raises(NotAccepting):
-                self.queue.reserve()
-        elif self.queue.num_accepted == self.queue.capacity:
-            with pytest.raises(TooManyRequests):
-                self.queue.reserve()
-        else:
-            self.reserved.append(self.queue.reserve())
+                self.queue.reserve(visitor, priority, self.limits)
+            return
+        try:
+            self.reserved.append(self.queue.reserve(visitor, priority, self.limits))
+        except TooManyRequests as error:
+            is_full = self.queue.num_accepted == self.queue.capacity
+            assert is_full == (error.reason == "queue_full")
+            assert is_full or visitor is not None
 
     @precondition(lambda self: self.reserved)
     @rule()
@@ -79,9 +92,14 @@ class EngineMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def step(self, data: st.DataObject) -> None:
         worker = data.draw(st.integers(0, len(self.bench.workers) - 1))
+        waiting = self.waiting_in_order()
         overdue = [r for r in self.bench.running if r.end_wish and r in self.requests_of(worker)]
+        must_end = [r for r in waiting if r.end_wish]
         self.bench.step(worker)
-        assert all(r.outcome is not None for r in overdue)
+        assert all(r.outcome is not None for r in overdue + must_end)
+        if not must_end:  # one that ends when it is taken gives its turn to the next
+            started = [r for r in waiting if r.status is not Status.WAITING]
+            assert started == waiting[: len(started)]
 
     @rule(seconds=st.integers(1, 3))
     def time_goes_by(self, seconds: int) -> None:
@@ -113,7 +131,7 @@ class EngineMachine(RuleBasedStateMachine):
         running, waiting = by_status[Status.RUNNING], by_status[Status.WAITING]
         assert set(running) == set(self.bench.running)
         assert len(running) == self.queue.num_running == len(self.bench.running)
-        assert [self.queue.position(r) for r in waiting] == list(range(1, len(waiting) + 1))
+        assert sorted(map(self.queue.position, waiting)) == list(range(1, len(waiting) + 1))
         assert len(waiting) == self.queue.num_waiting
         assert len(self.reserved) + len(running) + len(waiting) == self.queue.num_accepted
         assert self.queue.num_accepted <= self.queue.capacity
@@ -127,10 +145,12 @@ class EngineMachine(RuleBasedStateMachine):
             assert all(0 <= s.num_cached < len(s.token_ids) for s in running)
 
     @invariant()
-    def started_in_order(self) -> None:
-        """Whoever came before a running one is not waiting any more."""
-        statuses = [r.status for r in self.accepted if r.status is not Status.FINISHED]
-        assert statuses == sorted(statuses, key=lambda status: status is Status.WAITING)
+    def visitors_are_within_their_limits(self) -> None:
+        for visitor in {place.visitor for place in self.queue._places if place.visitor.limits == self.limits}:
+            places = [place for place in self.queue._places if place.visitor is visitor]
+            running = [place for place in places if place.request in self.bench.running]
+            assert (len(running), len(places) - len(running)) == (visitor.num_running, visitor.num_waiting)
+            assert self.limits.max_running is None or len(running) <= self.limits.max_running
 
     @invariant()
     def each_has_a_true_text_and_then_one_outcome(self) -> None:
@@ -146,6 +166,10 @@ class EngineMachine(RuleBasedStateMachine):
                 assert request.text == prompt
             if request.outcome.finish_reason is FinishReason.LENGTH:
                 assert len(request.text) == request.params.max_new_tokens
+
+    def waiting_in_order(self) -> list[GenerationRequest]:
+        waiting = [r for r in self.accepted if r.status is Status.WAITING]
+        return sorted(waiting, key=self.queue.position)
 
     def requests_of(self, worker: int) -> list[GenerationRequest]:
         return [sequence.request for sequence in self.bench.workers[worker].scheduler.running]

@@ -21,6 +21,8 @@ LAYERS = [  # a module, or a package with all its modules
     "engine.__init__",
     "engine.grammar",
     "engine.request",
+    "engine.visitor",
+    "engine.turns",
     "engine.request_queue",
     "engine.detokenizer",
     "engine.held_logprobs",

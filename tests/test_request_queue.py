@@ -1,4 +1,4 @@
-"""RequestQueue: bounded, first in first out, and nobody gets a request twice."""
+"""RequestQueue: bounded, and nobody gets a request twice; of one visitor first in, first out."""
 
 from __future__ import annotations
 
@@ -67,14 +67,15 @@ def test_position_counts_from_one_and_moves_up() -> None:
 
 def test_least_loaded_thread_goes_first() -> None:
     queue = RequestQueue(9, [2, 1])
-    requests = put(queue, "a", "b", "c", "d")
+    put(queue, "a", "b", "c", "d")
     assert queue.take(0, wait=False)
     assert queue.take(0, wait=False) is None
-    assert queue.take(1, wait=False)
+    second = queue.take(1, wait=False)
+    assert second is not None
     assert queue.take(1, wait=False) is None  # its only slot is taken
     assert queue.take(0, wait=False)
     assert queue.take(0, wait=False) is None
-    assert queue.done(1, requests[1])
+    assert queue.done(1, second)
     assert queue.take(1, wait=False)
     assert queue.num_running == 3
 
@@ -85,10 +86,13 @@ def test_a_place_serves_one_request() -> None:
     queue.put(ask("a"), place)
     with pytest.raises(RuntimeError, match="has no place of its own"):
         queue.put(ask("b"), place)
-    place.close()
+    with pytest.raises(RuntimeError, match="is in work and keeps its place"):
+        place.close()
+    assert (queue.num_waiting, queue.num_accepted) == (1, 1)
+    other = queue.reserve()
+    other.close()
     with pytest.raises(RuntimeError, match="has no place of its own"):
-        queue.put(ask("b"), place)
-    assert queue.num_waiting == 1
+        queue.put(ask("b"), other)
 
 
 def test_take_or_discard_gets_it_never_both() -> None:
@@ -111,15 +115,30 @@ def test_take_or_discard_gets_it_never_both() -> None:
     assert set(both) == set(requests)
 
 
-def test_overdue_is_popped_in_time_and_not_before() -> None:
+def test_overdue_is_popped_wherever_it_stands_in_time_and_not_before() -> None:
     clock = FakeClock()
-    queue = RequestQueue(9, [1])
-    request = ask("a", clock=clock, timeout_sec=5)
-    queue.put(request, queue.reserve())
-    assert queue.pop_overdue() is None
+    queue = RequestQueue(9, [1], clock=clock)
+    requests = [ask("a", clock=clock, timeout_sec=sec) for sec in (100, 5, 100, 5)]
+    for request in requests:
+        queue.put(request, queue.reserve())
+    assert queue.pop_overdue() == []
     clock.advance(5)
-    assert queue.pop_overdue() is request
-    assert queue.pop_overdue() is None
+    requests[2].ask_to_end(FinishReason.DISCONNECTED)
+    assert queue.pop_overdue() == requests[1:]
+    assert (queue.pop_overdue(), queue.num_waiting, queue.position(requests[0])) == ([], 1, 1)
+
+
+def test_looks_for_overdue_ten_times_a_second_at_most() -> None:
+    clock = FakeClock()
+    queue = RequestQueue(9, [1], clock=clock)
+    a, b = put(queue, "a", "b")
+    a.ask_to_end(FinishReason.CANCELLED)
+    assert queue.pop_overdue() == [a]
+    b.ask_to_end(FinishReason.CANCELLED)
+    clock.advance(0.09)
+    assert queue.pop_overdue() == []
+    clock.advance(0.02)
+    assert queue.pop_overdue() == [b]
 
 
 def test_take_wakes_for_a_request_and_for_the_end() -> None:
@@ -173,7 +192,7 @@ def test_cancelled_before_it_was_taken_has_its_reason() -> None:
     queue = RequestQueue(2, [1])
     (request,) = put(queue, "a")
     request.ask_to_end(FinishReason.DISCONNECTED)
-    assert queue.pop_overdue() is request
+    assert queue.pop_overdue() == [request]
     assert request.end_wish is FinishReason.DISCONNECTED
 
 

@@ -12,7 +12,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 
-from ..config import EngineConfig
+from ..config import NO_LIMITS, EngineConfig, VisitorLimits
 from ..errors import ChatStreamError, EngineBroken, NotAccepting, TooManyRequests
 from .delivery import Delivery
 from .engine_stats import EngineStats
@@ -143,23 +143,33 @@ class Engine:
 
     # -- requests ------------------------------------------------------------------------------------
 
-    def reserve(self) -> Place:
-        """A place for one request, to be closed if it is not submitted; TooManyRequests or NotAccepting."""
+    def reserve(
+        self, visitor: str | None = None, priority: int = 0, limits: VisitorLimits = NO_LIMITS
+    ) -> Place:
+        """A place for one request, to be closed if it is not submitted; TooManyRequests or NotAccepting.
+
+        :param visitor: whose request it is; those who wait are served in turn. None: nobody's, without limits
+        :param priority: higher ones are served first, but not for ever
+        :param limits: the visitor's, from now on
+        """
         try:
             if self.broken:
                 raise EngineBroken("nothing can be generated any more; the server has to be restarted")
-            return self._queue.reserve()
+            return self._queue.reserve(visitor, priority, limits)
         except ChatStreamError as error:
-            self.stats.refused(error.code)
-            if isinstance(error, TooManyRequests):
-                error.retry_after = self.retry_after_sec
+            self._refused(error)
             raise
 
     def submit(self, request: GenerationRequest, place: Place) -> None:
+        """:raises TooManyRequests: the visitor's tokens were used since the place was reserved"""
         if not self.is_started:
             raise NotAccepting("the engine is not started")
         request.place = place
-        self._queue.put(request, place)
+        try:
+            self._queue.put(request, place)
+        except ChatStreamError as error:
+            self._refused(error)
+            raise
 
     def cancel(self, request: GenerationRequest, reason: FinishReason = FinishReason.CANCELLED) -> None:
         """Ends a request wherever it is: a waiting one now, a running one at its thread's next step."""
@@ -173,17 +183,31 @@ class Engine:
 
     def eta_sec(self, position: int) -> float | None:
         """Seconds until a request at this place runs, from the last replies; None before the first."""
-        if not self._durations:
+        mean, num_slots = self._mean_duration(), self.config.num_of_concurrent_executions
+        if mean is None:
             return None
-        if self.num_running + position <= self.config.num_of_concurrent_executions:
-            return 0.0
-        mean = sum(self._durations) / len(self._durations)
-        return position * mean / self.config.num_of_concurrent_executions
+        if self._queue.num_startable < position <= self.num_waiting:  # behind its visitor's own
+            return mean * max(position / num_slots, 1.0)
+        return 0.0 if self.num_running + position <= num_slots else mean * position / num_slots
 
     @property
     def retry_after_sec(self) -> int:
         """When a place may be free, in whole seconds from 1 to 59 (clients cap what they honour at 60)."""
-        return min(max(math.ceil(self.eta_sec(1) or 1), 1), 59)
+        mean = self._mean_duration()
+        return _whole_sec(None if mean is None else mean / self.config.num_of_concurrent_executions)
+
+    def _mean_duration(self) -> float | None:
+        return sum(self._durations) / len(self._durations) if self._durations else None
+
+    def _refused(self, error: ChatStreamError) -> None:
+        if not isinstance(error, TooManyRequests):
+            self.stats.refused(error.code)
+            return
+        self.stats.refused(error.reason)
+        if error.reason == "queue_full":
+            error.retry_after = self.retry_after_sec
+        elif error.reason != "visitor_tokens":  # one of the visitor's own must end
+            error.retry_after = _whole_sec(self._mean_duration())
 
     def check_idle(self) -> None:
         """The books must balance when nothing is in work; raises RuntimeError when they do not."""
@@ -204,7 +228,9 @@ class Engine:
     def _make_queue(self) -> RequestQueue:
         config = self.config
         slots = [config.num_slots(i) for i in range(config.num_of_generation_threads)]
-        return RequestQueue(config.num_of_concurrent_executions + config.max_queue_size, slots)
+        return RequestQueue(
+            config.num_of_concurrent_executions + config.max_queue_size, slots, clock=self._clock
+        )
 
     def _make_pool(self) -> WorkerPool:
         return WorkerPool(
@@ -216,3 +242,7 @@ class Engine:
             hung_after_sec=lambda: self.hung_after_sec,
             clock=self._clock,
         )
+
+
+def _whole_sec(seconds: float | None) -> int:
+    return min(max(math.ceil(seconds or 1), 1), 59)

@@ -199,7 +199,7 @@ class Worker:
         self.scheduler.add(request, detokenizer)
 
     def _end_unwanted(self) -> None:
-        while request := self.queue.pop_overdue():
+        for request in self.queue.pop_overdue():
             self._complete(request, request.end_wish or FinishReason.TIMEOUT, None)
         for sequence in list(self.scheduler.running):
             if reason := sequence.request.end_wish:
