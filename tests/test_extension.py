@@ -169,13 +169,13 @@ def test_errors_are_answered_in_every_view_that_uses_it(tmp_path: Path, chat_str
     assert "format 9" in response.get_json()["detail"]
 
 
-def test_the_served_app_says_how_to_call_it(
+def test_the_served_app_has_the_page_and_the_api(
     tmp_path: Path, chat_stream: ChatStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     app = create_app(chat_stream, {"CHATSTREAM_COOKIE_SECURE": False})
     client = app.test_client()
-    assert "http://localhost/chat_stream" in client.get("/").text
+    assert "chatstream_ui/" in client.get("/").text
     assert talk(client, "hi") == "hi"
     assert (tmp_path / "instance" / "chatstream").is_dir()
     assert client.post("/clear_context").get_json()["success"] is True

@@ -69,6 +69,7 @@ LAYERS = [  # a module, or a package with all its modules
     "request_body",
     "reply_response",
     "admission",
+    "webui",
     "views",
     "extension",
     "serving",

@@ -1,0 +1,6 @@
+"""The web page to chat on."""
+
+from .page import create_webui_blueprint
+from .params import WebUIParams
+
+__all__ = ["WebUIParams", "create_webui_blueprint"]

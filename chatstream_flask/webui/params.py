@@ -1,0 +1,80 @@
+"""What a site may say about its page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..config import check_names, shown
+from ..errors import ConfigError
+
+LANGUAGES = ("en", "ja")
+
+Text = str | dict[str, str]
+"""For every language, or one for each: `{"en": "Hello", "ja": "こんにちは"}`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebUIParams:
+    """`web_ui_params`: None where the page has words of its own."""
+
+    title: Text = "ChatStream"  # of the page and of the browser's tab
+    greeting: Text | None = None  # while there is no message yet
+    placeholder: Text | None = None  # of the empty message field
+    examples: list[str] | dict[str, list[str]] | None = None  # prompts to begin with; [] shows none
+    language: str | None = None  # "en" or "ja" for everybody; None goes by the browser's languages
+    show_settings: bool = True  # the dialog with temperature and so on
+    show_feedback: bool = True  # like and dislike
+
+    def __post_init__(self) -> None:
+        for name in ("title", "greeting", "placeholder"):
+            _check_text(name, getattr(self, name), _is_text, "a text that is not empty")
+        _check_text("examples", self.examples, _is_text_list, "a list of texts")
+        if self.title is None:
+            raise ConfigError("title must be a text that is not empty, not None")
+        if self.language not in (None, *LANGUAGES):
+            raise ConfigError(f"language must be None, {_quoted(LANGUAGES)}, not {shown(self.language)}")
+        for name in ("show_settings", "show_feedback"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} must be True or False, not {shown(getattr(self, name))}")
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any] | None) -> WebUIParams:
+        """:raises ConfigError: a name or a value is wrong"""
+        if given is None:
+            return cls()
+        if not isinstance(given, Mapping):
+            raise ConfigError(f"web_ui_params must be a dict, not {shown(given)}")
+        check_names("web_ui_params", dict(given), cls)
+        return cls(**given)
+
+    @property
+    def first_title(self) -> str:
+        """Until the page knows its reader's language."""
+        return self.title if isinstance(self.title, str) else next(iter(self.title.values()))
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def _check_text(name: str, value: Any, is_right: Any, what: str) -> None:
+    by_language = value if isinstance(value, dict) else {LANGUAGES[0]: value}
+    is_known = bool(by_language) and set(by_language) <= set(LANGUAGES)
+    if value is None or (is_known and all(map(is_right, by_language.values()))):
+        return
+    raise ConfigError(
+        f"{name} must be {what}, or a dict of them by language ({_quoted(LANGUAGES)}), not {shown(value)}"
+    )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_text_list(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _quoted(words: tuple[str, ...]) -> str:
+    return ", ".join(repr(word) for word in words)

@@ -1,0 +1,108 @@
+/** The chat API of the server, below the address of the page. */
+
+import { readEvents } from "./event_stream.js";
+
+const MESSAGE_ID = "X-ChatStream-Last-Generated-Message-Id";
+const DEFAULT_RETRY_AFTER_SEC = 5;
+
+/** The server answered, and what it said was no. */
+export class Refused extends Error {
+  constructor(status, code, detail, retryAfterSec) {
+    super(`${status} ${code}: ${detail}`);
+    Object.assign(this, { status, code, detail, retryAfterSec });
+  }
+}
+
+/** There was no answer; whether the server heard us is unknown. */
+export class Unreachable extends Error {}
+
+export class Api {
+  /** @param {string | null} csrfToken of a host app that wants one with each POST */
+  constructor(csrfToken) {
+    this.csrfToken = csrfToken;
+  }
+
+  /** An opened reply: its id and its events. */
+  async ask(body, signal) {
+    return this.#events(await this.#fetch("chat_stream", { body, signal, accept: "text/event-stream" }));
+  }
+
+  /** The rest of a reply, after the event with the id `lastEventId`. */
+  async resume(messageId, lastEventId, signal) {
+    const headers = { "Last-Event-ID": lastEventId };
+    const path = `chat_stream/${encodeURIComponent(messageId)}`;
+    return this.#events(await this.#fetch(path, { headers, signal, accept: "text/event-stream" }));
+  }
+
+  async cancel(messageId) {
+    await this.#fetch(`chat_stream/${encodeURIComponent(messageId)}/cancel`, { body: {} });
+  }
+
+  async conversation() {
+    return this.#json("conversation");
+  }
+
+  async clear() {
+    return this.#json("clear_context", { body: {} });
+  }
+
+  async generationParams() {
+    return (await this.#json("get_generation_params")).generation_params;
+  }
+
+  /** @param {object | null} params null goes back to the server's own */
+  async setGenerationParams(params) {
+    return (await this.#json("set_generation_params", { body: params })).generation_params;
+  }
+
+  async setFeedback(messageId, isLike) {
+    return this.#json("set_feedback", { body: { message_id: messageId, is_like: isLike } });
+  }
+
+  #events(response) {
+    const isStream = response.headers.get("Content-Type")?.startsWith("text/event-stream");
+    if (!isStream) throw new Refused(response.status, "unexpected", response.headers.get("Content-Type") ?? "");
+    return { messageId: response.headers.get(MESSAGE_ID), events: readEvents(response.body) };
+  }
+
+  async #json(path, options) {
+    const response = await this.#fetch(path, options);
+    try {
+      return await response.json();
+    } catch {
+      throw new Refused(response.status, "unexpected", response.headers.get("Content-Type") ?? "");
+    }
+  }
+
+  async #fetch(path, { body, headers = {}, signal, accept = "application/json" } = {}) {
+    const options = { headers: { Accept: accept, ...headers }, signal, cache: "no-store" };
+    if (body !== undefined) {
+      options.method = "POST";
+      options.body = JSON.stringify(body);
+      options.headers["Content-Type"] = "application/json";
+      if (this.csrfToken) options.headers["X-CSRFToken"] = this.csrfToken;
+    }
+    let response;
+    try {
+      response = await fetch(new URL(path, document.baseURI), options);
+    } catch (error) {
+      if (signal?.aborted) throw error;
+      throw new Unreachable(String(error));
+    }
+    const refusal = await refusalOf(response);
+    if (refusal) throw refusal;
+    return response;
+  }
+}
+
+/** ChatStream's way of saying that it is full is an answer with status 200. */
+async function refusalOf(response) {
+  const type = response.headers.get("Content-Type") ?? "";
+  if (response.ok && !response.redirected && type !== "application/json") return null;
+  if (response.redirected) return new Refused(401, "signed_out", response.url, 0);
+  const told = /json/.test(type) ? await response.clone().json().catch(() => ({})) : {};
+  if (response.ok && !told.error) return null;
+  const retryAfterSec = Number(response.headers.get("Retry-After")) || DEFAULT_RETRY_AFTER_SEC;
+  const detail = told.detail ?? response.statusText;
+  return new Refused(response.status, told.error ?? `http_${response.status}`, detail, retryAfterSec);
+}

@@ -1,0 +1,315 @@
+/**
+ * The conversation: what is asked, what runs, and how it is kept like the server's.
+ *
+ * The server has the truth. Whatever goes wrong, `catchUp` shows it again; only questions that it has not
+ * taken stand here alone, and they stay until they are sent again or discarded.
+ */
+
+import { Refused, Unreachable } from "./api.js";
+import { explain } from "./explanation.js";
+import { word } from "./i18n.js";
+import { ReplyReader } from "./reply_reader.js";
+import { pauseBefore } from "./retry.js";
+import { Turn } from "./turn.js";
+
+const WHOLE = ["stop", "length"]; // finish reasons
+
+export class Chat {
+  turns = [];
+  running = null; // {turn, restore, abort, messageId, isStopped}
+
+  /** @param feedback null if the site does not ask for it */
+  constructor({ api, view, composer, connection, feedback }) {
+    Object.assign(this, { api, view, composer, connection, feedback });
+    this.acts = {
+      edit: (turn, text) => this.edit(turn, text),
+      regenerate: (turn) => this.regenerate(turn),
+      like: feedback && ((turn, isLike) => this.#like(turn, isLike)),
+    };
+  }
+
+  get isEmpty() {
+    return this.turns.length === 0;
+  }
+
+  // -- what the user does ------------------------------------------------------------------------------
+
+  send(text) {
+    const turn = this.#append(new Turn(text, this.acts));
+    this.#ask(turn, { user_input: text }, () => {});
+  }
+
+  /** Asks anew from an earlier turn on; what came after it comes back if that is refused. */
+  edit(turn, text) {
+    const cut = this.turns.splice(this.turns.indexOf(turn));
+    for (const gone of cut) this.view.remove(gone);
+    const edited = this.#append(new Turn(text, this.acts));
+    edited.editedTurn = turn;
+    this.#ask(edited, { user_input: text, edited_message_id: turn.id }, () => {
+      this.#remove(edited);
+      for (const back of [...cut, edited]) this.#append(back);
+    });
+  }
+
+  regenerate(turn) {
+    const { reply, id, isInterrupted } = turn;
+    this.#ask(turn, { regenerate: true }, () => {
+      turn.putReply(reply);
+      Object.assign(turn, { id, isInterrupted });
+    });
+  }
+
+  /** What was said is kept; a second time also leaves a server that has not answered at all. */
+  stop() {
+    const { running } = this;
+    if (!running) return;
+    if (running.messageId) this.#cancel(running);
+    else if (running.isStopped) running.abort.abort();
+    running.isStopped = true;
+  }
+
+  async startNew() {
+    this.running?.abort.abort();
+    for (const turn of [...this.turns]) this.#remove(turn);
+    try {
+      await this.api.clear();
+    } finally {
+      await this.catchUp();
+    }
+  }
+
+  get asMarkdown() {
+    return this.turns.map((turn) => turn.asMarkdown).join("\n\n");
+  }
+
+  // -- one reply ---------------------------------------------------------------------------------------
+
+  /** @param restore makes everything as it was before, for a question that was not taken */
+  async #ask(turn, body, restore) {
+    const running = this.#begin(turn, restore);
+    await this.#finally(running, async () => {
+      const stream = await this.api.ask(body, running.abort.signal);
+      await this.#read(running, stream.messageId, stream);
+    });
+  }
+
+  /** Joins a reply that another page, or this one before a reload, has asked for. */
+  async #attach({ message_id: messageId, user_input: text }) {
+    const turn = this.#append(new Turn(text, this.acts));
+    const running = this.#begin(turn, () => this.#remove(turn));
+    await this.#finally(running, () => this.#read(running, messageId, null));
+  }
+
+  #begin(turn, restore) {
+    const running = { turn, restore, abort: new AbortController(), messageId: null, isStopped: false };
+    this.running = running;
+    turn.beginReply();
+    this.composer.running = true;
+    this.#showActs();
+    this.view.follow();
+    return running;
+  }
+
+  async #finally(running, work) {
+    let isUnknown = false;
+    try {
+      await work();
+    } catch (error) {
+      isUnknown = this.#onError(running, error);
+    } finally {
+      this.connection.back();
+      if (this.running === running) {
+        this.running = null;
+        this.composer.running = false;
+        this.#showActs();
+      }
+    }
+    if (isUnknown) await this.catchUp();
+  }
+
+  async #read(running, messageId, stream) {
+    const { turn } = running;
+    running.messageId = turn.id = messageId;
+    if (running.isStopped) this.#cancel(running);
+    const reader = new ReplyReader(this.api, messageId, this.#listener(running), running.abort.signal);
+    const event = await reader.read(stream);
+    if (event.name === "gone") throw new Lost();
+    if (event.name === "error") this.#fail(running, word("error_failed"));
+    else this.#end(running, event.data);
+  }
+
+  #listener(running) {
+    const { reply } = running.turn;
+    return {
+      onQueue: (place) => reply.showQueue(place),
+      onStart: () => reply.showStart(),
+      onText: (text) => reply.push(text),
+      onLost: this.connection.lost,
+      onBack: () => {
+        this.connection.back();
+        if (running.isStopped) this.#cancel(running);
+      },
+    };
+  }
+
+  #end(running, done) {
+    const { turn } = running;
+    const isWhole = WHOLE.includes(done.finish_reason);
+    if (!isWhole && !turn.reply.text) return this.#fail(running, word("error_stopped"));
+    turn.isInterrupted = done.finish_reason !== "length" && !isWhole;
+    turn.reply.finish(done);
+  }
+
+  /** True if only the server knows what has become of it. */
+  #onError(running, error) {
+    if (running.abort.signal.aborted) {
+      if (running.isStopped) this.#fail(running, word("error_stopped"));
+      return running.isStopped;
+    }
+    if (error instanceof Lost) this.#fail(running, word("error_lost"));
+    else if (error instanceof Refused || error instanceof Unreachable) this.#fail(running, explain(error), error);
+    else throw error;
+    running.turn.isPerhapsTaken = error instanceof Unreachable;
+    return !(error instanceof Refused);
+  }
+
+  #fail(running, reason, error) {
+    const { turn, restore } = running;
+    turn.putReply(null);
+    restore();
+    if (turn.reply) return turn.showFailure(reason, [{ key: "regenerate", act: () => this.regenerate(turn) }]);
+    turn.isFailed = true;
+    if (!turn.element.isConnected) this.#append(turn);
+    const ways = [
+      { key: "send_again", act: () => this.#sendAgain(turn) },
+      { key: "edit", act: () => this.#takeBack(turn) },
+      { key: "discard", act: () => this.#discard(turn) },
+    ];
+    if (error?.code === "conversation_busy") ways.unshift({ key: "watch", act: () => this.catchUp() });
+    turn.showFailure(reason, ways);
+    this.view.follow();
+  }
+
+  #sendAgain(turn) {
+    if (this.running) return;
+    this.#remove(turn);
+    if (this.turns.includes(turn.editedTurn)) this.edit(turn.editedTurn, turn.text);
+    else this.send(turn.text);
+  }
+
+  #takeBack(turn) {
+    this.#remove(turn);
+    this.composer.fill(turn.text);
+  }
+
+  #discard(turn) {
+    this.#remove(turn);
+    this.composer.focus();
+  }
+
+  /** If this fails, the connection is lost, and it is tried again when that is back. */
+  async #cancel(running) {
+    await this.api.cancel(running.messageId).catch(() => {});
+  }
+
+  async #like(turn, isLike) {
+    try {
+      await this.feedback.set(turn.id, isLike);
+      turn.reply.isLiked = isLike;
+      turn.clearFailure();
+    } catch (error) {
+      turn.showFailure(explain(error), []);
+    }
+  }
+
+  // -- as the server has it ----------------------------------------------------------------------------
+
+  /** Shows what the server has, as soon as it can be reached; does nothing while a reply is read here. */
+  catchUp() {
+    this.catching ??= this.#catchUp().finally(() => (this.catching = null));
+    return this.catching;
+  }
+
+  async #catchUp() {
+    for (let failures = 0; !this.running; ) {
+      try {
+        const conversation = await this.api.conversation();
+        this.connection.back();
+        if (!this.running) this.#show(conversation);
+        return;
+      } catch (error) {
+        const isAway = error instanceof Unreachable || error.status >= 500 || error.status === 429;
+        if (error.status === 404) return; // a site may leave this part of the API out
+        if (!isAway) throw error;
+      }
+      await pauseBefore(++failures, this.connection.lost);
+    }
+  }
+
+  #show({ messages, running }) {
+    const wanted = pairs(running ? messages.slice(0, running.num_kept) : messages);
+    const failed = this.turns.filter((turn) => turn.isFailed);
+    const shown = this.turns.filter((turn) => !turn.isFailed);
+    let same = 0;
+    while (same < shown.length && same < wanted.length && isSame(shown[same], wanted[same])) same++;
+    if (same === shown.length && same === wanted.length && !running) return;
+    for (const turn of [...shown.slice(same), ...failed]) this.#remove(turn);
+    for (const { text, reply } of wanted.slice(same)) this.#appendKept(text, reply);
+    const taken = [...wanted.slice(same).map(({ text, reply }) => ({ text, id: reply?.message_id }))];
+    if (running) taken.push({ text: running.user_input, id: running.message_id });
+    const isTaken = (turn) =>
+      taken.some(({ text, id }) => id === turn.id || (turn.isPerhapsTaken && text === turn.text));
+    for (const turn of failed.filter((each) => !isTaken(each))) this.#append(turn);
+    if (running) this.#attach(running);
+    this.#showActs();
+    this.view.follow();
+  }
+
+  #appendKept(text, reply) {
+    const turn = this.#append(new Turn(text, this.acts));
+    if (!reply) return;
+    turn.showKept(reply.message_id, reply.text, reply.is_interrupted);
+    if (this.feedback) turn.reply.isLiked = this.feedback.get(turn.id);
+  }
+
+  #append(turn) {
+    this.turns.push(turn);
+    this.view.add(turn);
+    return turn;
+  }
+
+  #remove(turn) {
+    this.turns = this.turns.filter((other) => other !== turn);
+    this.view.remove(turn);
+  }
+
+  #showActs() {
+    const last = this.turns.findLast((turn) => !turn.isFailed);
+    for (const turn of this.turns) {
+      turn.question.canEdit = !this.running && turn.id !== null && !turn.isFailed;
+      if (turn.reply) turn.reply.canRegenerate = !this.running && turn === last;
+    }
+  }
+}
+
+/** The server has forgotten a reply that was being read. */
+class Lost extends Error {}
+
+/** Messages as questions with their replies. */
+function pairs(messages) {
+  const made = [];
+  for (const message of messages) {
+    if (message.role === "requester") made.push({ text: message.text, reply: null });
+    else if (made.length) made.at(-1).reply = message;
+  }
+  return made;
+}
+
+function isSame(turn, { text, reply }) {
+  return (
+    turn.text === text &&
+    turn.id === (reply?.message_id ?? null) &&
+    turn.isInterrupted === (reply?.is_interrupted ?? false) &&
+    (turn.id !== null || (turn.reply?.text ?? null) === (reply?.text ?? null))
+  );
+}

@@ -1,0 +1,39 @@
+/** Copying, and the button that says so. */
+
+import { announce } from "./announcer.js";
+import { setIcon } from "./element.js";
+import { word } from "./i18n.js";
+
+const SHOWN_MS = 1600;
+
+export async function copyText(text, button) {
+  const isCopied = await write(text);
+  setIcon(button, isCopied ? "check" : "cross");
+  announce(word(isCopied ? "copied" : "copy_failed"));
+  setTimeout(() => setIcon(button, "copy"), SHOWN_MS);
+}
+
+/** The clipboard is there on https and on localhost only; elsewhere the old way still works. */
+async function write(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return writeBySelection(text);
+  }
+}
+
+function writeBySelection(text) {
+  const before = document.activeElement;
+  const area = document.createElement("textarea");
+  area.className = "visually-hidden";
+  area.value = text;
+  document.body.append(area);
+  area.select();
+  try {
+    return document.execCommand("copy");
+  } finally {
+    area.remove();
+    before?.focus();
+  }
+}

@@ -1,0 +1,31 @@
+/** Beginning anew, which deletes what was said: so it asks before, and offers to save it. */
+
+import { element } from "./element.js";
+
+export class NewConversation {
+  constructor({ dialog, confirm, save, cancel }, chat, composer, onProblem) {
+    Object.assign(this, { dialog, cancel, chat, composer, onProblem });
+    confirm.addEventListener("click", () => this.#start());
+    save.addEventListener("click", () => download(chat.asMarkdown));
+    cancel.addEventListener("click", () => dialog.close());
+  }
+
+  ask() {
+    if (this.chat.isEmpty) return this.composer.focus();
+    this.dialog.showModal();
+    this.cancel.focus(); // so that Enter loses nothing
+  }
+
+  #start() {
+    this.dialog.close();
+    this.composer.focus();
+    this.chat.startNew().catch(this.onProblem);
+  }
+}
+
+function download(text) {
+  const url = URL.createObjectURL(new Blob([text], { type: "text/markdown" }));
+  const day = new Date().toISOString().slice(0, 10);
+  element("a", { href: url, download: `chat-${day}.md` }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+}

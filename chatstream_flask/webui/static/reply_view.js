@@ -1,0 +1,150 @@
+/** One reply: its place in the queue, its text as it comes, and what can be done with it afterwards. */
+
+import { announce } from "./announcer.js";
+import { copyText } from "./clipboard.js";
+import { element, icon } from "./element.js";
+import { exactly, label, roughly, word } from "./i18n.js";
+import { drawMarkdown, StreamingMarkdown } from "./streaming_markdown.js";
+
+const NOTES = {
+  cancelled: "interrupted",
+  disconnected: "interrupted",
+  shutdown: "interrupted",
+  timeout: "timeout",
+  length: "length",
+};
+
+export class ReplyView {
+  text = "";
+
+  /** @param acts `regenerate()`, `like(isLike | null)`; without `like` there are no such buttons */
+  constructor(acts) {
+    this.acts = acts;
+    this.prose = element("div", { class: "prose" });
+    this.element = element(
+      "div",
+      { class: "reply" },
+      element("h2", { class: "visually-hidden" }, word("assistant_said")),
+      this.prose,
+    );
+  }
+
+  // -- while it comes ----------------------------------------------------------------------------------
+
+  begin() {
+    this.element.classList.add("is-running");
+    this.status = element("p", { class: "status" }, element("span", { class: "pulse" }), element("span"));
+    this.prose.before(this.status);
+    this.#setStatus(word("thinking"));
+    this.markdown = new StreamingMarkdown(this.prose, announce);
+  }
+
+  showQueue({ position, eta_s: etaSec }) {
+    const eta = etaSec === null ? null : word("about", { time: roughly(etaSec) });
+    const key = (position === 1 ? "queue_next" : "queue_place") + (eta === null ? "" : "_eta");
+    const text = word(key === "queue_place_eta" ? "queue_eta" : key, { n: position, eta });
+    this.#setStatus(text);
+    if (position !== this.announcedPosition) announce(text);
+    this.announcedPosition = position;
+  }
+
+  showStart() {
+    this.#setStatus(word("thinking"));
+    announce(word("reply_begins"));
+  }
+
+  push(text) {
+    this.status.remove();
+    this.text += text;
+    this.markdown.push(text);
+  }
+
+  // -- when it has ended -------------------------------------------------------------------------------
+
+  /** @param done data of the event, which says why and how fast */
+  finish(done) {
+    this.markdown.end();
+    this.#settle();
+    this.#note(NOTES[done.finish_reason]);
+    this.#noteTruncation(done.num_dropped_turns);
+    this.#showActions(done);
+  }
+
+  /** One that ended before this page saw it. */
+  showKept(text, isInterrupted) {
+    this.text = text;
+    drawMarkdown(this.prose, text);
+    if (isInterrupted) this.#note("interrupted");
+    this.#showActions(null);
+  }
+
+  set canRegenerate(can) {
+    if (this.regenerateButton) this.regenerateButton.hidden = !can;
+  }
+
+  set isLiked(isLike) {
+    this.likeButton?.setAttribute("aria-pressed", isLike === true);
+    this.dislikeButton?.setAttribute("aria-pressed", isLike === false);
+    this.liked = isLike;
+  }
+
+  #setStatus(text) {
+    this.status.lastElementChild.textContent = text;
+  }
+
+  #settle() {
+    this.element.classList.remove("is-running");
+    this.status.remove();
+  }
+
+  #note(key, values) {
+    if (key) this.element.append(element("p", { class: "note" }, word(key, values)));
+  }
+
+  #noteTruncation(numTurns) {
+    if (numTurns) this.#note(numTurns === 1 ? "truncated_one" : "truncated", { n: numTurns });
+  }
+
+  #showActions(done) {
+    const copyButton = this.#button("copy", "copy", () => copyText(this.text, copyButton));
+    this.regenerateButton = this.#button("regenerate", "again", this.acts.regenerate);
+    this.regenerateButton.hidden = true;
+    const actions = element("div", { class: "actions" }, copyButton, this.regenerateButton);
+    if (this.acts.like) {
+      this.likeButton = this.#button("like", "like", () => this.acts.like(this.liked === true ? null : true));
+      this.dislikeButton = this.#button("dislike", "dislike", () => this.acts.like(this.liked === false ? null : false));
+      actions.append(this.likeButton, this.dislikeButton);
+    }
+    if (done?.timings) actions.append(...this.#details(done));
+    this.element.append(actions);
+    if (this.acts.like) this.isLiked = null;
+  }
+
+  #details({ timings, usage }) {
+    const line = element("span", { class: "details", hidden: true }, figures(timings, usage).join(" · "));
+    const button = this.#button("details", "info", () => {
+      line.hidden = !line.hidden;
+      button.setAttribute("aria-expanded", !line.hidden);
+    });
+    button.setAttribute("aria-expanded", "false");
+    return [button, line];
+  }
+
+  #button(key, picture, act) {
+    const button = element("button", { type: "button", class: "icon-button", onclick: act }, icon(picture));
+    label(button, key);
+    return button;
+  }
+}
+
+function figures(timings, usage) {
+  const { queue_ms: queue, time_to_first_token_ms: first, total_ms: total, tokens_per_second: speed } = timings;
+  return [
+    speed === null ? null : word("detail_speed", { n: speed }),
+    first === null ? null : word("detail_first_token", { time: exactly(first) }),
+    queue >= 10 ? word("detail_queue", { time: exactly(queue) }) : null,
+    total === null ? null : word("detail_total", { time: exactly(total) }),
+    word("detail_tokens", { n: usage.completion_tokens }),
+    word("detail_prompt", { n: usage.prompt_tokens }),
+  ].filter(Boolean);
+}

@@ -1,0 +1,92 @@
+/** The dialog with the generation settings of the conversation. */
+
+import { announce } from "./announcer.js";
+import { Refused } from "./api.js";
+import { element } from "./element.js";
+import { explain } from "./explanation.js";
+import { word } from "./i18n.js";
+
+const FIELDS = [
+  { name: "temperature", type: "range", min: 0, max: 2, step: 0.05 },
+  { name: "top_p", type: "range", min: 0.05, max: 1, step: 0.05 },
+  { name: "top_k", type: "number", min: 0, max: 1_000_000, step: 1, empty: "settings_off" },
+  { name: "repetition_penalty", type: "number", min: 0.01, max: 100, step: "any", empty: "settings_off" },
+  { name: "max_new_tokens", type: "number", min: 1, step: 1 },
+  { name: "seed", type: "number", min: 0, max: Number.MAX_SAFE_INTEGER, step: 1, empty: "settings_random" },
+];
+
+export class Settings {
+  constructor({ dialog, form, fields, problem, resetButton, cancelButton }, api) {
+    Object.assign(this, { dialog, problem, api });
+    this.inputs = new Map(FIELDS.map((field) => [field.name, makeInput(field)]));
+    fields.append(...FIELDS.map((field) => row(field, this.inputs.get(field.name))));
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#try(() => this.#save());
+    });
+    resetButton.addEventListener("click", () => this.#try(() => this.#reset()));
+    cancelButton.addEventListener("click", () => dialog.close());
+  }
+
+  async open() {
+    this.problem.hidden = true;
+    this.dialog.showModal();
+    await this.#try(async () => this.#show(await this.api.generationParams()));
+  }
+
+  async #save() {
+    const changed = {};
+    for (const [name, input] of this.inputs) {
+      const value = input.value === "" ? null : Number(input.value);
+      if (value !== this.shown[name]) changed[name] = value;
+    }
+    if (Object.keys(changed).length) await this.api.setGenerationParams(changed);
+    this.dialog.close();
+    announce(word("saved"));
+  }
+
+  async #reset() {
+    this.#show(await this.api.setGenerationParams(null));
+  }
+
+  #show(params) {
+    this.shown = {};
+    for (const [name, input] of this.inputs) {
+      input.value = params[name] ?? "";
+      input.dispatchEvent(new Event("input"));
+      this.shown[name] = input.type === "range" ? Number(input.value) : params[name] ?? null;
+    }
+  }
+
+  async #try(work) {
+    this.problem.hidden = true;
+    try {
+      await work();
+    } catch (error) {
+      const isBusy = error instanceof Refused && error.code === "conversation_busy";
+      this.problem.textContent = isBusy ? word("settings_busy") : explain(error);
+      this.problem.hidden = false;
+    }
+  }
+}
+
+function makeInput({ name, empty, ...attributes }) {
+  const placeholder = empty && word(empty);
+  return element("input", {
+    ...attributes,
+    id: `setting-${name}`,
+    placeholder,
+    required: !empty,
+    inputmode: attributes.step === 1 ? "numeric" : "decimal",
+    "aria-describedby": `setting-${name}-note`,
+  });
+}
+
+function row({ name, type }, input) {
+  const label = element("label", { for: input.id }, word(`settings_${name}`));
+  const note = element("p", { id: `setting-${name}-note` }, word(`settings_${name}_note`));
+  if (type !== "range") return element("div", { class: "setting" }, label, input, note);
+  const output = element("output", { for: input.id });
+  input.addEventListener("input", () => (output.value = Number(input.value).toFixed(2)));
+  return element("div", { class: "setting has-range" }, label, output, input, note);
+}

@@ -1,0 +1,74 @@
+/** A question and the reply to it, or why there is none. */
+
+import { element, icon } from "./element.js";
+import { word } from "./i18n.js";
+import { QuestionView } from "./question_view.js";
+import { ReplyView } from "./reply_view.js";
+
+export class Turn {
+  id = null; // of the reply, once the server has told it
+  isInterrupted = false;
+  isFailed = false; // there is no reply, and the server keeps nothing of this
+  reply = null;
+
+  /** @param acts `edit(turn, text)`, `regenerate(turn)`, `like(turn, isLike)` or null */
+  constructor(text, acts) {
+    Object.assign(this, { text, acts });
+    this.question = new QuestionView(text, (edited) => acts.edit(this, edited));
+    this.element = element("article", { class: "turn" }, this.question.element);
+  }
+
+  beginReply() {
+    this.clearFailure();
+    this.putReply(this.#makeReply());
+    this.reply.begin();
+  }
+
+  showKept(id, text, isInterrupted) {
+    Object.assign(this, { id, isInterrupted });
+    this.putReply(this.#makeReply());
+    this.reply.showKept(text, isInterrupted);
+  }
+
+  /** @param {ReplyView | null} reply */
+  putReply(reply) {
+    this.reply?.element.remove();
+    this.reply = reply;
+    if (reply) this.element.append(reply.element);
+  }
+
+  /** @param {{key: string, act: () => void}[]} ways on */
+  showFailure(text, ways) {
+    this.clearFailure();
+    const buttons = ways.map(({ key, act }) =>
+      element("button", { type: "button", class: "button", onclick: act }, word(key)),
+    );
+    this.failure = element(
+      "div",
+      { class: "failure", role: "alert" },
+      icon("alert"),
+      element("p", {}, text),
+      element("div", { class: "ways" }, ...buttons),
+    );
+    this.element.append(this.failure);
+  }
+
+  clearFailure() {
+    this.failure?.remove();
+    this.failure = null;
+  }
+
+  get asMarkdown() {
+    return [word("you"), this.text, word("assistant"), this.reply?.text ?? ""]
+      .map((part, at) => (at % 2 ? part : `## ${part}`))
+      .join("\n\n");
+  }
+
+  #makeReply() {
+    const { regenerate, like } = this.acts;
+    return new ReplyView({
+      regenerate: () => regenerate(this),
+      like: like && ((isLike) => like(this, isLike)),
+    });
+  }
+}
