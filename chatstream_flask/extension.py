@@ -167,6 +167,7 @@ class ChatStream:
         if "chatstream" in app.extensions:
             raise RuntimeError(f"{app!r} already has a ChatStream; one app has one")
         settings = Settings.of(app)
+        self.engine.hung_after_sec = settings.hung_after_sec
         store = make_conversation_store(app, settings)
         app.extensions["chatstream"] = AppState(self, settings, store, Replies(settings.resume_sec))
         app.register_error_handler(ChatStreamError, self._refusal)  # of every view that uses this object

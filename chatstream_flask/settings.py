@@ -26,6 +26,7 @@ class Settings:
 
     cookie_secure: bool = True  # of the session that we set up; False only for plain http on your own machine
     heartbeat_sec: float = 10.0  # an event stream is never silent for longer
+    hung_after_sec: float = 30.0  # a generation thread that makes no step for longer is replaced
     max_body_len: int = 1_048_576  # bytes of a request's body
     max_input_len: int = 65_536  # characters of user_input
     probe_sec: float = 0.1  # how often a waiting reply looks whether its client is still there
@@ -46,6 +47,7 @@ class Settings:
         if not isinstance(self.cookie_secure, bool):
             raise ConfigError(f"cookie_secure must be True or False, not {self.cookie_secure!r}")
         check_number("heartbeat_sec", self.heartbeat_sec, 0.01, 3600)
+        check_number("hung_after_sec", self.hung_after_sec, 0.1, 86_400)
         check_int("max_body_len", self.max_body_len, 1)
         check_int("max_input_len", self.max_input_len, 1)
         check_number("probe_sec", self.probe_sec, 0.001, 60)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Callable
 
 from chatstream_flask.config import NO_LIMITS, SamplingParams, VisitorLimits
@@ -32,6 +33,15 @@ class FakeClock:
     def wait(self, seconds: float) -> None:
         self.waits.append(seconds)
         self.now += seconds
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Of what other threads do on their own, and tell nobody."""
+    pause = threading.Event()
+    end = time.monotonic() + TIMEOUT
+    while not is_so():
+        assert time.monotonic() < end
+        pause.wait(0.005)
 
 
 def ask(text: str, **kwargs: object) -> GenerationRequest:

@@ -65,6 +65,7 @@ LAYERS = [  # a module, or a package with all its modules
     "replies",
     "completion",
     "app_state",
+    "monitoring",
     "conversations",
     "request_body",
     "reply_response",

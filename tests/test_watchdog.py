@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from fakes import TIMEOUT, EchoRunner, EndlessRunner, FakeClock, ask
+from fakes import TIMEOUT, EchoRunner, EndlessRunner, FakeClock, ask, wait_until
 from test_engine import end_of, reason, submit, wait_for_text
 
 from chatstream_flask.config import EngineConfig
@@ -135,16 +135,6 @@ def start_pool() -> Iterator[StartPool]:
         pool.engine.stop()
         pool.engine.check_idle()
     wait_until(lambda: not [t for t in threading.enumerate() if t.name.startswith("chatstream-")])
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Of what other threads do on their own."""
-    met = threading.Event()
-    for _ in range(int(TIMEOUT / 0.005)):
-        if condition():
-            return
-        met.wait(0.005)
-    raise AssertionError("it did not happen")
 
 
 def test_hung_thread_is_replaced_and_its_requests_end(

@@ -87,6 +87,16 @@ class Engine:
         """Why nothing can be generated any more, until it is stopped and started."""
         return None if self._pool is None else self._pool.broken
 
+    def fault_of(self, worker: Worker) -> str | None:
+        """What is wrong with one of `workers`; the watchdog is about to replace it."""
+        return None if self._pool is None else self._pool.watchdog.fault_of(worker)
+
+    @property
+    def kv_usage(self) -> float:
+        """The share of the slots' columns that hold keys and values, 0 to 1."""
+        held = sum(s.num_cached for worker in self.workers for s in list(worker.scheduler.running))
+        return held / (self.config.num_of_concurrent_executions * self.config.context_len)
+
     # -- life ----------------------------------------------------------------------------------------
 
     def start(self, *, again: bool = True) -> None:

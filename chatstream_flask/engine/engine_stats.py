@@ -67,6 +67,14 @@ class EngineStats:
     # -- asked by whoever watches ------------------------------------------------------------------------
 
     @property
+    def steps(self) -> ThreadStats:
+        """Of all threads together."""
+        result = ThreadStats()
+        for thread in list(self.threads):
+            result.merge(thread)
+        return result
+
+    @property
     def num_refused(self) -> dict[str, int]:
         with self._lock:
             return dict(self._refused)

@@ -58,12 +58,7 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
-
-def merged(histograms: list[Histogram], bounds: tuple[float, ...]) -> Histogram:
-    """All of the same bounds."""
-    result = Histogram(bounds)
-    result.total = sum(histogram.total for histogram in histograms)
-    result.counts = [
-        sum(counts) for counts in zip(result.counts, *(h.counts for h in histograms), strict=True)
-    ]
-    return result
+    def merge(self, other: Histogram) -> None:
+        """Of the same bounds."""
+        self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
+        self.total += other.total

@@ -7,7 +7,7 @@ from .sequence import Sequence
 
 
 class ThreadStats:
-    """Written by its generation thread only, read by any; it never goes back."""
+    """Written by its generation thread only, read by any."""
 
     def __init__(self) -> None:
         self.num_prefilled = 0  # prompt tokens computed
@@ -27,3 +27,11 @@ class ThreadStats:
         else:
             self.gap_sec.add(now - sequence.told_at)
         sequence.told_at = now
+
+    def merge(self, other: ThreadStats) -> None:
+        self.num_prefilled += other.num_prefilled
+        self.num_generated += other.num_generated
+        self.queue_sec.merge(other.queue_sec)
+        self.first_token_sec.merge(other.first_token_sec)
+        self.gap_sec.merge(other.gap_sec)
+        self.step_sec.merge(other.step_sec)

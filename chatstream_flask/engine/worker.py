@@ -64,11 +64,14 @@ class Worker:
     def __repr__(self) -> str:
         return f"<Worker {self.index} {self.scheduler!r}>"
 
+    @property
+    def name(self) -> str:
+        return f"chatstream-generation-{self.index}"
+
     # -- the thread ------------------------------------------------------------------------------
 
     def start(self) -> None:
-        name = f"chatstream-generation-{self.index}"
-        thread = threading.Thread(target=self.run, name=name, daemon=True)
+        thread = threading.Thread(target=self.run, name=self.name, daemon=True)
         thread.start()
         self._thread = thread
 

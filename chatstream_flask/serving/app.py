@@ -9,7 +9,7 @@ from typing import Any
 from flask import Flask
 
 from ..extension import ChatStream
-from ..views import create_chat_blueprint
+from ..views import create_chat_blueprint, create_operations_blueprint
 from ..webui import create_webui_blueprint
 
 
@@ -20,4 +20,5 @@ def create_app(chat_stream: ChatStream, config: Mapping[str, Any] | None = None)
     chat_stream.init_app(app)
     app.register_blueprint(create_chat_blueprint(chat_stream))
     app.register_blueprint(create_webui_blueprint())
+    app.register_blueprint(create_operations_blueprint(chat_stream))
     return app

@@ -21,7 +21,7 @@ from chatstream_flask import ChatStream
 from chatstream_flask.demo_model import PATH as DEMO_MODEL
 from chatstream_flask.serving.load_model import load_model
 from chatstream_flask.serving.waitress_server import serve
-from chatstream_flask.views import create_chat_blueprint
+from chatstream_flask.views import create_chat_blueprint, create_operations_blueprint
 
 MAX_HOLD_SEC = 60.0
 
@@ -39,6 +39,7 @@ def create_app() -> Flask:
     folder = Path(wanted["folder"])
     first, second = (chat_app(name, chat_stream, folder, wanted["config"]) for name in ("first", "second"))
     add_test_routes(first, chat_stream, gate)
+    first.register_blueprint(create_operations_blueprint(chat_stream))
     first.wsgi_app = DispatcherMiddleware(first.wsgi_app, {"/second": second})  # type: ignore[method-assign]
     return first
 

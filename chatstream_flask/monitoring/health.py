@@ -1,0 +1,60 @@
+"""Whether the server lives and may be sent requests, and how its generation threads are."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timezone
+from typing import Any
+
+from ..engine.engine import Engine
+from ..engine.worker import Worker
+
+READY = "ready"
+
+
+def status_of(engine: Engine) -> str:
+    """One word; READY, or why not."""
+    if engine.broken is not None:
+        return "broken"
+    if engine.is_draining:
+        return "draining"
+    if engine.is_stopped:
+        return "stopped"
+    if not engine.is_started:
+        return "not_started"
+    workers = engine.workers
+    if any(engine.fault_of(worker) for worker in workers):
+        return "thread_fault"
+    return READY if all(worker.is_open for worker in workers) else "thread_starting"
+
+
+def is_ready(engine: Engine) -> bool:
+    return status_of(engine) == READY
+
+
+def health_of(engine: Engine) -> dict[str, Any]:
+    return {
+        "status": status_of(engine),
+        "broken": engine.broken,
+        "running": engine.num_running,
+        "max_running": engine.config.num_of_concurrent_executions,
+        "waiting": engine.num_waiting,
+        "max_waiting": engine.config.max_queue_size,
+        "threads": [thread_health(engine, worker) for worker in engine.workers],
+    }
+
+
+def thread_health(engine: Engine, worker: Worker) -> dict[str, Any]:
+    """`last_step_at`: when the thread last moved; an idle one does not."""
+    age = max(engine.stats.clock() - worker.last_step_at, 0.0)
+    at = datetime.fromtimestamp(time.time() - age, timezone.utc)
+    return {
+        "name": worker.name,
+        "state": "idle" if worker.is_idle else "busy" if worker.is_open else "starting",
+        "fault": engine.fault_of(worker),
+        "last_step_at": at.isoformat(timespec="milliseconds"),
+        "last_step_age_sec": round(age, 3),
+        "running": len(worker.scheduler.running),
+        "slots": worker.scheduler.num_slots,
+        "steps": worker.stats.step_sec.num,
+    }

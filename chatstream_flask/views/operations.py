@@ -1,0 +1,46 @@
+"""What monitoring asks for: GET /metrics, /health/live and /health/ready."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from flask import Blueprint, Response, jsonify, request
+from prometheus_client.exposition import choose_encoder
+
+from ..monitoring.engine_collector import make_registry
+from ..monitoring.health import READY, health_of
+
+if TYPE_CHECKING:
+    from ..extension import ChatStream
+
+
+def create_operations_blueprint(chat_stream: ChatStream) -> Blueprint:
+    """For those who run the server: keep it from the outside, by a `url_prefix` or at the proxy."""
+    blueprint = Blueprint("chatstream_operations", __name__)
+    registry = make_registry(chat_stream.engine)
+
+    @blueprint.get("/metrics")
+    def metrics() -> Response:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return Response(encode(registry), content_type=content_type)
+
+    @blueprint.get("/health/live")
+    def live() -> Response:
+        """503 when only a restart of the process helps."""
+        is_broken = chat_stream.engine.broken is not None
+        return _health({"status": "broken" if is_broken else "alive"}, is_well=not is_broken)
+
+    @blueprint.get("/health/ready")
+    def ready() -> Response:
+        health = health_of(chat_stream.engine)
+        return _health(health, is_well=health["status"] == READY)
+
+    return blueprint
+
+
+def _health(data: dict[str, Any], *, is_well: bool) -> Response:
+    response = jsonify(data)
+    response.status_code = HTTPStatus.OK if is_well else HTTPStatus.SERVICE_UNAVAILABLE
+    response.headers["Cache-Control"] = "no-store"
+    return response

@@ -1,0 +1,60 @@
+"""Health and metrics of a real server: a model that hangs, and what a scrape finds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import requests
+
+from .client import EVENTS, Visitor, parse_events, text_of, wait_until
+from .server import Server, start, start_mock
+
+pytestmark = pytest.mark.server
+
+
+def get(server: Server, path: str) -> requests.Response:
+    return requests.get(f"http://127.0.0.1:{server.port}{path}", timeout=10)
+
+
+def test_a_model_that_hangs_ends_its_reply_and_is_served_again_by_a_new_thread(
+    kind: str, tmp_path: Path
+) -> None:
+    config = {"CHATSTREAM_HUNG_AFTER_SEC": 3.0}
+    one = start(kind, tmp_path, config=config, num_of_generation_threads=1, num_of_concurrent_executions=1)
+    with one as server, Visitor(server.port, "hung") as visitor:
+        visitor.ask("My name is Lucy.")
+        server.hold()
+        with visitor.post("What is my name?", accept=EVENTS) as response:
+            events = parse_events(response.content)
+        assert (events[-1].name, events[-1].data["code"]) == ("error", "generation_failed")
+        ready = get(server, "/health/ready")
+        assert (ready.status_code, ready.json()["status"]) == (
+            503,
+            "thread_starting",
+        )  # it waits at the gate too
+        server.release()
+        wait_until(lambda: get(server, "/health/ready").status_code == 200)
+        assert "Lucy" in text_of(visitor.ask_for_events("What is my name?"))
+        (thread,) = get(server, "/health/ready").json()["threads"]
+        assert thread["name"] == "chatstream-generation-1"
+        assert 'replacements_total{reason="hung"} 1.0' in get(server, "/metrics").text
+        assert "wait_for" in server.output  # where it hung
+        server.check_idle()
+        assert server.terminate() == 0
+
+
+def test_metrics_of_a_server_whose_host_uses_multiprocess_prometheus(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "prometheus"
+    folder.mkdir()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder))
+    with start_mock(kind, tmp_path, {"type": "round", "time_per_token_sec": 0.0}) as server:
+        with Visitor(server.port) as visitor:
+            visitor.ask("Hello!")
+        response = get(server, "/metrics")
+        assert 'chatstream_request_success_total{finished_reason="stop"} 1.0' in response.text
+        assert "chatstream_ready 1.0" in response.text
+        assert get(server, "/health/live").json() == {"status": "alive"}
+        assert list(folder.iterdir()) == []
