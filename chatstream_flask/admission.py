@@ -23,6 +23,7 @@ from .model_source import ModelSource
 from .prompts import AbstractChatPrompt
 from .prompts.replacer import Replacer
 from .replies import Reply
+from .server_check import ServerCheck
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +36,13 @@ class Admission:
     params: SamplingParams  # for what neither the conversation nor the request says
     context_policy: ContextPolicy
     on_busy: OnBusy
+    check_server: ServerCheck
     logger: logging.Logger
 
     def accept(
         self, app: Flask, state: AppState, request: Request, body: ChatRequest, callback: Callback | None
     ) -> Reply:
+        self.check_server(request.environ)
         self.engine.start(again=False)
         with ExitStack() as undo:
             visitor = self.conversations.visitor_of(request)

@@ -1,4 +1,4 @@
-"""Tells whether the client of a request has gone, on waitress, gunicorn and Flask's own server."""
+"""Clients that have gone or gone silent, on waitress, gunicorn and Flask's own server."""
 
 from __future__ import annotations
 
@@ -34,3 +34,12 @@ def make_probe(environ: dict[str, Any]) -> Probe | None:
             return True
 
     return is_gone
+
+
+def limit_silence(environ: dict[str, Any], max_sec: float) -> None:
+    """gunicorn would wait for ever, and a thread with it, for a client that sends no body or reads no reply.
+
+    Reading and writing then raise TimeoutError; waitress does neither in our thread.
+    """
+    if (connection := environ.get("gunicorn.socket")) is not None:
+        connection.settimeout(max_sec)

@@ -5,6 +5,7 @@ ChatStreamError
 ├── UnsupportedModel       500  a model that could not be served rightly; raised at start
 ├── BadRequest             400  the request says something that is not allowed
 │   ├── BodyTooLarge       413  more bytes than are read
+│   ├── BodyTimeout        408  the client stopped in the middle of it
 │   └── PromptTooLong      400  one turn alone does not fit into the context
 ├── NotFound               404  there is no such thing, or it is not the caller's
 ├── ConversationBusy       409  the conversation already has a reply in the making
@@ -39,6 +40,11 @@ class BadRequest(ChatStreamError):
 class BodyTooLarge(BadRequest):
     status = 413
     code = "body_too_large"
+
+
+class BodyTimeout(BadRequest):
+    status = 408
+    code = "body_timeout"
 
 
 class PromptTooLong(BadRequest):

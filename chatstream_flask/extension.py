@@ -25,6 +25,7 @@ from .replies import Replies, Reply
 from .reply_response import close_lost_reply, reply_response
 from .request_body import parse_offset, read_body
 from .request_handler import AbstractRequestHandler, SimpleSessionRequestHandler
+from .server_check import ServerCheck, check_gunicorn_that_loads_us
 from .settings import Settings
 from .views import append_apis
 from .wire_format import choose
@@ -152,6 +153,7 @@ class ChatStream:
             params=self.params,
             context_policy=ContextPolicy(context_policy),
             on_busy=OnBusy(on_busy),
+            check_server=ServerCheck(self.engine),
             logger=self.logger,
         )
         if app is not None:
@@ -167,6 +169,7 @@ class ChatStream:
         if "chatstream" in app.extensions:
             raise RuntimeError(f"{app!r} already has a ChatStream; one app has one")
         settings = Settings.of(app)
+        check_gunicorn_that_loads_us(self.engine.config)
         self.engine.hung_after_sec = settings.hung_after_sec
         store = make_conversation_store(app, settings)
         app.extensions["chatstream"] = AppState(self, settings, store, Replies(settings.resume_sec))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Request, Response, g
 
-from .disconnect import make_probe
+from .disconnect import limit_silence, make_probe
 from .engine.engine import Engine
 from .replies import Reply
 from .settings import Settings
@@ -21,6 +21,7 @@ def reply_response(
     grace_sec: float,
     offset: int,
 ) -> Response:
+    limit_silence(request.environ, settings.client_timeout_sec)
     stream = ReplyStream(
         engine,
         reply.generation,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from flask import Request
-from werkzeug.exceptions import RequestEntityTooLarge
+from flask import Request, current_app
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from .config import shown
+from .disconnect import limit_silence
 from .engine.request import GenerationRequest
-from .errors import BadRequest, BodyTooLarge
+from .errors import BadRequest, BodyTimeout, BodyTooLarge
 
 
 def read_body(request: Request, max_len: int) -> bytes:
@@ -17,10 +18,13 @@ def read_body(request: Request, max_len: int) -> bytes:
     app_max_len = request.max_content_length
     max_len = max_len if app_max_len is None else min(app_max_len, max_len)
     request.max_content_length = max_len
+    limit_silence(request.environ, current_app.config["CHATSTREAM_CLIENT_TIMEOUT_SEC"])
     try:
         return request.get_data()
     except RequestEntityTooLarge as error:
         raise BodyTooLarge(f"the body may have at most {max_len} bytes") from error
+    except (ClientDisconnected, TimeoutError) as error:
+        raise BodyTimeout("the body did not arrive") from error
 
 
 def parse_offset(request: Request, generation: GenerationRequest) -> int:

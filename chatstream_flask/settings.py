@@ -24,7 +24,9 @@ OPTIONAL_COUNTS = {  # and their lowest values; None: no limit
 class Settings:
     """Field `x` is the config key CHATSTREAM_X."""
 
+    client_timeout_sec: float = 60.0  # gunicorn: cuts off a client that neither sends nor takes anything
     cookie_secure: bool = True  # of the session that we set up; False only for plain http on your own machine
+    drain_sec: float = 30.0  # a server that is told to end lets replies finish for so long
     heartbeat_sec: float = 10.0  # an event stream is never silent for longer
     hung_after_sec: float = 30.0  # a generation thread that makes no step for longer is replaced
     max_body_len: int = 1_048_576  # bytes of a request's body
@@ -46,6 +48,8 @@ class Settings:
     def __post_init__(self) -> None:
         if not isinstance(self.cookie_secure, bool):
             raise ConfigError(f"cookie_secure must be True or False, not {self.cookie_secure!r}")
+        check_number("client_timeout_sec", self.client_timeout_sec, 0.1, 3600)
+        check_number("drain_sec", self.drain_sec, 0, 3600)
         check_number("heartbeat_sec", self.heartbeat_sec, 0.01, 3600)
         check_number("hung_after_sec", self.hung_after_sec, 0.1, 86_400)
         check_int("max_body_len", self.max_body_len, 1)

@@ -63,8 +63,8 @@ class PlainText(WireFormat):
 
     def end(self, outcome: Outcome, extra: dict[str, Any], offset: int) -> bytes:
         """An error cuts the body short, which HTTP clients notice; text could not tell it from a reply."""
-        if outcome.finish_reason is FinishReason.ERROR:
-            raise GenerationError(outcome.error)
+        if outcome.finish_reason in (FinishReason.ERROR, FinishReason.SHUTDOWN):
+            raise GenerationError(outcome.error or "the server stopped")
         return b""
 
     def heartbeat(self) -> bytes:

@@ -69,6 +69,7 @@ LAYERS = [  # a module, or a package with all its modules
     "conversations",
     "request_body",
     "reply_response",
+    "server_check",
     "admission",
     "webui",
     "views",

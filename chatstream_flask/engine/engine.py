@@ -79,6 +79,11 @@ class Engine:
         return self._pid == os.getpid()
 
     @property
+    def is_started_elsewhere(self) -> bool:
+        """Its threads stayed in the process that this one was forked from."""
+        return self._pid is not None and self._pid != os.getpid()
+
+    @property
     def workers(self) -> list[Worker]:
         return [] if self._pool is None else self._pool.workers
 

@@ -5,57 +5,70 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
+import time
+from collections.abc import Callable
+from functools import partial
 from types import FrameType
+from typing import Any
 
 from flask import Flask
 from waitress.server import create_server
 
-from ..app_state import AppState
-from ..engine.engine import Engine
-
-SPARE_THREADS = 8  # for requests that are not chats
-SPARE_CONNECTIONS = 500  # idle keep-alive connections, refused requests, other pages
+from .drain import WRITE_OUT_SEC, Drain
+from .limits import ServerLimits
 
 
 def serve(app: Flask, host: str, port: int) -> None:
-    """Blocks until SIGINT or SIGTERM; then every reply in work ends with an outcome that its client gets."""
-    state: AppState = app.extensions["chatstream"]
-    engine = state.chat_stream.engine
-    num_chats = engine.config.num_of_concurrent_executions + engine.config.max_queue_size
+    """Blocks until SIGINT or SIGTERM, then until every reply in work has an outcome that its client got."""
+    limits = ServerLimits.of(app)
+    channels: dict[int, Any] = {}  # filled by waitress: its open connections
     try:
         server = create_server(  # type: ignore[no-untyped-call]
             app,
+            channels,
             host=host,
             port=port,
-            threads=num_chats + SPARE_THREADS,  # each running or waiting reply holds one
-            connection_limit=num_chats + SPARE_CONNECTIONS,
-            max_request_body_size=state.settings.max_body_len + 1,  # one more byte gets our own answer
+            threads=limits.num_threads,
+            connection_limit=limits.max_connections,
+            max_request_body_size=limits.max_body_len + 1,  # one more byte gets our own answer
             channel_request_lookahead=1,  # without it waitress cannot tell that a client has gone
             asyncore_use_poll=True,  # select() ends the process at file descriptor 1024
             clear_untrusted_proxy_headers=False,  # whether a proxy is trusted says the app's ProxyFix
         )
         sys.setswitchinterval(0.001)  # seconds; generation threads hold the GIL, others answer sooner
-        _stop_on_signals(engine)
+        _end_on_signals(limits, partial(_wait_until_written, server.task_dispatcher, channels))
         server.run()
     finally:
-        engine.stop()
+        for engine in limits.engines:
+            engine.stop()
 
 
-def _stop_on_signals(engine: Engine) -> None:
-    """The engine ends first, while the server still writes; a second signal interrupts the server at once.
+def _end_on_signals(limits: ServerLimits, wait_until_written: Callable[[], None]) -> None:
+    """The server goes on until the drain is over: it writes, and answers new requests with 503.
 
-    waitress alone would wait 5 s for the replies in work and then drop them.
+    A first signal begins the drain, a second one cuts it short, a third one interrupts the server.
     """
 
-    def stop() -> None:
-        engine.stop()
+    def end_server() -> None:
+        wait_until_written()
         os.kill(os.getpid(), signal.SIGINT)
 
+    drain = Drain(limits.engines, limits.drain_sec, end_server)
+
     def on_signal(signum: int, frame: FrameType | None) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.default_int_handler)  # raises KeyboardInterrupt, which ends waitress
-        threading.Thread(target=stop, name="chatstream-stop").start()
+        if drain.is_over or drain.num_asked >= 2:
+            raise KeyboardInterrupt  # ends waitress' loop
+        drain.ask()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
+
+
+def _wait_until_written(dispatcher: Any, channels: dict[int, Any]) -> None:
+    """What a thread has handed over is still in a connection's buffer, and only the main loop sends it."""
+    deadline = time.monotonic() + WRITE_OUT_SEC
+    while time.monotonic() < deadline:
+        is_busy = dispatcher.queue or dispatcher.active_count
+        if not is_busy and not any(getattr(c, "total_outbufs_len", 0) for c in list(channels.values())):
+            return
+        time.sleep(0.02)

@@ -18,7 +18,6 @@ from .client import TIMEOUT_SEC, wait_until
 
 TESTS = Path(__file__).parents[1]
 REPOSITORY = TESTS.parent
-NUM_THREADS = 15  # 2 running, 5 waiting, 8 for other requests
 
 alive: list[Server] = []  # of this process, so that a failed test can show what they said
 
@@ -163,9 +162,8 @@ def waitress_command(port: int) -> list[str]:
 
 def gunicorn_command(port: int, is_preloaded: bool) -> list[str]:
     return [
-        *(sys.executable, "-m", "gunicorn", "live.live_apps:create_app()", "--bind", f"127.0.0.1:{port}"),
-        *("--workers", "1", "--worker-class", "gthread", "--threads", str(NUM_THREADS)),
-        *("--no-control-socket", "--graceful-timeout", "20"),
+        *(sys.executable, "-m", "gunicorn", "-c", "python:chatstream_flask.serving.gunicorn_conf"),
+        *("live.live_apps:create_app()", "--bind", f"127.0.0.1:{port}"),
         *(["--preload"] if is_preloaded else []),
     ]
 

@@ -1,13 +1,12 @@
-"""The end of a server: what survives it, and what those who were being served get."""
+"""What survives the end of a server."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from .client import EVENTS, SocketChat, Visitor, text_of, wait_until
+from .client import EVENTS, Visitor, text_of
 from .server import start, start_mock
 
 pytestmark = pytest.mark.server
@@ -41,26 +40,3 @@ def test_each_turn_before_a_restart_counts(kind: str, tmp_path: Path) -> None:
                 assert visitor.ask("Hello again!").startswith(f"{turn + 1}.")
                 cookies = visitor.session.cookies
             assert server.terminate() == 0
-
-
-def test_a_server_that_is_told_to_end_leaves_nobody_without_an_outcome(kind: str, tmp_path: Path) -> None:
-    """waitress cancels what runs, gunicorn lets it finish; two run and one waits."""
-    mock = {"type": "long", "time_per_token_sec": 0.03}
-    with start_mock(kind, tmp_path, mock, max_new_tokens=40) as server, ExitStack() as stack:
-        chats = []
-        for name in ("one", "two", "three"):
-            chats.append(stack.enter_context(SocketChat(server.port, name=name)))
-            chats[-1].read_until(lambda chat: bool(chat.events))
-        wait_until(lambda: server.has(running=2, waiting=1))
-        server.process.terminate()
-        for chat in chats:
-            assert chat.read_to_end().is_complete
-            assert chat.events[-1].name == "done"
-            chat.close()
-        assert server.wait() == 0
-        reasons = [chat.events[-1].data["finish_reason"] for chat in chats]
-        words = [server.outcome(name)["message"] for name in ("one", "two", "three")]
-    if kind == "waitress":
-        assert (reasons, words) == (["shutdown"] * 3, ["unknown_error_occurred"] * 3)
-    else:
-        assert (reasons, words) == (["length"] * 3, ["success"] * 3)

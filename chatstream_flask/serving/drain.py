@@ -1,0 +1,53 @@
+"""The orderly end of a server: nothing new, replies in work may finish, then the rest ends in-band."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from ..engine.engine import Engine
+
+logger = logging.getLogger("chatstream_flask")
+
+MAX_DRAIN_SEC = 3600.0
+WRITE_OUT_SEC = 5.0  # for the last bytes to leave, once every reply has its outcome
+
+
+class Drain:
+    """Begins when first asked; asked again, it ends the replies at once. Signal handlers ask: no locks."""
+
+    def __init__(self, engines: Sequence[Engine], max_sec: float, on_end: Callable[[], None]) -> None:
+        self._engines = engines
+        self._max_sec = max_sec
+        self._on_end = on_end  # when each accepted request has its outcome, in a thread of its own
+        self.num_asked = 0
+        self.is_over = False
+
+    def ask(self) -> None:
+        self.num_asked += 1
+        if self.num_asked == 1:
+            threading.Thread(target=self._run, name="chatstream-drain").start()
+        elif self.num_asked == 2:
+            threading.Thread(target=self.stop, name="chatstream-stop").start()
+
+    def stop(self) -> None:
+        for engine in self._engines:
+            engine.stop()
+
+    def _run(self) -> None:
+        deadline = time.monotonic() + self._max_sec
+        for engine in self._engines:
+            engine.begin_drain()
+        if num_accepted := sum(engine.num_accepted for engine in self._engines):
+            logger.info(
+                "%d replies may finish, for up to %g s; a second signal ends them",
+                num_accepted,
+                self._max_sec,
+            )
+        for engine in self._engines:
+            engine.drain(max(deadline - time.monotonic(), 0))
+        self.stop()
+        self.is_over = True
+        self._on_end()

@@ -1,0 +1,57 @@
+"""What a server must allow for the chats of an app, so that the queue alone decides who waits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Flask
+
+from ..app_state import AppState
+from ..engine.engine import Engine
+from ..errors import ConfigError
+
+SPARE_THREADS = 8  # for requests that are not chats
+SPARE_CONNECTIONS = 500  # idle keep-alive connections, refused requests, other pages
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerLimits:
+    engines: list[Engine]
+    num_threads: int  # each running or waiting reply holds one
+    max_connections: int
+    max_body_len: int  # bytes
+    drain_sec: float
+
+    @classmethod
+    def of(cls, wsgi_app: Any) -> ServerLimits:
+        """:param wsgi_app: a Flask app with a ChatStream, or middleware around such apps"""
+        states = list(chat_states(wsgi_app))
+        if not states:
+            raise ConfigError(f"{wsgi_app!r} has no ChatStream; call ChatStream(...).init_app(app)")
+        engines = list({id(engine): engine for engine in (s.chat_stream.engine for s in states)}.values())
+        num_chats = sum(e.config.num_of_concurrent_executions + e.config.max_queue_size for e in engines)
+        return cls(
+            engines=engines,
+            num_threads=num_chats + SPARE_THREADS,
+            max_connections=num_chats + SPARE_CONNECTIONS,
+            max_body_len=max(state.settings.max_body_len for state in states),
+            drain_sec=max(state.settings.drain_sec for state in states),
+        )
+
+
+def chat_states(wsgi_app: Any) -> Iterator[AppState]:
+    """Of every app with a ChatStream, looking into middleware as werkzeug's: `app` and `mounts`."""
+    seen: set[int] = set()
+    left = [wsgi_app]
+    while left:
+        app = left.pop()
+        app = getattr(app, "__self__", app)  # Flask's own wsgi_app is a bound method
+        if id(app) in seen:
+            continue
+        seen.add(id(app))
+        if isinstance(app, Flask) and "chatstream" in app.extensions:
+            yield app.extensions["chatstream"]
+        left += [inner for name in ("app", "wsgi_app") if callable(inner := getattr(app, name, None))]
+        left += getattr(app, "mounts", {}).values()
