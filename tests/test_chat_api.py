@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -67,6 +68,7 @@ def test_all_of_them(tmp_path: Path) -> None:
             "/set_feedback",
             "/get_load",
             "/get_resource_usage",
+            "/",
         }
 
 
@@ -93,6 +95,22 @@ def test_below_a_prefix_and_on_an_app_that_was_set_up(tmp_path: Path) -> None:
         blueprint = create_chat_blueprint(chat.chat_stream, include=["get_load"])
         chat.app.register_blueprint(blueprint, url_prefix="/api/v1")
         assert chat.client().get("/api/v1/get_load").status_code == 200
+
+
+@pytest.mark.parametrize("prefix", ["", "/api/v1"])
+def test_the_page_and_its_files(tmp_path: Path, prefix: str) -> None:
+    with stopping(make_chat(tmp_path)) as chat:
+        chat.chat_stream.init_app(chat.app)
+        blueprint = create_chat_blueprint(chat.chat_stream, web_ui_params={"title": "Harbour"})
+        chat.app.register_blueprint(blueprint, url_prefix=prefix)
+        client = chat.client()
+        page = client.get(f"{prefix}/").text
+        assert "<title>Harbour</title>" in page
+        scripts = re.findall(r'src="(chatstream_ui/.*?)"', page)
+        assert scripts
+        for script in scripts:
+            with client.get(f"{prefix}/{script}") as answer:
+                assert answer.mimetype == "text/javascript"
 
 
 # -- what they say -----------------------------------------------------------------------------------

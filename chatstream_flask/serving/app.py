@@ -1,4 +1,4 @@
-"""The app that `serve` runs when there is no other: the chat API and the chat page."""
+"""The app that `serve` runs when there is no other: all APIs, the page, and what monitoring asks for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from flask import Flask
 
 from ..extension import ChatStream
 from ..views import create_chat_blueprint, create_operations_blueprint
-from ..webui import create_webui_blueprint
 
 
 def create_app(chat_stream: ChatStream, config: Mapping[str, Any] | None = None) -> Flask:
@@ -19,6 +18,5 @@ def create_app(chat_stream: ChatStream, config: Mapping[str, Any] | None = None)
     app.config.from_mapping(config or {})
     chat_stream.init_app(app)
     app.register_blueprint(create_chat_blueprint(chat_stream))
-    app.register_blueprint(create_webui_blueprint())
     app.register_blueprint(create_operations_blueprint(chat_stream))
     return app

@@ -11,6 +11,7 @@ from flask import Blueprint, Flask, Response, jsonify, request
 from ..completion import Callback
 from ..config import check_names
 from ..errors import ConfigError
+from ..webui import create_webui_blueprint
 from .conversation_answers import (
     conversation_of,
     generation_params_of,
@@ -140,6 +141,10 @@ def _get_resource_usage(blueprint: Blueprint, chat_stream: ChatStream, options: 
         return _fresh(resource_usage())
 
 
+def _webui(blueprint: Blueprint, chat_stream: ChatStream, options: Options) -> None:
+    blueprint.register_blueprint(create_webui_blueprint(options.web_ui_params))
+
+
 def _fresh(data: dict[str, Any]) -> Response:
     response = jsonify(data)
     response.headers["Cache-Control"] = "no-store"
@@ -156,5 +161,6 @@ _VIEWS: dict[str, Callable[[Blueprint, Any, Options], None]] = {
     "set_feedback": _set_feedback,
     "get_load": _get_load,
     "get_resource_usage": _get_resource_usage,
+    "webui": _webui,
 }
 API_NAMES = tuple(_VIEWS)
