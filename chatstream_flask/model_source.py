@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .config import ContextPolicy, SamplingParams, check_int
@@ -13,6 +14,7 @@ from .engine.runner import Runner
 from .errors import BadRequest, ConfigError
 from .prompts import AbstractChatPrompt, ChatPrompt
 from .prompts.fit import FittedPrompt, fit_to_context
+from .prompts.message_prompt import Message, encode_messages
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +23,8 @@ DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
 
 
 class ModelSource(Protocol):
+    model_name: str  # of a folder or on the hub
+    response_template: dict[str, Any] | None  # how its replies are parsed, where the tokenizer says it
     context_len: int  # the most tokens of prompt and reply together
     prefill_chunk_len: int  # prompt tokens between two decode steps
 
@@ -35,6 +39,23 @@ class ModelSource(Protocol):
 
     def text_of(self, prompt: AbstractChatPrompt) -> str:
         """The prompt as the model reads it."""
+
+    def encode_messages(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[dict[str, Any]],
+        template_kwargs: Mapping[str, Any],
+    ) -> list[int]:
+        """The prompt for the next message, through the chat template; raises BadRequest where it refuses."""
+
+    def encode_text(self, text: str) -> list[int]:
+        """As it stands, control tokens and all."""
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text and control tokens."""
+
+    def token_text(self, token_id: int) -> str:
+        """Of one token within a text; with U+FFFD where it is a part of a character."""
 
     def stop_ids(self, stop_strings: Iterable[str]) -> frozenset[int]:
         """Those stop strings that are one control token: as text they would never be seen."""
@@ -67,6 +88,8 @@ class TransformersSource:
         self._device = device
         self._add_special_tokens = add_special_tokens
         self.context_len = min(context_len, _max_positions(model.config) or context_len)
+        self.model_name = _short_name(getattr(model.config, "name_or_path", ""))
+        self.response_template = getattr(tokenizer, "response_template", None)
 
     def best_num_threads(self, num_sequences: int) -> int:
         """On CPU two, each on half of the cores: they never wait for each other, while the parts of one
@@ -99,6 +122,30 @@ class TransformersSource:
     def text_of(self, prompt: AbstractChatPrompt) -> str:
         return prompt.create_prompt({"tokenizer": self._tokenizer})
 
+    def encode_messages(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[dict[str, Any]],
+        template_kwargs: Mapping[str, Any],
+    ) -> list[int]:
+        return encode_messages(self._tokenizer, messages, tools, template_kwargs)
+
+    def encode_text(self, text: str) -> list[int]:
+        kwargs = {} if self._add_special_tokens is None else {"add_special_tokens": self._add_special_tokens}
+        return list(self._tokenizer.encode(text, **kwargs))
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(token_ids), clean_up_tokenization_spaces=False))
+
+    def token_text(self, token_id: int) -> str:
+        """After another token, where decoders keep the space that a token begins with."""
+        before = self._token_before
+        return self.decode([*before, token_id]).removeprefix(self.decode(before))
+
+    @cached_property
+    def _token_before(self) -> list[int]:
+        return list(self._tokenizer.encode("a", add_special_tokens=False))
+
     def stop_ids(self, stop_strings: Iterable[str]) -> frozenset[int]:
         added = self._tokenizer.get_added_vocab()
         return frozenset(added[string] for string in stop_strings if string in added)
@@ -114,6 +161,8 @@ class TransformersSource:
 
 class MockSource:
     prefill_chunk_len = 1_000_000  # its prompts cost nothing
+    model_name = "mock"
+    response_template: dict[str, Any] | None = None
 
     def __init__(self, mock_params: dict[str, Any] | None, context_len: int) -> None:
         self._params = MockParams.of(mock_params or {})
@@ -142,6 +191,26 @@ class MockSource:
             return prompt.create_prompt()
         return "\n".join(f"{c.role.value}: {c.message or ''}" for c in prompt.get_contents())
 
+    def encode_messages(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[dict[str, Any]],
+        template_kwargs: Mapping[str, Any],
+    ) -> list[int]:
+        if tools:
+            raise BadRequest("the mock knows no tools")
+        return encode_mock_prompt([m["content"] for m in messages if m["role"] == "user"] or [""])
+
+    def encode_text(self, text: str) -> list[int]:
+        return encode_mock_prompt([text])
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return "".join(map(chr, token_ids))
+
+    def token_text(self, token_id: int) -> str:
+        """Of no use alone: the id says which token of a phrase it is."""
+        return f"<{token_id}>"
+
 
 def make_source(
     model: Any,
@@ -169,6 +238,12 @@ def _checked_device(device: str | torch.device) -> str:
     if not DEVICE.fullmatch(str(device)):
         raise ConfigError(f'device must be "cpu", "mps", "cuda" or "cuda:N", not {device!r}')
     return str(device)
+
+
+def _short_name(name_or_path: str) -> str:
+    """Without the folder: where a model lies is nobody's business."""
+    is_path = os.path.isabs(name_or_path) or os.path.isdir(name_or_path)
+    return (os.path.basename(os.path.normpath(name_or_path)) if is_path else name_or_path) or "model"
 
 
 def _max_positions(config: Any) -> int | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields
+import re
+from dataclasses import dataclass, field, fields
 
 from flask import Flask
 
@@ -18,12 +19,14 @@ OPTIONAL_COUNTS = {  # and their lowest values; None: no limit
     "max_waiting_per_visitor": 0,
     "max_tokens_per_minute_per_visitor": 1,
 }
+KEY_DIGEST = "sha256:"  # before the digest of an API key, for those who keep no key in a config
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Field `x` is the config key CHATSTREAM_X."""
 
+    api_keys: tuple[str, ...] | None = field(default=None, repr=False)  # for /v1; None lets everybody in
     client_timeout_sec: float = 60.0  # gunicorn: cuts off a client that neither sends nor takes anything
     cookie_secure: bool = True  # of the session that we set up; False only for plain http on your own machine
     drain_sec: float = 30.0  # a server that is told to end lets replies finish for so long
@@ -62,6 +65,8 @@ class Settings:
         for name, low in OPTIONAL_COUNTS.items():
             if getattr(self, name) is not None:
                 check_int(name, getattr(self, name), low)
+        if self.api_keys is not None:
+            check_api_keys(self.api_keys)
         if not isinstance(self.store, str | None):
             raise ConfigError(f"store must be a URL, or None, not {self.store!r}")
         if not isinstance(self.store_dir, str | os.PathLike | None) or self.store_dir == "":
@@ -80,10 +85,20 @@ class Settings:
         """Reads them once; afterwards the config shows every key with the value in force."""
         given = {key: value for key, value in app.config.items() if key.startswith(PREFIX)}
         try:
-            check_names("setting", given, {PREFIX + field.name.upper() for field in fields(cls)})
+            check_names("setting", given, {PREFIX + setting.name.upper() for setting in fields(cls)})
             settings = cls(**app.config.get_namespace(PREFIX))
         except ConfigError as error:
             raise ConfigError(f"in the config of {app.name}, {PREFIX}*: {error}") from error
-        for field in fields(cls):
-            app.config.setdefault(PREFIX + field.name.upper(), getattr(settings, field.name))
+        for setting in fields(cls):
+            app.config.setdefault(PREFIX + setting.name.upper(), getattr(settings, setting.name))
         return settings
+
+
+def check_api_keys(keys: object) -> None:
+    """An error names no key."""
+    if not isinstance(keys, tuple) or not all(isinstance(key, str) and key.strip() for key in keys):
+        raise ConfigError("api_keys must be a tuple of non-empty strings, or None")
+    if any(
+        key.startswith(KEY_DIGEST) and not re.fullmatch(KEY_DIGEST + "[0-9a-fA-F]{64}", key) for key in keys
+    ):
+        raise ConfigError(f"a digest in api_keys must be {KEY_DIGEST} and 64 hexadecimal digits")

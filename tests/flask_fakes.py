@@ -96,7 +96,11 @@ class ScriptedRunner:
 
 
 class ScriptedSource:
+    """A token is a character; messages become "U:..|A:..|", tools their names."""
+
     prefill_chunk_len = 256
+    model_name = "scripted"
+    response_template: dict[str, Any] | None = None
 
     def __init__(self, runner: Runner, context_len: int) -> None:
         self.runner = runner
@@ -118,6 +122,26 @@ class ScriptedSource:
         return frozenset()
 
     def check(self, params: SamplingParams) -> None: ...
+
+    def encode_messages(
+        self,
+        messages: Iterable[dict[str, Any]],
+        tools: Iterable[dict[str, Any]],
+        template_kwargs: Mapping[str, Any],
+    ) -> list[int]:
+        names = [tool["function"]["name"] for tool in tools]
+        lines = [f"T:{','.join(names)}"] if names else []
+        lines += [f"{m['role'][0].upper()}:{m['content']}" for m in messages]
+        return self.encode_text("|".join(lines))
+
+    def encode_text(self, text: str) -> list[int]:
+        return [ord(char) for char in text]
+
+    def decode(self, token_ids: Iterable[int]) -> str:
+        return "".join(map(chr, token_ids))
+
+    def token_text(self, token_id: int) -> str:
+        return chr(token_id)
 
 
 class BreakableStore:

@@ -73,6 +73,7 @@ LAYERS = [  # a module, or a package with all its modules
     "admission",
     "webui",
     "views",
+    "openai_api",
     "extension",
     "serving",
     "__init__",

@@ -33,6 +33,15 @@ def test_eighth_of_seven_is_refused_until_a_place_is_given_back() -> None:
     assert repr(queue) == "<RequestQueue [7/7 accepted, 0 waiting]>"
 
 
+def test_places_for_several_are_given_all_or_none() -> None:
+    queue = RequestQueue(7, [2])
+    first = queue.reserve_all(5)
+    with pytest.raises(TooManyRequests, match="3 places are needed and 2 are free"):
+        queue.reserve_all(3)
+    assert queue.num_accepted == 5
+    assert len({*first, *queue.reserve_all(2)}) == queue.num_accepted == 7
+
+
 def test_fifty_at_once_get_exactly_seven_places() -> None:
     queue = RequestQueue(7, [2])
     barrier = threading.Barrier(50)

@@ -31,9 +31,7 @@ def test_a_misspelt_key_names_itself() -> None:
     with pytest.raises(ConfigError) as caught:
         Settings.of(app_with(CHATSTREAM_HEARTBEAT_SECS=3))
     assert "in the config of host" in str(caught.value)
-    assert "unknown setting CHATSTREAM_HEARTBEAT_SECS; allowed: CHATSTREAM_CLIENT_TIMEOUT_SEC, " in str(
-        caught.value
-    )
+    assert "unknown setting CHATSTREAM_HEARTBEAT_SECS; allowed: CHATSTREAM_API_KEYS, " in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +50,9 @@ def test_a_misspelt_key_names_itself() -> None:
         ("MAX_TOKENS_PER_MINUTE_PER_VISITOR", 0.5, "per_visitor must be a whole number, not 0.5"),
         ("STORE_DIR", 5, "store_dir must be the path of a folder, or None, not 5"),
         ("STORE_DIR", "", "store_dir must be the path of a folder, or None, not ''"),
+        ("API_KEYS", "key", "api_keys must be a tuple of non-empty strings, or None"),
+        ("API_KEYS", ("key", " "), "api_keys must be a tuple of non-empty strings, or None"),
+        ("API_KEYS", ("sha256:123",), "a digest in api_keys must be sha256: and 64 hexadecimal digits"),
     ],
 )
 def test_wrong_value(key: str, value: Any, sentence: str) -> None:

@@ -79,13 +79,13 @@ MAKERS["byt5"] = functools.cache(ByT5Tokenizer)  # no Rust: hides wrong bytes wh
 kinds = pytest.mark.parametrize("kind", MAKERS)
 
 
-def streamed(tokenizer: Any, ids: list[int]) -> str:
-    decoder = make_text_decoder(tokenizer)
+def streamed(tokenizer: Any, ids: list[int], *, skip: bool = True) -> str:
+    decoder = make_text_decoder(tokenizer, skip_special_tokens=skip)
     return "".join([decoder.push(token_id) for token_id in ids]) + decoder.finish()
 
 
-def at_once(tokenizer: Any, ids: list[int]) -> str:
-    text: str = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+def at_once(tokenizer: Any, ids: list[int], *, skip: bool = True) -> str:
+    text: str = tokenizer.decode(ids, skip_special_tokens=skip, clean_up_tokenization_spaces=False)
     return text
 
 
@@ -106,12 +106,13 @@ def test_the_pieces_of_a_text_are_decodes_text(kind: str, text: str, cut: int) -
 
 
 @pytest.mark.parametrize("kind", [kind for kind in MAKERS if kind != "llama_style"])
-@given(ids=Ids)
+@given(ids=Ids, skip=st.booleans())
 @settings(deadline=None, max_examples=150)
-def test_any_ids_give_decodes_text(kind: str, ids: list[int]) -> None:
+def test_any_ids_give_decodes_text(kind: str, ids: list[int], skip: bool) -> None:
+    """With and without special tokens."""
     tokenizer = MAKERS[kind]()
     ids = [token_id % len(tokenizer) for token_id in ids]
-    assert streamed(tokenizer, ids) == at_once(tokenizer, ids)
+    assert streamed(tokenizer, ids, skip=skip) == at_once(tokenizer, ids, skip=skip)
 
 
 @given(ids=Ids)

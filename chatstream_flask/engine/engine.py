@@ -161,16 +161,28 @@ class Engine:
     def reserve(
         self, visitor: str | None = None, priority: int = 0, limits: VisitorLimits = NO_LIMITS
     ) -> Place:
-        """A place for one request, to be closed if it is not submitted; TooManyRequests or NotAccepting.
+        """As `reserve_all`, for one request."""
+        return self.reserve_all(1, visitor, priority, limits)[0]
 
-        :param visitor: whose request it is; those who wait are served in turn. None: nobody's, without limits
+    def reserve_all(
+        self,
+        num: int,
+        visitor: str | None = None,
+        priority: int = 0,
+        limits: VisitorLimits = NO_LIMITS,
+    ) -> list[Place]:
+        """Places for requests, all of them or none; each to be closed if it is not submitted.
+
+        :param visitor: whose they are; those who wait are served in turn. None: nobody's, without limits
         :param priority: higher ones are served first, but not for ever
         :param limits: the visitor's, from now on
+        :raises TooManyRequests: there are not so many, or not for this visitor
+        :raises NotAccepting: the server stops
         """
         try:
             if self.broken:
                 raise EngineBroken("nothing can be generated any more; the server has to be restarted")
-            return self._queue.reserve(visitor, priority, limits)
+            return self._queue.reserve_all(num, visitor, priority, limits)
         except ChatStreamError as error:
             self._refused(error)
             raise

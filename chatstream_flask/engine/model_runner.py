@@ -109,7 +109,7 @@ class ModelRunner:
             it.slots.cache.move(source, target, length)
 
     def text_decoder(self, request: GenerationRequest) -> TextDecoder:
-        return make_text_decoder(self._tokenizer)
+        return make_text_decoder(self._tokenizer, skip_special_tokens=not request.shows_special_tokens)
 
     def close(self) -> None:
         """Gives the memory back; may be called twice."""

@@ -113,17 +113,21 @@ class GenerationRequest:
         *,
         stop_ids: frozenset[int] = frozenset(),
         text_filter: TextFilter | None = None,
+        shows_special_tokens: bool = False,
         before_done: Hook | None = None,
         after_done: Hook | None = None,
         timeout_sec: float = 600.0,
+        changed: threading.Condition | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """:param changed: shared by requests whose reader waits for any of them"""
         self.id = uuid.uuid4().hex
         self.prompt_ids = prompt_ids
         self.params = params
         self.seed = params.seed if params.seed is not None else secrets.randbits(63)
         self.stop_ids = stop_ids  # tokens that end this reply, beyond the model's own
         self.text_filter = text_filter
+        self.shows_special_tokens = shows_special_tokens  # for a reader that parses them
         self.place: Closable | None = None  # its right to be in work, given back when it is finished
         self.before_done = before_done  # keeps the reply, before its reader sees the outcome
         self.after_done = after_done  # tells the app, after that
@@ -133,7 +137,7 @@ class GenerationRequest:
         self.deadline = self.created_at + timeout_sec
         self.started_at: float | None = None
         self.first_token_at: float | None = None
-        self._changed = threading.Condition()  # guards everything below
+        self._changed = changed or threading.Condition()  # guards everything below
         self._status = Status.WAITING
         self._end: FinishReason | None = None  # wish of another thread
         self._readers: list[Closable] = []
@@ -206,8 +210,12 @@ class GenerationRequest:
         Waits up to `timeout` seconds for something new; ("", None) when nothing came.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._num_chars > offset or self._outcome is not None, timeout)
+            self._changed.wait_for(lambda: self.has_news(offset), timeout)
             return self._text_after(offset), self._outcome
+
+    def has_news(self, offset: int) -> bool:
+        """There is text after the first `offset` characters, or the outcome."""
+        return self._num_chars > offset or self._outcome is not None
 
     def token_logprobs(self, start: int, num_chars: int | None = None) -> list[TokenLogprob]:
         """Those after the first `start`, and if `num_chars` is given, only those of that much text.

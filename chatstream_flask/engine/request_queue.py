@@ -95,6 +95,25 @@ class RequestQueue:
             self._visitors[place if visitor is None else visitor] = account
             return place
 
+    def reserve_all(
+        self, num: int, visitor: str | None = None, priority: int = 0, limits: VisitorLimits = NO_LIMITS
+    ) -> list[Place]:
+        """All of them or none."""
+        with self._changed:
+            self._check_open()
+            num_free = self.capacity - len(self._places)
+            if 0 < num_free < num:
+                raise TooManyRequests(f"{num} places are needed and {num_free} are free; try again later")
+            places: list[Place] = []
+            try:
+                for _ in range(num):
+                    places.append(self.reserve(visitor, priority, limits))
+            except TooManyRequests:
+                for place in places:
+                    self.give_back(place)
+                raise
+            return places
+
     def give_back(self, place: Place) -> None:
         with self._changed:
             if place not in self._places:

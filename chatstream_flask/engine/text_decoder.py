@@ -15,15 +15,15 @@ class Decode(Protocol):
     def __call__(self, ids: list[int], *, skip_special_tokens: bool) -> str: ...
 
 
-def make_text_decoder(tokenizer: Any) -> TextDecoder:
-    """Its pieces joined are what `tokenizer.decode` gives for all ids, without special tokens and clean-up.
+def make_text_decoder(tokenizer: Any, *, skip_special_tokens: bool = True) -> TextDecoder:
+    """Its pieces joined are what `tokenizer.decode` gives for all ids, without clean-up.
 
     Two kinds of text cannot be taken back once shown, and stay: a whole character that wrong bytes after it
     make decode() forget (byte fallback), and the joints of tokenizers that rewrite them (CTRL's "@@").
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:  # Rust: the same text without the Python around it
-        return WindowDecoder(backend.decode)
+        return WindowDecoder(backend.decode, skip_special_tokens=skip_special_tokens)
 
     def decode(ids: list[int], *, skip_special_tokens: bool) -> str:
         text: str = tokenizer.decode(
@@ -31,7 +31,7 @@ def make_text_decoder(tokenizer: Any) -> TextDecoder:
         )
         return text
 
-    return WindowDecoder(decode)
+    return WindowDecoder(decode, skip_special_tokens=skip_special_tokens)
 
 
 class WindowDecoder:
@@ -41,8 +41,9 @@ class WindowDecoder:
     show (wrong bytes, special tokens), fails on an "Invalid prefix", and cannot tell what it holds back.
     """
 
-    def __init__(self, decode: Decode) -> None:
+    def __init__(self, decode: Decode, *, skip_special_tokens: bool = True) -> None:
         self._decode = decode
+        self._skips = skip_special_tokens
         self._ids: list[int] = []
         self._shown = ""
         self._num_held = 0  # newest ids, since the text last ended in a whole character
@@ -50,7 +51,7 @@ class WindowDecoder:
     def push(self, token_id: int) -> str:
         self._ids.append(token_id)
         self._num_held += 1
-        text = self._decode(self._ids, skip_special_tokens=True)
+        text = self._decode(self._ids, skip_special_tokens=self._skips)
         is_whole = not text.endswith(UNFINISHED)
         if not is_whole and self._num_held <= MAX_HELD:
             return ""
@@ -64,7 +65,7 @@ class WindowDecoder:
         return piece
 
     def finish(self) -> str:
-        piece = self._show(self._decode(self._ids, skip_special_tokens=True), is_last=True)
+        piece = self._show(self._decode(self._ids, skip_special_tokens=self._skips), is_last=True)
         self._ids, self._shown, self._num_held = [], "", 0
         return piece
 
@@ -73,21 +74,21 @@ class WindowDecoder:
             text = _certain(text)
         if not text.startswith(self._shown):  # wrong bytes made decode() forget a character: go on without it
             self._ids, self._shown = self._ids[-self._num_held :], ""
-            return self._show(self._decode(self._ids, skip_special_tokens=True), is_last=is_last)
+            return self._show(self._decode(self._ids, skip_special_tokens=self._skips), is_last=is_last)
         piece, self._shown = text[len(self._shown) :], text
         return piece
 
     def _slide(self, text: str) -> None:
         """Keeps the newest ids if they alone give the end of the text, but for a cut character in front."""
         ids = self._ids[-MIN_WINDOW:]
-        tail = self._decode(ids, skip_special_tokens=True)
+        tail = self._decode(ids, skip_special_tokens=self._skips)
         shown = _certain(tail)
         if shown and text.endswith(tail.lstrip(UNFINISHED) or tail):
             self._ids, self._shown = ids, shown
 
     def _is_special(self, token_id: int) -> bool:
         """A token that decode() leaves out: keeping it would only make the window longer."""
-        return not self._decode([token_id], skip_special_tokens=True) and bool(
+        return not self._decode([token_id], skip_special_tokens=self._skips) and bool(
             self._decode([token_id], skip_special_tokens=False)
         )
 

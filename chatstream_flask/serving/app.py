@@ -9,6 +9,7 @@ from typing import Any
 from flask import Flask
 
 from ..extension import ChatStream
+from ..openai_api import create_openai_blueprint
 from ..views import create_chat_blueprint, create_operations_blueprint
 
 
@@ -18,5 +19,6 @@ def create_app(chat_stream: ChatStream, config: Mapping[str, Any] | None = None)
     app.config.from_mapping(config or {})
     chat_stream.init_app(app)
     app.register_blueprint(create_chat_blueprint(chat_stream))
+    app.register_blueprint(create_openai_blueprint(chat_stream))
     app.register_blueprint(create_operations_blueprint(chat_stream))
     return app

@@ -1,0 +1,5 @@
+"""The OpenAI-compatible API: the same engine, queue and limits as the chat, without sessions."""
+
+from .views import create_openai_blueprint
+
+__all__ = ["create_openai_blueprint"]

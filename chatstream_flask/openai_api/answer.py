@@ -1,0 +1,141 @@
+"""What an answer looks like: whole, and in chunks; the dictionaries that OpenAI's reference describes."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from ..engine.request import TokenLogprob
+from .generations import Choice
+from .reply_parser import Delta, message_of
+from .token_text import TokenText, chat_logprobs, completion_logprobs
+
+Json = dict[str, Any]
+
+
+class Answer(ABC):
+    """One request's; every chunk of it has the same id and time."""
+
+    id_prefix: str
+    kind: str  # the field "object"
+    chunk_kind: str
+
+    def __init__(self, model: str, fingerprint: str, text_of: TokenText, has_logprobs: bool) -> None:
+        self._common: Json = {
+            "id": f"{self.id_prefix}-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": model,
+            "system_fingerprint": fingerprint,
+        }
+        self._text_of = text_of
+        self._has_logprobs = has_logprobs
+
+    def whole(self, choices: list[Json], usage: Json) -> Json:
+        return self._common | {"object": self.kind, "choices": choices, "usage": usage}
+
+    def chunk(self, choices: list[Json]) -> Json:
+        return self._common | {"object": self.chunk_kind, "choices": choices}
+
+    @abstractmethod
+    def first(self, index: int) -> Json | None:
+        """A choice that only says that it begins."""
+
+    @abstractmethod
+    def part(self, index: int, delta: Delta, logprobs: Sequence[TokenLogprob]) -> Json:
+        """A choice in a chunk."""
+
+    @abstractmethod
+    def end(self, index: int, reason: str, logprobs: Sequence[TokenLogprob]) -> Json:
+        """The last choice of its index."""
+
+    @abstractmethod
+    def choice(self, index: int, deltas: list[Delta], reason: str, logprobs: list[TokenLogprob]) -> Json:
+        """A choice in a whole answer."""
+
+
+class ChatAnswer(Answer):
+    id_prefix = "chatcmpl"
+    kind = "chat.completion"
+    chunk_kind = "chat.completion.chunk"
+
+    def first(self, index: int) -> Json:
+        return self._choice(index, {"role": "assistant", "content": ""}, None, ())
+
+    def part(self, index: int, delta: Delta, logprobs: Sequence[TokenLogprob]) -> Json:
+        return self._choice(index, _with_both_names(delta), None, logprobs)
+
+    def end(self, index: int, reason: str, logprobs: Sequence[TokenLogprob]) -> Json:
+        return self._choice(index, {}, reason, logprobs)
+
+    def choice(self, index: int, deltas: list[Delta], reason: str, logprobs: list[TokenLogprob]) -> Json:
+        return {
+            "index": index,
+            "message": _with_both_names(message_of(deltas)),
+            "finish_reason": reason,
+            "logprobs": chat_logprobs(logprobs, self._text_of) if self._has_logprobs else None,
+        }
+
+    def _choice(self, index: int, delta: Json, reason: str | None, logprobs: Sequence[TokenLogprob]) -> Json:
+        shown = chat_logprobs(logprobs, self._text_of) if logprobs else None
+        return {"index": index, "delta": delta, "finish_reason": reason, "logprobs": shown}
+
+
+class CompletionAnswer(Answer):
+    id_prefix = "cmpl"
+    kind = chunk_kind = "text_completion"
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._offsets: dict[int, int] = {}  # characters of the tokens told so far, of each choice
+
+    def first(self, index: int) -> None:
+        return None
+
+    def part(self, index: int, delta: Delta, logprobs: Sequence[TokenLogprob]) -> Json:
+        return self._choice(index, delta["content"], None, logprobs)
+
+    def end(self, index: int, reason: str, logprobs: Sequence[TokenLogprob]) -> Json:
+        return self._choice(index, "", reason, logprobs)
+
+    def choice(self, index: int, deltas: list[Delta], reason: str, logprobs: list[TokenLogprob]) -> Json:
+        text = "".join(delta["content"] for delta in deltas)
+        return self._choice(index, text, reason, logprobs, is_whole=True)
+
+    def _choice(
+        self,
+        index: int,
+        text: str,
+        reason: str | None,
+        logprobs: Sequence[TokenLogprob],
+        *,
+        is_whole: bool = False,
+    ) -> Json:
+        shown = None
+        if logprobs or (is_whole and self._has_logprobs):
+            offset = self._offsets.get(index, 0)
+            shown = completion_logprobs(logprobs, self._text_of, offset)
+            self._offsets[index] = offset + sum(map(len, shown["tokens"]))
+        return {"index": index, "text": text, "finish_reason": reason, "logprobs": shown}
+
+
+def usage_of(choices: Sequence[Choice], num_prompts: int) -> Json:
+    """The tokens of a prompt count once, however many choices it has."""
+    outcomes = [choice.outcome for choice in choices if choice.outcome is not None]
+    per_prompt = len(choices) // num_prompts
+    prompt_tokens = sum(outcome.prompt_tokens for outcome in outcomes[::per_prompt])
+    completion_tokens = sum(outcome.completion_tokens for outcome in outcomes)
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
+
+
+def _with_both_names(message: Json) -> Json:
+    """Clients look for reasoning under either name."""
+    reasoning = message.get("reasoning_content")
+    return message if reasoning is None else message | {"reasoning": reasoning}

@@ -1,0 +1,128 @@
+"""The body of a streamed answer: server-sent events, a chunk of the API in each."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ..disconnect import Probe
+from ..engine.request import TokenLogprob
+from .answer import Answer, usage_of
+from .errors import error_object, failure_of
+from .generations import Choice, Generations
+
+DONE = b"data: [DONE]\n\n"
+KEEP_ALIVE = b": keep-alive\n\n"
+
+
+class AnswerStream(Iterator[bytes]):
+    """Yields what is new until all choices have ended; `close`, by whoever, ends those that still run.
+
+    Its first chunk comes before any waiting, so that a client knows at once that it was accepted.
+    """
+
+    def __init__(
+        self,
+        generations: Generations,
+        answer: Answer,
+        *,
+        num_prompts: int,
+        has_usage: bool,
+        is_gone: Probe,
+        probe_sec: float,
+        heartbeat_sec: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._generations = generations
+        self._answer = answer
+        self._num_prompts = num_prompts
+        self._has_usage = has_usage
+        self._is_gone = is_gone
+        self._wait_sec = min(probe_sec, heartbeat_sec)
+        self._heartbeat_sec = heartbeat_sec
+        self._clock = clock
+        self._written_at = clock()
+        self._untold: dict[int, list[TokenLogprob]] = {}  # whose text the parser holds back
+        self._place: tuple[int, float | None] | None = None  # in the queue, as last told
+        self._is_over = False
+        self._chunks = self._run()
+
+    def __repr__(self) -> str:
+        return f"<AnswerStream {self._generations!r}>"
+
+    def __next__(self) -> bytes:
+        """Blocks until there is something to send."""
+        chunk = next(self._chunks)
+        self._written_at = self._clock()
+        return chunk
+
+    def close(self) -> None:
+        """By the server when it is done with the body, for whatever reason; idempotent."""
+        self._is_over = True
+        self._generations.close()
+
+    def _run(self) -> Iterator[bytes]:
+        choices = self._generations.choices
+        firsts = (self._answer.first(i) for i in range(len(choices)))
+        yield b"".join(self._chunk(first) for first in firsts if first is not None) or KEEP_ALIVE
+        while not self._is_over:
+            if self._is_gone():
+                self.close()
+            elif chunk := self._news():
+                yield chunk
+            elif self._generations.are_over:
+                yield self._last()
+                return
+            elif self._clock() - self._written_at >= self._heartbeat_sec:
+                yield KEEP_ALIVE
+            else:
+                self._generations.wait(self._wait_sec)
+
+    def _news(self) -> bytes:
+        news = self._queue_news()
+        for index, choice in enumerate(self._generations.choices):
+            if choice.outcome is None:
+                news += self._news_of(index, choice)
+            if self._is_over:
+                break
+        return news
+
+    def _news_of(self, index: int, choice: Choice) -> bytes:
+        deltas, logprobs = choice.read()
+        logprobs = self._untold.pop(index, []) + logprobs
+        news = b""
+        for delta in deltas:
+            news += self._chunk(self._answer.part(index, delta, logprobs))
+            logprobs = []
+        if choice.outcome is None:
+            self._untold[index] = logprobs
+            return news
+        if failure := failure_of(choice.outcome):
+            self.close()
+            return news + _event({"error": error_object(failure)}) + DONE
+        return news + self._chunk(self._answer.end(index, choice.finish_reason, logprobs))
+
+    def _queue_news(self) -> bytes:
+        """The place in the queue when it changed; a comment, as clients take every event for a chunk."""
+        place = self._generations.place_in_queue
+        if place is None or place == self._place:
+            return b""
+        is_new = self._place is None or place[0] != self._place[0]
+        self._place = place
+        eta = "" if place[1] is None else f" eta={place[1]:.1f}"
+        return f": queue position={place[0]}{eta}\n\n".encode() if is_new else b""
+
+    def _chunk(self, choice: dict[str, Any]) -> bytes:
+        return _event(self._answer.chunk([choice]) | ({"usage": None} if self._has_usage else {}))
+
+    def _last(self) -> bytes:
+        if not self._has_usage:
+            return DONE
+        usage = usage_of(self._generations.choices, self._num_prompts)
+        return _event(self._answer.chunk([]) | {"usage": usage}) + DONE
+
+
+def _event(data: dict[str, Any]) -> bytes:
+    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()

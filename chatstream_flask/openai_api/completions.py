@@ -1,0 +1,189 @@
+"""chat/completions and completions: from the body to the answer."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from flask import Response, current_app, g, jsonify, request
+
+from ..app_state import AppState
+from ..config import SamplingParams
+from ..disconnect import make_probe
+from ..engine.request import GenerationRequest, Outcome
+from ..request_body import read_body
+from ..settings import Settings
+from ..wire_format import COMMON_HEADERS, ServerSentEvents
+from .answer import Answer, ChatAnswer, CompletionAnswer, usage_of
+from .answer_stream import AnswerStream
+from .errors import ApiError, error_response, failure_of
+from .generations import Choice, Generations, read_all
+from .keys import visitor_of
+from .messages import template_messages
+from .models import Models
+from .reply_parser import HERMES, ArgumentsReply, CallReply, ReplyParser, TemplateReply, TextReply
+from .response_format import grammar_of
+from .sampling import for_choice, sampling_params
+from .schema import Body, ChatBody, CompletionBody, parse_body
+from .tools import ToolUse, tool_use
+
+if TYPE_CHECKING:
+    from ..extension import ChatStream
+
+CLIENT_CLOSED_REQUEST = 499  # nobody reads it; for the log
+
+
+class Completions:
+    def __init__(self, chat_stream: ChatStream, models: Models, template_kwargs: dict[str, Any]) -> None:
+        self._chat_stream = chat_stream
+        self._source = chat_stream.source
+        self._engine = chat_stream.engine
+        self._models = models
+        self._template_kwargs = template_kwargs
+        self._fingerprint = _fingerprint(models, chat_stream.params)
+
+    @property
+    def settings(self) -> Settings:
+        state: AppState | None = current_app.extensions.get("chatstream")
+        if state is None:
+            raise RuntimeError(f"{current_app.name!r} has no ChatStream; call init_app(app)")
+        return state.settings
+
+    def chat(self) -> Response:
+        body = parse_body(read_body(request, self.settings.max_body_len), ChatBody)
+        use = tool_use(body)
+        messages = template_messages(body.messages)
+        with self._reserve(body) as generations:
+            grammar = grammar_of(body.response_format, use)
+            ids = self._source.encode_messages(messages, use.tools, self._template_kwargs)
+            params = self._params(body, grammar, ids)
+            parsers = [self._parser(use, grammar, ids) for _ in range(body.num_choices)]
+            self._submit(generations, [ids] * body.num_choices, params, parsers)
+        return self._response(body, generations, ChatAnswer, num_prompts=1)
+
+    def text(self) -> Response:
+        body = parse_body(read_body(request, self.settings.max_body_len), CompletionBody)
+        with self._reserve(body) as generations:
+            each = body.num_choices // len(body.prompts)
+            prompts = [ids for prompt in body.prompts for ids in [self._source.encode_text(prompt)] * each]
+            params = self._params(body, None, max(prompts, key=len))
+            self._submit(generations, prompts, params, [TextReply() for _ in prompts])
+        return self._response(body, generations, CompletionAnswer, num_prompts=len(body.prompts))
+
+    # -- into the queue ------------------------------------------------------------------------------
+
+    def _reserve(self, body: Body) -> Generations:
+        """What costs nothing is checked before; what costs anything comes after."""
+        self._models.check(body.model)
+        config = self._engine.config
+        num_places = config.num_of_concurrent_executions + config.max_queue_size
+        if body.num_choices > num_places:
+            raise ApiError(f"{body.num_choices} choices are more than the {num_places} places", param="n")
+        self._engine.start(again=False)
+        visitor = visitor_of(request, self.settings.api_keys)
+        return Generations(self._engine, body.num_choices, visitor, self.settings.visitor_limits)
+
+    def _params(self, body: Body, grammar: str | None, prompt_ids: list[int]) -> SamplingParams:
+        """With as many new tokens as were asked for, or, if nobody said how many, as many as fit."""
+        params = sampling_params(body, self._chat_stream.params, grammar)
+        self._source.check(params)
+        num_prompt, context_len = len(prompt_ids), self._engine.config.context_len
+        num_new = params.max_new_tokens if body.max_new_tokens is not None else 1
+        if num_prompt + num_new > context_len:
+            raise ApiError(
+                f"the context has {context_len} tokens; the prompt has {num_prompt} and {num_new} new "
+                f"{'one is' if num_new == 1 else 'ones are'} asked for: shorten it, or ask for fewer",
+                param="messages" if isinstance(body, ChatBody) else "prompt",
+                code="context_length_exceeded",
+                n_prompt_tokens=num_prompt,
+                n_ctx=context_len,
+            )
+        if not prompt_ids:
+            raise ApiError("the prompt is empty", param="prompt")
+        return replace(params, max_new_tokens=min(params.max_new_tokens, context_len - num_prompt))
+
+    def _parser(self, use: ToolUse, grammar: str | None, prompt_ids: list[int]) -> ReplyParser:
+        if use.forced:
+            return ArgumentsReply(use.forced[0]) if len(use.forced) == 1 else CallReply()
+        if grammar is None and (template := self._source.response_template) is not None:
+            return TemplateReply(template, self._source.decode(prompt_ids), use.tools)
+        return TemplateReply(HERMES, "", use.tools) if use.tools else TextReply()
+
+    def _submit(
+        self,
+        generations: Generations,
+        prompts: list[list[int]],
+        params: SamplingParams,
+        parsers: list[ReplyParser],
+    ) -> None:
+        stop_ids = self._source.stop_ids(params.stop)
+        generations.submit(
+            [
+                Choice(
+                    GenerationRequest(
+                        prompt_ids,
+                        for_choice(params, index),
+                        stop_ids=stop_ids,
+                        shows_special_tokens=parser.reads_special_tokens,
+                        after_done=self._log,
+                        timeout_sec=self.settings.request_timeout_sec,
+                        changed=generations.changed,
+                    ),
+                    parser,
+                )
+                for index, (prompt_ids, parser) in enumerate(zip(prompts, parsers, strict=True))
+            ]
+        )
+
+    def _log(self, generation: GenerationRequest, outcome: Outcome) -> None:
+        self._chat_stream.logger.info("%r ended: %s", generation, outcome.finish_reason.value)
+
+    # -- out of it -----------------------------------------------------------------------------------
+
+    def _response(
+        self, body: Body, generations: Generations, kind: type[Answer], *, num_prompts: int
+    ) -> Response:
+        is_gone = make_probe(request.environ) or (lambda: False)
+        settings = self.settings
+        answer = kind(body.model, self._fingerprint, self._source.token_text, body.num_logprobs is not None)
+        if not body.stream:
+            return _whole(generations, answer, is_gone, settings.probe_sec, num_prompts)
+        stream = AnswerStream(
+            generations,
+            answer,
+            num_prompts=num_prompts,
+            has_usage=body.stream_options is not None and body.stream_options.include_usage,
+            is_gone=is_gone,
+            probe_sec=settings.probe_sec,
+            heartbeat_sec=settings.heartbeat_sec,
+        )
+        response = Response(stream, content_type=ServerSentEvents.content_type, headers=COMMON_HEADERS)
+        response.call_on_close(stream.close)
+        g.chatstream_reply = stream
+        return response
+
+
+def _whole(
+    generations: Generations, answer: Answer, is_gone: Any, probe_sec: float, num_prompts: int
+) -> Response:
+    try:
+        read = read_all(generations, is_gone, probe_sec)
+    finally:
+        generations.close()
+    if read is None:
+        return Response(status=CLIENT_CLOSED_REQUEST)
+    choices = []
+    for index, (choice, (deltas, logprobs)) in enumerate(zip(generations.choices, read, strict=True)):
+        assert choice.outcome is not None
+        if failure := failure_of(choice.outcome):
+            return error_response(failure)
+        choices.append(answer.choice(index, deltas, choice.finish_reason, logprobs))
+    return jsonify(answer.whole(choices, usage_of(generations.choices, num_prompts)))
+
+
+def _fingerprint(models: Models, params: SamplingParams) -> str:
+    """Changes when an answer to the same request may."""
+    what = f"{version('chatstream-flask')} {models.names} {models.max_model_len} {params}"
+    return f"fp_{hashlib.sha256(what.encode()).hexdigest()[:12]}"

@@ -1,0 +1,92 @@
+"""Every error below /v1, in OpenAI's shape."""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from typing import Any
+
+from flask import Response
+from werkzeug.exceptions import HTTPException
+
+from ..engine.request import FinishReason, Outcome
+from ..errors import BadRequest, ChatStreamError, GenerationError, NotAccepting, TooManyRequests
+
+RETRY_AFTER_SEC = 5  # where nothing is measured: the server stops, or has lost its store
+
+
+class ApiError(BadRequest):
+    """A refusal that says which part of the request is meant."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str = "invalid_value",
+        status: int = 400,
+        **numbers: int,
+    ) -> None:
+        super().__init__(message)
+        self.param = param
+        self.code = code
+        self.status = status
+        self.numbers = numbers  # told beside the message
+
+
+class GenerationTimeout(ChatStreamError):
+    status = 503
+    code = "timeout"
+
+
+def error_object(error: ChatStreamError) -> dict[str, Any]:
+    """What stands under "error", in an answer as in a stream."""
+    return {
+        "message": str(error),
+        "type": _type_of(error),
+        "param": getattr(error, "param", None),
+        "code": error.reason if isinstance(error, TooManyRequests) else error.code,
+        **getattr(error, "numbers", {}),
+    }
+
+
+def error_response(error: ChatStreamError) -> Response:
+    body = json.dumps({"error": error_object(error)}, ensure_ascii=False)
+    response = Response(body, error.status, content_type="application/json")
+    if isinstance(error, TooManyRequests):
+        response.headers["Retry-After"] = str(error.retry_after)
+    elif error.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = str(RETRY_AFTER_SEC)
+    elif error.status == HTTPStatus.UNAUTHORIZED:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def http_error_response(error: HTTPException) -> Response:
+    """What Flask or the host's own code refused, with the headers it asked for."""
+    status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
+    if error.response is not None and error.code is None:  # abort(response)
+        return error.response  # type: ignore[return-value]
+    name = HTTPStatus(status).name.lower()
+    response = error_response(ApiError(error.description or error.name, code=name, status=status))
+    for key, value in error.get_headers():
+        if key.lower() not in ("content-type", "content-length"):
+            response.headers[key] = value
+    return response
+
+
+def failure_of(outcome: Outcome) -> ChatStreamError | None:
+    """Why an answer is not whole; None when it is."""
+    if outcome.is_success:
+        return None
+    if outcome.finish_reason is FinishReason.ERROR:
+        return GenerationError(outcome.error or "generation failed")
+    if outcome.finish_reason is FinishReason.TIMEOUT:
+        return GenerationTimeout("the answer took too long and was ended")
+    return NotAccepting("the answer was ended by the server, which is stopping")
+
+
+def _type_of(error: ChatStreamError) -> str:
+    if error.status == HTTPStatus.TOO_MANY_REQUESTS:
+        return "overloaded_error"
+    return "server_error" if error.status >= 500 else "invalid_request_error"

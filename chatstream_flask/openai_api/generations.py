@@ -1,0 +1,125 @@
+"""The choices of one request: in work all together or not at all, read by one reader, ended together."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+
+from ..config import VisitorLimits
+from ..disconnect import Probe
+from ..engine.engine import Engine
+from ..engine.request import FinishReason, GenerationRequest, Outcome, TokenLogprob
+from .reply_parser import Delta, ReplyParser
+
+
+class Choice:
+    """One reply, as far as it was read."""
+
+    def __init__(self, request: GenerationRequest, parser: ReplyParser) -> None:
+        self.request = request
+        self.parser = parser
+        self.outcome: Outcome | None = None  # once everything was read
+        self._num_chars = 0
+        self._num_logprobs = 0
+
+    @property
+    def has_news(self) -> bool:
+        return self.outcome is None and self.request.has_news(self._num_chars)
+
+    def read(self) -> tuple[list[Delta], list[TokenLogprob]]:
+        """What is new; does not wait."""
+        if self.outcome is not None:
+            return [], []
+        text, self.outcome = self.request.read(self._num_chars, 0)
+        self._num_chars += len(text)
+        deltas = self.parser.push(text)
+        if self.outcome is not None:
+            deltas += self.parser.finish()
+        logprobs: list[TokenLogprob] = []
+        if self.request.params.num_logprobs is not None:
+            logprobs = self.request.token_logprobs(self._num_logprobs, self._num_chars)
+            self._num_logprobs += len(logprobs)
+        return deltas, logprobs
+
+    @property
+    def finish_reason(self) -> str:
+        assert self.outcome is not None
+        has_called = self.parser.has_called and self.outcome.finish_reason is FinishReason.STOP
+        return "tool_calls" if has_called else self.outcome.finish_reason.value
+
+
+class Generations:
+    """Holds places until it is closed or its replies have ended; `close` ends those that still run."""
+
+    def __init__(self, engine: Engine, num: int, visitor: str | None, limits: VisitorLimits) -> None:
+        """:raises TooManyRequests: there are not so many places"""
+        self.choices: list[Choice] = []
+        self._engine = engine
+        self.changed = threading.Condition()  # of all choices
+        self._places = engine.reserve_all(num, visitor, limits=limits)
+
+    def __repr__(self) -> str:
+        return f"<Generations {[choice.request for choice in self.choices]}>"
+
+    def __enter__(self) -> Generations:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Only what failed is closed: otherwise the answer goes on with it."""
+        if error is not None:
+            self.close()
+
+    def submit(self, choices: Sequence[Choice]) -> None:
+        for choice, place in zip(choices, self._places, strict=True):
+            self._engine.submit(choice.request, place)
+            self.choices.append(choice)
+
+    @property
+    def are_over(self) -> bool:
+        return all(choice.outcome is not None for choice in self.choices)
+
+    @property
+    def place_in_queue(self) -> tuple[int, float | None] | None:
+        """Of the next choice to run and the seconds until then; None when none waits or one runs."""
+        positions = [self._engine.position(choice.request) for choice in self.choices]
+        position = min((p for p in positions if p), default=0)
+        is_running = any(choice.request.started_at is not None for choice in self.choices)
+        if is_running or not position:
+            return None
+        return position, self._engine.eta_sec(position)
+
+    def wait(self, timeout_sec: float) -> None:
+        """Until there is something to read, or the time is over."""
+        with self.changed:
+            self.changed.wait_for(lambda: any(choice.has_news for choice in self.choices), timeout_sec)
+
+    def close(self) -> None:
+        """Idempotent; whoever closes it while a reply runs has lost its client."""
+        for choice in self.choices:
+            if choice.outcome is None:
+                self._engine.cancel(choice.request, FinishReason.DISCONNECTED)
+        submitted = {id(choice.request.place) for choice in self.choices}
+        for place in self._places:
+            if id(place) not in submitted:
+                place.close()
+
+
+def read_all(
+    generations: Generations, is_gone: Probe, probe_sec: float
+) -> list[tuple[list[Delta], list[TokenLogprob]]] | None:
+    """Every choice from beginning to end; None when the client has gone."""
+    read: list[tuple[list[Delta], list[TokenLogprob]]] = [([], []) for _ in generations.choices]
+    while True:
+        for (deltas, logprobs), choice in zip(read, generations.choices, strict=True):
+            new_deltas, new_logprobs = choice.read()
+            deltas += new_deltas
+            logprobs += new_logprobs
+        if generations.are_over:
+            return read
+        if is_gone():
+            generations.close()
+            return None
+        generations.wait(probe_sec)

@@ -1,0 +1,47 @@
+"""Who calls, and whether they may: bearer keys, compared in constant time."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+from flask import Request
+
+from ..request_handler import address_of
+from ..settings import KEY_DIGEST
+from .errors import ApiError
+
+
+def check_key(authorization: str, keys: tuple[str, ...] | None) -> None:
+    """:param authorization: the header, "Bearer ..."
+    :param keys: None lets everybody in
+    """
+    if keys is None:
+        return
+    digest = _given_digest(authorization)
+    is_known = False
+    for key in keys:  # all of them, so that the time tells nothing
+        is_known |= hmac.compare_digest(digest, _digest_of(key))
+    if not authorization.lower().startswith("bearer ") or not is_known:
+        message = (
+            "the API key is wrong" if authorization else "an API key is needed: Authorization: Bearer KEY"
+        )
+        raise ApiError(message, code="invalid_api_key", status=401)
+
+
+def visitor_of(request: Request, keys: tuple[str, ...] | None) -> str | None:
+    """Who the limits per visitor count for: whoever has the key; without keys, the address."""
+    if keys is None:
+        return address_of(request)
+    return f"key:{_given_digest(request.headers.get('Authorization', ''))}"
+
+
+def _given_digest(authorization: str) -> str:
+    given = authorization.partition(" ")[2].strip()
+    return hashlib.sha256(given.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _digest_of(key: str) -> str:
+    if key.startswith(KEY_DIGEST):
+        return key.removeprefix(KEY_DIGEST).lower()
+    return hashlib.sha256(key.encode()).hexdigest()

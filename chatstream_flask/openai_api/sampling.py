@@ -1,0 +1,58 @@
+"""The sampling fields of a request over the constructor's settings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ..config import SamplingParams, shown
+from ..errors import ConfigError
+from .errors import ApiError
+from .schema import Body
+
+SAME_NAME = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+)
+MAX_SEED = 2**63
+
+
+def sampling_params(body: Body, defaults: SamplingParams, grammar: str | None) -> SamplingParams:
+    """For the first choice; max_new_tokens is bounded by the constructor's.
+
+    :raises ApiError: a key of logit_bias is no number
+    """
+    given: dict[str, Any] = {name: getattr(body, name) for name in SAME_NAME}
+    given["max_new_tokens"] = min(body.max_new_tokens or defaults.max_new_tokens, defaults.max_new_tokens)
+    given["num_logprobs"] = body.num_logprobs
+    given["grammar"] = grammar
+    if body.top_k == -1:
+        given["top_k"] = 0
+    if body.seed is not None:
+        given["seed"] = body.seed % MAX_SEED
+    if body.stop:
+        given["stop"] = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop)
+    if body.logit_bias:
+        given["logit_bias"] = tuple((_token_id(key), bias) for key, bias in body.logit_bias.items())
+    try:
+        return replace(defaults, **{name: value for name, value in given.items() if value is not None})
+    except ConfigError as error:
+        raise ApiError(str(error)) from error
+
+
+def for_choice(params: SamplingParams, index: int) -> SamplingParams:
+    """With a seed every choice has one of its own, the first the one that was asked for."""
+    if params.seed is None or index == 0:
+        return params
+    return replace(params, seed=(params.seed + index) % MAX_SEED)
+
+
+def _token_id(key: str) -> int:
+    if not (key.isascii() and key.isdecimal() and len(key) <= 9):
+        raise ApiError(f"a key of logit_bias must be a token id, not {shown(key)}", param="logit_bias")
+    return int(key)

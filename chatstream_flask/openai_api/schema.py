@@ -1,0 +1,202 @@
+"""The bodies of requests as msgspec types; what they allow is checked in one go."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from .errors import ApiError
+
+MAX_CHOICES = 8
+
+StopString = Annotated[str, Meta(min_length=1, max_length=256)]
+TokenCount = Annotated[int, Meta(ge=1)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+Bias = Annotated[float, Meta(ge=-100, le=100)]
+Name = Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]  # msgspec 0.22 crashes at exit on `Name | list`
+
+
+class ContentPart(Struct):
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+
+
+class CalledFunction(Struct):
+    name: Name
+    arguments: str
+
+
+class ToolCall(Struct):
+    function: CalledFunction
+    id: str | None = None
+    type: Literal["function"] = "function"
+
+
+class Message(Struct):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[ContentPart] | None = None
+    name: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+
+
+class Function(Struct):
+    name: Name
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class Tool(Struct):
+    function: Function
+    type: Literal["function"]
+
+
+class NamedFunction(Struct):
+    name: str
+
+
+class NamedTool(Struct):
+    function: NamedFunction
+    type: Literal["function"]
+
+
+class JsonSchema(Struct):
+    schema: dict[str, Any]
+
+
+class ResponseFormat(Struct):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+class StreamOptions(Struct):
+    include_usage: bool = False
+
+
+class Body(Struct, kw_only=True):
+    """What both kinds of completions have in common; fields that are not here have no effect."""
+
+    model: str
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=-1)] | None = None  # 0 and -1: off
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    max_tokens: TokenCount | None = None
+    stop: StopString | Annotated[list[StopString], Meta(max_length=4)] | None = None
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
+    repetition_penalty: Annotated[float, Meta(ge=0.01, le=100)] | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    logit_bias: Annotated[dict[str, Bias], Meta(max_length=1024)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    @property
+    def num_choices(self) -> int:
+        return self.n or 1
+
+    @property
+    def max_new_tokens(self) -> int | None:
+        return self.max_tokens
+
+    @property
+    def num_logprobs(self) -> int | None:
+        raise NotImplementedError
+
+
+class ChatBody(Body, kw_only=True):
+    messages: Annotated[list[Message], Meta(min_length=1, max_length=512)]
+    max_completion_tokens: TokenCount | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    response_format: ResponseFormat = field(default_factory=lambda: ResponseFormat("text"))
+    tools: Annotated[list[Tool], Meta(max_length=128)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+
+    @property
+    def max_new_tokens(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def num_logprobs(self) -> int | None:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ApiError("top_logprobs needs logprobs: true", param="top_logprobs")
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+
+class CompletionBody(Body, kw_only=True):
+    prompt: str | Annotated[list[str], Meta(min_length=1, max_length=MAX_CHOICES)]
+    logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
+
+    @property
+    def prompts(self) -> list[str]:
+        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+
+    @property
+    def num_choices(self) -> int:
+        """Of all prompts together."""
+        num = (self.n or 1) * len(self.prompts)
+        if num > MAX_CHOICES:
+            raise ApiError(f"n times the prompts makes {num} choices; at most {MAX_CHOICES}", param="n")
+        return num
+
+    @property
+    def num_logprobs(self) -> int | None:
+        return self.logprobs
+
+
+REFUSED: dict[str, tuple[Any, ...]] = {  # they would change the answer; harmless are the values shown
+    "audio": (),
+    "bad_words": ([],),
+    "best_of": (1,),
+    "chat_template": (),
+    "chat_template_kwargs": ({},),
+    "echo": (False,),
+    "function_call": ("none",),
+    "functions": ([],),
+    "guided_choice": (),
+    "guided_grammar": (),
+    "guided_json": (),
+    "guided_regex": (),
+    "ignore_eos": (False,),
+    "min_tokens": (0,),
+    "modalities": (["text"],),
+    "stop_token_ids": ([],),
+    "structured_outputs": (),
+    "suffix": ("",),
+    "web_search_options": (),
+}
+
+BodyT = TypeVar("BodyT", bound=Body)
+
+
+def parse_body(body: bytes, kind: type[BodyT]) -> BodyT:
+    """:raises ApiError: which field is wrong, and what is allowed"""
+    try:
+        data = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ApiError(f"the body must be a JSON object: {error}", code="invalid_json") from error
+    if isinstance(data, dict):
+        for name in REFUSED.keys() & data.keys():
+            if data[name] is not None and data[name] not in REFUSED[name]:
+                raise ApiError(f"{name} is not supported", param=name, code="unsupported_parameter")
+    try:
+        return msgspec.convert(data, kind)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise _wrong_field(str(error)) from error
+
+
+def _wrong_field(message: str) -> ApiError:
+    """From msgspec's sentence, such as "Expected `float` <= 2.0 - at `$.temperature`"."""
+    sentence, _, place = message.partition(" - at `$")
+    param = place.rstrip("`").lstrip(".") or None
+    if missing := re.fullmatch("Object missing required field `(.*)`", sentence):
+        param = f"{param}.{missing[1]}" if param else missing[1]
+        return ApiError(f"{param} is missing", param=param, code="missing_required_parameter")
+    sentence = sentence[:1].lower() + sentence[1:].replace("`", "")
+    return ApiError(f"{param or 'the body'}: {sentence}", param=param)

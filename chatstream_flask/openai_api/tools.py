@@ -1,0 +1,85 @@
+"""Which tools the model is shown, and which of them it must call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from .errors import ApiError
+from .schema import ChatBody, NamedTool, Tool
+
+EMPTY: dict[str, Any] = {"type": "object", "properties": {}}
+
+
+@dataclass(frozen=True)
+class ToolUse:
+    tools: list[dict[str, Any]] = field(default_factory=list)  # as the template gets them
+    forced: tuple[str, ...] = ()  # one of these must be called
+
+    @property
+    def forced_schema(self) -> dict[str, Any] | None:
+        """Of the JSON that the model must then write: the arguments of the one function, or
+        {"name": ..., "arguments": ...} where there are several.
+        """
+        schemas = {t["function"]["name"]: t["function"].get("parameters") or EMPTY for t in self.tools}
+        if not self.forced:
+            return None
+        if len(self.forced) == 1:
+            return schemas[self.forced[0]]
+        return {
+            "anyOf": [_call_schema(name, schemas[name], f"#/anyOf/{i}") for i, name in enumerate(self.forced)]
+        }
+
+
+def tool_use(body: ChatBody) -> ToolUse:
+    """:raises ApiError: the choice is none of the tools"""
+    choice = body.tool_choice or "auto"
+    if not body.tools:
+        if choice not in ("auto", "none"):
+            raise ApiError("tool_choice names a tool, but there are no tools", param="tool_choice")
+        return ToolUse()
+    if choice == "none":
+        return ToolUse()
+    if body.response_format.type != "text":
+        raise ApiError("response_format must be text where tools may be called", param="response_format")
+    tools = [_template_tool(tool) for tool in body.tools]
+    names = tuple(dict.fromkeys(tool.function.name for tool in body.tools))
+    if len(names) < len(tools):
+        raise ApiError("two tools have the same name", param="tools")
+    if isinstance(choice, NamedTool):
+        if choice.function.name not in names:
+            raise ApiError(f"tool_choice must be one of {', '.join(names)}", param="tool_choice")
+        return ToolUse(tools, (choice.function.name,))
+    return ToolUse(tools, names if choice == "required" else ())
+
+
+def _template_tool(tool: Tool) -> dict[str, Any]:
+    """Without what was not said: templates write nulls out."""
+    function = {k: v for k, v in msgspec.to_builtins(tool.function).items() if v is not None}
+    return {"type": "function", "function": function}
+
+
+def _call_schema(name: str, parameters: dict[str, Any], place: str) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {
+            "name": {"const": name},
+            "arguments": _moved(parameters, f"{place}/properties/arguments"),
+        },
+        "required": ["name", "arguments"],
+        "additionalProperties": False,
+    }
+
+
+def _moved(schema: Any, place: str) -> Any:
+    """The schema with its references to itself as they must be at that place of a larger one."""
+    if isinstance(schema, list):
+        return [_moved(item, place) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    moved = {key: _moved(value, place) for key, value in schema.items()}
+    if isinstance(moved.get("$ref"), str) and moved["$ref"].startswith("#"):
+        moved["$ref"] = place + moved["$ref"].removeprefix("#")
+    return moved

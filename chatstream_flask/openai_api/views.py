@@ -1,0 +1,90 @@
+"""The routes of the OpenAI-compatible API, as a blueprint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from flask import Blueprint, Response, request
+from werkzeug.exceptions import HTTPException
+
+from ..errors import ChatStreamError
+from .completions import Completions
+from .errors import ApiError, error_response, http_error_response
+from .keys import check_key
+from .models import Models
+
+if TYPE_CHECKING:
+    from ..extension import ChatStream
+
+METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+View = Callable[..., Response]
+
+
+def create_openai_blueprint(
+    chat_stream: ChatStream,
+    *,
+    model_names: Sequence[str] | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    url_prefix: str = "/v1",
+) -> Blueprint:
+    """`chat/completions`, `completions` and `models`, for a host to register.
+
+    :param model_names: by which clients may call the model; None: the name of its folder or on the hub
+    :param chat_template_kwargs: what the chat template offers, such as {"enable_thinking": False}
+    """
+    models = Models.of(model_names, chat_stream.source)
+    completions = Completions(chat_stream, models, dict(chat_template_kwargs or {}))
+    blueprint = Blueprint("chatstream_openai", __name__, url_prefix=url_prefix)
+
+    def route(path: str, method: str, view: View) -> None:
+        """All methods come here, so that a wrong one is answered in OpenAI's shape, too."""
+
+        def checked(**parts: str) -> Response:
+            if request.method not in (method, "HEAD" if method == "GET" else method):
+                return _wrong_method(method)
+            return view(**parts)
+
+        blueprint.add_url_rule(path, endpoint=view.__name__, view_func=checked, methods=METHODS)
+
+    def no_route(path: str = "") -> Response:
+        raise ApiError(f"there is no {request.method} {request.path}", code="unknown_url", status=404)
+
+    route("/chat/completions", "POST", completions.chat)
+    route("/completions", "POST", completions.text)
+    route("/models", "GET", models.list)
+    route("/models/<path:name>", "GET", models.get)
+    blueprint.add_url_rule("/<path:path>", endpoint="no_route", view_func=no_route, methods=METHODS)
+
+    @blueprint.before_request
+    def check_caller() -> None:
+        if request.method != "OPTIONS":  # browsers send no key with the question whether they may call
+            check_key(request.headers.get("Authorization", ""), completions.settings.api_keys)
+
+    @blueprint.errorhandler(ChatStreamError)
+    def refuse(error: ChatStreamError) -> Response:
+        if error.status >= 500:
+            chat_stream.logger.error("a request failed: %s", error, exc_info=error.__cause__)
+        return error_response(error)
+
+    @blueprint.errorhandler(RecursionError)
+    def refuse_depth(error: RecursionError) -> Response:
+        return error_response(ApiError("the body is nested too deeply"))
+
+    @blueprint.errorhandler(HTTPException)
+    def refuse_http(error: HTTPException) -> Response:
+        return http_error_response(error)
+
+    @blueprint.errorhandler(Exception)
+    def fail(error: Exception) -> Response:
+        chat_stream.logger.exception("a request failed")
+        return error_response(ChatStreamError("the server failed; its log says why"))
+
+    return blueprint
+
+
+def _wrong_method(allowed: str) -> Response:
+    message = f"{request.path} takes {allowed}, not {request.method}"
+    response = error_response(ApiError(message, code="method_not_allowed", status=405))
+    response.headers["Allow"] = allowed
+    return response

@@ -1,0 +1,153 @@
+"""How the text of a reply becomes a message: the same one, however the text is cut."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatstream_flask.openai_api.reply_parser import (
+    HERMES,
+    ArgumentsReply,
+    CallReply,
+    ReplyParser,
+    TemplateReply,
+    TextReply,
+    message_of,
+)
+from chatstream_flask.openai_api.schema import ChatBody, parse_body
+from chatstream_flask.openai_api.tools import tool_use
+
+GEMMA: dict[str, Any] = {  # as Gemma 4's: reasoning first, and JSON of its own kind
+    "defaults": {"role": "assistant"},
+    "start_anchor": "<|turn>model\n",
+    "fields": {
+        "reasoning_content": {"open": "<|channel>thought\n", "close": "<channel|>", "content": "text"},
+        "tool_calls": {
+            "open_pattern": r"<\|tool_call>call:(?P<name>\w+)",
+            "close": "<tool_call|>",
+            "repeats": True,
+            "content": "json",
+            "content_args": {"unquoted_keys": True, "string_delims": [['<|"|>', '<|"|>']]},
+            "transform": {"type": "function", "function": {"name": "{name}", "arguments": "{content}"}},
+        },
+        "content": {"close": ["<turn|>"], "content": "text"},
+    },
+}
+PARSERS: dict[str, Callable[[], ReplyParser]] = {
+    "text": TextReply,
+    "arguments": lambda: ArgumentsReply("f"),
+    "call": CallReply,
+    "hermes": lambda: TemplateReply(HERMES, "", []),
+    "gemma": lambda: TemplateReply(GEMMA, "<|turn>user\nHello<turn|>\n<|turn>model\n", []),
+}
+PIECES = [  # of which replies are made
+    *("Hello", " ", "\n", "日本", "<tool_call>", "</tool_call>", '{"name": "f", "arguments": {"a": 1}}'),
+    *('{"name": "g"', "<tool_", "call>", '"}', "<|tool_call>call:f", '{a:<|"|>x<|"|>}', "<tool_call|>"),
+    *("<|channel>thought\n", "<channel|>", "<turn|>", "<"),
+]
+
+
+def parse(parser: ReplyParser, pieces: Sequence[str]) -> dict[str, Any]:
+    deltas = [delta for piece in pieces for delta in parser.push(piece)]
+    return without_ids(message_of([*deltas, *parser.finish()]))
+
+
+def without_ids(message: dict[str, Any]) -> dict[str, Any]:
+    """Calls get a new id each time."""
+    for call in message.get("tool_calls", []):
+        assert call.pop("id").startswith("call_")
+    return message
+
+
+@pytest.mark.parametrize("kind", PARSERS)
+@given(data=st.data())
+def test_how_the_text_is_cut_changes_nothing(kind: str, data: st.DataObject) -> None:
+    text = "".join(data.draw(st.lists(st.sampled_from(PIECES), max_size=8)))
+    cuts = data.draw(st.lists(st.integers(0, len(text)), max_size=8))
+    pieces = [text[start:stop] for start, stop in pairwise(sorted({0, *cuts, len(text)}))]
+    whole, cut = PARSERS[kind](), PARSERS[kind]()
+    assert parse(whole, [text]) == parse(cut, pieces) == parse(PARSERS[kind](), list(text))
+    assert whole.has_called == cut.has_called
+
+
+def hermes(text: str) -> dict[str, Any]:
+    return parse(TemplateReply(HERMES, "", []), [text])
+
+
+def call(name: str, arguments: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def test_calls_one_after_another() -> None:
+    text = '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>\n'
+    text += '<tool_call>{"name": "g", "arguments": "{}"}</tool_call>\n'
+    message = hermes(text)
+    assert message["tool_calls"] == [call("f", '{"a": 1}'), call("g", "{}")]
+    assert message["content"] is None
+
+
+def test_text_around_calls_is_content() -> None:
+    message = hermes('Wait.\n<tool_call>{"name": "f", "arguments": {}}</tool_call>\n Done. ')
+    assert message["content"] == "Wait.\n Done."
+    assert message["tool_calls"] == [call("f", "{}")]
+
+
+@pytest.mark.parametrize("wrong", ["{broken", "[1]", '{"arguments": {}}', ""])
+def test_what_is_no_call_stays_text(wrong: str) -> None:
+    message = hermes(f"a<tool_call>{wrong}</tool_call>b")
+    assert "tool_calls" not in message
+    assert message["content"] == f"a{wrong}b"
+
+
+def test_a_call_that_was_cut_off_is_text() -> None:
+    assert hermes('<tool_call>{"name": "f", "argu')["content"] == '{"name": "f", "argu'
+    assert parse(CallReply(), ['{"name": "f", "argu'])["content"] == '{"name": "f", "argu'
+
+
+def test_reasoning_has_a_field_of_its_own() -> None:
+    text = '<|channel>thought\nHm.<channel|>Yes.<|tool_call>call:f{a:<|"|>x<|"|>}<tool_call|>'
+    message = parse(PARSERS["gemma"](), [text])
+    assert message["reasoning_content"] == "Hm."
+    assert message["content"] == "Yes."
+    assert message["tool_calls"] == [call("f", '{"a": "x"}')]
+
+
+def test_what_breaks_the_template_is_text_from_there_on() -> None:
+    message = parse(PARSERS["gemma"](), ["Yes.<|tool_call>call:f{a:}<tool_call|> and so on"])
+    assert "tool_calls" not in message
+    assert message["content"].startswith("Yes.{a:}")
+    assert message["content"].endswith(" and so on")
+
+
+def chat_body(**fields: Any) -> ChatBody:
+    body = {"model": "m", "messages": [{"role": "user", "content": ""}], **fields}
+    return parse_body(json.dumps(body).encode(), ChatBody)
+
+
+def test_the_schema_of_one_of_several_calls_keeps_its_references() -> None:
+    node = {"$defs": {"node": {"type": "object"}}, "properties": {"next": {"$ref": "#/$defs/node"}}}
+    tools = [{"type": "function", "function": {"name": name, "parameters": node}} for name in "fg"]
+    schema = tool_use(chat_body(tools=tools, tool_choice="required")).forced_schema
+    assert schema is not None
+    second = schema["anyOf"][1]["properties"]
+    assert second["name"] == {"const": "g"}
+    place = "/anyOf/1/properties/arguments/$defs/node"
+    assert second["arguments"]["properties"]["next"] == {"$ref": f"#{place}"}
+    found: Any = schema
+    for part in place.split("/")[1:]:
+        found = found[int(part)] if isinstance(found, list) else found[part]
+    assert found == {"type": "object"}
+
+
+def test_a_named_function_without_parameters_takes_an_empty_object() -> None:
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    choice = {"type": "function", "function": {"name": "f"}}
+    use = tool_use(chat_body(tools=tools, tool_choice=choice))
+    assert use.forced_schema == {"type": "object", "properties": {}}
+    assert use.tools == [{"type": "function", "function": {"name": "f"}}]
