@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
@@ -35,9 +36,15 @@ def chromium(profile: Path) -> Iterator[Chrome]:
     options.binary_location = browser
     for flag in (*FLAGS, f"--user-data-dir={profile}"):
         options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     chrome = Chrome(options, ChromeService(driver))
     try:
         chrome.set_script_timeout(SCRIPT_TIMEOUT_SEC)
         yield chrome
     finally:
         chrome.quit()
+
+
+def log_of(browser: Chrome) -> list[dict[str, Any]]:
+    """What it said in its console since the last time: `level`, `source`, `message`."""
+    return list(browser.get_log("browser"))  # type: ignore[no-untyped-call]

@@ -259,8 +259,8 @@ export class Chat {
     if (running) taken.push({ text: running.user_input, id: running.message_id });
     const isTaken = (turn) =>
       taken.some(({ text, id }) => id === turn.id || (turn.isPerhapsTaken && text === turn.text));
-    for (const turn of failed.filter((each) => !isTaken(each))) this.#append(turn);
     if (running) this.#attach(running);
+    for (const turn of failed.filter((each) => !isTaken(each))) this.#append(turn);
     this.#showActs();
     this.view.follow();
   }

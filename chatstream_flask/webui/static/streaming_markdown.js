@@ -26,7 +26,7 @@ export class StreamingMarkdown {
 
   push(text) {
     this.text += text.replaceAll("\r", "");
-    this.frame ??= requestAnimationFrame(() => this.#draw());
+    this.frame ??= requestAnimationFrame(() => this.draw());
   }
 
   end() {
@@ -38,7 +38,8 @@ export class StreamingMarkdown {
     if (this.hasDefinitions || hasDefinition(blocks)) drawMarkdown(this.container, this.text);
   }
 
-  #draw() {
+  /** What has come since the last time. */
+  draw() {
     this.frame = null;
     const blocks = blocksOf(this.text.slice(this.numDone));
     this.hasDefinitions ||= hasDefinition(blocks);

@@ -1,0 +1,746 @@
+"""The chat page in a real browser: everything that its users do, and what may go wrong meanwhile."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from selenium.common.exceptions import JavascriptException
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.keys import Keys
+from tcp_proxy import TCPProxy
+
+from chatstream_flask.engine.mock_text import LONG
+
+from .browser import chromium, log_of
+from .client import EVENTS, TIMEOUT_SEC, Visitor, wait_until
+from .page import Page, start_site
+from .server import Server
+
+pytestmark = pytest.mark.server
+
+SIZES = {"phone": (390, 844), "tablet": (820, 1180), "desktop": (1440, 900)}
+LONG_WORDS = " ".join(LONG.split())
+ONE_PLACE = ["--num-of-concurrent-executions", "1", "--max-queue-size", "1", "--max-new-tokens", "600"]
+ROOMY = ["--context-len", "100000", "--max-new-tokens", "5000"]  # a character is a token of the mock
+
+MARKDOWN = """\
+# Fibonacci numbers
+
+Each number is the **sum** of the two before it. In Python:
+
+```python
+from functools import lru_cache
+
+@lru_cache
+def fib(n: int) -> int:
+    \"\"\"The n-th Fibonacci number.\"\"\"
+    return n if n < 2 else fib(n - 1) + fib(n - 2)  # 0, 1, 1, 2, 3
+```
+
+| n | fib(n) |
+|--:|-------:|
+| 10 | 55 |
+| 20 | 6765 |
+
+1. It is *fast*, because of `lru_cache`
+2. It is [well known](https://example.org/fibonacci)
+   - and old
+
+- [x] seen
+
+> **「フィボナッチ数」**は、前の二つの数の和です。花の花びらの数にもよく現れます。
+
+各項は前の二項の和なので、計算は簡単です。
+"""
+
+NASTY = [
+    "<script>window.hurt = 1</script>",
+    "<img src=x onerror='window.hurt = 1'>",
+    "<svg onload='window.hurt = 1'><animate onbegin='window.hurt = 1' attributeName=x dur=1s>",
+    "<iframe srcdoc='<script>parent.hurt = 1</script>'></iframe>",
+    "[click](javascript:window.hurt=1)",
+    "[click](&#106;avascript:window.hurt=1)",
+    "[click](JaVaScRiPt&colon;window.hurt=1)",
+    "[click](data:text/html,<script>opener.hurt=1</script>)",
+    "[click](vbscript:hurt)",
+    "[click](/clear_context)",
+    "![x](https://example.org/pixel.png)",
+    "![x](javascript:window.hurt=1)",
+    '![x](https://example.org/"onerror="window.hurt=1)',
+    '[x](https://example.org "onmouseover=window.hurt=1 \\"x")',
+    "<a href='javascript:window.hurt=1' onclick='window.hurt=1'>x</a>",
+    "<style>* { display: none }</style><link rel=stylesheet href=https://example.org/x.css>",
+    "<form action=https://example.org><input name=q><button>x</button></form>",
+    "<base href=https://example.org/><meta http-equiv=refresh content='0;url=https://example.org'>",
+    "<math><mtext><table><mglyph><style><img src=x onerror=window.hurt=1>",
+    "```html\n<script>window.hurt = 1</script>\n```",
+    '```"><img src=x onerror=window.hurt=1>\ncode\n```',
+    "`<img src=x onerror=window.hurt=1>`",
+    "<https://example.org/?a=<script>window.hurt=1</script>>",
+    "<!--<img src='--><img src=x onerror=window.hurt=1>'>",
+    "| <img src=x onerror=window.hurt=1> |\n|--|\n| <b onmouseover=window.hurt=1>x</b> |",
+    "<details open ontoggle=window.hurt=1><summary>x</summary></details>",
+]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    with chromium(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+@contextmanager
+def site_of(tmp_path_factory: pytest.TempPathFactory, name: str, *options: str) -> Iterator[Server]:
+    with start_site(tmp_path_factory.mktemp(name), *options) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def demo_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    options = ["--temperature", "0", "--num-of-generation-threads", "1"]
+    with site_of(tmp_path_factory, "demo", *options) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def long_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One reply runs, one may wait; each takes some seconds."""
+    options = ["--mock", "long", "--mock-seconds-per-token", "0.015", *ONE_PLACE]
+    with site_of(tmp_path_factory, "long", *options) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def echo_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The model says what the user said."""
+    options = ["--mock", "echo", "--mock-seconds-per-token", "0", *ROOMY]
+    with site_of(tmp_path_factory, "echo", *options) as server:
+        yield server
+
+
+@pytest.fixture
+def visit(browser: Chrome) -> Iterator[Any]:
+    """`visit(site)` opens its page as a new visitor; whatever then happens, the browser has no complaint."""
+    yield lambda site, languages="en": new_visitor(browser, site.port, languages)
+    for page in browser.window_handles[1:]:
+        browser.switch_to.window(page)
+        browser.close()
+    browser.switch_to.window(browser.window_handles[0])
+    hosts = "return performance.getEntriesByType('resource').map((entry) => new URL(entry.name).host)"
+    assert set(browser.execute_script(hosts)) <= {browser.execute_script("return location.host")}
+    complaints = [entry["message"] for entry in log_of(browser) if is_complaint(entry)]
+    assert complaints == []
+
+
+def new_visitor(browser: Chrome, port: int, languages: str) -> Page:
+    page = Page(browser, port)
+    user_agent = browser.execute_script("return navigator.userAgent")
+    settings = {"userAgent": user_agent, "acceptLanguage": languages}
+    browser.execute_cdp_cmd("Network.setUserAgentOverride", settings)
+    browser.get(page.url + "chatstream_ui/0/icon.svg")  # of the site, but runs nothing
+    browser.delete_all_cookies()
+    browser.execute_script("sessionStorage.clear(); localStorage.clear()")
+    page.open()
+    return page
+
+
+def is_complaint(entry: dict[str, Any]) -> bool:
+    """Refused requests and servers that are away are part of what is tested."""
+    is_about_network = entry["source"] == "network"
+    return entry["level"] in ("SEVERE", "WARNING") and not is_about_network
+
+
+def cookies_of(page: Page) -> dict[str, str]:
+    return {cookie["name"]: cookie["value"] for cookie in page.browser.get_cookies()}
+
+
+def conversation_of(page: Page) -> dict[str, Any]:
+    answer = requests.get(page.url + "conversation", cookies=cookies_of(page), timeout=TIMEOUT_SEC)
+    return dict(answer.json())
+
+
+@contextmanager
+def others(site: Server, number: int) -> Iterator[None]:
+    """So many other visitors are being served, or wait."""
+    with ExitStack() as stack:
+        for _ in range(number):
+            visitor = stack.enter_context(Visitor(site.port))
+            stack.enter_context(visitor.post("Hello!", accept=EVENTS))
+        yield
+
+
+def wait_until_idle(site: Server) -> None:
+    def is_idle() -> bool:
+        load = requests.get(f"http://127.0.0.1:{site.port}/get_load", timeout=TIMEOUT_SEC).json()
+        return all(worker["processing"] == worker["waiting"] == 0 for worker in load["chatstream_workers"])
+
+    wait_until(is_idle)
+
+
+# -- a conversation -----------------------------------------------------------------------------------------
+
+
+def test_a_conversation_remembers_a_name(demo_site: Server, visit: Any) -> None:
+    page = visit(demo_site)
+    assert page.find("#greeting").text == "What would you like to talk about?"
+    page.click("My name is Hanako.")
+    page.wait_for_words(1)
+    page.wait_until_ended()
+    assert "Hanako" in page.ask("What is my name?")
+    assert not page.has("#welcome")
+    page.open()
+    page.wait(lambda: len(page.replies) == 2)
+    assert page.questions == ["My name is Hanako.", "What is my name?"]
+    assert "Hanako" in page.replies[1]
+
+
+def test_japanese(demo_site: Server, visit: Any) -> None:
+    page = visit(demo_site, "ja,en")
+    assert page.script("return document.documentElement.lang") == "ja"
+    assert page.find("#greeting").text == "何について話しましょうか？"
+    page.ask("私の名前は花子です。")
+    assert "花子" in page.ask("私の名前は何ですか？")
+    page.click("この返信の数値")
+    assert "トークン/秒" in page.find(".turn:last-child .details").text
+
+
+def test_enter_during_a_conversion_does_not_send(echo_site: Server, visit: Any) -> None:
+    page = visit(echo_site, "ja")
+    page.type("にほんご")
+    for composing in ({"isComposing": True}, {"keyCode": 229}):
+        enter = "arguments[0].dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', ...arguments[1]}))"
+        page.script(enter, page.find("#composer-area"), composing)
+    page.press(Keys.SHIFT, Keys.ENTER, Keys.NULL, "二行目")
+    assert page.draft == "にほんご\n二行目"
+    assert page.questions == []
+    page.press(Keys.ENTER)
+    page.wait(lambda: page.replies == ["にほんご二行目"])  # with a line break between
+    assert page.draft == ""
+
+
+def test_stop_keeps_what_was_said(long_site: Server, visit: Any) -> None:
+    page = visit(long_site)
+    page.say("Tell me a story.")
+    page.wait_for_words(5)
+    page.click("Stop")
+    page.wait_until_ended()
+    assert page.texts(".note") == ["This reply was interrupted."]
+    (_, kept) = conversation_of(page)["messages"]
+    assert kept["is_interrupted"]
+    assert kept["text"].split() == page.replies[0].split()
+    page.open()
+    page.wait(lambda: page.texts(".note") == ["This reply was interrupted."])
+
+
+def test_escape_stops_and_a_reply_that_never_began_gives_the_question_back(
+    long_site: Server, visit: Any
+) -> None:
+    page = visit(long_site)
+    with others(long_site, 1):
+        page.say("Me too!")
+        page.wait(lambda: "You are next" in "".join(page.texts(".status")))
+        page.press(Keys.ESCAPE)
+        page.wait_until_ended()
+        assert page.failure == "Stopped before the reply began."
+        page.click("Edit", ".failure")
+        assert page.draft == "Me too!"
+        assert page.questions == []
+    wait_until_idle(long_site)
+
+
+def test_regenerate_replaces_the_last_reply(echo_site: Server, visit: Any) -> None:
+    page = visit(echo_site)
+    page.ask("One")
+    page.ask("Two")
+    before = conversation_of(page)["messages"]
+    page.click("Regenerate")
+    page.wait(lambda: conversation_of(page)["messages"][3]["message_id"] != before[3]["message_id"])
+    page.wait_until_ended()
+    assert page.replies == ["One", "Two"]
+    assert conversation_of(page)["messages"][:3] == before[:3]
+    assert len(conversation_of(page)["messages"]) == 4
+
+
+def test_a_turn_is_edited_and_what_came_after_it_goes(echo_site: Server, visit: Any) -> None:
+    page = visit(echo_site)
+    for text in ("One", "Two", "Three"):
+        page.ask(text)
+    page.click("Edit", ".turn:nth-child(2)")
+    page.press(Keys.END, " and a half", Keys.ENTER)
+    page.wait(lambda: page.replies == ["One", "Two and a half"] and not page.is_running)
+    assert [m["text"] for m in conversation_of(page)["messages"]] == ["One"] * 2 + ["Two and a half"] * 2
+    page.click("Edit", ".turn:nth-child(1)")
+    page.press(" not", Keys.ESCAPE)
+    assert page.questions == ["One", "Two and a half"]
+    assert page.focus == "Edit"
+
+
+def test_messages_and_code_are_copied(echo_site: Server, visit: Any) -> None:
+    page = visit(echo_site)
+    page.browser.execute_cdp_cmd("Browser.grantPermissions", {"permissions": ["clipboardReadWrite"]})
+    copied = "return navigator.clipboard.readText()"
+    page.ask("Try this:\n\n```sh\necho **hi**\n```")
+    page.click("Copy", ".reply")
+    page.wait(lambda: page.module(copied) == "Try this:\n\n```sh\necho **hi**\n```")
+    page.click("Copy code")
+    page.wait(lambda: page.module(copied).strip() == "echo **hi**")
+
+
+def test_a_new_conversation_asks_before_the_old_one_is_lost(echo_site: Server, visit: Any) -> None:
+    page = visit(echo_site)
+    page.click("New conversation")
+    assert not page.has("dialog")  # there is nothing to lose yet
+    page.ask("Keep me")
+    page.click("New conversation")
+    assert page.focus == "Cancel"
+    page.press(Keys.ENTER)
+    assert page.replies == ["Keep me"]
+    page.click("New conversation")
+    page.click("Start new")
+    page.wait(lambda: page.has("#welcome"))
+    assert conversation_of(page)["messages"] == []
+    assert page.focus == "Your message"
+
+
+def test_feedback(echo_site: Server, visit: Any) -> None:
+    page = visit(echo_site)
+    page.ask("Hello")
+
+    def pressed(name: str) -> str:
+        return str(page.find(f".reply [aria-label='{name}']").get_attribute("aria-pressed"))
+
+    page.click("Good reply")
+    page.wait(lambda: pressed("Good reply") == "true")
+    page.click("Bad reply")
+    page.wait(lambda: (pressed("Good reply"), pressed("Bad reply")) == ("false", "true"))
+    page.open()
+    page.wait(lambda: page.replies == ["Hello"])
+    assert pressed("Bad reply") == "true"
+    assert "feedback:" in echo_site.output
+
+
+def test_settings_hold_for_the_conversation(echo_site: Server, visit: Any) -> None:
+    page = visit(echo_site)
+    page.click("Settings")
+    field = page.find("#setting-max_new_tokens")
+    page.wait(lambda: field.get_attribute("value") == "5000")
+    field.clear()
+    field.send_keys("2")
+    page.find("#setting-top_k").clear()
+    page.script("arguments[0].value = 0.5", page.find("#setting-temperature"))
+    page.click("Save")
+    page.wait(lambda: not page.has("dialog"))
+    assert page.ask("one two three") == "one two"
+    assert page.texts(".note") == ["This reply ended at its greatest length."]
+    page.click("Settings")
+    page.wait(lambda: field.get_attribute("value") == "2")
+    assert page.find("#setting-temperature").get_attribute("value") == "0.5"
+    assert page.find("#setting-top_k").get_attribute("value") == ""
+    page.script("arguments[0].value = 6000", field)
+    page.click("Save")
+    page.wait(lambda: "5000" in page.find("#settings-problem").text)
+    page.click("Reset")
+    page.wait(lambda: field.get_attribute("value") == "5000")
+    page.press(Keys.ESCAPE)
+    assert page.ask("one two three") == "one two three"
+
+
+def test_figures_on_demand(echo_site: Server, visit: Any) -> None:
+    page = visit(echo_site)
+    page.ask("one two three")
+    assert not page.has(".details")
+    page.click("Figures of this reply")
+    assert "3 tokens" in page.find(".details").text
+    assert "first token after" in page.find(".details").text
+
+
+def test_a_conversation_beyond_the_context_says_so(tmp_path: Path, visit: Any) -> None:
+    options = ["--temperature", "0", "--num-of-generation-threads", "1", "--context-len", "60"]
+    with start_site(tmp_path, *options, "--max-new-tokens", "20") as site:
+        page = visit(site)
+        page.ask("My name is Hanako.")
+        page.ask("What is the capital of Japan?")
+        page.ask("Count from 1 to 3.")
+        assert "its oldest" in page.texts(".note")[-1]
+        page.say("Hello! " * 50)
+        page.wait(lambda: page.failure == "This message is too long for the model.")
+        assert page.questions[-1] == "Hello! " * 50
+        page.open()  # so that what follows is of this site
+
+
+# -- reloads, tabs, lost connections ------------------------------------------------------------------------
+
+
+def test_a_reload_in_mid_reply_goes_on(long_site: Server, visit: Any) -> None:
+    page = visit(long_site)
+    page.say("Tell me a story.")
+    page.wait_for_words(20)
+    page.type("A draft")
+    page.open()
+    page.wait_for_words(20)
+    assert page.is_running
+    assert page.questions == ["Tell me a story."]
+    page.wait_until_ended()
+    assert " ".join(page.replies[0].split()) == LONG_WORDS
+    assert page.draft == "A draft"
+
+
+def test_two_tabs_of_one_conversation(long_site: Server, visit: Any) -> None:
+    first = visit(long_site)
+    first.say("From the first tab")
+    first.wait_for_words(3)
+    tabs = [first.browser.current_window_handle]
+    first.browser.switch_to.new_window("tab")
+    tabs.append(first.browser.current_window_handle)
+    second = Page(first.browser, long_site.port)
+    second.open()
+    second.wait_for_words(3)
+    assert second.is_running and second.questions == ["From the first tab"]
+    second.click("Stop")
+    second.wait_until_ended()
+    said = second.replies
+    first.browser.switch_to.window(tabs[0])
+    first.wait_until_ended()
+    assert first.texts(".note") == ["This reply was interrupted."]
+    assert first.replies == said
+    first.browser.switch_to.window(tabs[1])
+    second.say("From the second tab")
+    second.wait_for_words(3)
+    second.press(Keys.ESCAPE)
+    second.wait_until_ended()
+    first.browser.switch_to.window(tabs[0])
+    first.script("document.dispatchEvent(new Event('visibilitychange'))")  # as if hidden before
+    first.wait(lambda: first.questions == ["From the first tab", "From the second tab"])
+
+
+def test_a_reply_that_another_device_waits_for(long_site: Server, visit: Any) -> None:
+    page = visit(long_site)
+    page.say("From here")
+    page.wait_for_words(2)
+    page.press(Keys.ESCAPE)
+    page.wait_until_ended()
+    with Visitor(long_site.port) as other:
+        other.session.cookies.update(cookies_of(page))
+        with other.post("From there", accept=EVENTS):
+            page.say("From here again")
+            page.wait(lambda: "Another tab or device" in page.failure)
+            page.click("Watch it")
+            page.wait(lambda: page.is_running)
+            page.wait_for_words(3)
+            assert page.questions == ["From here", "From there", "From here again"]
+            page.press(Keys.ESCAPE)
+            page.wait_until_ended()
+    page.click("Send again")
+    page.wait(lambda: page.questions == ["From here", "From there", "From here again"] and page.is_running)
+    page.wait_for_words(2)
+    page.press(Keys.ESCAPE)
+    page.wait_until_ended()
+    assert not page.failure
+
+
+def test_a_cut_connection_goes_on_at_the_right_character(long_site: Server, visit: Any) -> None:
+    proxy = TCPProxy(long_site.port)
+    try:
+        page = visit(proxy)
+        page.say("Tell me a story.")
+        for num_words in (10, 60):
+            page.wait_for_words(num_words)
+            with proxy.cut():
+                page.wait(lambda: page.has("#connection"))
+                assert "connection is lost" in page.find("#connection-text").text
+            page.click("Try now")
+            page.wait(lambda: not page.has("#connection"))
+        page.wait_until_ended()
+        assert " ".join(page.replies[0].split()) == LONG_WORDS
+    finally:
+        page.browser.get(f"http://127.0.0.1:{long_site.port}/")
+        proxy.close()
+
+
+def test_a_server_that_is_away_loses_no_text(echo_site: Server, visit: Any) -> None:
+    proxy = TCPProxy(echo_site.port)
+    try:
+        page = visit(proxy)
+        page.ask("Hello")
+        with proxy.cut():
+            page.say("Do not lose me")
+            page.wait(lambda: "could not be reached" in page.failure)
+            page.wait(lambda: page.has("#connection"))
+        page.click("Try now")
+        page.wait(lambda: not page.has("#connection"))
+        page.click("Send again")
+        page.wait(lambda: page.replies == ["Hello", "Do not lose me"])
+        assert page.questions == ["Hello", "Do not lose me"]
+    finally:
+        page.browser.get(f"http://127.0.0.1:{echo_site.port}/")
+        proxy.close()
+
+
+def test_a_full_server_is_told_in_words_with_a_way_on(long_site: Server, visit: Any) -> None:
+    page = visit(long_site)
+    with others(long_site, 2):
+        page.say("Is there a place?")
+        page.wait(lambda: "All places are taken right now." in page.failure)
+        assert page.questions == ["Is there a place?"]
+    wait_until_idle(long_site)
+    page.click("Send again")
+    page.wait_for_words(3)
+    assert page.questions == ["Is there a place?"]
+    page.click("Stop")
+    page.wait_until_ended()
+
+
+def test_a_killed_server_that_comes_back(tmp_path: Path, visit: Any) -> None:
+    options = ["--mock", "long", "--mock-seconds-per-token", "0.05", *ONE_PLACE]
+    with start_site(tmp_path, *options) as site:
+        page = visit(site)
+        page.say("First")
+        page.wait_for_words(2)
+        page.click("Stop")
+        page.wait_until_ended()
+        page.say("Second")
+        page.wait_for_words(2)
+        site.kill()
+        page.wait(lambda: page.has("#connection"))
+    with start_site(tmp_path, *options, port=site.port):
+        page.wait(lambda: "restarted before this reply was finished" in page.failure)
+        assert page.questions == ["First", "Second"]
+        page.click("Send again")
+        page.wait(lambda: not page.failure and page.is_running)
+        page.wait_for_words(2)
+        page.press(Keys.ESCAPE)
+        page.wait_until_ended()
+        assert [m["text"] for m in conversation_of(page)["messages"][::2]] == ["First", "Second"]
+
+
+# -- keys and screen readers --------------------------------------------------------------------------------
+
+
+def test_everything_is_done_with_the_keyboard_alone(echo_site: Server, visit: Any) -> None:
+    page = visit(echo_site)
+    assert page.focus == "Your message"
+    page.script("document.querySelector('.skip').focus()")  # the first on the page
+    order = [page.focus]
+    for _ in range(8):
+        page.press(Keys.TAB)
+        order.append(page.focus)
+    head = ["Skip to the message field", "New conversation", "Settings", "Colours: as the system"]
+    examples = page.texts(".example")
+    assert len(examples) == 4
+    assert order == [*head, *examples, "Your message"]
+    page.press("One", Keys.ENTER)
+    page.wait(lambda: page.replies == ["One"] and not page.is_running)
+    assert page.focus == "Your message"
+    back: list[str] = []
+    while back[-1:] != ["Edit"]:
+        assert len(back) < 10
+        page.press(Keys.SHIFT, Keys.TAB, Keys.NULL)
+        back.append(page.focus)
+    assert back == [
+        "Figures of this reply",
+        "Bad reply",
+        "Good reply",
+        "Regenerate",
+        "Copy",
+        "Copy",
+        "Edit",
+    ]
+    page.press(Keys.ENTER)
+    assert page.focus == "Edit your message"
+    page.press(" more", Keys.ENTER)
+    page.wait(lambda: page.replies == ["One more"] and not page.is_running)
+
+
+def test_screen_readers_hear_whole_blocks(echo_site: Server, visit: Any) -> None:
+    page = visit(echo_site)
+    page.ask("The first paragraph.\n\nThe second one.")
+    heard = page.texts("#announcements[role=log][aria-live=polite] p")
+    assert [text for text in heard if "paragraph" in text or "one" in text] == [
+        "The first paragraph.",
+        "The second one.",
+    ]
+    assert page.texts(".turn h2") == ["You said", "Reply"]
+    unnamed = """
+        return [...document.querySelectorAll("button, textarea, input")]
+          .filter((field) => field.checkVisibility() && !field.textContent.trim())
+          .filter((field) => !field.getAttribute("aria-label") && !field.labels?.length).length"""
+    assert page.script(unnamed) == 0
+    page.click("Settings")
+    assert page.script(unnamed) == 0
+
+
+def test_the_colours_are_chosen_and_kept(echo_site: Server, visit: Any) -> None:
+    page = visit(echo_site)
+    ground = "return getComputedStyle(document.body).backgroundColor"
+    light = page.script(ground)
+    page.click("Colours: as the system")
+    page.click("Colours: light")
+    dark = page.script(ground)
+    assert dark != light
+    page.open()
+    assert page.script(ground) == dark
+    page.click("Colours: dark")
+    assert page.script(ground) == light
+
+
+def test_the_page_follows_only_who_is_at_its_end(long_site: Server, visit: Any) -> None:
+    page = visit(long_site)
+    resize(page, "phone")
+    at_end = "const {scrollHeight: h, scrollTop: t, clientHeight: c} = scroller; return h - t - c < 60"
+    page.say("Tell me a story.")
+    page.wait_for_words(150)
+    assert page.script(at_end)
+    page.script("scroller.scrollTop = 0")
+    page.wait(lambda: page.has("#down-button"))
+    page.wait_for_words(200)
+    assert page.script("return scroller.scrollTop") == 0
+    page.click("To the newest message")
+    assert page.script(at_end)
+    page.press(Keys.ESCAPE)
+    page.wait_until_ended()
+    page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+# -- what a model writes ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_nothing_that_a_user_or_a_model_writes_runs(echo_site: Server, visit: Any, language: str) -> None:
+    page = visit(echo_site, language)
+    for text in ("\n\n".join(NASTY), "\n".join(reversed(NASTY))):
+        page.ask(text)
+    assert page.questions[0] == "\n\n".join(NASTY)
+    assert page.script("return window.hurt ?? null") is None
+    inside = "return [...document.querySelectorAll('#turns .prose *')].map((e) => e.tagName.toLowerCase())"
+    allowed = (
+        "a blockquote br button code del div em h3 h4 h5 h6 hr kbd li ol p pre span strong sub sup svg use"
+    )
+    assert set(page.script(inside)) <= {*allowed.split(), "table", "tbody", "td", "th", "thead", "tr", "ul"}
+    attributes = """
+        return [...document.querySelectorAll("#turns .prose :not(.code-head *)")]
+          .flatMap((e) => [...e.attributes].map((a) => a.name))"""
+    assert set(page.script(attributes)) <= {
+        "align",
+        "class",
+        "href",
+        "rel",
+        "start",
+        "tabindex",
+        "target",
+        "title",
+    }
+    links = page.script("return [...document.querySelectorAll('.prose a[href]')].map((a) => a.outerHTML)")
+    assert links
+    for link in links:
+        assert re.search(r'href="(https?|mailto):', link)
+        assert 'rel="noopener noreferrer nofollow"' in link and 'target="_blank"' in link
+    page.open()
+    page.wait(lambda: len(page.replies) == 2)
+    assert page.script("return window.hurt ?? null") is None
+
+
+def test_the_policy_stands_behind_it(echo_site: Server, browser: Chrome) -> None:
+    """Even if all else failed; the browser complains, as it should."""
+    page = new_visitor(browser, echo_site.port, "en")
+    with pytest.raises(JavascriptException, match="TrustedScript"):
+        page.script("document.createElement('script').text = 'window.hurt = 1'")
+    with pytest.raises(JavascriptException, match="TrustedHTML"):
+        page.script("document.body.innerHTML = '<img src=x onerror=window.hurt=1>'")
+    with pytest.raises(JavascriptException, match="TrustedScript"):
+        page.script("document.body.setAttribute('onclick', 'window.hurt = 1')")
+    page.script("new Image().src = 'https://example.org/pixel.png'")
+    page.wait(lambda: any("img-src" in entry["message"] for entry in log_of(browser)))
+    assert page.script("return window.hurt ?? null") is None
+
+
+def test_markdown_looks_the_same_however_it_comes(echo_site: Server, visit: Any) -> None:
+    """Drawn block by block while it streams, and at once after a reload."""
+    page = visit(echo_site)
+    texts = [
+        MARKDOWN,
+        *NASTY,
+        "- a\n\n- b\n\n\n1. c\n\n2. d",
+        "a [link][1]\n\nb\n\n[1]: https://example.org/",
+    ]
+    texts += [
+        "| a |\n|---|\n| b |\n\nc",
+        "x\n===\n\n    code\n\n~~~\nopen",
+        "> a\nb\n\nc  \nd",
+        "- a\n  - b\n\n    c\nd",
+    ]
+    differing = page.module(
+        """
+        const { StreamingMarkdown, drawMarkdown } = await load("streaming_markdown.js");
+        const plain = (container) => container.innerHTML.replace(/<span class="hljs[^>]*>|<\\/span>/g, "");
+        const differing = [];
+        for (const text of args[0]) {
+          for (const length of [1, 3, 7, 50]) {
+            const [whole, grown] = [document.createElement("div"), document.createElement("div")];
+            drawMarkdown(whole, text);
+            const streaming = new StreamingMarkdown(grown);
+            for (let at = 0; at < text.length; at += length) {
+              streaming.push(text.slice(at, at + length));
+              streaming.draw();
+            }
+            streaming.end();
+            if (plain(whole) !== plain(grown)) differing.push([text, length, plain(whole), plain(grown)]);
+          }
+        }
+        return differing;""",
+        texts,
+    )
+    assert differing == []
+
+
+def test_markdown_of_japanese(echo_site: Server, visit: Any) -> None:
+    page = visit(echo_site)
+    page.ask("これは**「強調」**です。2**3**4 も")
+    assert page.texts(".prose strong") == ["「強調」", "3"]
+
+
+# -- pictures -----------------------------------------------------------------------------------------------
+
+
+def resize(page: Page, size: str, *, is_dark: bool = False) -> None:
+    width, height = SIZES[size]
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": size == "phone"}
+    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    features = {"prefers-color-scheme": "dark" if is_dark else "light", "prefers-reduced-motion": "reduce"}
+    media = {"features": [{"name": name, "value": value} for name, value in features.items()]}
+    page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_pictures(echo_site: Server, visit: Any, tmp_path: Path, size: str) -> None:
+    """For people to look at; here only that nothing is wider than the window."""
+    folder = Path(os.environ.get("CHATSTREAM_SCREENSHOTS") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    page = visit(echo_site, "en" if size != "tablet" else "ja,en")
+
+    def shoot(name: str) -> None:
+        for scheme in ("light", "dark"):
+            resize(page, size, is_dark=scheme == "dark")
+            too_wide = "return document.documentElement.scrollWidth > innerWidth"
+            assert not page.script(too_wide), f"{name} {size}"
+            assert page.browser.save_screenshot(str(folder / f"{name}-{size}-{scheme}.png"))
+
+    shoot("empty")
+    page.ask("どうして空は青いの？")
+    page.ask(MARKDOWN)
+    page.wait(lambda: page.has(".hljs-keyword"))
+    shoot("long")
+    page.find("#settings-button").click()
+    page.wait(lambda: page.find("#setting-top_k").get_attribute("value") == "50")
+    shoot("settings")
+    page.press(Keys.ESCAPE)
+    page.find("#new-button").click()
+    shoot("new")
+    page.press(Keys.ESCAPE)
+    page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
