@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
 import pytest
 import requests
@@ -53,7 +54,7 @@ class Reader:
     def _connect(self) -> requests.Response:
         headers = {"Accept": EVENTS, "Connection": "close"}
         if not self._message_id:
-            body = {"user_input": TEXT, "max_new_tokens": 255}
+            body: dict[str, Any] = {"user_input": TEXT, "max_new_tokens": 255}
             return self._session.post(self._url, json=body, headers=headers, stream=True, timeout=TIMEOUT_SEC)
         headers["Last-Event-ID"] = str(len(text_of(self.events)))
         url = f"{self._url}/{self._message_id}"
