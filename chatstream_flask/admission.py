@@ -24,6 +24,7 @@ from .prompts import AbstractChatPrompt
 from .prompts.replacer import Replacer
 from .replies import Reply
 from .server_check import ServerCheck
+from .shared_prefix import SharedPrefix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,7 @@ class Admission:
     engine: Engine
     source: ModelSource
     conversations: Conversations
+    shared_prefix: SharedPrefix
     params: SamplingParams  # for what neither the conversation nor the request says
     context_policy: ContextPolicy
     on_busy: OnBusy
@@ -63,6 +65,8 @@ class Admission:
                 text_filter=_text_filter(turn.prompt),
                 before_done=completion.keep,
                 after_done=completion.tell,
+                cache_owner=conversation_id,
+                num_shared=self.shared_prefix.length(fitted.token_ids),
                 timeout_sec=state.settings.request_timeout_sec,
             )
             reply = Reply(

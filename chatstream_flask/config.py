@@ -139,6 +139,7 @@ class EngineConfig:
     num_of_generation_threads: int = 1
     context_len: int = 1024  # tokens of prompt and reply together
     prefill_chunk_len: int = 256  # prompt tokens computed between two decode steps
+    kv_cache_slots: int | None = None  # sequences whose keys and values are kept; None: as many as run
 
     def __post_init__(self) -> None:
         check_int("num_of_concurrent_executions", self.num_of_concurrent_executions, 1, 4096)
@@ -152,10 +153,19 @@ class EngineConfig:
                 f"num_of_concurrent_executions={self.num_of_concurrent_executions}: "
                 "a thread without a sequence would only wait"
             )
+        if self.kv_cache_slots is not None:
+            check_int("kv_cache_slots", self.kv_cache_slots, self.num_of_concurrent_executions, 65_536)
 
     def num_slots(self, worker: int) -> int:
         """Sequences of generation thread `worker`: all within one of each other."""
-        share, rest = divmod(self.num_of_concurrent_executions, self.num_of_generation_threads)
+        return self._share(self.num_of_concurrent_executions, worker)
+
+    def num_kept_slots(self, worker: int) -> int:
+        """Sequences whose keys and values it can keep, running ones included."""
+        return self._share(self.kv_cache_slots or self.num_of_concurrent_executions, worker)
+
+    def _share(self, number: int, worker: int) -> int:
+        share, rest = divmod(number, self.num_of_generation_threads)
         return share + (worker < rest)
 
 

@@ -27,6 +27,7 @@ from .request_body import parse_offset, read_body
 from .request_handler import AbstractRequestHandler, SimpleSessionRequestHandler
 from .server_check import ServerCheck, check_gunicorn_that_loads_us
 from .settings import Settings
+from .shared_prefix import SharedPrefix
 from .views import append_apis
 from .wire_format import choose
 
@@ -69,6 +70,8 @@ class ChatStream:
     :param add_special_tokens: for prompts that are plain text; None is the tokenizer's default
     :param request_handler: says which conversation a request belongs to, and where it is kept
     :param logger: where this object logs; the default is the logger "chatstream_flask"
+    :param kv_cache_slots: conversations whose keys and values are kept in memory, so that the next turn
+        computes only what is new; None: as many as run at once
     :param context_policy: for a conversation longer than the context: "drop_oldest_turns", "error", or
         "keep_system_and_recent", which leaves out the prompt class's own examples first
     :param on_busy: for a request while its conversation has a reply in the making: "reject" (409), "queue"
@@ -101,6 +104,7 @@ class ChatStream:
         add_special_tokens: bool | None = None,
         request_handler: AbstractRequestHandler | None = None,
         logger: logging.Logger | None = None,
+        kv_cache_slots: int | None = None,
         context_policy: str = "drop_oldest_turns",
         on_busy: str = "reject",
         wire_format: str = "auto",
@@ -134,6 +138,7 @@ class ChatStream:
             ),
             context_len=self.source.context_len,
             prefill_chunk_len=self.source.prefill_chunk_len,
+            kv_cache_slots=kv_cache_slots,
         )
         self.engine = Engine(config, self._make_runner)
         self._refuse_with_status = _checked(
@@ -150,6 +155,7 @@ class ChatStream:
             engine=self.engine,
             source=self.source,
             conversations=self._conversations,
+            shared_prefix=SharedPrefix(self.source, prompt_clazz),
             params=self.params,
             context_policy=ContextPolicy(context_policy),
             on_busy=OnBusy(on_busy),
@@ -276,7 +282,7 @@ class ChatStream:
 
     def _make_runner(self, thread: int) -> Runner:
         config = self.engine.config
-        return self.source.make_runner(config.num_slots(thread), config.num_of_generation_threads)
+        return self.source.make_runner(config.num_kept_slots(thread), config.num_of_generation_threads)
 
     def _response(self, request: Request, reply: Reply, *, is_resumable: bool, offset: int = 0) -> Response:
         wire = choose(self._wire_format, request.headers.get("Accept", ""), reply.message_id)

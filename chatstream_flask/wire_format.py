@@ -150,6 +150,7 @@ def describe(outcome: Outcome) -> dict[str, Any]:
         "finish_reason": outcome.finish_reason.value,
         "usage": {
             "prompt_tokens": outcome.prompt_tokens,
+            "cached_tokens": outcome.cached_tokens,
             "completion_tokens": outcome.completion_tokens,
             "total_tokens": outcome.prompt_tokens + outcome.completion_tokens,
         },

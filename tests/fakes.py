@@ -96,6 +96,11 @@ class EchoRunner:
         self.moves.append((source, target, length))
         self.cached[target] = self.cached.get(source, [])[:length]
 
+    def swap(self, one: int, other: int, length: int) -> None:
+        self.moves.append((one, other, length))
+        first, second = self.cached.get(one, []), self.cached.get(other, [])
+        self.cached[one], self.cached[other] = second[:length], first[:length]
+
     def text_decoder(self, request: GenerationRequest) -> CharDecoder:
         return CharDecoder()
 
@@ -110,7 +115,7 @@ class EchoRunner:
     def _compute(self, sequence: Sequence, num_tokens: int) -> bool:
         """True when nothing is left to compute."""
         done = sequence.num_cached
-        assert done == 0 or self.cached[sequence.slot] == sequence.token_ids[:done]
+        assert done == 0 or self.cached[sequence.slot][:done] == sequence.token_ids[:done]
         self.cached[sequence.slot] = sequence.token_ids[: done + num_tokens]
         return done + num_tokens == len(sequence.token_ids)
 
@@ -143,6 +148,7 @@ class Bench:
         slots: list[int],
         num_waiting: int = 5,
         chunk_len: int = 256,
+        num_kept_slots: int | None = None,  # of each worker
         make_runner: Callable[[], Runner] = EchoRunner,
         clock: Callable[[], float] | None = None,  # of the queue; None: a second goes by at each look
     ) -> None:
@@ -150,6 +156,7 @@ class Bench:
         self.queue = RequestQueue(sum(slots) + num_waiting, slots, clock=clock)
         self._make_runner = make_runner
         self._chunk_len = chunk_len
+        self._num_kept_slots = num_kept_slots
         self.workers = [self._make_worker(i, num) for i, num in enumerate(slots)]
         self.given_up: list[Worker] = []
         self.ended: list[GenerationRequest] = []
@@ -191,7 +198,7 @@ class Bench:
         self.queue.ready(self.workers[worker].index, hung.scheduler.num_slots)
 
     def _make_worker(self, index: int, num_slots: int) -> Worker:
-        scheduler = Scheduler(num_slots, self._chunk_len)
+        scheduler = Scheduler(num_slots, self._chunk_len, self._num_kept_slots)
         return Worker(index, self.queue, self._make_runner(), scheduler, self.complete)
 
     def step(self, worker: int = 0) -> None:

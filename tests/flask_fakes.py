@@ -28,6 +28,7 @@ from chatstream_flask.errors import StoreUnavailable
 from chatstream_flask.model_source import ModelSource
 from chatstream_flask.prompts import ChatContent
 from chatstream_flask.prompts.fit import FittedPrompt, fit_to_context
+from chatstream_flask.shared_prefix import SharedPrefix
 
 SSE = {"Accept": "text/event-stream"}
 FAIL = "\x01"  # in a scripted reply: the step fails here
@@ -88,6 +89,8 @@ class ScriptedRunner:
         return ord(text[num_told])
 
     def move(self, source: int, target: int, length: int) -> None: ...
+
+    def swap(self, one: int, other: int, length: int) -> None: ...
 
     def text_decoder(self, request: GenerationRequest) -> CharDecoder:
         return CharDecoder()
@@ -252,7 +255,9 @@ def make_chat(
 
 def set_source(chat_stream: ChatStream, source: ModelSource) -> None:
     chat_stream.source = source
-    chat_stream._admission = replace(chat_stream._admission, source=source)
+    admission = chat_stream._admission
+    shared_prefix = SharedPrefix(source, admission.shared_prefix._chat_prompt_clazz)
+    chat_stream._admission = replace(admission, source=source, shared_prefix=shared_prefix)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from flask import Request, current_app
 from flask_fakes import (
     FAIL,
     BreakableStore,
+    PlainPrompt,
     ScriptedRunner,
     add_routes,
     make_chat,
@@ -191,11 +192,7 @@ def as_user(client: Any, path: str = "/chat_stream", **body: Any) -> Any:
 
 def history_of(store: BreakableStore, chat: Any) -> list[str | None]:
     data = store.load("aki")
-    return (
-        []
-        if data is None
-        else messages(Conversation.from_record(data, chat.chat_stream._chat_prompt_clazz).prompt)
-    )
+    return [] if data is None else messages(Conversation.from_record(data, PlainPrompt).prompt)
 
 
 def test_a_store_that_is_down(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

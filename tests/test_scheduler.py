@@ -6,12 +6,16 @@ import pytest
 from fakes import CharDecoder, FakeClock, ask
 
 from chatstream_flask.engine.detokenizer import Detokenizer
+from chatstream_flask.engine.remains import Move
 from chatstream_flask.engine.scheduler import Scheduler
 from chatstream_flask.engine.sequence import Sequence
 
 
 def add(scheduler: Scheduler, text: str, clock: FakeClock | None = None) -> Sequence:
-    return scheduler.add(ask(text, clock=clock or FakeClock()), Detokenizer(CharDecoder()))
+    """Of nobody, so that nothing of it is kept."""
+    sequence, moves = scheduler.add(ask(text, clock=clock or FakeClock()), Detokenizer(CharDecoder()))
+    assert not moves
+    return sequence
 
 
 def slots(scheduler: Scheduler) -> list[int]:
@@ -30,7 +34,8 @@ def test_slots_are_given_in_order_until_all_are_taken() -> None:
 def test_last_one_fills_the_hole() -> None:
     scheduler = Scheduler(3, 256)
     a, b, c = (add(scheduler, text) for text in "abc")
-    assert scheduler.remove(a) is c
+    c.num_cached = 7
+    assert scheduler.remove(a) == Move(2, 0, 7)
     assert scheduler.running == [c, b]
     assert slots(scheduler) == [0, 1]
     assert scheduler.remove(b) is None  # the last one leaves no hole

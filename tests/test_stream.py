@@ -59,7 +59,12 @@ def test_events_of_a_reply(tmp_path: Path) -> None:
         (done,) = events
         assert text == "東京\nok"
         assert (done.name, done.id, done.data["finish_reason"]) == ("done", 5, "stop")
-        assert done.data["usage"] == {"prompt_tokens": 7, "completion_tokens": 6, "total_tokens": 13}
+        assert done.data["usage"] == {
+            "prompt_tokens": 7,
+            "cached_tokens": 0,
+            "completion_tokens": 6,
+            "total_tokens": 13,
+        }
         assert set(done.data["timings"]) == {
             "queue_ms",
             "time_to_first_token_ms",

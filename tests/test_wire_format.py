@@ -57,7 +57,7 @@ def test_done() -> None:
     assert (event.name, event.id) == ("done", 40)
     assert event.data == {
         "finish_reason": "length",
-        "usage": {"prompt_tokens": 7, "completion_tokens": 11, "total_tokens": 18},
+        "usage": {"prompt_tokens": 7, "cached_tokens": 0, "completion_tokens": 11, "total_tokens": 18},
         "timings": {
             "queue_ms": 250.0,
             "time_to_first_token_ms": 500.0,

@@ -143,6 +143,13 @@ class SlotCache(Cache):
             layer.keys[target, :, :length] = layer.keys[source, :, :length]
             layer.values[target, :, :length] = layer.values[source, :, :length]
 
+    def swap(self, one: int, other: int, length: int) -> None:
+        for layer in self.slot_layers:
+            for held in (layer.keys, layer.values):
+                first = held[one, :, :length].clone()
+                held[one, :, :length] = held[other, :, :length]
+                held[other, :, :length] = first
+
     def clear(self, slot: int) -> None:
         """Forgets a slot: a NaN left in a masked column would still spoil the next sequence (0 * NaN)."""
         for layer in self.slot_layers:

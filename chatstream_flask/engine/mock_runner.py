@@ -100,6 +100,8 @@ class MockRunner:
 
     def move(self, source: int, target: int, length: int) -> None: ...
 
+    def swap(self, one: int, other: int, length: int) -> None: ...
+
     def text_decoder(self, request: GenerationRequest) -> TextDecoder:
         return MockTextDecoder(self._reply(request))
 

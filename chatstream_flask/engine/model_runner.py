@@ -108,6 +108,10 @@ class ModelRunner:
         with self._computing() as it:
             it.slots.cache.move(source, target, length)
 
+    def swap(self, one: int, other: int, length: int) -> None:
+        with self._computing() as it:
+            it.slots.cache.swap(one, other, length)
+
     def text_decoder(self, request: GenerationRequest) -> TextDecoder:
         return make_text_decoder(self._tokenizer, skip_special_tokens=not request.shows_special_tokens)
 

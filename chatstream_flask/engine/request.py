@@ -47,6 +47,7 @@ class Outcome:
     finish_reason: FinishReason
     error: str | None = None  # a sentence for the client; set exactly when the reason is ERROR
     prompt_tokens: int = 0
+    cached_tokens: int = 0  # of the prompt, whose keys and values were still there
     completion_tokens: int = 0
     is_started: bool = False  # it had a slot
     queue_sec: float = 0.0  # arrival to the start of prefill
@@ -116,11 +117,17 @@ class GenerationRequest:
         shows_special_tokens: bool = False,
         before_done: Hook | None = None,
         after_done: Hook | None = None,
+        cache_owner: str | None = None,
+        num_shared: int = 0,
         timeout_sec: float = 600.0,
         changed: threading.Condition | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """:param changed: shared by requests whose reader waits for any of them"""
+        """
+        :param cache_owner: whose the prompt is: another request of the same owner may go on from it
+        :param num_shared: first tokens of the prompt that are the same for everybody: a system text
+        :param changed: shared by requests whose reader waits for any of them
+        """
         self.id = uuid.uuid4().hex
         self.prompt_ids = prompt_ids
         self.params = params
@@ -131,7 +138,10 @@ class GenerationRequest:
         self.place: Closable | None = None  # its right to be in work, given back when it is finished
         self.before_done = before_done  # keeps the reply, before its reader sees the outcome
         self.after_done = after_done  # tells the app, after that
-        self.num_generated = 0  # written by the generation thread only
+        self.cache_owner = cache_owner
+        self.num_shared = num_shared
+        self.num_reused = 0  # tokens of the prompt; this and the next written by the generation thread only
+        self.num_generated = 0
         self._clock = clock
         self.created_at = clock()
         self.deadline = self.created_at + timeout_sec
@@ -259,6 +269,7 @@ class GenerationRequest:
             finish_reason=reason,
             error=error,
             prompt_tokens=len(self.prompt_ids),
+            cached_tokens=self.num_reused,
             completion_tokens=self.num_generated,
             is_started=self.started_at is not None,
             queue_sec=(now if self.started_at is None else self.started_at) - self.created_at,

@@ -13,6 +13,7 @@ from .turns import Turns
 from .visitor import Visitor
 
 LOOK_SEC = 0.1  # between two looks for waiting requests that must end
+MAX_HOMES = 4096  # remembered
 SWEEP_SEC = 60.0  # between two looks for visitors that can be forgotten
 
 
@@ -49,6 +50,7 @@ class RequestQueue:
         self._turns = Turns[GenerationRequest]()  # those that wait
         self._taken: list[set[GenerationRequest]] = [set() for _ in num_slots]  # and not done, by thread
         self._visitors: dict[object, Visitor] = {}  # by name; those of nobody by their place
+        self._homes: dict[str | None, int] = {}  # cache owners and the thread that had them, the latest last
         self._is_closed = False
         self._looked_at = self._swept_at = float("-inf")
 
@@ -155,6 +157,7 @@ class RequestQueue:
             request = self._turns.pop()
             assert request is not None
             self._taken[worker].add(request)
+            self._remember_home(request.cache_owner, worker)
             self._submitted[request].visitor.num_waiting -= 1
             self._changed.notify_all()
             return request
@@ -301,6 +304,19 @@ class RequestQueue:
         visitor.use(-len(request.prompt_ids) - request.params.max_new_tokens, self._clock())
 
     def _is_turn_of(self, worker: int) -> bool:
-        """The least loaded thread goes first, so that all stay within one of each other."""
+        """A conversation goes back to the thread that had it last, if that has a slot free: it may still hold
+        its keys and values. Else the least loaded thread goes first.
+        """
         loads = {i: len(taken) for i, taken in enumerate(self._taken) if len(taken) < self._num_slots[i]}
-        return self._turns.has_ready and worker in loads and loads[worker] == min(loads.values())
+        request = self._turns.peek()
+        if request is None or worker not in loads:
+            return False
+        home = self._homes.get(request.cache_owner)
+        return worker == home if home in loads else loads[worker] == min(loads.values())
+
+    def _remember_home(self, owner: str | None, worker: int) -> None:
+        if owner is not None:
+            self._homes.pop(owner, None)
+            self._homes[owner] = worker
+            if len(self._homes) > MAX_HOMES:
+                del self._homes[next(iter(self._homes))]

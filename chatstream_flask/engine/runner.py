@@ -33,6 +33,9 @@ class Runner(Protocol):
     def move(self, source: int, target: int, length: int) -> None:
         """Copies what slot `source` holds of its first `length` tokens into slot `target`."""
 
+    def swap(self, one: int, other: int, length: int) -> None:
+        """Exchanges what two slots hold of their first `length` tokens."""
+
     def text_decoder(self, request: GenerationRequest) -> TextDecoder:
         """A fresh ids-to-text decoder for one reply."""
 

@@ -1,19 +1,27 @@
-"""Who has which slot and who runs in the next step: no torch, no threads, no clock."""
+"""Who has which slot, what free slots still hold, who runs in the next step: no torch, threads or clock."""
 
 from __future__ import annotations
 
 from .detokenizer import Detokenizer
+from .remains import Move, Remains, num_reusable
 from .request import GenerationRequest
 from .sequence import Sequence
 
 
 class Scheduler:
-    """The slots of one generation thread: `running[i]` holds slot i, without a gap."""
+    """The slots of one generation thread: `running[i]` holds slot i, without a gap; the rest are free.
 
-    def __init__(self, num_slots: int, prefill_chunk_len: int) -> None:
+    A free slot keeps what it holds until it is needed, so that the next turn of its conversation goes on from
+    there. There may be more slots than sequences run at once, only to keep more.
+    """
+
+    def __init__(self, num_slots: int, prefill_chunk_len: int, num_kept_slots: int | None = None) -> None:
+        """:param num_kept_slots: all slots there are; None: `num_slots`, which may run"""
         self.num_slots = num_slots
         self.prefill_chunk_len = prefill_chunk_len  # tokens
         self.running: list[Sequence] = []
+        self._remains: list[Remains | None] = [None] * (num_kept_slots or num_slots)  # None where one runs
+        self._num_removed = 0
 
     def __repr__(self) -> str:
         return f"<Scheduler [{len(self.running)}/{self.num_slots} running]>"
@@ -22,25 +30,89 @@ class Scheduler:
     def num_free(self) -> int:
         return self.num_slots - len(self.running)
 
-    def add(self, request: GenerationRequest, detokenizer: Detokenizer) -> Sequence:
+    # -- slots ---------------------------------------------------------------------------------------
+
+    def add(self, request: GenerationRequest, detokenizer: Detokenizer) -> tuple[Sequence, list[Move]]:
+        """Also what the runner must move first, in this order."""
         if not self.num_free:
             raise RuntimeError(f"{self!r} has no free slot for {request!r}")
-        sequence = Sequence(request, len(self.running), detokenizer)
+        slot = len(self.running)
+        sequence = Sequence(request, slot, detokenizer)
+        source, length = self._own_remains(request)
+        moves = self._bring(source, slot) if length else self._clear(slot)
+        if not length:
+            source, length = self._shared_prefix(request)
+            moves += [Move(source, slot, length)] if length and source != slot else []
+        sequence.num_cached = length
+        self._remains[slot] = None
         self.running.append(sequence)
-        return sequence
+        return sequence, moves
 
-    def remove(self, sequence: Sequence) -> Sequence | None:
-        """Frees the slot. Returns the sequence that now holds it, whose keys and values must move there."""
-        last = self.running.pop()
+    def remove(self, sequence: Sequence, *, keeps: bool = True) -> Move | None:
+        """Frees the slot, of which the last running one takes hold: what the runner must move for it.
+
+        :param keeps: what it has computed is sound, and may be gone on from
+        """
+        hole, last = sequence.slot, self.running.pop()
+        self._num_removed += 1
+        remains = Remains.of(sequence, self._num_removed) if keeps else None
+        self._remains[len(self.running)] = remains
         if last is sequence:
             return None
-        last.slot = sequence.slot
-        self.running[last.slot] = last
-        return last
+        self.running[hole], last.slot = last, hole
+        if remains is None:
+            return Move(len(self.running), hole, last.num_cached)
+        length = max(last.num_cached, len(remains.token_ids))
+        return Move(len(self.running), hole, length, is_swap=True)
 
     def remove_all(self) -> list[Sequence]:
+        """After a fault: nothing that a slot holds is trusted any more."""
         removed, self.running = self.running, []
+        self._remains = [None] * len(self._remains)
         return removed
+
+    def _own_remains(self, request: GenerationRequest) -> tuple[int, int]:
+        """The free slot with the most of this request's own conversation, and how many tokens that is."""
+        best = (0, 0)
+        for slot, remains in enumerate(self._remains):
+            if remains is not None and remains.owner == request.cache_owner is not None:
+                length = num_reusable(request, remains.token_ids, remains.owner, remains.num_shared)
+                best = max(best, (slot, length), key=lambda found: found[1])
+        return best
+
+    def _shared_prefix(self, request: GenerationRequest) -> tuple[int, int]:
+        """The slot, free or not, with the most of what is nobody's own, and how many tokens that is."""
+        held = [(s.slot, s.token_ids[: s.num_cached], s.request.num_shared) for s in self.running]
+        held += [(i, it.token_ids, it.num_shared) for i, it in enumerate(self._remains) if it is not None]
+        lengths = ((slot, num_reusable(request, ids, None, shared)) for slot, ids, shared in held)
+        return max(lengths, key=lambda found: found[1], default=(0, 0))
+
+    def _bring(self, source: int, slot: int) -> list[Move]:
+        """What is in `source` comes to `slot`, and the other way round."""
+        if source == slot:
+            return []
+        length = max(self._num_held(source), self._num_held(slot))
+        self._remains[source], self._remains[slot] = self._remains[slot], self._remains[source]
+        return [Move(source, slot, length, is_swap=True)]
+
+    def _clear(self, slot: int) -> list[Move]:
+        """What has not been used for longest is given up: what is in `slot` goes to its place."""
+        oldest = min(range(slot, len(self._remains)), key=self._age)
+        length = self._num_held(slot)
+        if oldest == slot or not length:
+            return []
+        self._remains[oldest], self._remains[slot] = self._remains[slot], None
+        return [Move(slot, oldest, length)]
+
+    def _num_held(self, slot: int) -> int:
+        remains = self._remains[slot]
+        return 0 if remains is None else len(remains.token_ids)
+
+    def _age(self, slot: int) -> int:
+        remains = self._remains[slot]
+        return 0 if remains is None else remains.number
+
+    # -- steps ---------------------------------------------------------------------------------------
 
     def next_prefill(self) -> tuple[Sequence, int] | None:
         """The oldest incomplete prompt and how many of its tokens to compute in this step."""

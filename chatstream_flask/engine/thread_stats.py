@@ -11,6 +11,7 @@ class ThreadStats:
 
     def __init__(self) -> None:
         self.num_prefilled = 0  # prompt tokens computed
+        self.num_reused = 0  # prompt tokens whose keys and values were still there
         self.num_generated = 0  # tokens
         self.queue_sec = Histogram((*SHORT_SEC, 0.01, 0.05, 0.1, *REQUEST_SEC))
         self.first_token_sec = Histogram(FIRST_TOKEN_SEC)  # from arrival

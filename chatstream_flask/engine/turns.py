@@ -50,6 +50,9 @@ class Lane(Generic[T]):
             self.held.pop(visitor, None)
         return True
 
+    def peek(self) -> T:
+        return next(iter(self.ready.values())).waiting[0]
+
     def pop(self) -> tuple[Visitor, T]:
         """The visitor goes to the end of the line; the caller looks whether it may still run."""
         turn = self.ready.pop(next(iter(self.ready)))
@@ -111,13 +114,17 @@ class Turns(Generic[T]):
         self._update()
         return True
 
+    def peek(self) -> T | None:
+        """The next one that may run."""
+        ready = self._ready_lanes()
+        return _next(ready).peek() if ready else None
+
     def pop(self) -> T | None:
         """The next one that may run; its visitor has one more running from now on."""
-        ready = [lane for lane in self._lanes.values() if lane.ready]
+        ready = self._ready_lanes()
         if not ready:
             return None
-        overlooked = [lane for lane in ready if lane.num_passed_over >= MAX_PASSED_OVER]
-        lane = overlooked[-1] if overlooked else ready[0]
+        lane = _next(ready)
         lane.num_passed_over = 0
         for lower in ready[ready.index(lane) + 1 :]:
             lower.num_passed_over += 1
@@ -152,6 +159,9 @@ class Turns(Generic[T]):
                 lane.end_all_running()
         return order
 
+    def _ready_lanes(self) -> list[Lane[T]]:
+        return [lane for lane in self._lanes.values() if lane.ready]
+
     def _copy(self) -> Turns[T]:
         """With visitors of its own."""
         copy, visitors = Turns[T](), dict[Visitor, Visitor]()
@@ -171,3 +181,8 @@ class Turns(Generic[T]):
         if not all(lane.ready or lane.held for lane in self._lanes.values()):
             self._lanes = {key: lane for key, lane in self._lanes.items() if lane.ready or lane.held}
         self.has_ready = any(lane.ready for lane in self._lanes.values())
+
+
+def _next(ready: list[Lane[T]]) -> Lane[T]:
+    overlooked = [lane for lane in ready if lane.num_passed_over >= MAX_PASSED_OVER]
+    return overlooked[-1] if overlooked else ready[0]

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable
 
 from .detokenizer import Detokenizer
+from .remains import Move
 from .request import FinishReason, GenerationRequest
 from .request_queue import RequestQueue
 from .runner import Runner
@@ -151,9 +152,13 @@ class Worker:
         except Retired:
             raise
         except Exception:
-            logger.exception("a step of %r failed; its %d replies end", self, len(self.scheduler.running))
-            for sequence in self.scheduler.remove_all():
-                self._end(sequence.request, FinishReason.ERROR, FAILED)
+            self._fail_all()
+
+    def _fail_all(self) -> None:
+        """After a fault that may have spoilt any slot."""
+        logger.exception("a step of %r failed; its %d replies end", self, len(self.scheduler.running))
+        for sequence in self.scheduler.remove_all():
+            self._end(sequence.request, FinishReason.ERROR, FAILED)
 
     # -- one step ----------------------------------------------------------------------------------
 
@@ -199,7 +204,17 @@ class Worker:
             logger.exception("the text decoder of %r failed", request)
             self._end(request, FinishReason.ERROR, FAILED)
             return
-        self.scheduler.add(request, detokenizer)
+        sequence, moves = self.scheduler.add(request, detokenizer)
+        request.num_reused = sequence.num_cached
+        self.stats.num_reused += sequence.num_cached
+        try:
+            for move in moves:
+                self._move(move)
+        except Exception:
+            self._fail_all()
+
+    def _move(self, move: Move) -> None:
+        (self.runner.swap if move.is_swap else self.runner.move)(move.source, move.target, move.length)
 
     def _end_unwanted(self) -> None:
         for request in self.queue.pop_overdue():
@@ -277,8 +292,7 @@ class Worker:
 
     def _finish(self, sequence: Sequence, reason: FinishReason, error: str | None = None) -> None:
         """Slot first, then the rest; the hole is filled last, so that a fault there loses no outcome."""
-        hole = sequence.slot
-        moved = self.scheduler.remove(sequence)
+        move = self.scheduler.remove(sequence, keeps=reason is not FinishReason.ERROR)
         try:
             if reason is not FinishReason.ERROR:
                 self._tell(sequence, sequence.detokenizer.finish(), is_last=True)
@@ -286,8 +300,8 @@ class Worker:
             logger.exception("the last text of %r failed", sequence)
             reason, error = FinishReason.ERROR, FAILED
         self._end(sequence.request, reason, error)
-        if moved is not None:
-            self.runner.move(len(self.scheduler.running), hole, moved.num_cached)
+        if move is not None:
+            self._move(move)
 
     def _end(self, request: GenerationRequest, reason: FinishReason, error: str | None = None) -> None:
         if not self.queue.done(self.index, request):

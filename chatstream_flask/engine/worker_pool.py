@@ -127,7 +127,8 @@ class WorkerPool:
         return None
 
     def _make_worker(self, index: int, place: int) -> Worker:
-        scheduler = Scheduler(self._config.num_slots(place), self._config.prefill_chunk_len)
+        config = self._config
+        scheduler = Scheduler(config.num_slots(place), config.prefill_chunk_len, config.num_kept_slots(place))
         runner = self._make_runner(place)
         worker = Worker(
             index,
