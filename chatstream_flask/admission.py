@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,7 +38,6 @@ class Admission:
     context_policy: ContextPolicy
     on_busy: OnBusy
     check_server: ServerCheck
-    logger: logging.Logger
 
     def accept(
         self, app: Flask, state: AppState, request: Request, body: ChatRequest, callback: Callback | None
@@ -53,11 +51,12 @@ class Admission:
             conversation_id = self.conversations.id_of(request)
             turn = self._begin_turn(request, conversation_id, body, state)
             on_close = partial(state.replies.end, conversation_id, turn.message_id)
-            completion = Completion(app, request, turn, on_close, callback, self.logger)
+            completion = Completion(app, request, turn, on_close, callback, state.reports, conversation_id)
             undo.callback(completion.close)
             params = self._params(body, turn)
             max_tokens = self.engine.config.context_len - params.max_new_tokens
             fitted = self.source.fit(turn.prompt, max_tokens, self.context_policy)
+            completion.num_dropped_turns = fitted.num_dropped_turns
             generation = GenerationRequest(
                 fitted.token_ids,
                 params,

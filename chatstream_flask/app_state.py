@@ -12,6 +12,7 @@ from flask_session.base import ServerSideSessionInterface
 from .conversation import ConversationStore, FlaskSessionStore
 from .conversation.file_sessions import file_session_interface
 from .conversation.urls import make_store
+from .monitoring.reports import Reports
 from .replies import Replies
 from .settings import Settings
 
@@ -27,6 +28,7 @@ class AppState:
     settings: Settings
     store: ConversationStore
     replies: Replies
+    reports: Reports
 
 
 def make_conversation_store(app: Flask, settings: Settings) -> ConversationStore:

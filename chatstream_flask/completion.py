@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 from flask import Flask, Request
@@ -10,6 +9,8 @@ from flask import Flask, Request
 from .conversation.turn import Turn
 from .engine.request import FinishReason, GenerationRequest, Outcome
 from .errors import ConversationBusy
+from .monitoring.origin import Origin
+from .monitoring.reports import Reports
 
 SUCCESS = "success"
 DISCONNECTED_BEFORE_STREAMING = "client_disconnected_before_streaming"
@@ -29,14 +30,18 @@ class Completion:
         turn: Turn,
         on_close: Callable[[], None],
         callback: Callback | None,
-        logger: logging.Logger,
+        reports: Reports,
+        conversation_id: str,
     ) -> None:
         self._app = app
         self._request = request
         self._turn = turn
         self._on_close = on_close
         self._callback = callback
-        self._logger = logger
+        self._reports = reports
+        self._conversation_id = conversation_id
+        self._origin = Origin.of(request)
+        self.num_dropped_turns = 0  # told when the prompt is fitted
 
     def keep(self, generation: GenerationRequest, outcome: Outcome) -> None:
         """Before the client sees the end, so that its next turn finds this one kept and the way free."""
@@ -50,7 +55,14 @@ class Completion:
             self.close()
 
     def tell(self, generation: GenerationRequest, outcome: Outcome) -> None:
-        self._logger.info("%r ended: %s", generation, outcome.finish_reason.value)
+        self._reports.ended(
+            self._origin,
+            generation,
+            outcome,
+            session=self._conversation_id,
+            num_dropped_turns=self.num_dropped_turns,
+            user_input=self._turn.prompt.get_requester_last_msg(),
+        )
         if self._callback is not None:
             with self._app.app_context():
                 self._callback(self._request, message_of(generation, outcome))

@@ -18,6 +18,10 @@ from .engine.engine import Engine
 from .engine.runner import Runner
 from .errors import ChatStreamError, ConfigError, NotFound
 from .model_source import ModelSource, make_source
+from .monitoring.access_log import AccessLog
+from .monitoring.japanese import speak
+from .monitoring.origin import give_request_id
+from .monitoring.reports import Reports
 from .problem import problem_response
 from .prompts import AbstractChatPrompt, ChatPrompt
 from .prompts.chat_prompt import check_has_template
@@ -160,7 +164,6 @@ class ChatStream:
             context_policy=ContextPolicy(context_policy),
             on_busy=OnBusy(on_busy),
             check_server=ServerCheck(self.engine),
-            logger=self.logger,
         )
         if app is not None:
             self.init_app(_checked("app", app, Flask))
@@ -178,7 +181,10 @@ class ChatStream:
         check_gunicorn_that_loads_us(self.engine.config)
         self.engine.hung_after_sec = settings.hung_after_sec
         store = make_conversation_store(app, settings)
-        app.extensions["chatstream"] = AppState(self, settings, store, Replies(settings.resume_sec))
+        reports = Reports(AccessLog(app, settings, self.logger))
+        app.extensions["chatstream"] = AppState(self, settings, store, Replies(settings.resume_sec), reports)
+        speak(self.logger, settings.locale)
+        app.after_request(give_request_id)
         app.register_error_handler(ChatStreamError, self._refusal)  # of every view that uses this object
         app.teardown_request(close_lost_reply)
 
@@ -292,7 +298,9 @@ class ChatStream:
     def _refusal(self, error: ChatStreamError) -> Response:
         if error.status >= 500:
             self.logger.error("a request failed: %s", error, exc_info=error.__cause__)
-        return problem_response(error, too_many_as_200=not self._refuse_with_status)
+        response = problem_response(error, too_many_as_200=not self._refuse_with_status)
+        self._state().reports.refused(error, response.status_code)
+        return response
 
     def _state(self) -> AppState:
         state: AppState | None = current_app.extensions.get("chatstream")

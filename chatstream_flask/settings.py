@@ -12,6 +12,7 @@ from .config import VisitorLimits, check_int, check_names, check_number
 from .errors import ConfigError
 
 PREFIX = "CHATSTREAM_"
+CHOICES = {"locale": ("en", "ja"), "log_format": ("human", "json")}
 OPTIONAL_COUNTS = {  # and their lowest values; None: no limit
     "max_conversation_bytes": 1,
     "max_turns": 1,
@@ -32,6 +33,9 @@ class Settings:
     drain_sec: float = 30.0  # a server that is told to end lets replies finish for so long
     heartbeat_sec: float = 10.0  # an event stream is never silent for longer
     hung_after_sec: float = 30.0  # a generation thread that makes no step for longer is replaced
+    locale: str = "en"  # of log messages: "en" or "ja"
+    log_format: str = "human"  # or "json": one object a line
+    log_prompts: bool = False  # also what visitors wrote and were answered
     max_body_len: int = 1_048_576  # bytes of a request's body
     max_input_len: int = 65_536  # characters of user_input
     probe_sec: float = 0.1  # how often a waiting reply looks whether its client is still there
@@ -49,8 +53,13 @@ class Settings:
     store_ttl_sec: float = 2_678_400.0  # a store of its own keeps a conversation so long after its last turn
 
     def __post_init__(self) -> None:
-        if not isinstance(self.cookie_secure, bool):
-            raise ConfigError(f"cookie_secure must be True or False, not {self.cookie_secure!r}")
+        for name in ("cookie_secure", "log_prompts"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} must be True or False, not {getattr(self, name)!r}")
+        for name, words in CHOICES.items():
+            if getattr(self, name) not in words:
+                allowed = " or ".join(repr(word) for word in words)
+                raise ConfigError(f"{name} must be {allowed}, not {getattr(self, name)!r}")
         check_number("client_timeout_sec", self.client_timeout_sec, 0.1, 3600)
         check_number("drain_sec", self.drain_sec, 0, 3600)
         check_number("heartbeat_sec", self.heartbeat_sec, 0.01, 3600)

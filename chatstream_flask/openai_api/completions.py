@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,9 @@ from flask import Response, current_app, g, jsonify, request
 from ..app_state import AppState
 from ..config import SamplingParams
 from ..disconnect import make_probe
-from ..engine.request import GenerationRequest, Outcome
+from ..engine.request import GenerationRequest
+from ..errors import ChatStreamError
+from ..monitoring.origin import Origin
 from ..request_body import read_body
 from ..settings import Settings
 from ..wire_format import COMMON_HEADERS, ServerSentEvents
@@ -46,10 +49,18 @@ class Completions:
 
     @property
     def settings(self) -> Settings:
+        return self._state.settings
+
+    def refused(self, error: ChatStreamError, response: Response) -> Response:
+        self._state.reports.refused(error, response.status_code)
+        return response
+
+    @property
+    def _state(self) -> AppState:
         state: AppState | None = current_app.extensions.get("chatstream")
         if state is None:
             raise RuntimeError(f"{current_app.name!r} has no ChatStream; call init_app(app)")
-        return state.settings
+        return state
 
     def chat(self) -> Response:
         body = parse_body(read_body(request, self.settings.max_body_len), ChatBody)
@@ -119,6 +130,7 @@ class Completions:
         parsers: list[ReplyParser],
     ) -> None:
         stop_ids = self._source.stop_ids(params.stop)
+        report = partial(self._state.reports.ended, Origin.of(request))
         generations.submit(
             [
                 Choice(
@@ -127,7 +139,7 @@ class Completions:
                         for_choice(params, index),
                         stop_ids=stop_ids,
                         shows_special_tokens=parser.reads_special_tokens,
-                        after_done=self._log,
+                        after_done=report,
                         timeout_sec=self.settings.request_timeout_sec,
                         changed=generations.changed,
                     ),
@@ -136,9 +148,6 @@ class Completions:
                 for index, (prompt_ids, parser) in enumerate(zip(prompts, parsers, strict=True))
             ]
         )
-
-    def _log(self, generation: GenerationRequest, outcome: Outcome) -> None:
-        self._chat_stream.logger.info("%r ended: %s", generation, outcome.finish_reason.value)
 
     # -- out of it -----------------------------------------------------------------------------------
 

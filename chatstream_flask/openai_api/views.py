@@ -9,6 +9,7 @@ from flask import Blueprint, Response, request
 from werkzeug.exceptions import HTTPException
 
 from ..errors import ChatStreamError
+from ..monitoring.origin import take_request_id
 from .completions import Completions
 from .errors import ApiError, error_response, http_error_response
 from .keys import check_key
@@ -56,6 +57,8 @@ def create_openai_blueprint(
     route("/models/<path:name>", "GET", models.get)
     blueprint.add_url_rule("/<path:path>", endpoint="no_route", view_func=no_route, methods=METHODS)
 
+    blueprint.before_request(take_request_id)
+
     @blueprint.before_request
     def check_caller() -> None:
         if request.method != "OPTIONS":  # browsers send no key with the question whether they may call
@@ -65,7 +68,7 @@ def create_openai_blueprint(
     def refuse(error: ChatStreamError) -> Response:
         if error.status >= 500:
             chat_stream.logger.error("a request failed: %s", error, exc_info=error.__cause__)
-        return error_response(error)
+        return completions.refused(error, error_response(error))
 
     @blueprint.errorhandler(RecursionError)
     def refuse_depth(error: RecursionError) -> Response:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import Any
 
@@ -13,6 +12,7 @@ from flask.cli import AppGroup, NoAppException, ScriptInfo
 from ..demo_model import PATH as DEMO_MODEL
 from ..errors import ChatStreamError
 from ..extension import ChatStream
+from ..monitoring.log_format import set_up_logging
 from .app import create_app
 from .load_model import load_model
 from .store_commands import init_db, purge
@@ -39,15 +39,18 @@ cli.add_command(purge)
 @click.option("--mock-seconds-per-token", default=0.1, show_default=True)
 @click.option("--store", metavar="URL", help="Where conversations are kept; embedded files if left out.")
 @click.option("--cookie-secure", is_flag=True, help="Cookies for https only: set it behind a TLS proxy.")
+@click.option("--locale", type=click.Choice(["en", "ja"]), default="en", help="Language of log messages.")
+@click.option("--log-format", type=click.Choice(["human", "json"]), default="human", show_default=True)
 @click.pass_context
 def serve(context: click.Context, /, host: str, port: int, **options: Any) -> None:
     """Serves the chat under waitress: the app that Flask finds if it has a ChatStream, else one of its own.
 
     The options that concern the model count only for the latter.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    set_up_logging(options["log_format"])
     try:
         app = _found_app(context) or _own_app(**options)
+        set_up_logging(app.extensions["chatstream"].settings.log_format)
         app.extensions["chatstream"].chat_stream.start_queue_worker()
     except ChatStreamError as error:
         raise click.ClickException(str(error)) from error
@@ -75,9 +78,16 @@ def _own_app(
     mock_seconds_per_token: float,
     store: str | None,
     cookie_secure: bool,
+    locale: str,
+    log_format: str,
     **options: Any,
 ) -> Flask:
-    config = {"CHATSTREAM_COOKIE_SECURE": cookie_secure, "CHATSTREAM_STORE": store}
+    config = {
+        "CHATSTREAM_COOKIE_SECURE": cookie_secure,
+        "CHATSTREAM_LOCALE": locale,
+        "CHATSTREAM_LOG_FORMAT": log_format,
+        "CHATSTREAM_STORE": store,
+    }
     if mock:
         params = {"type": mock, "time_per_token_sec": mock_seconds_per_token}
         return create_app(ChatStream(use_mock_response=True, mock_params=params, **options), config)

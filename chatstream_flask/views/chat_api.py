@@ -11,6 +11,7 @@ from flask import Blueprint, Flask, Response, jsonify, request
 from ..completion import Callback
 from ..config import check_names
 from ..errors import ConfigError
+from ..monitoring.origin import take_request_id
 from ..webui import create_webui_blueprint
 from .conversation_answers import (
     conversation_of,
@@ -45,6 +46,7 @@ def create_chat_blueprint(
     """
     check_names("option", options, Options)
     blueprint = Blueprint("chatstream", __name__)
+    blueprint.before_request(take_request_id)
     for name in API_NAMES if include is None else _known(include):
         _VIEWS[name](blueprint, chat_stream, Options(**options))
     return blueprint

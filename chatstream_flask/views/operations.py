@@ -10,6 +10,7 @@ from prometheus_client.exposition import choose_encoder
 
 from ..monitoring.engine_collector import make_registry
 from ..monitoring.health import READY, health_of
+from ..monitoring.origin import take_request_id
 
 if TYPE_CHECKING:
     from ..extension import ChatStream
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 def create_operations_blueprint(chat_stream: ChatStream) -> Blueprint:
     """For those who run the server: keep it from the outside, by a `url_prefix` or at the proxy."""
     blueprint = Blueprint("chatstream_operations", __name__)
+    blueprint.before_request(take_request_id)
     registry = make_registry(chat_stream.engine)
 
     @blueprint.get("/metrics")

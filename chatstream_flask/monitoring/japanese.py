@@ -1,0 +1,63 @@
+"""Our log messages in Japanese, for CHATSTREAM_LOCALE "ja"; codes and field names stay English."""
+
+from __future__ import annotations
+
+import logging
+
+MESSAGES = {
+    "%d generation threads did not end within %s s": "生成スレッド %d 本が %s 秒以内に終わりませんでした",
+    "%d replies may finish, for up to %g s; a second signal ends them": (
+        "応答 %d 件の終了を最大 %g 秒待ちます。もう一度シグナルを送るとすぐに終了します"
+    ),
+    "%r %s; its %d replies end%s": "%r: %s。実行中の応答 %d 件を終了します%s",
+    "%r died": "%r が異常終了しました",
+    "%r moves again; it was replaced and ends": "%r が再び動きましたが、取り替え済みのため終了します",
+    "KV cache: %s on %s, %.1f MiB free before": "KV キャッシュ: %s (%s)、確保前の空き %.1f MiB",
+    "a file of a session or conversation is damaged, a new one begins: %s": (
+        "セッションまたは会話のファイルが壊れているため、新しく始めます: %s"
+    ),
+    "a lease could not be renewed: %s": "リースを更新できませんでした: %s",
+    "a lease ends by itself in %g s: %s": "リースは %g 秒後に自然に切れます: %s",
+    "a reply does not follow the tokenizer's response template: %s": (
+        "応答がトークナイザーの応答テンプレートに従っていません: %s"
+    ),
+    "a request failed": "リクエストが失敗しました",
+    "a request failed: %s": "リクエストが失敗しました: %s",
+    "a step of %r failed; its %d replies end": "%r のステップが失敗し、応答 %d 件を終了します",
+    "feedback: %s %s": "フィードバック: %s %s",
+    "gunicorn has threads=%d, but up to %d running and waiting replies hold one each, and nobody else would "
+    "be answered: set threads=%d, or start `%s`": (
+        "gunicorn は threads=%d ですが、実行中と待機中の応答が最大 %d 件、1 件につき 1 スレッドを使うため、"
+        "ほかの誰にも応答できなくなります。threads=%d とするか `%s` で起動してください"
+    ),
+    "gunicorn's reload loads the model anew after each change: leave it out in production": (
+        "gunicorn の reload は変更のたびにモデルを読み込み直します。本番では使わないでください"
+    ),
+    "nothing can be generated any more: %s": "これ以上生成できません: %s",
+    "prefill of %r failed": "%r のプリフィルが失敗しました",
+    "the callback of %r failed": "%r のコールバックが失敗しました",
+    "the last text of %r failed": "%r の最後のテキストが失敗しました",
+    "the reply of %r could not be kept": "%r の応答を保存できませんでした",
+    "the text decoder of %r failed": "%r のテキストデコーダーが失敗しました",
+    "the text of %r failed": "%r のテキストが失敗しました",
+    "waitress needs %s for up to %d running and waiting replies; `flask chatstream serve` sets all": (
+        "waitress には %s が必要です(実行中と待機中の応答 最大 %d 件)。"
+        "`flask chatstream serve` ならすべて設定されます"
+    ),
+}
+
+
+class Japanese(logging.Filter):
+    """On our own logger; what it does not know stays English."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg = MESSAGES.get(record.msg, record.msg) if isinstance(record.msg, str) else record.msg
+        return True
+
+
+def speak(logger: logging.Logger, locale: str) -> None:
+    """The last app that was set up says in which language; twice is once."""
+    for known in [known for known in logger.filters if isinstance(known, Japanese)]:
+        logger.removeFilter(known)
+    if locale == "ja":
+        logger.addFilter(Japanese())

@@ -1,0 +1,35 @@
+"""How `serve` writes logs: lines for people, or JSON; an app that embeds us sets up its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import datetime, timezone
+from typing import Any
+
+from .access_log import FIELDS
+
+HUMAN = "%(asctime)s %(levelname)s %(message)s"
+
+
+def set_up_logging(log_format: str) -> None:
+    """On the root logger, as a program of its own may."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if log_format == "json" else logging.Formatter(HUMAN))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+class JsonFormatter(logging.Formatter):
+    """One object a line; a request's fields stand beside `time`, `level` and `logger`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, timezone.utc)
+        line: dict[str, Any] = {
+            "time": at.isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+        }
+        line |= getattr(record, FIELDS, None) or {"message": record.getMessage()}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)

@@ -1,0 +1,41 @@
+"""What is told of each request once it is over, to the log and to a trace."""
+
+from __future__ import annotations
+
+from flask import request
+
+from ..engine.request import GenerationRequest, Outcome
+from ..errors import ChatStreamError
+from .access_log import AccessLog
+from .origin import Origin
+
+
+class Reports:
+    """Of one app. Every view that lets requests in calls these two."""
+
+    def __init__(self, access_log: AccessLog) -> None:
+        self._access_log = access_log
+
+    def refused(self, error: ChatStreamError, status: int) -> None:
+        """Within the request."""
+        self._access_log.refused(Origin.of(request), error, status)
+
+    def ended(
+        self,
+        origin: Origin,
+        generation: GenerationRequest,
+        outcome: Outcome,
+        *,
+        session: str | None = None,
+        num_dropped_turns: int = 0,
+        user_input: str | None = None,
+    ) -> None:
+        """Later, in any thread: `origin` is taken within the request, `session` is the conversation's id."""
+        self._access_log.ended(
+            origin,
+            generation,
+            outcome,
+            session=session,
+            num_dropped_turns=num_dropped_turns,
+            user_input=user_input,
+        )
