@@ -68,6 +68,7 @@ def test_line_of_a_reply(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> No
         "finish_reason": "stop",
         "error": None,
         "prompt_tokens": len("U:my secret|A:"),
+        "cached_tokens": 0,
         "completion_tokens": 3,
         "num_dropped_turns": 0,
     }

@@ -66,6 +66,7 @@ def test_metrics_before_the_first_request(chat: Chat) -> None:
 def test_metrics_count_what_happened(chat: Chat) -> None:
     client = chat.client()
     talk(client, "hi")  # the prompt is "U:hi|A:", the reply "ok" and its end
+    wait_until(lambda: chat.chat_stream.engine.workers[0].is_idle)  # its last step is over
     found = samples(chat)
     assert found["chatstream_prompt_tokens_total"] == found["chatstream_request_prompt_tokens_sum"] == 7
     assert found["chatstream_generation_tokens_total"] == 3

@@ -31,6 +31,7 @@ class ThreadStats:
 
     def merge(self, other: ThreadStats) -> None:
         self.num_prefilled += other.num_prefilled
+        self.num_reused += other.num_reused
         self.num_generated += other.num_generated
         self.queue_sec.merge(other.queue_sec)
         self.first_token_sec.merge(other.first_token_sec)

@@ -49,17 +49,18 @@ class AccessLog:
         generation: GenerationRequest,
         outcome: Outcome,
         *,
-        session: str | None,
+        session: str | None,  # its hash
         num_dropped_turns: int,
         user_input: str | None,
     ) -> None:
         fields: dict[str, Any] = {
             "event": "request",
             **self._common(origin),
-            "session": None if session is None else self._hash(session),
+            "session": session,
             "finish_reason": outcome.finish_reason.value,
             "error": outcome.error,
             "prompt_tokens": outcome.prompt_tokens,
+            "cached_tokens": outcome.cached_tokens,
             "completion_tokens": outcome.completion_tokens,
             "queue_ms": _ms(outcome.queue_sec),
             "time_to_first_token_ms": _ms(outcome.first_token_sec),
@@ -88,7 +89,7 @@ class AccessLog:
     def _common(self, origin: Origin) -> dict[str, Any]:
         return {"request_id": origin.request_id, "method": origin.method, "route": origin.route}
 
-    def _hash(self, session: str) -> str:
+    def hash_of(self, session: str) -> str:
         return hmac.new(self._key, session.encode(), hashlib.sha256).hexdigest()[:16]
 
     def _log(self, level: int, template: str, fields: dict[str, Any]) -> None:

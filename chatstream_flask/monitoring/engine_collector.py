@@ -64,6 +64,16 @@ class EngineCollector(Collector):
         finished, aborted = stats.num_finished, stats.num_aborted
         yield _counter("prompt_tokens", "Prompt tokens computed", steps.num_prefilled)
         yield _counter("generation_tokens", "Tokens generated", steps.num_generated)
+        yield _counter(
+            "prefix_cache_queries",
+            "Prompt tokens of requests that got a slot",
+            steps.num_prefilled + steps.num_reused,
+        )
+        yield _counter(
+            "prefix_cache_hits",
+            "Prompt tokens whose keys and values were still there",
+            steps.num_reused,
+        )
         success = {r.value: finished.get(r, 0) for r in (FinishReason.STOP, FinishReason.LENGTH)}
         yield _counters("request_success", "Replies that ended as they should", "finished_reason", success)
         yield _counter("request_error", "Replies that failed", finished.get(FinishReason.ERROR, 0))

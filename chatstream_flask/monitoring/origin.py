@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import uuid
 from dataclasses import dataclass
+from typing import Any
 
 from flask import Request, Response, request
 
+from .tracing import parent_of
+
 REQUEST_ID = "chatstream.request_id"  # in a request's environ
-TRACE_HEADERS = ("traceparent", "tracestate")
 SANE = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
 
 
@@ -18,7 +20,7 @@ class Origin:
     request_id: str
     method: str
     route: str  # the rule, not the path, so that lines of one view are alike
-    traceparent: dict[str, str]  # headers of the caller's trace
+    parent: Any  # of its span, where traces are made
 
     @classmethod
     def of(cls, request: Request) -> Origin:
@@ -27,7 +29,7 @@ class Origin:
             request_id=request_id_of(request),
             method=request.method,
             route="-" if rule is None else rule.rule,
-            traceparent={name: request.headers[name] for name in TRACE_HEADERS if name in request.headers},
+            parent=parent_of(request.headers),
         )
 
 

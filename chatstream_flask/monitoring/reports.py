@@ -8,6 +8,7 @@ from ..engine.request import GenerationRequest, Outcome
 from ..errors import ChatStreamError
 from .access_log import AccessLog
 from .origin import Origin
+from .tracing import trace_ended
 
 
 class Reports:
@@ -31,6 +32,7 @@ class Reports:
         user_input: str | None = None,
     ) -> None:
         """Later, in any thread: `origin` is taken within the request, `session` is the conversation's id."""
+        session = None if session is None else self._access_log.hash_of(session)
         self._access_log.ended(
             origin,
             generation,
@@ -38,4 +40,12 @@ class Reports:
             session=session,
             num_dropped_turns=num_dropped_turns,
             user_input=user_input,
+        )
+        trace_ended(
+            origin.parent,
+            generation,
+            outcome,
+            request_id=origin.request_id,
+            session=session,
+            operation="text_completion" if origin.route.endswith("/v1/completions") else "chat",
         )

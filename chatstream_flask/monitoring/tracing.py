@@ -1,0 +1,99 @@
+"""A span for each request where OpenTelemetry is installed; its attributes follow the GenAI conventions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..engine.request import FinishReason, GenerationRequest, Outcome
+
+try:
+    from opentelemetry import context, trace
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    is_available = True
+except ImportError:
+    is_available = False
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+
+PHASES = ("queue", "prefill", "decode")  # child spans, as far as the request came
+
+
+def parent_of(headers: Mapping[str, str]) -> Context | None:
+    """Within a request: its own span if the app makes one, else that of its traceparent."""
+    if not is_available:
+        return None
+    if trace.get_current_span().get_span_context().is_valid:
+        return context.get_current()
+    return TraceContextTextMapPropagator().extract(headers)
+
+
+def trace_ended(
+    parent: Context | None,
+    generation: GenerationRequest,
+    outcome: Outcome,
+    *,
+    request_id: str,
+    session: str | None,
+    operation: str,
+) -> None:
+    """Made when all is over, with the times that were measured; without an SDK nothing comes of it."""
+    if not is_available:
+        return
+    tracer = trace.get_tracer("chatstream_flask")
+    began = time.time() - (time.monotonic() - generation.created_at)
+    span = tracer.start_span(
+        operation,
+        context=parent,
+        kind=trace.SpanKind.SERVER,
+        start_time=_ns(began),
+        attributes=_attributes(generation, outcome, operation)
+        | {"chatstream.request_id": request_id}
+        | ({} if session is None else {"gen_ai.conversation.id": session}),
+    )
+    inside = trace.set_span_in_context(span)
+    bounds = [0.0, outcome.queue_sec, outcome.first_token_sec, outcome.total_sec]
+    for phase, start, end in zip(PHASES, bounds, _ends(outcome), strict=False):
+        assert start is not None
+        child = tracer.start_span(phase, context=inside, start_time=_ns(began + start))
+        child.end(_ns(began + end))
+    if outcome.finish_reason is FinishReason.ERROR:
+        span.set_status(trace.StatusCode.ERROR, outcome.error)
+        span.set_attribute("error.type", "generation_failed")
+    span.end(_ns(began + outcome.total_sec))
+
+
+def _ends(outcome: Outcome) -> list[float]:
+    """Of the phases that it came to."""
+    if not outcome.is_started:
+        return [outcome.total_sec]
+    if outcome.first_token_sec is None:
+        return [outcome.queue_sec, outcome.total_sec]
+    return [outcome.queue_sec, outcome.first_token_sec, outcome.total_sec]
+
+
+def _attributes(generation: GenerationRequest, outcome: Outcome, operation: str) -> dict[str, Any]:
+    params = generation.params
+    attributes: dict[str, Any] = {
+        "gen_ai.operation.name": operation,
+        "gen_ai.provider.name": "chatstream_flask",
+        "gen_ai.request.max_tokens": params.max_new_tokens,
+        "gen_ai.request.temperature": float(params.temperature),
+        "gen_ai.request.top_p": float(params.top_p),
+        "gen_ai.request.top_k": params.top_k,
+        "gen_ai.request.seed": params.seed,
+        "gen_ai.request.stop_sequences": list(params.stop) or None,
+        "gen_ai.response.finish_reasons": [outcome.finish_reason.value],
+        "gen_ai.usage.input_tokens": outcome.prompt_tokens,
+        "gen_ai.usage.output_tokens": outcome.completion_tokens,
+        "gen_ai.usage.cache_read.input_tokens": outcome.cached_tokens,
+        "gen_ai.response.time_to_first_chunk": outcome.first_token_sec,
+    }
+    return {name: value for name, value in attributes.items() if value is not None}
+
+
+def _ns(seconds: float) -> int:
+    return round(seconds * 1e9)
