@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .config import ContextPolicy, SamplingParams, check_int
+from .engine.grammar_matcher import GrammarCompiler
 from .engine.mock_runner import MockParams, MockRunner, encode_mock_prompt
 from .engine.runner import Runner
 from .errors import BadRequest, ConfigError
@@ -87,6 +88,7 @@ class TransformersSource:
         self._tokenizer = tokenizer
         self._device = device
         self._add_special_tokens = add_special_tokens
+        self._grammars = GrammarCompiler(tokenizer, self._eos_ids)
         self.context_len = min(context_len, _max_positions(model.config) or context_len)
         self.model_name = _short_name(getattr(model.config, "name_or_path", ""))
         self.response_template = getattr(tokenizer, "response_template", None)
@@ -114,6 +116,7 @@ class TransformersSource:
             num_slots=num_slots,
             max_len=self.context_len,
             num_cores=max(1, torch.get_num_threads() // num_threads),
+            grammars=self._grammars,
         )
 
     def fit(self, prompt: AbstractChatPrompt, max_tokens: int, policy: ContextPolicy) -> FittedPrompt:
@@ -157,6 +160,13 @@ class TransformersSource:
             raise BadRequest(
                 f"logit_bias names the token {max(ids)}; the model has the tokens 0 to {vocab_size - 1}"
             )
+        if params.grammar is not None:
+            self._grammars.matcher(params.grammar)
+
+    def _eos_ids(self) -> frozenset[int]:
+        from .engine.model_runner import eos_ids
+
+        return eos_ids(self._model, self._tokenizer)
 
 
 class MockSource:

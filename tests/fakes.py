@@ -12,7 +12,7 @@ from chatstream_flask.engine.request import FinishReason, GenerationRequest, Tok
 from chatstream_flask.engine.request_queue import RequestQueue
 from chatstream_flask.engine.runner import Runner
 from chatstream_flask.engine.scheduler import Scheduler
-from chatstream_flask.engine.sequence import Sequence
+from chatstream_flask.engine.sequence import Matcher, Sequence
 from chatstream_flask.engine.worker import Worker
 
 TIMEOUT = 10.0  # seconds: no wait in a test is longer
@@ -62,6 +62,24 @@ class CharDecoder:
         return ""
 
 
+class ListMatcher:
+    """A grammar of one text; its runner must say that."""
+
+    num_bytes = 4
+
+    def __init__(self, text: str) -> None:
+        self._rest = text
+
+    def accept(self, token_id: int) -> bool:
+        if not self._rest.startswith(chr(token_id)):
+            raise ValueError(f"{chr(token_id)} where {self._rest} must come")
+        self._rest = self._rest[1:]
+        return not self._rest
+
+    def write_mask(self, address: int, num_bytes: int) -> bool:
+        raise NotImplementedError("for runners with a model")
+
+
 class EchoRunner:
     """Answers with the prompt. It keeps the token ids of each slot in place of keys and values.
 
@@ -103,6 +121,9 @@ class EchoRunner:
 
     def text_decoder(self, request: GenerationRequest) -> CharDecoder:
         return CharDecoder()
+
+    def matcher(self, grammar: str) -> Matcher:
+        return ListMatcher(grammar)
 
     def close(self) -> None: ...
 

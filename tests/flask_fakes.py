@@ -23,7 +23,7 @@ from chatstream_flask.conversation import ConversationStore, Lease
 from chatstream_flask.conversation.local_leases import LocalLeases
 from chatstream_flask.engine.request import GenerationRequest, TokenLogprob
 from chatstream_flask.engine.runner import Runner
-from chatstream_flask.engine.sequence import Sequence
+from chatstream_flask.engine.sequence import Matcher, Sequence
 from chatstream_flask.errors import StoreUnavailable
 from chatstream_flask.model_source import ModelSource
 from chatstream_flask.prompts import ChatContent
@@ -95,7 +95,22 @@ class ScriptedRunner:
     def text_decoder(self, request: GenerationRequest) -> CharDecoder:
         return CharDecoder()
 
+    def matcher(self, grammar: str) -> Matcher:
+        return ScriptMatcher()
+
     def close(self) -> None: ...
+
+
+class ScriptMatcher:
+    """Whatever the script says fits."""
+
+    num_bytes = 4
+
+    def accept(self, token_id: int) -> bool:
+        return False
+
+    def write_mask(self, address: int, num_bytes: int) -> bool:
+        raise NotImplementedError("for runners with a model")
 
 
 class ScriptedSource:

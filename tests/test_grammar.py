@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 
 from chatstream_flask.config import SamplingParams
 from chatstream_flask.engine.grammar import json_object_grammar, json_schema_grammar, regex_grammar
-from chatstream_flask.errors import BadRequest
+from chatstream_flask.errors import BadRequest, GenerationError
 from chatstream_flask.model_source import make_source
 
 
@@ -24,6 +26,7 @@ def nested(levels: int) -> dict[str, Any]:
     ("schema", "sentence"),
     [
         ([], "a JSON schema must be an object, not []"),
+        (True, "a JSON schema must be an object, not True"),
         ("{}", "a JSON schema must be an object, not '{}'"),
         ({"type": "objekt"}, "the JSON schema cannot be used: Invalid type: objekt"),
         ({"type": "string", "pattern": "("}, "unclosed group"),
@@ -34,10 +37,11 @@ def nested(levels: int) -> dict[str, Any]:
         ({"const": {1, 2}}, "the JSON schema is not JSON: Object of type set is not JSON serializable"),
         ({"const": float("nan")}, "the JSON schema is not JSON: Out of range float values"),
         ({"const": "\ud800"}, "the JSON schema is not JSON: 'utf-8' codec can't encode"),
+        ({"allOf": [{"pattern": f".*a.{{{i}}}"} for i in range(30)]}, "it is too costly"),
         (nested(33), "the JSON schema is nested more than 32 levels deep"),
         (nested(100_000), "the JSON schema is nested more than 32 levels deep"),
     ],
-    ids=range(13),
+    ids=range(15),
 )
 def test_a_wrong_schema_is_told(schema: Any, sentence: str) -> None:
     with pytest.raises(BadRequest) as caught:
@@ -54,6 +58,7 @@ def test_a_wrong_schema_is_told(schema: Any, sentence: str) -> None:
         ("a" * 4097, "the regular expression has 4097 characters; at most 4096 are allowed"),
         ("(", "the regular expression cannot be used"),
         ("(?=a)", "the regular expression cannot be used"),
+        ("\ud800", "holds half of a surrogate pair"),
     ],
 )
 def test_a_wrong_regex_is_told(pattern: Any, sentence: str) -> None:
@@ -65,6 +70,30 @@ def test_a_wrong_regex_is_told(pattern: Any, sentence: str) -> None:
 def test_good_ones_are_accepted_by_sampling_params() -> None:
     for grammar in (json_schema_grammar(nested(32)), json_object_grammar(), regex_grammar(r"a/b\n\w+")):
         assert SamplingParams(grammar=grammar).grammar == grammar
+
+
+def test_a_schema_cannot_change_what_json_is() -> None:
+    options = {"item_separator": " and ", "whitespace_pattern": ".*", "lenient": True}
+    assert json_schema_grammar({"x-guidance": options}) == json_schema_grammar({})
+    with pytest.raises(BadRequest, match="Unimplemented keys"):
+        json_schema_grammar({"x-guidance": options, "not": {"type": "string"}})
+
+
+def test_a_machine_without_llguidance_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    with pytest.raises(BadRequest, match=re.escape("chatstream-flask[structured] is not installed")):
+        regex_grammar("a")
+
+
+def test_a_check_that_cannot_be_started_is_the_servers_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(GenerationError, match="no process can be started"):
+        regex_grammar("never tried before")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(GenerationError, match="the server's log says why"):
+        regex_grammar("never tried before")
+    monkeypatch.undo()
+    assert regex_grammar("never tried before")
 
 
 def test_the_mock_makes_no_structured_replies() -> None:

@@ -19,7 +19,9 @@ LAYERS = [  # a module, or a package with all its modules
     "demo_model",
     # generation without HTTP
     "engine.__init__",
+    "engine.grammar_check",
     "engine.grammar",
+    "engine.grammar_matcher",
     "engine.request",
     "engine.visitor",
     "engine.turns",
@@ -50,7 +52,11 @@ LAYERS = [  # a module, or a package with all its modules
     "engine.model_check",
     "engine.host_buffer",
     "engine.seen_tokens",
+    "engine.token_counts",
+    "engine.token_masks",
     "engine.candidates",
+    "engine.logprobs",
+    "engine.score_rules",
     "engine.sampler",
     "engine.model_runner",
     # the Flask side

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import make_sequence
 from torch import Tensor
-from transformers import RepetitionPenaltyLogitsProcessor, TopKLogitsWarper, TopPLogitsWarper
+from transformers import (
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from chatstream_flask.config import SamplingParams
 from chatstream_flask.engine.candidates import candidates, draw, num_candidates, penalised
@@ -28,17 +35,21 @@ def our_probs(scores: Tensor, params: SamplingParams) -> Tensor:
     num = num_candidates(params, scores.shape[1])
     top_k = torch.full((len(scores), 1), min(params.top_k or num, num) or 1)
     tail = torch.full((len(scores), 1), 1.0 - params.top_p)
-    probs, ids = candidates(scores / params.temperature, num, top_k, tail)
+    min_p = torch.full((len(scores), 1), params.min_p)
+    probs, ids = candidates(scores / params.temperature, num, top_k, tail, min_p)
     probs = probs / probs.sum(-1, keepdim=True)
     return probs if ids is None else torch.zeros_like(scores).scatter(1, ids, probs)
 
 
 def their_probs(scores: Tensor, params: SamplingParams) -> Tensor:
-    scores, no_ids = scores / params.temperature, torch.zeros(len(scores), 1, dtype=torch.long)
+    no_ids: Any = torch.zeros(len(scores), 1, dtype=torch.long)
+    scores = scores / params.temperature
     if params.top_k:
         scores = TopKLogitsWarper(params.top_k)(no_ids, scores)
     if params.top_p < 1:
         scores = TopPLogitsWarper(params.top_p)(no_ids, scores)
+    if params.min_p:
+        scores = MinPLogitsWarper(params.min_p)(no_ids, scores)
     return scores.softmax(-1)
 
 
@@ -51,16 +62,17 @@ def sample(logits: Tensor, rows: list[Sequence | None]) -> list[int]:
 @given(
     top_k=st.one_of(st.none(), st.integers(0, VOCAB + 50)),
     top_p=st.one_of(st.just(1.0), st.floats(1e-6, 1.0, exclude_min=True)),
+    min_p=st.one_of(st.just(0.0), st.floats(0, 1)),
     temperature=st.floats(0.05, 2),
     seed=st.integers(0, 1000),
 )
 def test_same_distribution_as_transformers(
-    top_k: int | None, top_p: float, temperature: float, seed: int
+    top_k: int | None, top_p: float, min_p: float, temperature: float, seed: int
 ) -> None:
-    params = SamplingParams(top_k=top_k, top_p=top_p, temperature=temperature)
+    params = SamplingParams(top_k=top_k, top_p=top_p, min_p=min_p, temperature=temperature)
     scores = random_logits(4, seed=seed)
     ours, theirs = our_probs(scores, params), their_probs(scores, params)
-    edge = (ours > 0) != (theirs > 0)  # a token right at the edge of top_p may fall on either side
+    edge = (ours > 0) != (theirs > 0)  # a token right at the edge of top_p or min_p may fall on either side
     assert edge.sum() <= 1 and (ours + theirs)[edge].sum() < 0.5
     if not edge.any():
         torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=1e-4)
@@ -158,17 +170,26 @@ MIXED = [
     SamplingParams(seed=4, top_k=None, top_p=0.9, temperature=0.3),
     SamplingParams(seed=5, top_k=64, repetition_penalty=1.5),
     SamplingParams(seed=6, top_k=0, repetition_penalty=0.5, repetition_penalty_method="subtractive"),
+    SamplingParams(seed=7, top_k=None, min_p=0.2, frequency_penalty=1.5),
+    SamplingParams(seed=8, min_p=0.6, presence_penalty=-2, logit_bias=((5, 4.0), (299, 3.0))),
+    SamplingParams(temperature=0, frequency_penalty=-2, logit_bias=((7, -100.0),), repetition_penalty=3),
 ]
+
+
+def said(params: SamplingParams, slot: int = 0) -> Sequence:
+    sequence = make_sequence([1, 2], params, slot=slot)
+    sequence.token_ids += [7, 5, 5]
+    return sequence
 
 
 def test_a_row_does_not_depend_on_its_neighbours() -> None:
     logits = random_logits(len(MIXED)).round()  # many ties
     for _ in range(3):
-        alone = [sample(logits[i : i + 1], [make_sequence([1, 2], p)])[0] for i, p in enumerate(MIXED)]
-        rows: list[Sequence | None] = [make_sequence([1, 2], p, slot=i) for i, p in enumerate(MIXED)]
+        alone = [sample(logits[i : i + 1], [said(p)])[0] for i, p in enumerate(MIXED)]
+        rows: list[Sequence | None] = [said(p, i) for i, p in enumerate(MIXED)]
         assert sample(logits, rows) == alone
-        order = [3, 6, 1, 0, 5, 2, 4]
-        rows = [make_sequence([1, 2], MIXED[j], slot=i) for i, j in enumerate(order)]
+        order = [3, 9, 6, 1, 0, 8, 5, 2, 7, 4]
+        rows = [said(MIXED[j], i) for i, j in enumerate(order)]
         assert sample(logits[order], rows) == [alone[j] for j in order]
 
 

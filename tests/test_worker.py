@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fakes import Bench, CharDecoder, EchoRunner, EndlessRunner, FakeClock, ask
+from fakes import Bench, CharDecoder, EchoRunner, EndlessRunner, FakeClock, ListMatcher, ask
 
 from chatstream_flask.engine.request import FinishReason, GenerationRequest, Status
 from chatstream_flask.engine.sequence import Sequence
@@ -257,3 +257,29 @@ class FaultyRunner(EchoRunner):
 
 def name_of(request: GenerationRequest) -> str:
     return "".join(map(chr, request.prompt_ids))
+
+
+def test_reply_ends_when_its_grammar_is_complete() -> None:
+    bench = Bench(slots=[2])
+    cut, plain = ask("abc", grammar="ab"), ask("abc")
+    bench.submit(cut, plain)
+    bench.finish_all()
+    assert (cut.text, reason(cut), cut.num_generated) == ("ab", FinishReason.STOP, 2)
+    assert (plain.text, plain.num_generated) == ("abc", 4)
+    check_idle(bench)
+
+
+def test_a_grammar_that_cannot_begin_or_go_on_ends_only_its_reply(caplog: pytest.LogCaptureFixture) -> None:
+    class NoGrammar(EchoRunner):
+        def matcher(self, grammar: str) -> ListMatcher:
+            if grammar == "none":
+                raise ValueError("no such grammar")
+            return ListMatcher(grammar)
+
+    bench = Bench(slots=[3], make_runner=NoGrammar)
+    never, other, plain = ask("abc", grammar="none"), ask("abc", grammar="abx"), ask("abc")
+    bench.submit(never, other, plain)
+    bench.finish_all()
+    assert [reason(request) for request in (never, other)] == [FinishReason.ERROR] * 2
+    assert (never.text, plain.text, reason(plain)) == ("", "abc", FinishReason.STOP)
+    check_idle(bench)

@@ -1,7 +1,7 @@
-"""From scores to one token: penalties, top-k, top-p and the draw, as pure functions over rows.
+"""From scores to one token: penalties, top-k, top-p, min-p and the draw, as pure functions over rows.
 
 Scores are float32 `[rows, vocab]`; whatever differs between rows comes as a column `[rows, 1]`.
-Same results as transformers' RepetitionPenalty, TopK and TopP processors in that order.
+Same results as transformers' RepetitionPenalty, TopK, TopP and MinP processors in that order.
 """
 
 from __future__ import annotations
@@ -32,17 +32,34 @@ def penalised(scores: Tensor, seen_ids: Tensor, factor: Tensor, difference: Tens
     return scores.scatter(1, seen_ids, torch.where(seen < 0, seen * factor, seen / factor) - difference)
 
 
-def candidates(scores: Tensor, num: int, top_k: Tensor, tail: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Probabilities `[rows, n]`, not summing to 1 after top-p, and their token ids (None: all, in order).
+def count_penalised(scores: Tensor, counts: Tensor, frequency: Tensor, presence: Tensor) -> Tensor:
+    """OpenAI's: score - count * frequency_penalty - (1 if count > 0 else 0) * presence_penalty.
 
-    `tail` is 1 - top_p: the least probable tokens that together have no more than that are dropped.
-    Tokens tied with the k-th stay; of tokens tied at the edge of top-p the lower ids stay.
+    From its API guide, "Frequency and presence penalties"; counts `[rows, vocab]` are those of the tokens
+    "sampled prior to the current position", so not the prompt's.
+    """
+    return scores - counts * frequency - (counts > 0) * presence
+
+
+def candidates(
+    scores: Tensor, num: int, top_k: Tensor, tail: Tensor, min_p: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Probabilities `[rows, n]`, not summing to 1 if any are dropped, and their ids (None: all, in order).
+
+    `tail` is 1 - top_p: the least probable tokens that together have no more than that are dropped, and
+    so are those less probable than `min_p` times the likeliest. Tokens tied with the k-th stay; of tokens
+    tied at the edge of top-p the lower ids stay.
     """
     if num == 0:
-        return scores.softmax(-1), None
-    values, ids = _largest(scores, num)
+        probs = scores.softmax(-1)
+        if min_p is not None:
+            probs = probs.masked_fill(probs < probs.amax(-1, keepdim=True) * min_p, 0.0)
+        return probs, None
+    values, ids = largest(scores, num)
     probs = values.masked_fill(values < values.gather(1, top_k - 1), -torch.inf).softmax(-1)
     is_dropped = probs.flip(1).cumsum(1).flip(1) <= tail
+    if min_p is not None:
+        is_dropped |= probs < probs[:, :1] * min_p
     is_dropped[:, 0] = False
     return probs.masked_fill(is_dropped, 0.0), ids
 
@@ -58,7 +75,7 @@ def draw(probs: Tensor, uniforms: Tensor) -> Tensor:
     return index.squeeze(1).clamp(max=probs.shape[1] - 1)  # a row of NaN would be out of range
 
 
-def _largest(scores: Tensor, num: int) -> tuple[Tensor, Tensor]:
+def largest(scores: Tensor, num: int) -> tuple[Tensor, Tensor]:
     """The `num` largest of each row, falling, equal ones by id: `topk` alone leaves their order open."""
     if num == scores.shape[1]:
         values, ids = scores.sort(dim=-1, descending=True, stable=True)

@@ -23,9 +23,16 @@ class HostBuffer:
 
     def send(self, values: Sequence[float]) -> Tensor:
         """The values on the device, `[len(values)]`; a view that the next `send` overwrites."""
-        host, twin = self._host[: len(values)], self._twin[: len(values)]
+        self.host(len(values)).copy_(torch.tensor(values, dtype=self._host.dtype))
+        return self.flush(len(values))
+
+    def host(self, size: int) -> Tensor:
+        """The first `size` numbers of the host side, to be written and then flushed."""
         self._wait()
-        host.copy_(torch.tensor(values, dtype=host.dtype))
+        return self._host[:size]
+
+    def flush(self, size: int) -> Tensor:
+        host, twin = self._host[:size], self._twin[:size]
         if self._twin is not self._host:
             twin.copy_(host, non_blocking=self._is_cuda)
             self._record()
@@ -33,11 +40,16 @@ class HostBuffer:
 
     def fetch(self, values: Tensor) -> list[Any]:
         """The numbers of a device tensor `[n]`: the one place where a step waits for the device."""
-        host = self._host[: values.shape[0]]
-        host.copy_(values, non_blocking=self._is_cuda)
+        self.start_fetch(values)
+        return self.fetched(len(values))
+
+    def start_fetch(self, values: Tensor) -> None:
+        self.host(len(values)).copy_(values, non_blocking=self._is_cuda)
         self._record()
+
+    def fetched(self, size: int) -> list[Any]:
         self._wait()
-        return host.tolist()
+        return self._host[:size].tolist()
 
     def _record(self) -> None:
         if self._copied is not None:

@@ -18,7 +18,7 @@ from ..errors import ConfigError
 from .detokenizer import TextDecoder
 from .mock_text import LONG, ROUND, split_mock_text
 from .request import GenerationRequest, TokenLogprob
-from .sequence import Sequence
+from .sequence import Matcher, Sequence
 
 SEPARATOR = "\x1e"  # between the visitor's messages in a prompt
 EOS_ID = 0  # token i of a reply has the id i + 1
@@ -104,6 +104,9 @@ class MockRunner:
 
     def text_decoder(self, request: GenerationRequest) -> TextDecoder:
         return MockTextDecoder(self._reply(request))
+
+    def matcher(self, grammar: str) -> Matcher:
+        raise ConfigError("the mock makes no structured replies")
 
     def close(self) -> None:
         self._closed.set()

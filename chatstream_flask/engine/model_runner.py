@@ -12,9 +12,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .detokenizer import TextDecoder
+from .grammar_matcher import GrammarCompiler, GrammarMatcher
 from .host_buffer import HostBuffer
 from .kv_cache import layer_shapes
 from .kv_memory import check_kv_memory
+from .logprobs import Logprobs
 from .model_check import check_model
 from .request import GenerationRequest
 from .sampler import NOT_A_TOKEN, Sampler
@@ -33,6 +35,7 @@ class Opened:
     prompt: HostBuffer
     inputs: HostBuffer
     ids: HostBuffer
+    logprobs: Logprobs
 
 
 class ModelRunner:
@@ -50,6 +53,7 @@ class ModelRunner:
         num_slots: int,
         max_len: int,
         num_cores: int | None = None,  # that a forward on CPU may use; None: torch's own choice
+        grammars: GrammarCompiler | None = None,
     ) -> None:
         model.train(False)
         self.eos_ids = eos_ids(model, tokenizer)
@@ -58,6 +62,7 @@ class ModelRunner:
         self._num_cores = num_cores
         self._model = model
         self._tokenizer = tokenizer
+        self._grammars = grammars
         self._stream: torch.cuda.Stream | None = None
         self._opened: Opened | None = None
 
@@ -83,6 +88,7 @@ class ModelRunner:
                 prompt=HostBuffer(self.max_len, torch.long, device),
                 inputs=HostBuffer(3 * self.num_slots, torch.long, device),
                 ids=HostBuffer(self.num_slots, torch.long, device),
+                logprobs=Logprobs(num_slots=self.num_slots, device=device),
             )
 
     def prefill(self, sequence: Sequence, num_tokens: int) -> list[int]:
@@ -115,6 +121,11 @@ class ModelRunner:
     def text_decoder(self, request: GenerationRequest) -> TextDecoder:
         return make_text_decoder(self._tokenizer, skip_special_tokens=not request.shows_special_tokens)
 
+    def matcher(self, grammar: str) -> GrammarMatcher:
+        if self._grammars is None:
+            raise RuntimeError(f"{self!r} was made without a compiler of grammars")
+        return self._grammars.matcher(grammar)
+
     def close(self) -> None:
         """Gives the memory back; may be called twice."""
         if self._stream is not None:
@@ -129,7 +140,10 @@ class ModelRunner:
         return ids + positions + columns
 
     def _sampled(self, it: Opened, logits: Tensor, rows: list[Sequence | None]) -> list[int]:
-        ids: list[int] = it.ids.fetch(it.sampler.sample(logits, rows))
+        sampled = it.sampler.sample(logits, rows)
+        it.logprobs.start(logits, sampled, rows)
+        ids: list[int] = it.ids.fetch(sampled)
+        it.logprobs.finish(ids)
         for sequence, token_id in zip(rows, ids, strict=True):
             if sequence is not None and token_id == NOT_A_TOKEN:
                 it.slots.cache.clear(sequence.slot)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from .detokenizer import TextDecoder
 from .request import GenerationRequest
-from .sequence import Sequence
+from .sequence import Matcher, Sequence
 
 
 class Runner(Protocol):
@@ -38,5 +38,8 @@ class Runner(Protocol):
 
     def text_decoder(self, request: GenerationRequest) -> TextDecoder:
         """A fresh ids-to-text decoder for one reply."""
+
+    def matcher(self, grammar: str) -> Matcher:
+        """A fresh one for one reply. Its masks count in `prefill` and `decode`; the caller lets it accept."""
 
     def close(self) -> None: ...

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import random
+from typing import Protocol
 
 from .detokenizer import Detokenizer
 from .held_logprobs import HeldLogprobs
 from .request import GenerationRequest, TokenLogprob
+
+
+class Matcher(Protocol):
+    """The grammar of one reply; belongs to its generation thread."""
+
+    num_bytes: int  # of a mask
+
+    def accept(self, token_id: int) -> bool:
+        """The reply goes on with this token. True: it is complete, and nothing may follow."""
+
+    def write_mask(self, address: int, num_bytes: int) -> bool:
+        """Sets bit i, the lowest first, where token i may come next. False: the grammar cannot go on."""
 
 
 class Sequence:
@@ -23,6 +36,7 @@ class Sequence:
         self.logprobs: list[TokenLogprob] = []  # of each new token, if asked for; written by the runner
         self.held_logprobs = HeldLogprobs(detokenizer)
         self.told_at: float | None = None  # when its newest token came
+        self.matcher: Matcher | None = None  # of its grammar
         self.random = random.Random(request.seed)  # one uniform number per sampled token
 
     def __repr__(self) -> str:

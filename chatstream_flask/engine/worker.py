@@ -200,11 +200,14 @@ class Worker:
         self.stats.queue_sec.add(self._clock() - request.created_at)
         try:
             detokenizer = Detokenizer(self.runner.text_decoder(request), request.params.stop)
+            grammar = request.params.grammar
+            matcher = None if grammar is None else self.runner.matcher(grammar)
         except Exception:
-            logger.exception("the text decoder of %r failed", request)
+            logger.exception("the text decoder or the grammar of %r failed", request)
             self._end(request, FinishReason.ERROR, FAILED)
             return
         sequence, moves = self.scheduler.add(request, detokenizer)
+        sequence.matcher = matcher
         request.num_reused = sequence.num_cached
         self.stats.num_reused += sequence.num_cached
         try:
@@ -259,7 +262,7 @@ class Worker:
 
     def _accept_one(self, sequence: Sequence, token_id: int) -> FinishReason | None:
         if token_id < 0:
-            raise FloatingPointError("the model's scores are not numbers")
+            raise FloatingPointError("the model's scores are not numbers, or its grammar allows no token")
         request = sequence.request
         sequence.token_ids.append(token_id)
         request.count_token()
@@ -268,6 +271,8 @@ class Worker:
             return FinishReason.STOP
         self._tell(sequence, self._decoded(sequence, token_id))
         if sequence.detokenizer.is_stopped:
+            return FinishReason.STOP
+        if sequence.matcher is not None and sequence.matcher.accept(token_id):
             return FinishReason.STOP
         if request.num_generated >= request.params.max_new_tokens:
             return FinishReason.LENGTH

@@ -1,0 +1,182 @@
+"""Grammar, bias and penalties: their formulas, their order, and that no other row is touched."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_sampler import CPU, VOCAB, random_logits
+from tiny_models import make_sequence
+from torch import Tensor
+from transformers import RepetitionPenaltyLogitsProcessor, SequenceBiasLogitsProcessor
+
+from chatstream_flask.config import SamplingParams
+from chatstream_flask.engine.sampler import NOT_A_TOKEN, Sampler
+from chatstream_flask.engine.score_rules import ScoreRules
+from chatstream_flask.engine.sequence import Sequence
+
+
+class Allow:
+    """A grammar that allows the same tokens for ever."""
+
+    def __init__(self, ids: Iterable[int], vocab_size: int = VOCAB) -> None:
+        bits = sum(1 << i for i in ids)
+        self.num_bytes = -(-vocab_size // 32) * 4
+        self._mask = torch.frombuffer(bytearray(bits.to_bytes(self.num_bytes, "little")), dtype=torch.uint8)
+
+    def accept(self, token_id: int) -> bool:
+        return False
+
+    def write_mask(self, address: int, num_bytes: int) -> bool:
+        ctypes.memmove(address, self._mask.data_ptr(), num_bytes)
+        return True
+
+
+class Broken(Allow):
+    def write_mask(self, address: int, num_bytes: int) -> bool:
+        super().write_mask(address, num_bytes)
+        return False
+
+
+def sequence(prompt_ids: list[int], new_ids: list[int], slot: int = 0, **params: Any) -> Sequence:
+    sequence = make_sequence(prompt_ids, SamplingParams(temperature=0, **params), slot=slot)
+    sequence.token_ids += new_ids
+    return sequence
+
+
+def edited(logits: Tensor, rows: list[Sequence | None]) -> Tensor:
+    rules = ScoreRules(num_slots=len(rows), max_len=50, device=CPU)
+    rules.plan(rows, logits.shape[1])
+    return rules.apply(logits)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    new_ids=st.lists(st.integers(0, 9), max_size=49),
+    frequency=st.floats(-2, 2),
+    presence=st.floats(-2, 2),
+)
+def test_penalties_are_openais_formula_over_generated_tokens(
+    new_ids: list[int], frequency: float, presence: float
+) -> None:
+    """mu[j] - c[j] * alpha_frequency - float(c[j] > 0) * alpha_presence; the prompt does not count."""
+    row = sequence([3, 3, 250], new_ids, frequency_penalty=frequency, presence_penalty=presence)
+    logits = random_logits(1)
+    expected = logits.double().clone()
+    for j in range(VOCAB):
+        count = new_ids.count(j)
+        expected[0, j] -= count * frequency + float(count > 0) * presence
+    torch.testing.assert_close(edited(logits, [row]).double(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_counts_follow_the_reply_and_belong_to_the_sequence_not_to_the_slot() -> None:
+    logits = torch.zeros(2, VOCAB)
+    sampler = Sampler(num_slots=2, max_len=50, device=CPU)
+    logits[:, [10, 20, 30]] = torch.tensor([2.0, 1.5, 1.0])
+    first, second = (sequence([10], [], slot, presence_penalty=0.7) for slot in range(2))
+    taken = []
+    for _ in range(4):
+        ids = sampler.sample(logits, [first, second]).tolist()
+        first.token_ids.append(ids[0])
+        second.token_ids.append(ids[1])
+        taken.append(ids[0])
+        assert ids[0] == ids[1]
+    assert taken == [10, 20, 10, 10]
+    second.slot = 0
+    assert sampler.sample(logits[:1], [second]).tolist() == [10]
+    new = sequence([10], [], presence_penalty=0.7)
+    assert [sampler.sample(logits[:1], [new]).item() for _ in range(2)] == [10, 10]
+
+
+@pytest.mark.parametrize("frequency", [-1.5, 2.0])
+def test_counts_of_a_long_reply_that_joins_late(frequency: float) -> None:
+    """More tokens at once than the buffer that sends them."""
+    rows: list[Sequence | None] = [
+        sequence([1], [5 + slot] * 40, slot, frequency_penalty=frequency) for slot in range(3)
+    ]
+    scores = edited(torch.zeros(3, VOCAB), rows)
+    assert [scores[slot, 5 + slot].item() for slot in range(3)] == [-40 * frequency] * 3
+    assert scores.count_nonzero() == 3
+
+
+def test_bias_is_transformers_sequence_bias() -> None:
+    bias = {7: -100.0, 8: 3.5, 299: 100.0}
+    logits = random_logits(1)
+    theirs: Any = SequenceBiasLogitsProcessor([[[token_id], value] for token_id, value in bias.items()])
+    ids = torch.tensor([[1, 2]])
+    ours = edited(logits, [sequence([1, 2], [], logit_bias=(*bias.items(), (VOCAB, 1.0)))])
+    assert torch.equal(ours, theirs(ids, logits.clone()))
+
+
+def test_order_is_transformers() -> None:
+    """Bias, then repetition penalty; then the count penalties, which transformers does not have."""
+    logits, prompt = random_logits(1), [7, 8, 9]
+    row = sequence(
+        prompt,
+        [8, 8],
+        logit_bias=((8, 5.0),),
+        repetition_penalty=1.5,
+        frequency_penalty=0.5,
+        presence_penalty=1,
+    )
+    ids: Any = torch.tensor([[7, 8, 9, 8, 8]])
+    bias: Any = SequenceBiasLogitsProcessor([[[8], 5.0]])
+    expected = RepetitionPenaltyLogitsProcessor(1.5)(ids, bias(ids, logits.clone()))
+    expected[0, 8] -= 2 * 0.5 + 1
+    torch.testing.assert_close(edited(logits, [row]), expected)
+
+
+def test_a_grammar_counts_more_than_any_bias() -> None:
+    row = sequence([1], [], logit_bias=((5, 100.0), (6, -100.0)), frequency_penalty=2)
+    row.matcher = Allow({6, 7})
+    scores = edited(random_logits(1), [row])
+    assert scores.isfinite().nonzero()[:, 1].tolist() == [6, 7]
+
+
+def test_scores_beyond_the_tokenizer_are_never_allowed() -> None:
+    rows: list[Sequence | None] = [sequence([1], []), sequence([1], [], 1)]
+    for row, matcher in zip(rows, [Allow(range(64), 64), Allow({0, 63}, 64)], strict=True):
+        assert row is not None
+        row.matcher = matcher
+    scores = edited(random_logits(2), rows)
+    assert scores.isfinite().sum(1).tolist() == [64, 2]
+    assert edited(random_logits(2, vocab=40), rows).isfinite().sum(1).tolist() == [40, 1]
+
+
+def test_rows_that_ask_for_nothing_are_not_changed_nor_copied_for_themselves() -> None:
+    logits = random_logits(4)
+    before = logits.clone()
+    plain: list[Sequence | None] = [sequence([1], []), None, sequence([1], [], 2), sequence([1], [], 3)]
+    assert edited(logits, plain) is logits
+    mixed = list(plain)
+    asking = sequence([1], [4, 4], 2, frequency_penalty=1, logit_bias=((9, 1),), repetition_penalty=2)
+    asking.matcher = Allow({4})
+    mixed[2] = asking
+    scores = edited(logits, mixed)
+    assert torch.equal(logits, before)
+    assert torch.equal(scores[[0, 1, 3]], logits[[0, 1, 3]]) and not torch.equal(scores[2], logits[2])
+
+
+@pytest.mark.parametrize("temperature", [0, 2])
+def test_a_grammar_that_fails_ends_only_its_own_row(temperature: float) -> None:
+    rows: list[Sequence | None] = []
+    for slot, matcher in enumerate([Allow({5}), Broken({5}), None]):
+        row = make_sequence([1], SamplingParams(temperature=temperature, seed=slot), slot=slot)
+        row.matcher = matcher
+        rows.append(row)
+    ids = Sampler(num_slots=3, max_len=50, device=CPU).sample(random_logits(3), rows).tolist()
+    assert ids[:2] == [5, NOT_A_TOKEN] and ids[2] >= 0
+
+
+def test_a_row_that_is_not_numbers_is_reported_also_where_its_grammar_allows_nothing() -> None:
+    row = sequence([1], [])
+    row.matcher = Allow({5})
+    for bad in (float("nan"), float("inf")):
+        logits = random_logits(1)
+        logits[0, 17] = bad
+        assert Sampler(num_slots=1, max_len=50, device=CPU).sample(logits, [row]).tolist() == [NOT_A_TOKEN]
