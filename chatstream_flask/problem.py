@@ -11,9 +11,11 @@ from .errors import ChatStreamError, TooManyRequests
 
 
 def problem_response(error: ChatStreamError, *, too_many_as_200: bool = False) -> Response:
-    """application/problem+json (RFC 9457); ChatStream's way of saying that it is full, where asked for."""
+    """application/problem+json (RFC 9457); ChatStream's way of saying that it is full, where asked for,
+    byte for byte: front ends that take it for the reply's text compare it.
+    """
     if isinstance(error, TooManyRequests) and too_many_as_200:
-        return Response(json.dumps({"error": error.code}), content_type="application/json")
+        return Response(f'{{"error":"{error.code}"}}', content_type="application/json")
     body = {
         "type": "about:blank",
         "title": HTTPStatus(error.status).phrase,

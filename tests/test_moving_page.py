@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import logging
 import re
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from dataclasses import fields
 from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import click
 import pytest
@@ -28,6 +30,8 @@ from chatstream_flask.prompts import ChatContent, RoleType
 from chatstream_flask.serving.app import create_app
 from chatstream_flask.serving.cli import cli
 from chatstream_flask.settings import Settings
+from chatstream_flask.views import API_NAMES
+from chatstream_flask.views.chat_api import Options
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = (DOCS / "moving-from-chatstream.md").read_text(encoding="utf-8")
@@ -152,7 +156,7 @@ def is_there(span: str, roots: dict[str, Any]) -> bool:
     if "://" in name:
         make_store(name, 1.0)  # raises for a wrong one
         return True
-    if name in FIELDS:
+    if name in FIELDS or name in API_NAMES or name in {field.name for field in fields(Options)}:
         return True
     if name.startswith("chatstream_flask."):
         module, _, attribute = name.rpartition(".")
@@ -183,7 +187,8 @@ def test_every_name_in_a_here_column_exists(roots: dict[str, Any]) -> None:
         "prompt.get_skip_len()",
         "chatstream_flask.views.create_web_page",
         "--cookie",
-        "GET /get_load",
+        "POST /get_load",
+        "webui_index",
         "flask chatstream shell",
         "ChatPromptOpenCalm",
         "top_k_value",
@@ -398,43 +403,56 @@ def test_a_damaged_cookie_begins_a_new_session(tmp_path: Path, monkeypatch: pyte
         assert (cookie["samesite"], cookie["expires"], cookie["max-age"]) == ("Lax", "", "")
 
 
-def test_the_other_endpoints(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_apis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     with program(BLOCKS[APIS], tmp_path, monkeypatch) as names:
         client = names["app"].test_client()
-        assert client.get("/get_prompt").get_json()["prompt"] is None
+        assert "<title>Harbour</title>" in client.get("/").text
         answer = client.post("/chat_stream", json={"user_input": "Hi"})
         assert answer.text == "Hi"
-        assert client.get("/get_prompt").get_json()["prompt"] == "<human>: Hi\n<bot>: Hi\n"
-
-        params = client.post("/set_generation_params", json={"temperature": 0.5, "top_k": None}).get_json()
-        assert params["generation_params"]["temperature"] == 0.5
-        assert client.post("/set_generation_params", json={"top_p": 2}).status_code == 400
-        kept = client.get("/get_generation_params").get_json()["generation_params"]
-        assert (kept["temperature"], kept["top_k"], kept["top_p"]) == (0.5, None, 1.0)
-        client.post("/set_generation_params", data="null", content_type="application/json")
-        assert client.get("/get_generation_params").get_json()["generation_params"]["temperature"] == 1.0
-
         message_id = answer.headers["X-ChatStream-Last-Generated-Message-Id"]
         feedback = {"message_id": message_id, "is_like": True}
         assert client.post("/set_feedback", json=feedback).get_json()["success"] is True
         assert "like: True, of: Hi" in caplog.messages
-        assert client.post("/set_feedback", json=feedback | {"message_id": "x"}).status_code == 404
+        for name in names["FOR_OPERATORS"]:
+            assert client.get(f"/{name}").status_code == 404
+            assert client.get(f"/operators/{name}").status_code == 403
+        with client.session_transaction() as kept_session:
+            kept_session["is_operator"] = True
+        assert unquote(client.get("/operators/get_prompt").get_json()["prompt"]).count("Hi") == 2
+        for name in names["FOR_OPERATORS"]:
+            assert client.get(f"/operators/{name}").get_json()["success"] is True
 
-        [worker] = client.get("/get_load").get_json()["chatstream_workers"]
-        assert worker == {"processing": 0, "waiting": 0, "max_processing": 2, "max_waiting": 5}
-        [usage] = client.get("/get_resource_usage").get_json()["memory_usage"]
-        assert 0 < usage["cpu"]["used_memory"] < usage["cpu"]["total_memory"]
 
+def test_what_is_said_of_the_apis(tmp_path: Path) -> None:
+    """Their answers in full are in test_chat_api."""
+    mock = {"type": "echo", "time_per_token_sec": 0}
+    chat_stream = ChatStream(use_mock_response=True, mock_params=mock)
+    app = create_app(chat_stream, {"CHATSTREAM_STORE_DIR": str(tmp_path), "CHATSTREAM_COOKIE_SECURE": False})
+    client = app.test_client()
+
+    def set_params(body: Any) -> Any:
+        return client.post("/set_generation_params", data=json.dumps(body), content_type="application/json")
+
+    try:
+        assert set_params({"temperature": 0.5, "top_k_value": 7}).status_code == 200
+        kept = set_params({"top_p_value": 0.9}).get_json()["generation_params"]
+        assert kept.keys() >= {"temperature", "top_k_value", "top_p_value", "top_k", "top_p", "seed"}
+        assert (kept["temperature"], kept["top_k_value"], kept["top_p_value"]) == (0.5, 7, 0.9)
+        assert set_params(None).get_json()["generation_params"]["temperature"] == 1.0
+        assert set_params({"top_p_value": 2}).status_code == 400
+        assert client.post("/set_feedback", json={"is_like": True}).status_code == 400
+        assert client.post("/set_feedback", json={"is_like": True, "message_id": "x"}).status_code == 404
+        assert client.post("/chat_stream", json={"user_input": "Hi"}).text == "Hi"
         assert client.post("/clear_context").get_json()["success"] is True
         assert client.get("/get_prompt").get_json()["prompt"] is None
-        client.post("/chat_stream", json={"user_input": "Hi again"})
-        with client.session_transaction() as kept_session:
-            assert len(kept_session) == 1  # the conversation's id
-            kept_session.clear()
+        assert client.post("/chat_stream", json={"user_input": "Hi again"}).text == "Hi again"
+        with client.session_transaction() as session:
+            assert len(session) == 1  # the conversation's id
+            session.clear()
         assert client.get("/get_prompt").get_json()["prompt"] is None
+    finally:
+        chat_stream.engine.stop()
 
 
 def test_prompt_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.server
 
 NAMES = ["Anna", "Ben", "Clara", "David", "Emma", "Frank", "Grace", "Henry", "Julia", "Kevin", "Laura", "Tom"]
 NUM_PLACES = 7
-REFUSED = '{"error": "too_many_requests"}'
+REFUSED = '{"error":"too_many_requests"}'
 
 
 def test_seven_are_answered_five_refused_and_nobody_gets_a_name_of_another(demo_server: Server) -> None:
