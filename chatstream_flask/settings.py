@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
 from flask import Flask
@@ -27,7 +28,7 @@ KEY_DIGEST = "sha256:"  # before the digest of an API key, for those who keep no
 class Settings:
     """Field `x` is the config key CHATSTREAM_X."""
 
-    api_keys: tuple[str, ...] | None = field(default=None, repr=False)  # for /v1; None lets everybody in
+    api_keys: Sequence[str] | None = field(default=None, repr=False)  # for /v1; None lets everybody in
     client_timeout_sec: float = 60.0  # gunicorn: cuts off a client that neither sends nor takes anything
     cookie_secure: bool = True  # of the session that we set up; False only for plain http on your own machine
     drain_sec: float = 30.0  # a server that is told to end lets replies finish for so long
@@ -105,8 +106,8 @@ class Settings:
 
 def check_api_keys(keys: object) -> None:
     """An error names no key."""
-    if not isinstance(keys, tuple) or not all(isinstance(key, str) and key.strip() for key in keys):
-        raise ConfigError("api_keys must be a tuple of non-empty strings, or None")
+    if not isinstance(keys, list | tuple) or not all(isinstance(key, str) and key.strip() for key in keys):
+        raise ConfigError("api_keys must be a list of non-empty strings, or None")
     if any(
         key.startswith(KEY_DIGEST) and not re.fullmatch(KEY_DIGEST + "[0-9a-fA-F]{64}", key) for key in keys
     ):

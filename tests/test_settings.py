@@ -50,8 +50,8 @@ def test_a_misspelt_key_names_itself() -> None:
         ("MAX_TOKENS_PER_MINUTE_PER_VISITOR", 0.5, "per_visitor must be a whole number, not 0.5"),
         ("STORE_DIR", 5, "store_dir must be the path of a folder, or None, not 5"),
         ("STORE_DIR", "", "store_dir must be the path of a folder, or None, not ''"),
-        ("API_KEYS", "key", "api_keys must be a tuple of non-empty strings, or None"),
-        ("API_KEYS", ("key", " "), "api_keys must be a tuple of non-empty strings, or None"),
+        ("API_KEYS", "key", "api_keys must be a list of non-empty strings, or None"),
+        ("API_KEYS", ("key", " "), "api_keys must be a list of non-empty strings, or None"),
         ("API_KEYS", ("sha256:123",), "a digest in api_keys must be sha256: and 64 hexadecimal digits"),
     ],
 )

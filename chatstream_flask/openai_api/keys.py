@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Sequence
 
 from flask import Request
 
@@ -12,7 +13,7 @@ from ..settings import KEY_DIGEST
 from .errors import ApiError
 
 
-def check_key(authorization: str, keys: tuple[str, ...] | None) -> None:
+def check_key(authorization: str, keys: Sequence[str] | None) -> None:
     """:param authorization: the header, "Bearer ..."
     :param keys: None lets everybody in
     """
@@ -29,7 +30,7 @@ def check_key(authorization: str, keys: tuple[str, ...] | None) -> None:
         raise ApiError(message, code="invalid_api_key", status=401)
 
 
-def visitor_of(request: Request, keys: tuple[str, ...] | None) -> str | None:
+def visitor_of(request: Request, keys: Sequence[str] | None) -> str | None:
     """Who the limits per visitor count for: whoever has the key; without keys, the address."""
     if keys is None:
         return address_of(request)

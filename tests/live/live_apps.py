@@ -19,6 +19,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from chatstream_flask import ChatStream
 from chatstream_flask.demo_model import PATH as DEMO_MODEL
+from chatstream_flask.openai_api import create_openai_blueprint
 from chatstream_flask.serving.load_model import load_model
 from chatstream_flask.serving.waitress_server import serve
 from chatstream_flask.views import create_chat_blueprint, create_operations_blueprint
@@ -34,12 +35,15 @@ def create_app() -> Flask:
     if not options.get("use_mock_response"):
         model, tokenizer, device = load_model(str(DEMO_MODEL), "cpu")
         model.register_forward_pre_hook(lambda module, args: wait_for(gate))
+        if template := options.pop("chat_template", None):
+            tokenizer.chat_template = template
         options |= {"model": model, "tokenizer": tokenizer, "device": device}
     chat_stream = ChatStream(**options)
     folder = Path(wanted["folder"])
     first, second = (chat_app(name, chat_stream, folder, wanted["config"]) for name in ("first", "second"))
     add_test_routes(first, chat_stream, gate)
     first.register_blueprint(create_operations_blueprint(chat_stream))
+    first.register_blueprint(create_openai_blueprint(chat_stream))
     first.wsgi_app = DispatcherMiddleware(first.wsgi_app, {"/second": second})  # type: ignore[method-assign]
     return first
 
