@@ -23,6 +23,8 @@ def serve(app: Flask, host: str, port: int) -> None:
     limits = ServerLimits.of(app)
     channels: dict[int, Any] = {}  # filled by waitress: its open connections
     try:
+        for engine in limits.engines:
+            engine.start()
         server = create_server(  # type: ignore[no-untyped-call]
             app,
             channels,

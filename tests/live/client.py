@@ -49,8 +49,8 @@ def wait_until(is_true: Callable[[], bool], timeout_sec: float = TIMEOUT_SEC) ->
 class Visitor:
     """A browser of its own: one cookie jar."""
 
-    def __init__(self, port: int, name: str = "", path: str = "/chat_stream") -> None:
-        self._url = f"http://127.0.0.1:{port}{path}"
+    def __init__(self, port: int, name: str = "", path: str = "/chat_stream", scheme: str = "http") -> None:
+        self._url = f"{scheme}://127.0.0.1:{port}{path}"
         self.session = requests.Session()
         self.session.headers["X-Client"] = name
 

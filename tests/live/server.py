@@ -135,12 +135,13 @@ def start(
     kind: str,
     folder: Path,
     *,
+    port: int | None = None,
     is_preloaded: bool = False,
     config: dict[str, Any] | None = None,
     **options: Any,
 ) -> Server:
     """Serves live_apps; `options` are ChatStream's, without any it serves the demo model."""
-    port = free_port()
+    port = port or free_port()
     command = waitress_command(port) if kind == "waitress" else gunicorn_command(port, is_preloaded)
     wanted = {"folder": str(folder), "config": config or {}, "options": {"temperature": 0.0} | options}
     server = Server(command, port, folder, {"LIVE_APP": json.dumps(wanted)})

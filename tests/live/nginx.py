@@ -1,0 +1,68 @@
+"""A real nginx with docs/deploy/nginx.conf, in which only the addresses and the certificate are ours."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from .client import TIMEOUT_SEC
+from .server import REPOSITORY, Server, free_port
+
+NO_NGINX = "nginx is not installed; scripts/test installs it where it may"
+
+AROUND = """
+daemon off;
+pid {folder}/nginx.pid;
+error_log stderr info;
+events {{ worker_connections 256; }}
+http {{
+    access_log {folder}/access.log;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    include {folder}/chatstream.conf;
+}}
+"""
+
+
+@contextmanager
+def nginx(folder: Path, backends: tuple[int, int]) -> Iterator[Server]:
+    """In front of two ports; it speaks https with the certificate `folder`/chat.pem."""
+    port = free_port()
+    with Server(nginx_command(folder, port, backends), port, folder) as server:
+        yield server
+
+
+def nginx_command(folder: Path, port: int, backends: tuple[int, int]) -> list[str]:
+    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if program is None:
+        pytest.skip(NO_NGINX)
+    folder.mkdir(parents=True, exist_ok=True)
+    _make_certificate(folder)
+    site = (REPOSITORY / "docs/deploy/nginx.conf").read_text(encoding="utf-8")
+    for theirs, ours in {
+        "listen 443 ": f"listen 127.0.0.1:{port} ",
+        "/etc/ssl/chat.example.com.pem": f"{folder}/chat.pem",
+        "/etc/ssl/private/chat.example.com.key": f"{folder}/chat.key",
+        "127.0.0.1:3001 max": f"127.0.0.1:{backends[0]} max",
+        "127.0.0.1:3002 max": f"127.0.0.1:{backends[1]} max",
+    }.items():
+        assert site.count(theirs) == 1
+        site = site.replace(theirs, ours)
+    (folder / "chatstream.conf").write_text(site)
+    (folder / "nginx.conf").write_text(AROUND.format(folder=folder))
+    return [program, "-p", str(folder), "-c", str(folder / "nginx.conf")]
+
+
+def _make_certificate(folder: Path) -> None:
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=chat"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", str(folder / "chat.key"), "-out", str(folder / "chat.pem")]
+    subprocess.run([*command, *files], check=True, capture_output=True, timeout=TIMEOUT_SEC)
