@@ -16,7 +16,7 @@ from .config import MULTIPLICATIVE, ContextPolicy, EngineConfig, OnBusy, Samplin
 from .conversations import Conversations
 from .engine.engine import Engine
 from .engine.runner import Runner
-from .errors import ChatStreamError, ConfigError, NotFound
+from .errors import ChatStreamError, ConfigError, NotAccepting, NotFound
 from .model_source import ModelSource, make_source
 from .monitoring.access_log import AccessLog
 from .monitoring.japanese import speak
@@ -296,7 +296,7 @@ class ChatStream:
         return reply_response(self.engine, reply, wire, self._state().settings, request, grace_sec, offset)
 
     def _refusal(self, error: ChatStreamError) -> Response:
-        if error.status >= 500:
+        if error.status >= 500 and not isinstance(error, NotAccepting):
             self.logger.error("a request failed: %s", error, exc_info=error.__cause__)
         response = problem_response(error, too_many_as_200=not self._refuse_with_status)
         self._state().reports.refused(error, response.status_code)
