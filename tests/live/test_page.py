@@ -264,6 +264,7 @@ def test_regenerate_replaces_the_last_reply(echo_site: Server, visit: Any) -> No
     page.wait(lambda: conversation_of(page)["messages"][3]["message_id"] != before[3]["message_id"])
     page.wait_until_ended()
     assert page.replies == ["One", "Two"]
+    assert page.focus == "Your message"
     assert conversation_of(page)["messages"][:3] == before[:3]
     assert len(conversation_of(page)["messages"]) == 4
 
@@ -420,6 +421,28 @@ def test_two_tabs_of_one_conversation(long_site: Server, visit: Any) -> None:
     first.wait(lambda: first.questions == ["From the first tab", "From the second tab"])
 
 
+def test_what_the_server_told_before_a_turn_is_out_of_date(echo_site: Server, visit: Any) -> None:
+    page = visit(echo_site)
+    page.ask("One")
+    page.script("""
+        const send = window.fetch;
+        window.held = [];
+        window.fetch = async (url, options) => {
+          const answer = await send(url, options);
+          if (String(url).endsWith("/conversation")) await new Promise((goOn) => window.held.push(goOn));
+          return answer;
+        };
+        document.dispatchEvent(new Event("visibilitychange"));""")
+    page.wait(lambda: page.script("return held.length === 1"))
+    page.ask("Two")
+    page.script("held.shift()()")
+    page.wait(lambda: page.script("return held.length === 1"))  # it asks again
+    assert page.replies == ["One", "Two"]
+    page.script("held.shift()()")
+    assert page.ask("Three") == "Three"
+    assert page.questions == ["One", "Two", "Three"]
+
+
 def test_a_reply_that_another_device_waits_for(long_site: Server, visit: Any) -> None:
     page = visit(long_site)
     page.say("From here")
@@ -488,6 +511,8 @@ def test_a_full_server_is_told_in_words_with_a_way_on(long_site: Server, visit: 
     with others(long_site, 2):
         page.say("Is there a place?")
         page.wait(lambda: "All places are taken right now." in page.failure)
+        page.open()
+        page.wait(lambda: page.failure == "This was not sent.")
         assert page.questions == ["Is there a place?"]
     wait_until_idle(long_site)
     page.click("Send again")

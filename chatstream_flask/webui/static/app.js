@@ -11,9 +11,10 @@ import { chooseLanguage, fillWords, ownText, word } from "./i18n.js";
 import { NewConversation } from "./new_conversation.js";
 import { Settings } from "./settings.js";
 import { storageOf } from "./storage.js";
-import { IS_TOUCH_ONLY, isCancelKey } from "./text_field.js";
+import { isCancelKey } from "./text_field.js";
 import { setUpTheme } from "./theme.js";
 
+const UNSENT = "chatstream.unsent";
 const byId = (id) => document.getElementById(id);
 const params = JSON.parse(document.body.dataset.params);
 
@@ -60,11 +61,13 @@ function setUp() {
     const isForUs = isCancelKey(event) && chat.running && !document.querySelector("dialog[open]");
     if (isForUs) chat.stop();
   });
-  const look = () => document.visibilityState === "visible" && chat.catchUp().catch(tellProblem);
+  const look = () => document.visibilityState === "visible" && chat.catchUp().then(hideProblem, tellProblem);
   document.addEventListener("visibilitychange", look);
   window.addEventListener("pageshow", (event) => event.persisted && look());
+  chat.restoreUnsent(JSON.parse(tabStorage.getItem(UNSENT) ?? "[]"));
+  window.addEventListener("pagehide", () => tabStorage.setItem(UNSENT, JSON.stringify(chat.unsent)));
   look();
-  if (!IS_TOUCH_ONLY) composer.focus(); // a phone would cover half of the page with its keys
+  composer.takeFocus();
 }
 
 function setUpHead(api, chat, composer) {
@@ -95,6 +98,10 @@ function setUpHead(api, chat, composer) {
 function tellProblem(error) {
   byId("problem").textContent = error.status ? explain(error) : String(error);
   byId("problem").hidden = false;
+}
+
+function hideProblem() {
+  byId("problem").hidden = true;
 }
 
 setUpWords();

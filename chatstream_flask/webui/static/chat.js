@@ -16,6 +16,8 @@ const WHOLE = ["stop", "length"]; // finish reasons
 
 export class Chat {
   turns = [];
+  isBehind = false; // the server told more than was shown, as a reply was being read
+  numChanges = 0; // made here; what the server told before the last one is out of date
   running = null; // {turn, restore, abort, messageId, isStopped}
 
   /** @param feedback null if the site does not ask for it */
@@ -74,8 +76,18 @@ export class Chat {
     try {
       await this.api.clear();
     } finally {
+      this.numChanges++;
       await this.catchUp();
     }
+  }
+
+  /** What the server has not taken, to outlive a reload. */
+  get unsent() {
+    return this.turns.filter((turn) => turn.isFailed).map((turn) => turn.text);
+  }
+
+  restoreUnsent(texts) {
+    for (const text of texts) this.#showUnsent(this.#append(new Turn(text, this.acts)), word("error_unsent"));
   }
 
   get asMarkdown() {
@@ -87,6 +99,7 @@ export class Chat {
   /** @param restore makes everything as it was before, for a question that was not taken */
   async #ask(turn, body, restore) {
     const running = this.#begin(turn, restore);
+    this.composer.takeFocus(); // what was pressed may be gone
     await this.#finally(running, async () => {
       const stream = await this.api.ask(body, running.abort.signal);
       await this.#read(running, stream.messageId, stream);
@@ -103,6 +116,7 @@ export class Chat {
   #begin(turn, restore) {
     const running = { turn, restore, abort: new AbortController(), messageId: null, isStopped: false };
     this.running = running;
+    this.numChanges++;
     turn.beginReply();
     this.composer.running = true;
     this.#showActs();
@@ -124,7 +138,7 @@ export class Chat {
         this.#showActs();
       }
     }
-    if (isUnknown) await this.catchUp();
+    if (isUnknown || this.isBehind) await this.catchUp();
   }
 
   async #read(running, messageId, stream) {
@@ -178,8 +192,13 @@ export class Chat {
     turn.putReply(null);
     restore();
     if (turn.reply) return turn.showFailure(reason, [{ key: "regenerate", act: () => this.regenerate(turn) }]);
-    turn.isFailed = true;
     if (!turn.element.isConnected) this.#append(turn);
+    this.#showUnsent(turn, reason, error);
+    this.view.follow();
+  }
+
+  #showUnsent(turn, reason, error) {
+    turn.isFailed = true;
     const ways = [
       { key: "send_again", act: () => this.#sendAgain(turn) },
       { key: "edit", act: () => this.#takeBack(turn) },
@@ -187,7 +206,6 @@ export class Chat {
     ];
     if (error?.code === "conversation_busy") ways.unshift({ key: "watch", act: () => this.catchUp() });
     turn.showFailure(reason, ways);
-    this.view.follow();
   }
 
   #sendAgain(turn) {
@@ -204,7 +222,7 @@ export class Chat {
 
   #discard(turn) {
     this.#remove(turn);
-    this.composer.focus();
+    this.composer.takeFocus();
   }
 
   /** If this fails, the connection is lost, and it is tried again when that is back. */
@@ -232,10 +250,13 @@ export class Chat {
 
   async #catchUp() {
     for (let failures = 0; !this.running; ) {
+      const { numChanges } = this;
       try {
         const conversation = await this.api.conversation();
         this.connection.back();
-        if (!this.running) this.#show(conversation);
+        this.isBehind = numChanges !== this.numChanges;
+        if (this.isBehind) continue;
+        this.#show(conversation);
         return;
       } catch (error) {
         const isAway = error instanceof Unreachable || error.status >= 500 || error.status === 429;
@@ -279,6 +300,7 @@ export class Chat {
   }
 
   #remove(turn) {
+    if (turn.question.draft !== null) this.composer.offer(turn.question.draft);
     this.turns = this.turns.filter((other) => other !== turn);
     this.view.remove(turn);
   }

@@ -2,7 +2,7 @@
 
 import { setIcon } from "./element.js";
 import { label } from "./i18n.js";
-import { fitHeight, isSendKey } from "./text_field.js";
+import { fitHeight, IS_TOUCH_ONLY, isSendKey } from "./text_field.js";
 
 const DRAFT = "chatstream.draft";
 const MAX_DRAFT_LEN = 100_000; // characters; browsers keep some MB for a site
@@ -27,6 +27,11 @@ export class Composer {
     this.#onInput();
   }
 
+  /** Unless something else has been typed. */
+  offer(text) {
+    if (!this.area.value.trim()) this.fill(text);
+  }
+
   fill(text) {
     this.area.value = text;
     this.#onInput();
@@ -36,6 +41,11 @@ export class Composer {
   focus() {
     this.area.focus();
     this.area.setSelectionRange(this.area.value.length, this.area.value.length);
+  }
+
+  /** After something else was pressed; a phone would cover half of the page with its keys. */
+  takeFocus() {
+    if (!IS_TOUCH_ONLY) this.focus();
   }
 
   #onInput() {

@@ -38,6 +38,7 @@ export const WORDS = {
     error_signed_out: "You are signed out. Reload the page to sign in again.",
     error_stopped: "Stopped before the reply began.",
     error_too_long: "This message is too long for the model.",
+    error_unsent: "This was not sent.",
     error_unavailable: "The server is not ready. Please try again in {time}.",
     error_unexpected: "The server gave an answer that this page does not understand ({detail}).",
     example_1: "My name is Hanako.",
@@ -65,8 +66,6 @@ export const WORDS = {
     save: "Save",
     saved: "Saved",
     scroll_down: "To the newest message",
-    seconds: "{n} s",
-    minutes: "{n} min",
     about: "about {time}",
     send: "Send",
     send_again: "Send again",
@@ -139,6 +138,7 @@ export const WORDS = {
     error_signed_out: "ログアウトしています。ページを再読み込みしてログインしてください。",
     error_stopped: "返信が始まる前に停止しました。",
     error_too_long: "このメッセージはモデルには長すぎます。",
+    error_unsent: "送信されていません。",
     error_unavailable: "サーバーの準備ができていません。{time}後にもう一度お試しください。",
     error_unexpected: "サーバーの応答を理解できませんでした（{detail}）。",
     example_1: "私の名前は花子です。",
@@ -166,8 +166,6 @@ export const WORDS = {
     save: "保存",
     saved: "保存しました",
     scroll_down: "最新のメッセージへ",
-    seconds: "{n}秒",
-    minutes: "{n}分",
     about: "約{time}",
     send: "送信",
     send_again: "もう一度送信",
@@ -240,14 +238,18 @@ export function label(element, key) {
   if (element.matches("button")) element.title = word(key);
 }
 
-/** Rounded as people say it: 3 s, 20 s, 2 min. */
+/** Rounded as people say it: 3 seconds, 20 seconds, 2 minutes. */
 export function roughly(seconds) {
-  if (seconds < 10) return word("seconds", { n: Math.max(1, Math.ceil(seconds)) });
-  if (seconds < 60) return word("seconds", { n: Math.ceil(seconds / 5) * 5 });
-  return word("minutes", { n: Math.ceil(seconds / 60) });
+  if (seconds < 10) return duration(Math.max(1, Math.ceil(seconds)), "second");
+  if (seconds < 60) return duration(Math.ceil(seconds / 5) * 5, "second");
+  return duration(Math.ceil(seconds / 60), "minute");
 }
 
 export function exactly(milliseconds) {
   const seconds = milliseconds / 1000;
-  return word("seconds", { n: seconds.toFixed(seconds < 10 ? 2 : 1) });
+  return duration(Number(seconds.toFixed(seconds < 10 ? 2 : 1)), "second", "narrow");
+}
+
+function duration(number, unit, unitDisplay = "long") {
+  return new Intl.NumberFormat(language, { style: "unit", unit, unitDisplay }).format(number);
 }

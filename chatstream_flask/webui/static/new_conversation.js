@@ -18,7 +18,7 @@ export class NewConversation {
 
   #start() {
     this.dialog.close();
-    this.composer.focus();
+    this.composer.takeFocus();
     this.chat.startNew().catch(this.onProblem);
   }
 }

@@ -27,6 +27,11 @@ export class QuestionView {
     this.editButton.hidden = !can;
   }
 
+  /** What is being typed in place of the question; null if nothing is. */
+  get draft() {
+    return this.element.querySelector(".edit-area")?.value ?? null;
+  }
+
   edit() {
     const area = element("textarea", { class: "edit-area", rows: 1, "aria-label": word("edit_label") });
     area.value = this.text;
