@@ -13,7 +13,7 @@ from .config import VisitorLimits, check_int, check_names, check_number
 from .errors import ConfigError
 
 PREFIX = "CHATSTREAM_"
-CHOICES = {"locale": ("en", "ja"), "log_format": ("human", "json")}
+CHOICES = {"locale": ("en", "ja"), "log_format": ("human", "json"), "status": ("off", "open", "key")}
 OPTIONAL_COUNTS = {  # and their lowest values; None: no limit
     "max_conversation_bytes": 1,
     "max_turns": 1,
@@ -47,6 +47,8 @@ class Settings:
     max_running_per_visitor: int | None = None  # of a visitor: replies at once
     max_waiting_per_visitor: int | None = None  # of a visitor: requests
     max_tokens_per_minute_per_visitor: int | None = None  # of a visitor
+    admin_key: str | None = None  # for the status page, where it asks for a key
+    status: str = "off"  # the page /chatstream/status: "off", "open", or "key" for who has the admin key
     store: str | None = None  # URL of a store of its own: memory://, redis://, sqlite:/// or postgresql://
     store_dir: str | os.PathLike[str] | None = None  # embedded; None: "chatstream" in the instance folder
 
@@ -61,6 +63,10 @@ class Settings:
             if getattr(self, name) not in words:
                 allowed = " or ".join(repr(word) for word in words)
                 raise ConfigError(f"{name} must be {allowed}, not {getattr(self, name)!r}")
+        if not isinstance(self.admin_key, str | None) or self.admin_key == "":
+            raise ConfigError("admin_key must be a string that is not empty, or None")
+        if self.status == "key" and self.admin_key is None:
+            raise ConfigError('status="key" needs an admin_key')
         check_number("client_timeout_sec", self.client_timeout_sec, 0.1, 3600)
         check_number("drain_sec", self.drain_sec, 0, 3600)
         check_number("heartbeat_sec", self.heartbeat_sec, 0.01, 3600)

@@ -80,6 +80,7 @@ LAYERS = [  # a module, or a package with all its modules
     "shared_prefix",
     "admission",
     "webui",
+    "status_page",
     "views",
     "openai_api",
     "extension",

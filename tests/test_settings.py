@@ -31,7 +31,7 @@ def test_a_misspelt_key_names_itself() -> None:
     with pytest.raises(ConfigError) as caught:
         Settings.of(app_with(CHATSTREAM_HEARTBEAT_SECS=3))
     assert "in the config of host" in str(caught.value)
-    assert "unknown setting CHATSTREAM_HEARTBEAT_SECS; allowed: CHATSTREAM_API_KEYS, " in str(caught.value)
+    assert "unknown setting CHATSTREAM_HEARTBEAT_SECS; allowed: CHATSTREAM_ADMIN_KEY, " in str(caught.value)
 
 
 @pytest.mark.parametrize(

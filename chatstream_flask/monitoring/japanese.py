@@ -16,6 +16,8 @@ MESSAGES = {
     "a file of a session or conversation is damaged, a new one begins: %s": (
         "セッションまたは会話のファイルが壊れているため、新しく始めます: %s"
     ),
+    "a grammar became too costly in mid-reply: %s": "応答の途中で文法の処理が重くなりすぎました: %s",
+    "a grammar could not be tried: %s": "文法を試せませんでした: %s",
     "a lease could not be renewed: %s": "リースを更新できませんでした: %s",
     "a lease ends by itself in %g s: %s": "リースは %g 秒後に自然に切れます: %s",
     "a reply does not follow the tokenizer's response template: %s": (
@@ -38,7 +40,7 @@ MESSAGES = {
     "the callback of %r failed": "%r のコールバックが失敗しました",
     "the last text of %r failed": "%r の最後のテキストが失敗しました",
     "the reply of %r could not be kept": "%r の応答を保存できませんでした",
-    "the text decoder of %r failed": "%r のテキストデコーダーが失敗しました",
+    "the text decoder or the grammar of %r failed": "%r のテキストデコーダーまたは文法が失敗しました",
     "the text of %r failed": "%r のテキストが失敗しました",
     "waitress needs %s for up to %d running and waiting replies; `flask chatstream serve` sets all": (
         "waitress には %s が必要です(実行中と待機中の応答 最大 %d 件)。"

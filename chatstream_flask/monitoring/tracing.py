@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..engine.request import FinishReason, GenerationRequest, Outcome
@@ -18,17 +17,19 @@ except ImportError:
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
+    from werkzeug.datastructures import Headers
 
 PHASES = ("queue", "prefill", "decode")  # child spans, as far as the request came
 
 
-def parent_of(headers: Mapping[str, str]) -> Context | None:
+def parent_of(headers: Headers) -> Context | None:
     """Within a request: its own span if the app makes one, else that of its traceparent."""
     if not is_available:
         return None
     if trace.get_current_span().get_span_context().is_valid:
         return context.get_current()
-    return TraceContextTextMapPropagator().extract(headers)
+    carrier = {name: headers[name] for name in ("traceparent", "tracestate") if name in headers}
+    return TraceContextTextMapPropagator().extract(carrier)
 
 
 def trace_ended(

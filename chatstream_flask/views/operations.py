@@ -1,4 +1,4 @@
-"""What monitoring asks for: GET /metrics, /health/live and /health/ready."""
+"""What monitoring asks for: GET /metrics, /health/live and /health/ready; and the status page."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from prometheus_client.exposition import choose_encoder
 from ..monitoring.engine_collector import make_registry
 from ..monitoring.health import READY, health_of
 from ..monitoring.origin import take_request_id
+from ..status_page import add_status_page
 
 if TYPE_CHECKING:
     from ..extension import ChatStream
@@ -38,6 +39,7 @@ def create_operations_blueprint(chat_stream: ChatStream) -> Blueprint:
         health = health_of(chat_stream.engine)
         return _health(health, is_well=health["status"] == READY)
 
+    add_status_page(blueprint, chat_stream)
     return blueprint
 
 

@@ -1,0 +1,1 @@
+"""Load tests on the real API: visitors who hold conversations and know what they must be answered."""

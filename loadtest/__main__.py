@@ -1,0 +1,37 @@
+"""`scripts/loadtest`: one kind of load test, its report, and an exit status that tells wrong answers."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from . import report
+from .levels import run_levels
+from .options import Options, parse
+from .overload import run_overload
+from .result import Result
+from .soak import run_soak
+from .streams import run_streams
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0 when every answer was right; targets that depend on the machine do not count."""
+    options = parse(arguments)
+    result = _mode(options)(options, options.output / time.strftime("runs-%Y%m%d-%H%M%S"))
+    report.write(result, options.output)
+    report.print_result(result, options.output)
+    return 0 if result.is_right else 1
+
+
+def _mode(options: Options) -> Callable[[Options, Path], Result]:
+    if options.overload:
+        return run_overload
+    if options.streams:
+        return run_streams
+    return run_soak if options.soak else run_levels
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""What the command line asks for."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from .arrival import PROFILES
+from .server_app import ServerSettings
+
+KINDS = {"waitress": ["waitress"], "gunicorn": ["gunicorn"], "both": ["waitress", "gunicorn"]}
+DESCRIPTION = "Visitors who hold conversations on the real API and know what they must be answered."
+DEFAULT_USERS = [4.0, 8.0, 16.0, 32.0]
+DEFAULT_SEC = {"overload": 30.0, "streams": 20.0}  # of each run; 20 s in others
+
+
+class Options(argparse.Namespace):
+    server: str
+    url: str | None
+    model: str
+    users: list[float]
+    rate: list[float] | None
+    profile: str
+    duration: float
+    warm_up: float
+    think: float
+    turns: int
+    regenerate: float
+    clear: float
+    leave: float
+    running: int
+    waiting: int
+    tokens_per_sec: float
+    overload: bool
+    streams: int | None
+    soak: float | None
+    seed: int
+    output: Path
+
+    @property
+    def kinds(self) -> list[str]:
+        return KINDS[self.server]
+
+    def settings(self, folder: Path, **changes: Any) -> ServerSettings:
+        given: dict[str, Any] = {
+            "model": self.model,
+            "num_running": self.running,
+            "num_waiting": self.waiting,
+            "tokens_per_sec": self.tokens_per_sec,
+            "folder": str(folder),
+        }
+        return ServerSettings(**given | changes)
+
+    def conditions(self) -> dict[str, Any]:
+        names = (
+            "model",
+            "running",
+            "waiting",
+            "tokens_per_sec",
+            "duration",
+            "warm_up",
+            "think",
+            "profile",
+            "seed",
+        )
+        return {name: getattr(self, name) for name in names}
+
+
+def parse(arguments: list[str] | None = None) -> Options:
+    parser = argparse.ArgumentParser(prog="scripts/loadtest", description=DESCRIPTION)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--users", type=float, nargs="+", help="closed arrival: runs with so many users")
+    what.add_argument(
+        "--rate", type=float, nargs="+", help="open arrival: runs with so many visitors per second"
+    )
+    what.add_argument("--overload", action="store_true", help="measures capacity, then 1, 2 and 4 times it")
+    what.add_argument("--streams", type=int, metavar="N", help="so many streams of the mock at once")
+    what.add_argument("--soak", type=float, metavar="SEC", help="mixed load, then what is left of it")
+    under_test = parser.add_argument_group("the server")
+    under_test.add_argument("--server", choices=KINDS, default="waitress")
+    under_test.add_argument("--url", help="one that runs already, with the chat API at this URL")
+    under_test.add_argument(
+        "--model",
+        choices=["mock", "demo", "other"],
+        default="mock",
+        help="the mock repeats what it is told and so shows every fault; other: of --url, may forget names",
+    )
+    under_test.add_argument("--running", type=int, default=16, help="num_of_concurrent_executions")
+    under_test.add_argument("--waiting", type=int, default=32, help="max_queue_size")
+    under_test.add_argument("--tokens-per-sec", type=float, default=20.0, help="of a reply of the mock")
+    load = parser.add_argument_group("the load")
+    load.add_argument("--profile", choices=PROFILES, default="steady", help="of users or rate over a run")
+    load.add_argument("--duration", type=float, help="seconds of each run; of each reply with --streams")
+    load.add_argument("--warm-up", type=float, help="seconds of a run that do not count")
+    load.add_argument("--think", type=float, default=1.0, help="seconds between turns, mean")
+    load.add_argument("--turns", type=int, default=5, help="of a conversation")
+    for name in ("regenerate", "clear", "leave"):
+        load.add_argument(f"--{name}", type=float, default=0.05, help="probability in each turn")
+    load.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=Path("loadtest-report"), help="folder of the report")
+    options = parser.parse_args(arguments, namespace=Options())
+    _complete(parser, options)
+    return options
+
+
+def _complete(parser: argparse.ArgumentParser, options: Options) -> None:
+    mode = "overload" if options.overload else "streams" if options.streams else "other"
+    options.users = options.users or DEFAULT_USERS
+    options.duration = options.duration or DEFAULT_SEC.get(mode, 20.0)
+    if options.warm_up is None:
+        options.warm_up = min(3.0, options.duration / 5)
+    options.output = options.output.resolve()
+    if options.model == "other" and not options.url:
+        parser.error("--model other is for a server that runs already: --url")
+    if options.url and (options.streams or options.soak):
+        parser.error("--streams and --soak need a server of their own, not --url")
+    if options.streams and options.model != "mock":
+        parser.error("--streams measures against the schedule of the mock")
+    if options.warm_up >= options.duration:
+        parser.error("--warm-up must be shorter than --duration")

@@ -1,0 +1,39 @@
+"""What one run of the generator does; it travels as JSON in LOADTEST_PLAN."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+
+from .visitor import Habits
+
+VARIABLE = "LOADTEST_PLAN"
+ONE_QUESTION = Habits(max_turns=1, think_sec=0.0, regenerate=0.0, clear=0.0, leave=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Closed arrival (`num_users` who come back when they are done), open arrival (`rate`), or both."""
+
+    records: str  # path of the file to write
+    model: str = "mock"  # or "demo", or "other" for one that may forget names
+    duration_sec: float = 10.0
+    num_users: int = 0
+    rate: float = 0.0  # visitors per second, at most
+    profile: str = "steady"
+    words: tuple[int, int] = (10, 30)  # of a message, for the mock
+    habits: Habits = Habits()  # noqa: RUF009, frozen
+    arrival_habits: Habits = ONE_QUESTION  # of those who come at `rate`
+    seed: int = 0
+
+    def to_environ(self) -> dict[str, str]:
+        return {VARIABLE: json.dumps(asdict(self))}
+
+    @classmethod
+    def of_environ(cls) -> Plan:
+        fields = json.loads(os.environ.get(VARIABLE, '{"records": "loadtest.jsonl"}'))
+        for name in ("habits", "arrival_habits"):
+            if name in fields:
+                fields[name] = Habits(**fields[name])
+        return cls(**fields | ({"words": tuple(fields["words"])} if "words" in fields else {}))

@@ -1,0 +1,65 @@
+"""What a load test found: its runs, its targets, and whether all answers were right."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass, field
+from typing import Any
+
+PASS, FAIL = "PASS", "FAIL"
+
+
+@dataclass(frozen=True)
+class Goal:
+    name: str
+    value: str
+    wanted: str
+    is_met: bool
+
+    def as_dict(self) -> dict[str, str]:
+        word = PASS if self.is_met else FAIL
+        return {"name": self.name, "value": self.value, "wanted": self.wanted, "verdict": word}
+
+
+@dataclass
+class Run:
+    """One server under one load."""
+
+    server: str
+    name: str
+    load: float  # for the x axis
+    summary: dict[str, Any]
+
+
+@dataclass
+class Result:
+    title: str
+    load_name: str  # what the loads of the runs are
+    runs: list[Run] = field(default_factory=list)
+    targets: list[Goal] = field(default_factory=list)
+    conditions: dict[str, Any] = field(default_factory=dict)
+    series: dict[str, list[dict[str, float]]] = field(default_factory=dict)  # by server, over time
+
+    @property
+    def num_faults(self) -> int:
+        return sum(run.summary["num_faults"] for run in self.runs)
+
+    @property
+    def is_right(self) -> bool:
+        """Every run had answers, and all were right. Targets do not count: they depend on the machine."""
+        return bool(self.runs) and all(
+            run.summary["num_right"] and not run.summary["num_faults"] for run in self.runs
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "title": self.title,
+            "answers": PASS if self.is_right else FAIL,
+            "conditions": {"cpus": os.cpu_count(), "machine": platform.machine(), **self.conditions},
+            "targets": [target.as_dict() for target in self.targets],
+            "runs": [
+                {"server": r.server, "name": r.name, self.load_name: r.load, **r.summary} for r in self.runs
+            ],
+            "series": self.series,
+        }

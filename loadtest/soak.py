@@ -1,0 +1,131 @@
+"""Mixed load for long: after it, a server holds what it held before."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+from .generator import run_phase
+from .options import Options
+from .plan import Plan
+from .record import Phase
+from .result import Goal, Result, Run
+from .server import Server, health, servers_under_test
+from .summary import summarise
+from .visitor import Habits
+
+WARM_UP_SEC = 30.0  # after it threads, buffers and caches are there
+FORGET_SEC = 30.0  # a conversation is kept so long, so that the end of all can be seen
+IDLE_SEC = 120.0  # in which the server has to be done with everything
+SAMPLE_SEC = 5.0
+TIMES_CAPACITY = 4.0  # at the height of the spike
+MEAN_WORDS = 20
+HABITS = Habits(max_turns=6, think_sec=0.5, regenerate=0.1, clear=0.1, leave=0.15)
+PASSERS_BY = Habits(max_turns=2, think_sec=0.2, regenerate=0.1, clear=0.1, leave=0.2)
+MAX_RSS_GROWTH_KIB = 16 * 1024
+ALLOWED = {  # how much more there may be afterwards
+    "threads": 0,
+    "open_files": 0,
+    "conversation_files": 0,
+    "rss_kib": MAX_RSS_GROWTH_KIB,
+    "generation_threads_lost": 0,
+    "slots_missing": 0,
+    "running": 0,
+    "waiting": 0,
+}
+
+
+def run_soak(options: Options, folder: Path) -> Result:
+    assert options.soak is not None
+    result = Result("Soak", "seconds", conditions=options.conditions() | {"soak": options.soak})
+    settings = options.settings(folder, forget_sec=FORGET_SEC)
+    for server in servers_under_test(options.kinds, None, settings):
+        own = folder / server.kind
+        _load(server, options, own / "warm-up", WARM_UP_SEC)
+        before = held_when_idle(server)
+        with Sampler(server) as sampler:
+            phase = _load(server, options, own / "soak", options.soak)
+        after = held_when_idle(server)
+        result.runs.append(Run(server.kind, "soak", options.soak, summarise(phase, options.warm_up)))
+        result.targets += [_goal(server.kind, name, before[name], after[name]) for name in before]
+        result.series[server.kind] = sampler.points
+    return result
+
+
+def _load(server: Server, options: Options, folder: Path, seconds: float) -> Phase:
+    """Users who come back and think, and passers-by up to four times of what there are slots for."""
+    replies_per_sec = options.running * options.tokens_per_sec / MEAN_WORDS
+    plan = Plan(
+        records=str(folder / "records.jsonl"),
+        model=options.model,
+        duration_sec=seconds,
+        num_users=options.running,
+        rate=TIMES_CAPACITY * replies_per_sec,
+        profile="spike",
+        habits=HABITS,
+        arrival_habits=PASSERS_BY,
+        seed=options.seed,
+    )
+    return run_phase(plan, server.url, folder)
+
+
+def held_when_idle(server: Server) -> dict[str, float]:
+    """When all is done, forgotten and purged."""
+    deadline = time.monotonic() + IDLE_SEC
+    while (state := _state(server)) and (state["running"] or state["waiting"]):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.5)
+    time.sleep(FORGET_SEC + 2)
+    server.purge()
+    return {**server.held(), **_state(server)}
+
+
+def _state(server: Server) -> dict[str, float]:
+    """As `/health/ready` tells; a server that is not ready has lost all."""
+    data = health(server.url)
+    if data is None:
+        return {
+            "generation_threads_lost": 1,
+            "slots_missing": server.settings.num_running,
+            "running": 0,
+            "waiting": 0,
+        }
+    threads = data["threads"]
+    return {
+        "generation_threads_lost": sum(thread["fault"] is not None for thread in threads),
+        "slots_missing": server.settings.num_running - sum(thread["slots"] for thread in threads),
+        "running": data["running"],
+        "waiting": data["waiting"],
+    }
+
+
+def _goal(server: str, name: str, before: float, after: float) -> Goal:
+    most = before + ALLOWED[name]
+    return Goal(f"{server}: {name}", f"{before:g} -> {after:g}", f"<= {most:g}", after <= most)
+
+
+class Sampler:
+    """Looks every few seconds at what the server holds, from a thread."""
+
+    def __init__(self, server: Server) -> None:
+        self.points: list[dict[str, float]] = []
+        self._server = server
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="loadtest-sampler")
+
+    def __enter__(self) -> Sampler:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        began_at = time.monotonic()
+        while True:
+            self.points.append({"at": time.monotonic() - began_at, **self._server.held()})
+            if self._is_over.wait(SAMPLE_SEC):
+                return

@@ -1,0 +1,110 @@
+"""A visitor: asks, thinks, asks again, sometimes regenerates, clears or leaves."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .client import ChatClient
+from .record import FAILED, LEFT, MIXED_UP, REFUSED, RIGHT, Record
+from .script import Script
+
+MAX_EVENTS_BEFORE_LEAVING = 5
+MIN_RETRY_SEC = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Habits:
+    """The last three are probabilities for each turn."""
+
+    max_turns: int = 5
+    think_sec: float = 1.0  # mean, exponential
+    regenerate: float = 0.1
+    clear: float = 0.05
+    leave: float = 0.05
+
+
+class Visitor:
+    """Remembers what was said, and at the end compares it with what the server kept."""
+
+    def __init__(
+        self,
+        client: ChatClient,
+        script: Script,
+        rng: random.Random,
+        habits: Habits,
+        *,
+        note: Callable[[Record], object],
+        sleep: Callable[[float], object],
+        is_over: Callable[[], bool],  # the run ends: no more turns
+    ) -> None:
+        self._client = client
+        self._script = script
+        self._rng = rng
+        self._habits = habits
+        self._note = note
+        self._sleep = sleep
+        self._is_over = is_over
+        self._turns: list[tuple[str, str]] = []  # what was asked and answered
+        self._unsaid: str | None = None  # was refused, and is said again
+
+    def visit(self) -> None:
+        """One conversation, up to its end or until the visitor has left in mid-reply."""
+        for number in range(self._habits.max_turns):
+            if number:
+                self._sleep(self._thinking_sec())
+            if self._is_over():
+                break
+            if self._turns and self._rng.random() < self._habits.clear:
+                self._clear()
+            record = self._next_turn()
+            self._note(record)
+            if record.verdict in (LEFT, FAILED):
+                return  # what the server keeps now is not known
+            if record.verdict == REFUSED:
+                self._sleep(MIN_RETRY_SEC)
+        if self._turns:
+            self._compare()
+
+    def _next_turn(self) -> Record:
+        is_regenerated = bool(self._turns) and self._rng.random() < self._habits.regenerate
+        asked = self._turns[-1][0] if is_regenerated else self._unsaid or self._script.next_message()
+        leave_after = None
+        if self._rng.random() < self._habits.leave:
+            leave_after = self._rng.randint(1, MAX_EVENTS_BEFORE_LEAVING)
+        if is_regenerated:
+            record = self._client.ask("regenerate", {"regenerate": True}, leave_after)
+        else:
+            record = self._client.ask("ask", {"user_input": asked}, leave_after)
+        if record.verdict == RIGHT:  # the reply is whole
+            record.verdict, record.detail = self._script.judge(asked, record.text)
+            if is_regenerated:
+                self._turns.pop()
+            self._turns.append((asked, record.text))
+        self._unsaid = asked if record.verdict == REFUSED and not is_regenerated else None
+        return record
+
+    def _clear(self) -> None:
+        record, _ = self._client.fetch("POST", "/clear_context")
+        self._note(record)
+        self._turns.clear()
+        self._unsaid = None
+        self._script.begin_anew()
+
+    def _compare(self) -> None:
+        record, data = self._client.fetch("GET", "/conversation")
+        if record.verdict == RIGHT and (fault := self._fault_of(data)):
+            record.verdict, record.detail = MIXED_UP, fault
+        self._note(record)
+
+    def _fault_of(self, data: dict[str, Any]) -> str:
+        kept = [message["text"] for message in data["messages"]]
+        said = [text for turn in self._turns for text in turn]
+        if kept == said:
+            return ""
+        return f"{self._script.name} said and heard {said}, the server keeps {kept}"[:1000]
+
+    def _thinking_sec(self) -> float:
+        return self._rng.expovariate(1 / self._habits.think_sec) if self._habits.think_sec else 0.0
