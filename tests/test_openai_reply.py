@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatstream_flask.openai_api.reply_parser import (
@@ -67,6 +67,7 @@ def without_ids(message: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", PARSERS)
 @given(data=st.data())
+@settings(deadline=None)
 def test_how_the_text_is_cut_changes_nothing(kind: str, data: st.DataObject) -> None:
     text = "".join(data.draw(st.lists(st.sampled_from(PIECES), max_size=8)))
     cuts = data.draw(st.lists(st.integers(0, len(text)), max_size=8))
@@ -103,6 +104,11 @@ def test_what_is_no_call_stays_text(wrong: str) -> None:
     message = hermes(f"a<tool_call>{wrong}</tool_call>b")
     assert "tool_calls" not in message
     assert message["content"] == f"a{wrong}b"
+
+
+def test_white_space_belongs_to_the_content_unless_a_call_follows() -> None:
+    assert hermes(" a \n b \n")["content"] == " a \n b \n"
+    assert hermes('\n\n<tool_call>{"name": "f"}</tool_call>')["content"] is None
 
 
 def test_a_call_that_was_cut_off_is_text() -> None:

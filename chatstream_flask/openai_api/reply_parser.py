@@ -17,7 +17,7 @@ HERMES: dict[str, Any] = {  # of Qwen, Hermes and many others; for tokenizers th
     "start_anchor": "<|im_start|>assistant",
     "fields": {
         "tool_calls": {
-            "open_pattern": r"\s*<tool_call>",
+            "open": "<tool_call>",
             "close": "</tool_call>",
             "repeats": True,
             "content": "json",
@@ -117,7 +117,7 @@ class TemplateReply:
         self._parser = ResponseParser(template, prefix=prompt, tools=list(tools))
         self._num_calls = 0
         self._raw = ""  # of a call that is not whole
-        self._space = ""  # between calls, which is no content
+        self._space = ""  # at the end of the content, which is none of it before a call
         self._is_broken = False
 
     @property
@@ -140,15 +140,18 @@ class TemplateReply:
         if self._is_broken:
             return []
         try:
-            return merged(self._deltas(self._parser.finalize()[1]))
+            deltas = self._deltas(self._parser.finalize()[1])
         except ValueError as error:
             return self._give_up(error)
+        if self._space and not self._num_calls:
+            deltas.append({"content": self._space})
+        return merged(deltas)
 
     def _give_up(self, error: ValueError) -> list[Delta]:
         logger.warning("a reply does not follow the tokenizer's response template: %s", error)
         self._is_broken = True
-        raw, self._raw = self._raw, ""
-        return [{"content": raw}] if raw else []
+        rest = self._space + self._raw
+        return [{"content": rest}] if rest else []
 
     def _deltas(self, events: Iterable[dict[str, Any]]) -> list[Delta]:
         deltas: list[Delta] = []
@@ -167,7 +170,7 @@ class TemplateReply:
         raw, self._raw = self._raw, ""
         call = _function(value.get("function") if isinstance(value, dict) else None)
         if call is None:
-            return [{"content": raw}]
+            return self._text("content", raw)
         self._space = ""
         self._num_calls += 1
         return [{CALLS: [make_call(self._num_calls - 1, *call)]}]
@@ -175,12 +178,10 @@ class TemplateReply:
     def _text(self, name: str, text: str) -> list[Delta]:
         if name in REASONING:
             return [{"reasoning_content": text}]
-        if self._num_calls and (self._space or text.isspace()):
-            if text.isspace():
-                self._space += text
-                return []
-            text, self._space = self._space + text, ""
-        return [{"content": text}]
+        text = self._space + text
+        shown = text.rstrip()
+        self._space = text[len(shown) :]
+        return [{"content": shown}] if shown else []
 
 
 def make_call(index: int, name: str, arguments: str) -> dict[str, Any]:
