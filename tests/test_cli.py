@@ -50,6 +50,7 @@ def test_help_explains_the_options() -> None:
         "--context-len",
         "--temperature",
         "--mock",
+        "--api-key",
         "--cookie-secure",
     ):
         assert option in output
@@ -66,6 +67,7 @@ def test_help_explains_the_options() -> None:
         (["--mock", "round", "--max-queue-size", "-1"], "max_queue_size must be between 0 and"),
         (["--mock", "round", "--num-of-generation-threads", "0"], "must be between 1 and 64, not 0"),
         (["--mock", "round", "--mock-seconds-per-token", "-1"], "time_per_token_sec must be between 0 and"),
+        (["--mock", "round", "--api-key", "sha256:1"], "a digest in api_keys must be sha256: and 64"),
         (["--mock", "round", "--context-len", "100"], "max_new_tokens=256 leaves no room"),
         (["--mock", "round", "--temperature", "3"], "temperature must be between 0 and 2, not 3.0"),
         (["--mock", "round", "--host", "no.such.host.invalid"], "no.such.host.invalid:3000 cannot be served"),

@@ -38,6 +38,14 @@ cli.add_command(purge)
 @click.option("--mock", type=click.Choice(["round", "long", "echo"]), help="Fixed phrases, no model.")
 @click.option("--mock-seconds-per-token", default=0.1, show_default=True)
 @click.option("--store", metavar="URL", help="Where conversations are kept; embedded files if left out.")
+@click.option(
+    "--api-key",
+    "api_keys",
+    multiple=True,
+    envvar="CHATSTREAM_API_KEYS",
+    show_envvar=True,
+    help="For /v1: a key, or sha256:<hex> of one; repeatable.",
+)
 @click.option("--cookie-secure", is_flag=True, help="Cookies for https only: set it behind a TLS proxy.")
 @click.option("--locale", type=click.Choice(["en", "ja"]), default="en", help="Language of log messages.")
 @click.option("--log-format", type=click.Choice(["human", "json"]), default="human", show_default=True)
@@ -77,12 +85,14 @@ def _own_app(
     mock: str | None,
     mock_seconds_per_token: float,
     store: str | None,
+    api_keys: tuple[str, ...],
     cookie_secure: bool,
     locale: str,
     log_format: str,
     **options: Any,
 ) -> Flask:
     config = {
+        "CHATSTREAM_API_KEYS": api_keys or None,
         "CHATSTREAM_COOKIE_SECURE": cookie_secure,
         "CHATSTREAM_LOCALE": locale,
         "CHATSTREAM_LOG_FORMAT": log_format,
