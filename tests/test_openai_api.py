@@ -163,6 +163,12 @@ def test_completions_of_several_texts(chat: Chat) -> None:
     assert answer(chat, "/v1/completions", prompt=["A", "BC"], n=2)["usage"]["prompt_tokens"] == 3
 
 
+def test_an_empty_text_is_refused(chat: Chat) -> None:
+    for prompt in ("", ["a", ""]):
+        assert refusal(ask(chat, "/v1/completions", prompt=prompt), 400)["message"] == "the prompt is empty"
+    assert "at most 8" in refusal(ask(chat, "/v1/completions", prompt=["a"] * 3, n=3), 400)["message"]
+
+
 def test_logprobs_of_a_chat(chat: Chat) -> None:
     content = answer(chat, logprobs=True, top_logprobs=2)["choices"][0]["logprobs"]["content"]
     assert "".join(entry["token"] for entry in content) == "Hi there"

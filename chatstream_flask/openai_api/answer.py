@@ -125,13 +125,14 @@ def usage_of(choices: Sequence[Choice], num_prompts: int) -> Json:
     """The tokens of a prompt count once, however many choices it has."""
     outcomes = [choice.outcome for choice in choices if choice.outcome is not None]
     per_prompt = len(choices) // num_prompts
-    prompt_tokens = sum(outcome.prompt_tokens for outcome in outcomes[::per_prompt])
+    first_outcomes = outcomes[::per_prompt]
+    prompt_tokens = sum(outcome.prompt_tokens for outcome in first_outcomes)
     completion_tokens = sum(outcome.completion_tokens for outcome in outcomes)
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": sum(outcome.cached_tokens for outcome in first_outcomes)},
     }
 
 

@@ -23,7 +23,7 @@ from .answer import Answer, ChatAnswer, CompletionAnswer, usage_of
 from .answer_stream import AnswerStream
 from .errors import ApiError, error_response, failure_of
 from .generations import Choice, Generations, read_all
-from .keys import visitor_of
+from .keys import cache_owner_of, visitor_of
 from .messages import template_messages
 from .models import Models
 from .reply_parser import HERMES, ArgumentsReply, CallReply, ReplyParser, TemplateReply, TextReply
@@ -69,9 +69,9 @@ class Completions:
         with self._reserve(body) as generations:
             grammar = grammar_of(body.response_format, use)
             ids = self._source.encode_messages(messages, use.tools, self._template_kwargs)
-            params = self._params(body, grammar, ids)
+            params = self._params(body, grammar, [ids])
             parsers = [self._parser(use, grammar, ids) for _ in range(body.num_choices)]
-            self._submit(generations, [ids] * body.num_choices, params, parsers)
+            self._submit(body, generations, [ids] * body.num_choices, params, parsers)
         return self._response(body, generations, ChatAnswer, num_prompts=1)
 
     def text(self) -> Response:
@@ -79,8 +79,8 @@ class Completions:
         with self._reserve(body) as generations:
             each = body.num_choices // len(body.prompts)
             prompts = [ids for prompt in body.prompts for ids in [self._source.encode_text(prompt)] * each]
-            params = self._params(body, None, max(prompts, key=len))
-            self._submit(generations, prompts, params, [TextReply() for _ in prompts])
+            params = self._params(body, None, prompts)
+            self._submit(body, generations, prompts, params, [TextReply() for _ in prompts])
         return self._response(body, generations, CompletionAnswer, num_prompts=len(body.prompts))
 
     # -- into the queue ------------------------------------------------------------------------------
@@ -96,23 +96,24 @@ class Completions:
         visitor = visitor_of(request, self.settings.api_keys)
         return Generations(self._engine, body.num_choices, visitor, self.settings.visitor_limits)
 
-    def _params(self, body: Body, grammar: str | None, prompt_ids: list[int]) -> SamplingParams:
+    def _params(self, body: Body, grammar: str | None, prompts: list[list[int]]) -> SamplingParams:
         """With as many new tokens as were asked for, or, if nobody said how many, as many as fit."""
         params = sampling_params(body, self._chat_stream.params, grammar)
         self._source.check(params)
-        num_prompt, context_len = len(prompt_ids), self._engine.config.context_len
+        param = "messages" if isinstance(body, ChatBody) else "prompt"
+        if not all(prompts):
+            raise ApiError("the prompt is empty", param=param)
+        num_prompt, context_len = max(map(len, prompts)), self._engine.config.context_len
         num_new = params.max_new_tokens if body.max_new_tokens is not None else 1
         if num_prompt + num_new > context_len:
             raise ApiError(
                 f"the context has {context_len} tokens; the prompt has {num_prompt} and {num_new} new "
                 f"{'one is' if num_new == 1 else 'ones are'} asked for: shorten it, or ask for fewer",
-                param="messages" if isinstance(body, ChatBody) else "prompt",
+                param=param,
                 code="context_length_exceeded",
                 n_prompt_tokens=num_prompt,
                 n_ctx=context_len,
             )
-        if not prompt_ids:
-            raise ApiError("the prompt is empty", param="prompt")
         return replace(params, max_new_tokens=min(params.max_new_tokens, context_len - num_prompt))
 
     def _parser(self, use: ToolUse, grammar: str | None, prompt_ids: list[int]) -> ReplyParser:
@@ -124,12 +125,14 @@ class Completions:
 
     def _submit(
         self,
+        body: Body,
         generations: Generations,
         prompts: list[list[int]],
         params: SamplingParams,
         parsers: list[ReplyParser],
     ) -> None:
         stop_ids = self._source.stop_ids(params.stop)
+        owner = cache_owner_of(request, self.settings.api_keys, body.prompt_cache_key or body.user)
         report = partial(self._state.reports.ended, Origin.of(request))
         generations.submit(
             [
@@ -140,6 +143,7 @@ class Completions:
                         stop_ids=stop_ids,
                         shows_special_tokens=parser.reads_special_tokens,
                         after_done=report,
+                        cache_owner=owner,
                         timeout_sec=self.settings.request_timeout_sec,
                         changed=generations.changed,
                     ),

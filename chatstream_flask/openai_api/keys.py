@@ -37,6 +37,12 @@ def visitor_of(request: Request, keys: Sequence[str] | None) -> str | None:
     return f"key:{_given_digest(request.headers.get('Authorization', ''))}"
 
 
+def cache_owner_of(request: Request, keys: Sequence[str] | None, user: str | None) -> str | None:
+    """Who may go on from the prompt of whom: the same visitor, for the same one of its users."""
+    visitor = visitor_of(request, keys)
+    return None if visitor is None else f"openai {visitor} {user or ''}"
+
+
 def _given_digest(authorization: str) -> str:
     given = authorization.partition(" ")[2].strip()
     return hashlib.sha256(given.encode("utf-8", "surrogateescape")).hexdigest()

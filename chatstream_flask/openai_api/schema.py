@@ -93,6 +93,8 @@ class Body(Struct, kw_only=True):
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     logit_bias: Annotated[dict[str, Bias], Meta(max_length=1024)] | None = None
+    user: str | None = None
+    prompt_cache_key: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 

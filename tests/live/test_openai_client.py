@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +16,25 @@ from openai import OpenAI
 from openai.types.chat import ChatCompletionChunk
 
 from .client import TIMEOUT_SEC, SocketChat, wait_until
-from .server import REPOSITORY, Server, start_mock
+from .server import REPOSITORY, Server, start, start_mock
 
 pytestmark = pytest.mark.server
 
 DEMO = "demo_model"
-TOOL: dict[str, Any] = {"type": "function", "function": {"name": "greet"}}
+PERSON: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 12},
+        "age": {"type": "integer", "minimum": 0, "maximum": 120},
+    },
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+TOOL: dict[str, Any] = {"type": "function", "function": {"name": "greet", "parameters": PERSON}}
+WITH_TOOLS = (  # made up: the demo model has learned nothing of tools
+    "{% if tools %}<|system|>{{ tools | tojson }}<|end|>{% endif %}{% for m in messages %}"
+    "<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}<|assistant|>"
+)
 
 
 def client_of(server: Server, **options: Any) -> OpenAI:
@@ -88,8 +102,23 @@ def test_usage_counts_the_same_whole_and_streamed(client: OpenAI) -> None:
     whole = client.chat.completions.create(model=DEMO, messages=user("Hello!"))
     last = stream(client, "Hello!", stream_options={"include_usage": True})[-1]
     assert last.choices == []
-    assert last.usage == whole.usage
-    assert whole.usage is not None and whole.usage.completion_tokens > 1
+    assert last.usage is not None and whole.usage is not None
+    assert last.usage.prompt_tokens == whole.usage.prompt_tokens > 1
+    assert last.usage.completion_tokens == whole.usage.completion_tokens > 1
+    assert last.usage.total_tokens == last.usage.prompt_tokens + last.usage.completion_tokens
+
+
+def test_the_next_turn_computes_only_what_is_new(client: OpenAI) -> None:
+    messages: list[Any] = user("My favourite colour is green.")
+    first = client.chat.completions.create(model=DEMO, messages=messages, user="one")
+    messages += [first.choices[0].message, *user("What is my favourite colour?")]
+    cached = {}
+    for name in ("one", "two"):
+        usage = client.chat.completions.create(model=DEMO, messages=messages, user=name).usage
+        assert usage is not None and usage.prompt_tokens_details is not None
+        cached[name] = usage.prompt_tokens_details.cached_tokens or 0
+    assert first.usage is not None
+    assert cached["one"] >= first.usage.prompt_tokens > cached["two"]
 
 
 def test_stop_and_max_tokens(client: OpenAI) -> None:
@@ -113,6 +142,46 @@ def test_a_seed_gives_the_same_choices_again_and_each_is_another(client: OpenAI)
     options = {"n": 4, "seed": 7, "temperature": 1.5, "max_tokens": 24}
     chunks = stream(client, "Tell me a story.", **options)
     assert [text_of(chunks, index) for index in range(4)] == told
+
+
+def test_logprobs(client: OpenAI) -> None:
+    fields: dict[str, Any] = {"model": DEMO, "messages": user("Hello!"), "logprobs": True, "top_logprobs": 3}
+    choice = client.chat.completions.create(**fields).choices[0]
+    assert choice.logprobs is not None and choice.logprobs.content
+    assert "".join(entry.token for entry in choice.logprobs.content) == choice.message.content
+    for entry in choice.logprobs.content:  # greedy: the chosen one is the likeliest
+        assert len(entry.top_logprobs) == 3
+        assert entry.logprob == entry.top_logprobs[0].logprob <= 0
+        assert entry.token == entry.top_logprobs[0].token
+    text = client.completions.create(model=DEMO, prompt="Hello", logprobs=2, max_tokens=4).choices[0]
+    assert text.logprobs is not None and text.logprobs.top_logprobs is not None
+    assert [len(top) for top in text.logprobs.top_logprobs] == [2] * len(text.logprobs.tokens or [])
+
+
+def test_a_bias_forbids_a_token(client: OpenAI) -> None:
+    choice = client.chat.completions.create(model=DEMO, messages=user("Hello!"), logprobs=True).choices[0]
+    assert choice.logprobs is not None and choice.logprobs.content
+    first = choice.logprobs.content[0].token
+    ids = {i: -100 for i in range(1000)}
+    with pytest.raises(openai.BadRequestError, match="logit_bias names the token 1000"):
+        ask(client, "Hello!", logit_bias={str(i): bias for i, bias in {**ids, 1000: 1}.items()})
+    without = ask(client, "Hello!", logit_bias={str(i): -100 for i in range(100, 1000)})
+    assert not without.startswith(first) or len(first) == 1
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_json_schema_always_parses(seed: int, client: OpenAI) -> None:
+    schema = {"name": "person", "schema": PERSON, "strict": True}
+    text = ask(
+        client,
+        "Who are you?",
+        response_format={"type": "json_schema", "json_schema": schema},
+        seed=seed,
+        temperature=1.5,
+    )
+    person = json.loads(text)
+    assert set(person) == {"name", "age"}
+    assert isinstance(person["name"], str) and isinstance(person["age"], int)
 
 
 def test_a_context_that_overflows_and_other_mistakes(client: OpenAI) -> None:
@@ -188,6 +257,34 @@ def test_a_whole_answer_ends_with_its_client(long_server: Server) -> None:
     long_server.check_idle()
 
 
+def test_ten_at_once_get_answers_as_if_alone(client: OpenAI, demo_server: Server) -> None:
+    asked: list[dict[str, Any]] = [
+        {"text": "What is the capital of France?"},
+        {"text": "What is the capital of Japan?", "temperature": 0.7, "seed": 1},
+        {"text": "Tell me a story.", "temperature": 1.3, "top_p": 0.8, "seed": 2},
+        {"text": "Hello!", "frequency_penalty": 1.5},
+        {"text": "Count to five.", "repetition_penalty": 1.3},
+        {"text": "Hello!", "temperature": 1.5, "top_k": 5, "seed": 3, "max_tokens": 9},
+        {"text": "私の名前は花子です。"},
+        {"text": "Tell me a story.", "stop": ["."]},
+        {
+            "text": "Hello!",
+            "response_format": {"type": "json_schema", "json_schema": {"name": "p", "schema": PERSON}},
+        },
+        {"text": "Tell me a story.", "min_p": 0.2, "temperature": 1.2, "seed": 4, "presence_penalty": 0.5},
+    ]
+    for fields in asked:  # what OpenAI does not have goes in extra_body
+        names = fields.keys() & {"top_k", "repetition_penalty", "min_p"}
+        if extra := {name: fields.pop(name) for name in names}:
+            fields["extra_body"] = extra
+    alone = [ask(client, **fields) for fields in asked]
+    with client_of(demo_server, max_retries=30) as patient, ThreadPoolExecutor(len(asked)) as threads:
+        together = list(threads.map(lambda fields: ask(patient, **fields), asked))
+        streamed = list(threads.map(lambda fields: text_of(stream(patient, **fields)), asked))
+    assert together == alone
+    assert streamed == alone
+
+
 def test_a_key_is_needed_where_there_are_keys(kind: str, tmp_path: Path) -> None:
     config = {"CHATSTREAM_API_KEYS": ["right"]}
     with start_mock(kind, tmp_path, {"type": "echo", "time_per_token_sec": 0.0}, config=config) as server:
@@ -200,3 +297,20 @@ def test_a_key_is_needed_where_there_are_keys(kind: str, tmp_path: Path) -> None
         with client_of(server, api_key="right") as client:
             answer = client.chat.completions.create(model="mock", messages=user("Say it."))
             assert answer.choices[0].message.content == "Say it."
+
+
+def test_a_tool_that_must_be_called_is_called_with_valid_arguments(tmp_path: Path) -> None:
+    with start("waitress", tmp_path, chat_template=WITH_TOOLS) as server, client_of(server) as client:
+        for choice in ("required", {"type": "function", "function": {"name": "greet"}}):
+            fields: dict[str, Any] = {"tools": [TOOL], "tool_choice": choice, "seed": 5}
+            messages = user("My name is Hanako.")
+            answer = client.chat.completions.create(model=DEMO, messages=messages, **fields).choices[0]
+            assert answer.finish_reason == "tool_calls"
+            assert answer.message.tool_calls is not None
+            (call,) = answer.message.tool_calls
+            assert call.type == "function" and call.function.name == "greet"
+            assert set(json.loads(call.function.arguments)) == {"name", "age"}
+            with client.chat.completions.stream(model=DEMO, messages=messages, **fields) as events:
+                final = events.get_final_completion().choices[0].message
+            assert final.tool_calls is not None
+            assert final.tool_calls[0].function.arguments == call.function.arguments
