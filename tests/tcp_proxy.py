@@ -20,9 +20,11 @@ class TCPProxy:
     @contextmanager
     def cut(self) -> Iterator[None]:
         self.close()
-        yield
-        self._listener = socket.create_server(("127.0.0.1", self.port))
-        self._start(self._accept)
+        try:
+            yield
+        finally:
+            self._listener = socket.create_server(("127.0.0.1", self.port))
+            self._start(self._accept)
 
     def close(self) -> None:
         _shut(self._listener)

@@ -402,6 +402,13 @@ def check_embedded(app: Flask) -> None:
     assert answer.status_code == 200 and answer.text
     assert answer.headers["Access-Control-Allow-Origin"] == "https://www.example.com"
     assert answer.headers["Access-Control-Allow-Credentials"] == "true"
+    options["headers"] |= SSE
+    answer = client.post("/support/chat_stream", json=body, **options)
+    address = f"/support/chat_stream/{answer.headers['X-ChatStream-Last-Generated-Message-Id']}"
+    answer.close()  # the connection is lost
+    assert list(read_events(client.get(address, **options)))[-1].name == "done"
+    assert client.post(f"{address}/cancel", **options).status_code == 204
+    assert app.test_client().get(address, **options).status_code == 404
 
 
 def test_the_page_on_embedding_names_keys_that_exist() -> None:

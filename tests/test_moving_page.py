@@ -83,9 +83,14 @@ OTHER = [
     *["X-ChatStream-Last-Generated-Message-Id", "MemoryStore", "MockTransformer", "TokenSamplerHft"],
 ]
 WORDS = {  # in a "here" column, and no names of ours: Flask's, other programs', and words on the wire
-    *["error", "detail", "done", "Accept: text/event-stream", "application/problem+json"],
+    *["X-Request-Id", "error", "detail", "done", "Accept: text/event-stream", "application/problem+json"],
     *["flask.session", "session.clear()", "session.permanent = True", "supports_credentials=True"],
-    *["eos_token_id", "generation_config", "--worker-class gthread --workers 1", "clear_context"],
+    *[
+        "eos_token_id",
+        "generation_config",
+        "-c python:chatstream_flask.serving.gunicorn_conf",
+        "clear_context",
+    ],
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from flask import Flask
 
 from chatstream_flask import ChatStream
 from chatstream_flask.settings import Settings
+from chatstream_flask.views import API_NAMES, create_chat_blueprint
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,6 +36,23 @@ def test_every_argument_stands_in_the_readme_with_its_default(readme: str) -> No
 def test_every_config_key_stands_in_the_readme_with_its_default(readme: str) -> None:
     expected = {f"CHATSTREAM_{field.name.upper()}": repr(field.default) for field in fields(Settings)}
     assert defaults_in(readme, "CHATSTREAM_[A-Z_]+") == expected
+
+
+@BOTH
+def test_every_api_stands_in_the_readme_with_its_name(readme: str) -> None:
+    rows = re.findall(r"^\| `((?:GET|POST) /\S*)` \| `(\w+)` \|", readme, re.MULTILINE)
+    chat_stream = ChatStream(use_mock_response=True)
+    assert sorted(rows) == sorted((route, name) for name in API_NAMES for route in routes(chat_stream, name))
+
+
+def routes(chat_stream: ChatStream, name: str) -> Iterator[str]:
+    """Of one API, without files of the page."""
+    app = Flask("routes", static_folder=None)
+    app.register_blueprint(create_chat_blueprint(chat_stream, include=[name]))
+    for rule in app.url_map.iter_rules():
+        if not rule.rule.startswith("/chatstream_ui/"):
+            (method,) = (rule.methods or set()) - {"HEAD", "OPTIONS"}
+            yield f"{method} {rule.rule}"
 
 
 def test_both_languages_show_the_same_code() -> None:
