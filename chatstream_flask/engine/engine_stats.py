@@ -7,7 +7,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 
-from .histogram import GAP_SEC, NUM_TOKENS, REQUEST_SEC, Histogram
+from .histogram import FIRST_TOKEN_SEC, GAP_SEC, NUM_TOKENS, REQUEST_SEC, Histogram
 from .request import FinishReason, Outcome
 from .thread_stats import ThreadStats
 
@@ -24,7 +24,7 @@ class EngineStats:
         self.clock = clock
         self.threads: list[ThreadStats] = []  # of every generation thread there was
         self.total_sec = Histogram(REQUEST_SEC)
-        self.prefill_sec = Histogram(REQUEST_SEC)  # from a slot to the first token
+        self.prefill_sec = Histogram(FIRST_TOKEN_SEC)  # from a slot to the first token
         self.decode_sec = Histogram(REQUEST_SEC)  # from the first token to the end
         self.sec_per_token = Histogram(GAP_SEC)  # mean of a reply, after its first token
         self.prompt_tokens = Histogram(NUM_TOKENS)
