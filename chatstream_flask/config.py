@@ -55,8 +55,10 @@ _SETTING_NAMES = {"WireFormatName": "wire_format", "ContextPolicy": "context_pol
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
-    """How the tokens of one reply are chosen, in transformers' order: grammar, bias, repetition penalty,
-    frequency and presence penalty, temperature, top-k, top-p, min-p. The last four are for sampling only.
+    """How the tokens of one reply are chosen.
+
+    The order is transformers' own: grammar, bias, repetition penalty (then frequency and presence penalty,
+    which it does not have), temperature, top-k, top-p, min-p. Greedy stops before temperature.
     """
 
     max_new_tokens: int = 256

@@ -19,6 +19,7 @@ from chatstream_flask.engine.grammar_matcher import GrammarCompiler
 from chatstream_flask.engine.model_runner import ModelRunner
 from chatstream_flask.engine.request import FinishReason, GenerationRequest
 from chatstream_flask.errors import BadRequest
+from chatstream_flask.model_source import make_source
 
 MAX_LEN = 450
 EOS_ID = 1
@@ -176,6 +177,15 @@ def test_a_grammar_that_this_model_cannot_do_is_refused() -> None:
         compiler().matcher(json_schema_grammar(schema))
     with pytest.raises(BadRequest, match="the grammar cannot be used"):
         compiler().matcher("nonsense")
+
+
+def test_the_source_of_a_model_checks_its_grammars_and_its_vocabulary() -> None:
+    source = make_source(model(), tokenizer(), None, 64, None, False, None)
+    source.check(SamplingParams(grammar=json_schema_grammar(PERSON), logit_bias=((1029, 1),)))
+    with pytest.raises(BadRequest, match="the grammar cannot be used"):
+        source.check(SamplingParams(grammar="nonsense"))
+    with pytest.raises(BadRequest, match="names the token 1030; the model has the tokens 0 to 1029"):
+        source.check(SamplingParams(logit_bias=((1030, 1),)))
 
 
 def test_a_tokenizer_without_a_rust_side_is_refused() -> None:

@@ -17,7 +17,7 @@ from .grammar import MAX_MESSAGE_LEN, load_llguidance
 
 logger = logging.getLogger("chatstream_flask")
 
-MAX_KEPT = 64  # compiled grammars
+MAX_KEPT = 256  # compiled grammars
 MAX_STEP_ITEMS = 20_000  # of the parser, about a millisecond
 MAX_STEP_FUEL = 100_000  # of the lexer, some milliseconds
 MAX_LEXER_STATES = 50_000  # in one reply, 1 to 2 kB each

@@ -48,14 +48,14 @@ class Logprobs:
         """Appends to `logprobs` of the asking sequences; `ids` are those of all rows."""
         if not self._asking:
             return
-        width = self._num_top
-        values = self._values.fetched(len(self._asking) * (1 + width))
-        top_ids = self._top_ids.fetched(len(self._asking) * width)
+        num_top = self._num_top
+        values = self._values.fetched(len(self._asking) * (1 + num_top))
+        top_ids = self._top_ids.fetched(len(self._asking) * num_top)
         for i, (row, sequence) in enumerate(self._asking):
-            own, own_ids = values[i * (1 + width) :], top_ids[i * width :]
-            num = min(sequence.params.num_logprobs or 0, width)
-            top = tuple(zip(own_ids[:num], own[1 : 1 + num], strict=True))
-            sequence.logprobs.append(TokenLogprob(ids[row], own[0], top))
+            num = min(sequence.params.num_logprobs or 0, num_top)
+            own, first = i * (1 + num_top), i * num_top
+            top = zip(top_ids[first : first + num], values[own + 1 : own + 1 + num], strict=True)
+            sequence.logprobs.append(TokenLogprob(ids[row], values[own], tuple(top)))
 
     def _plan(self, rows: list[Sequence | None], vocab_size: int) -> None:
         self._all_rows = list(rows)

@@ -12,7 +12,7 @@ from .host_buffer import HostBuffer
 from .score_rules import ScoreRules
 from .sequence import Sequence
 
-NOT_A_TOKEN = -1  # the id of a row whose logits are not numbers
+NOT_A_TOKEN = -1  # the id of a row whose logits are not numbers, or whose grammar allows none
 MIN_TEMPERATURE = 1e-6  # below it float32 cannot divide; it is greedy in all but name
 
 
