@@ -33,9 +33,9 @@ def start_site(folder: Path, *options: str, port: int | None = None) -> Server:
 class Page:
     """One tab."""
 
-    def __init__(self, browser: Chrome, port: int) -> None:
+    def __init__(self, browser: Chrome, port: int, path: str = "") -> None:
         self.browser = browser
-        self.url = f"http://127.0.0.1:{port}/"
+        self.url = f"http://127.0.0.1:{port}/{path}"
 
     def open(self) -> None:
         self.browser.get(self.url)

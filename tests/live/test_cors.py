@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +11,13 @@ import pytest
 from flask import Flask, request
 from flask_cors import CORS
 from selenium.webdriver import Chrome
-from werkzeug.serving import make_server
 
 from chatstream_flask import ChatStream
 from chatstream_flask.views import create_chat_blueprint
 
 from .browser import chromium
 from .client import parse_events, text_of
+from .threaded_server import served
 
 pytestmark = pytest.mark.server
 
@@ -55,20 +53,6 @@ class Site:
         if not self.browser.current_url.startswith(origin):
             self.browser.get(origin)
         return dict(self.browser.execute_async_script(SAY, self.chat_url, user_input))
-
-
-@contextmanager
-def served(app: Flask) -> Iterator[int]:
-    """Its port."""
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, name="chatstream-test-server")
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def page_app() -> Flask:

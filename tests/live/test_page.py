@@ -11,17 +11,22 @@ from typing import Any
 
 import pytest
 import requests
+from flask import Flask, session
+from flask_wtf import CSRFProtect
 from selenium.common.exceptions import JavascriptException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.keys import Keys
 from tcp_proxy import TCPProxy
 
+from chatstream_flask import ChatStream
 from chatstream_flask.engine.mock_text import LONG
+from chatstream_flask.views import create_chat_blueprint
 
 from .browser import chromium, log_of
 from .client import EVENTS, TIMEOUT_SEC, Visitor, wait_until
 from .page import Page, start_site
 from .server import Server
+from .threaded_server import served
 
 pytestmark = pytest.mark.server
 
@@ -139,8 +144,8 @@ def visit(browser: Chrome) -> Iterator[Any]:
     assert complaints == []
 
 
-def new_visitor(browser: Chrome, port: int, languages: str) -> Page:
-    page = Page(browser, port)
+def new_visitor(browser: Chrome, port: int, languages: str, path: str = "") -> Page:
+    page = Page(browser, port, path)
     user_agent = browser.execute_script("return navigator.userAgent")
     settings = {"userAgent": user_agent, "acceptLanguage": languages}
     browser.execute_cdp_cmd("Network.setUserAgentOverride", settings)
@@ -504,6 +509,32 @@ def test_a_server_that_is_away_loses_no_text(echo_site: Server, visit: Any) -> N
     finally:
         page.browser.get(f"http://127.0.0.1:{echo_site.port}/")
         proxy.close()
+
+
+def test_a_host_that_protects_against_forged_requests(tmp_path: Path, browser: Chrome) -> None:
+    """Its token has run out by the second message, and the page gets itself another one."""
+    chat_stream = ChatStream(use_mock_response=True, mock_params={"type": "echo", "time_per_token_sec": 0.0})
+    app = Flask("host", instance_path=str(tmp_path))
+    app.config.from_mapping(SECRET_KEY="a secret", CHATSTREAM_STORE="memory://")
+    csrf = CSRFProtect(app)
+    chat_stream.init_app(app)
+    app.register_blueprint(create_chat_blueprint(chat_stream), url_prefix="/chat")
+
+    def run_out() -> str:
+        session.pop("csrf_token")
+        return ""
+
+    app.post("/run_out")(csrf.exempt(run_out))
+    try:
+        with served(app) as port:
+            page = new_visitor(browser, port, "en", "chat/")
+            assert page.ask("One") == "One"
+            page.module("await fetch('/run_out', { method: 'POST' })")
+            assert page.ask("Two") == "Two"
+            assert not page.failure
+            browser.get("about:blank")
+    finally:
+        chat_stream.engine.stop()
 
 
 def test_a_full_server_is_told_in_words_with_a_way_on(long_site: Server, visit: Any) -> None:

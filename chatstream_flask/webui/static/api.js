@@ -74,7 +74,18 @@ export class Api {
     }
   }
 
-  async #fetch(path, { body, headers = {}, signal, accept = "application/json" } = {}) {
+  async #fetch(path, request = {}) {
+    let response = await this.#answer(path, request);
+    if (this.csrfToken && response.status === 400 && !isJSON(response)) {
+      await this.#renewToken();
+      response = await this.#answer(path, request);
+    }
+    const refusal = await refusalOf(response);
+    if (refusal) throw refusal;
+    return response;
+  }
+
+  async #answer(path, { body, headers = {}, signal, accept = "application/json" }) {
     const options = { headers: { Accept: accept, ...headers }, signal, cache: "no-store" };
     if (body !== undefined) {
       options.method = "POST";
@@ -82,17 +93,23 @@ export class Api {
       options.headers["Content-Type"] = "application/json";
       if (this.csrfToken) options.headers["X-CSRFToken"] = this.csrfToken;
     }
-    let response;
     try {
-      response = await fetch(new URL(path, document.baseURI), options);
+      return await fetch(new URL(path, document.baseURI), options);
     } catch (error) {
       if (signal?.aborted) throw error;
       throw new Unreachable(String(error));
     }
-    const refusal = await refusalOf(response);
-    if (refusal) throw refusal;
-    return response;
   }
+
+  /** A token runs out while the page stays open; it is served with a new one. */
+  async #renewToken() {
+    const page = await (await this.#answer("", { accept: "text/html" })).text();
+    this.csrfToken = /name="csrf-token" content="([^"]+)"/.exec(page)?.[1] ?? this.csrfToken;
+  }
+}
+
+function isJSON(response) {
+  return /json/.test(response.headers.get("Content-Type"));
 }
 
 /** ChatStream's way of saying that it is full is an answer with status 200. */
@@ -100,7 +117,7 @@ async function refusalOf(response) {
   const type = response.headers.get("Content-Type") ?? "";
   if (response.ok && !response.redirected && type !== "application/json") return null;
   if (response.redirected) return new Refused(401, "signed_out", response.url, 0);
-  const told = /json/.test(type) ? await response.clone().json().catch(() => ({})) : {};
+  const told = isJSON(response) ? await response.clone().json().catch(() => ({})) : {};
   if (response.ok && !told.error) return null;
   const retryAfterSec = Number(response.headers.get("Retry-After")) || DEFAULT_RETRY_AFTER_SEC;
   const detail = told.detail ?? response.statusText;
