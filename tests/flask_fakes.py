@@ -52,6 +52,7 @@ class ScriptedRunner:
     def __init__(self, reply: Callable[[str], str] = lambda prompt: "ok", *, is_held: bool = False) -> None:
         self.reply = reply
         self.prompts: list[str] = []
+        self.shown: set[bool] = set()  # whether special tokens were wanted in the text
         self.is_held = is_held
         self._steps = threading.Semaphore(0)
 
@@ -93,6 +94,7 @@ class ScriptedRunner:
     def swap(self, one: int, other: int, length: int) -> None: ...
 
     def text_decoder(self, request: GenerationRequest) -> CharDecoder:
+        self.shown.add(request.shows_special_tokens)
         return CharDecoder()
 
     def matcher(self, grammar: str) -> Matcher:

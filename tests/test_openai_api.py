@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
+import openai
 import pytest
 from fakes import TIMEOUT
 from flask import Flask
@@ -254,6 +256,44 @@ def test_one_of_several_required_tools(tmp_path: Path) -> None:
     with running_api(tmp_path, ScriptedRunner(lambda prompt: '{"name": "g", "arguments": {}}')) as chat:
         (got,) = answer(chat, tools=TOOLS, tool_choice="required")["choices"]
         assert got["message"]["tool_calls"][0]["function"] == {"name": "g", "arguments": "{}"}
+
+
+def test_a_response_template_of_the_tokenizer_is_followed(tmp_path: Path) -> None:
+    runner = ScriptedRunner(lambda prompt: "<think>Hm.</think>Yes." + CALL)
+    with running_api(tmp_path, runner) as chat:
+        chat.chat_stream.source.response_template = {
+            "defaults": {"role": "assistant"},
+            "start_anchor": "A:",
+            "fields": {
+                "thinking": {"open": "<think>", "close": "</think>", "content": "text"},
+                "content": {"content": "text"},
+            },
+        }
+        (choice,) = answer(chat)["choices"]
+        assert choice["message"]["content"] == "Yes." + CALL
+        assert choice["message"]["reasoning_content"] == choice["message"]["reasoning"] == "Hm."
+        chunks = chunks_of(ask(chat, stream=True))
+        deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+        assert "".join(delta.get("reasoning_content", "") for delta in deltas) == "Hm."
+        assert text_of(chunks) == "Yes." + CALL
+        assert runner.shown == {True}
+
+
+def test_the_client_package_reads_streamed_calls(tmp_path: Path) -> None:
+    with running_api(tmp_path, ScriptedRunner(lambda prompt: f"Wait.{CALL}\n{CALL}")) as chat:
+        transport = openai.DefaultHttpxClient(transport=httpx2.WSGITransport(app=chat.app))
+        with openai.OpenAI(base_url="http://host/v1", api_key="none", http_client=transport) as client:
+            fields: dict[str, Any] = {"model": "scripted", "messages": HELLO, "tools": TOOLS}
+            with client.chat.completions.stream(**fields) as events:
+                streamed = events.get_final_completion().choices[0]
+            whole = client.chat.completions.create(**fields).choices[0]
+        for choice in (whole, streamed):
+            assert (choice.finish_reason, choice.message.content) == ("tool_calls", "Wait.")
+            calls = choice.message.tool_calls or []
+            assert [call.type == "function" and call.function.arguments for call in calls] == [
+                '{"a": "１"}'
+            ] * 2
+            assert len({call.id for call in calls}) == 2
 
 
 def test_results_of_tools_reach_the_model(chat: Chat) -> None:

@@ -72,7 +72,7 @@ class Completions:
             params = self._params(body, grammar, [ids])
             parsers = [self._parser(use, grammar, ids) for _ in range(body.num_choices)]
             self._submit(body, generations, [ids] * body.num_choices, params, parsers)
-        return self._response(body, generations, ChatAnswer, num_prompts=1)
+            return self._response(body, generations, ChatAnswer, num_prompts=1)
 
     def text(self) -> Response:
         body = parse_body(read_body(request, self.settings.max_body_len), CompletionBody)
@@ -81,7 +81,7 @@ class Completions:
             prompts = [ids for prompt in body.prompts for ids in [self._source.encode_text(prompt)] * each]
             params = self._params(body, None, prompts)
             self._submit(body, generations, prompts, params, [TextReply() for _ in prompts])
-        return self._response(body, generations, CompletionAnswer, num_prompts=len(body.prompts))
+            return self._response(body, generations, CompletionAnswer, num_prompts=len(body.prompts))
 
     # -- into the queue ------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import HTTPException
 
-from ..errors import ChatStreamError
+from ..errors import ChatStreamError, NotAccepting
 from ..monitoring.origin import take_request_id
 from .completions import Completions
 from .errors import ApiError, error_response, http_error_response
@@ -66,7 +66,7 @@ def create_openai_blueprint(
 
     @blueprint.errorhandler(ChatStreamError)
     def refuse(error: ChatStreamError) -> Response:
-        if error.status >= 500:
+        if error.status >= 500 and not isinstance(error, NotAccepting):
             chat_stream.logger.error("a request failed: %s", error, exc_info=error.__cause__)
         return completions.refused(error, error_response(error))
 
