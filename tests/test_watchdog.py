@@ -92,10 +92,13 @@ class Pool:
         self.clock = FakeClock()
         self.runners = list(runners)
         self.made: list[Runner] = []
+        self.make_error: Exception | None = None
         self.engine = Engine(EngineConfig(**config), self.make_runner, clock=self.clock)
         self.engine.hung_after_sec = HUNG_AFTER
 
     def make_runner(self, place: int) -> Runner:
+        if self.make_error is not None:
+            raise self.make_error
         self.made.append(self.runners.pop(0) if self.runners else EchoRunner())
         return self.made[-1]
 
@@ -273,6 +276,14 @@ def test_stopped_and_started_a_broken_engine_serves_again(start_pool: StartPool)
     pool.engine.start()
     (request,) = pool.submit("again")
     assert (reason(request), pool.engine.broken) == (FinishReason.STOP, None)
+
+
+def test_successor_that_cannot_even_be_made_breaks_the_engine(start_pool: StartPool) -> None:
+    pool = start_pool(DyingRunner(), num_of_concurrent_executions=1)
+    pool.make_error = RuntimeError("no memory")
+    dies, waiting = pool.submit("die", "waiting")
+    assert [reason(r) for r in (dies, waiting)] == [FinishReason.ERROR] * 2
+    assert pool.engine.broken == "a generation thread could not be replaced: no memory"
 
 
 def test_successor_that_never_opens_breaks_the_engine(start_pool: StartPool) -> None:

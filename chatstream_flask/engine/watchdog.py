@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
 
 from .worker import Worker
+
+logger = logging.getLogger("chatstream_flask")
 
 CHECK_SEC = 1.0
 STANDSTILL_SEC = 5.0  # between two checks: then not one thread stood still, but the whole process
@@ -65,6 +68,9 @@ class Watchdog:
 
     def _run(self) -> None:
         while not self._is_stopped:
-            self.check()
+            try:
+                self.check()
+            except Exception:
+                logger.exception("the watchdog failed; it goes on")
             self._woken.wait(min(CHECK_SEC, self._hung_after_sec() / 4))
             self._woken.clear()

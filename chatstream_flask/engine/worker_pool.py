@@ -94,24 +94,24 @@ class WorkerPool:
             place = self._workers.index(worker)
             orphans = self._queue.retire(worker.index)
             logger.error("%r %s; its %d replies end%s", worker, fault, len(orphans), worker.stack())
-            successor = self._make_successor(worker, fault, place)
+            successor = self._start_successor(worker, fault, place)
             self._workers[place : place + 1] = [] if successor is None else [successor]
             if self.broken is not None:
                 orphans += self._queue.close()
-            if successor is not None:
-                successor.start()
         for request in orphans:
             self._complete(request, FinishReason.ERROR, FAILED)
 
-    def _make_successor(self, worker: Worker, fault: str, place: int) -> Worker | None:
-        """None where none is needed, or can be had; whether it works shows when it has started."""
+    def _start_successor(self, worker: Worker, fault: str, place: int) -> Worker | None:
+        """None where none is needed, or can be had; whether it works shows when it has opened."""
         if self._queue.is_over:
             return None
         self.broken = self._why_broken(worker, fault)
         if self.broken is None:
             self._stats.replaced("died" if worker.has_died else "hung")
             try:
-                return self._make_worker(self._queue.enlist(), place)
+                successor = self._make_worker(self._queue.enlist(), place)
+                successor.start()
+                return successor
             except Exception as error:
                 self.broken = f"a generation thread could not be replaced: {error}"
         logger.critical("nothing can be generated any more: %s", self.broken)

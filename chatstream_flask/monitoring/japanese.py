@@ -42,6 +42,7 @@ MESSAGES = {
     "the reply of %r could not be kept": "%r の応答を保存できませんでした",
     "the text decoder or the grammar of %r failed": "%r のテキストデコーダーまたは文法が失敗しました",
     "the text of %r failed": "%r のテキストが失敗しました",
+    "the watchdog failed; it goes on": "監視スレッドで異常が起きましたが、監視を続けます",
     "waitress needs %s for up to %d running and waiting replies; `flask chatstream serve` sets all": (
         "waitress には %s が必要です(実行中と待機中の応答 最大 %d 件)。"
         "`flask chatstream serve` ならすべて設定されます"
