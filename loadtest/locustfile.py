@@ -59,17 +59,22 @@ class Run:
         self._file.write(to_line(record) + "\n")
         self.num_faults += record.verdict in FAULTS
         if record.verdict == REFUSED:
-            self._row("REFUSED", record, record.ended_at)
+            self._row("REFUSED", record.ended_at - record.sent_at)
             return
         name = {"ask": "/chat_stream", "regenerate": "/chat_stream regenerate"}.get(record.action)
         error = AssertionError(f"{record.verdict}: {record.detail}") if record.verdict in FAULTS else None
-        self._row("HTTP", record, record.headers_at or record.ended_at, name or f"/{record.action}", error)
+        headers_sec = (record.headers_at or record.ended_at) - record.sent_at
+        self._row("HTTP", headers_sec, name or f"/{record.action}", len(record.text), error)
         if name is not None and record.verdict == RIGHT:
-            self._row("QUEUE", record, record.started_at)
-            self._row("TTFT", record, record.first_at)
-            self._row("E2E", record, record.ended_at)
+            for kind, until in (
+                ("QUEUE", record.started_at),
+                ("TTFT", record.first_at),
+                ("E2E", record.ended_at),
+            ):
+                if until is not None:
+                    self._row(kind, until - record.sent_at)
             if gaps := record.gaps_sec:
-                self._row("ITL", record, record.sent_at + sum(gaps) / len(gaps))
+                self._row("ITL", sum(gaps) / len(gaps))
 
     def close(self) -> None:
         self._heart.kill()
@@ -79,18 +84,16 @@ class Run:
     def _row(
         self,
         kind: str,
-        record: Record,
-        until: float | None,
+        seconds: float,
         name: str = "/chat_stream",
+        length: int = 0,
         error: Exception | None = None,
     ) -> None:
-        if until is None:
-            return
         self._environment.events.request.fire(
             request_type=kind,
             name=name,
-            response_time=(until - record.sent_at) * 1000,
-            response_length=len(record.text),
+            response_time=seconds * 1000,
+            response_length=length,
             exception=error,
             context={},
         )

@@ -12,7 +12,7 @@ from .server_app import ServerSettings
 KINDS = {"waitress": ["waitress"], "gunicorn": ["gunicorn"], "both": ["waitress", "gunicorn"]}
 DESCRIPTION = "Visitors who hold conversations on the real API and know what they must be answered."
 DEFAULT_USERS = [4.0, 8.0, 16.0, 32.0]
-DEFAULT_SEC = {"overload": 30.0, "streams": 20.0}  # of each run; 20 s in others
+DEFAULT_SEC = {"overload": 30.0, "streams": 30.0}  # of each run; 20 s in others
 
 
 class Options(argparse.Namespace):

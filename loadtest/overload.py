@@ -23,7 +23,7 @@ def run_overload(options: Options, folder: Path) -> Result:
     for server in servers_under_test(options.kinds, options.url, options.settings(folder)):
         runs = _runs(server, options, folder / server.kind)
         result.runs += runs
-        result.targets += _goals(server.kind, runs)
+        result.targets += goals_of(server.kind, runs)
     return result
 
 
@@ -52,7 +52,7 @@ def _runs(server: Server, options: Options, folder: Path) -> list[Run]:
     return [alone, full, *(measure(f"{times} x capacity", times, rate=times * capacity) for times in TIMES)]
 
 
-def _goals(server: str, runs: list[Run]) -> list[Goal]:
+def goals_of(server: str, runs: list[Run]) -> list[Goal]:
     alone, highest = runs[0].summary, runs[-1].summary
     best = max(run.summary["tokens_per_sec"] for run in runs)
     share = highest["tokens_per_sec"] / best

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from .visitor import Habits
 
 VARIABLE = "LOADTEST_PLAN"
+DEFAULT = '{"records": "loadtest.jsonl", "num_users": 8, "duration_sec": 60}'  # for locust on its own
 ONE_QUESTION = Habits(max_turns=1, think_sec=0.0, regenerate=0.0, clear=0.0, leave=0.0)
 
 
@@ -32,7 +33,7 @@ class Plan:
 
     @classmethod
     def of_environ(cls) -> Plan:
-        fields = json.loads(os.environ.get(VARIABLE, '{"records": "loadtest.jsonl"}'))
+        fields = json.loads(os.environ.get(VARIABLE, DEFAULT))
         for name in ("habits", "arrival_habits"):
             if name in fields:
                 fields[name] = Habits(**fields[name])

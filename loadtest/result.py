@@ -7,6 +7,9 @@ import platform
 from dataclasses import dataclass, field
 from typing import Any
 
+from .record import FORGOTTEN
+
+MAX_FORGOTTEN = {"demo": 0.05, "other": 1.0}  # by model: share of replies that may lack the own name
 PASS, FAIL = "PASS", "FAIL"
 
 
@@ -48,9 +51,14 @@ class Result:
     @property
     def is_right(self) -> bool:
         """Every run had answers, and all were right. Targets do not count: they depend on the machine."""
-        return bool(self.runs) and all(
-            run.summary["num_right"] and not run.summary["num_faults"] for run in self.runs
-        )
+        return bool(self.runs) and all(self._is_right(run.summary) for run in self.runs)
+
+    def _is_right(self, summary: dict[str, Any]) -> bool:
+        if not summary["num_right"] or summary["num_faults"]:
+            return False
+        may_forget = MAX_FORGOTTEN.get(self.conditions.get("model", ""), 0.0)
+        forgotten: int = summary["verdicts"].get(FORGOTTEN, 0)
+        return forgotten <= may_forget * (forgotten + summary["num_right"])
 
     def as_dict(self) -> dict[str, Any]:
         return {

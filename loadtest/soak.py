@@ -6,6 +6,9 @@ import threading
 import time
 from pathlib import Path
 
+from chatstream_flask.engine.delivery import MAX_THREADS
+from chatstream_flask.serving.limits import SPARE_THREADS
+
 from .generator import run_phase
 from .options import Options
 from .plan import Plan
@@ -24,8 +27,8 @@ MEAN_WORDS = 20
 HABITS = Habits(max_turns=6, think_sec=0.5, regenerate=0.1, clear=0.1, leave=0.15)
 PASSERS_BY = Habits(max_turns=2, think_sec=0.2, regenerate=0.1, clear=0.1, leave=0.2)
 MAX_RSS_GROWTH_KIB = 16 * 1024
+OTHER_THREADS = 8  # generation, watchdog, callbacks, leases, the server's main ones
 ALLOWED = {  # how much more there may be afterwards
-    "threads": 0,
     "open_files": 0,
     "conversation_files": 0,
     "rss_kib": MAX_RSS_GROWTH_KIB,
@@ -48,7 +51,8 @@ def run_soak(options: Options, folder: Path) -> Result:
             phase = _load(server, options, own / "soak", options.soak)
         after = held_when_idle(server)
         result.runs.append(Run(server.kind, "soak", options.soak, summarise(phase, options.warm_up)))
-        result.targets += [_goal(server.kind, name, before[name], after[name]) for name in before]
+        result.targets.append(_threads_goal(server, before["threads"], after["threads"]))
+        result.targets += [_goal(server.kind, name, before[name], after[name]) for name in ALLOWED]
         result.series[server.kind] = sampler.points
     return result
 
@@ -104,6 +108,15 @@ def _state(server: Server) -> dict[str, float]:
 def _goal(server: str, name: str, before: float, after: float) -> Goal:
     most = before + ALLOWED[name]
     return Goal(f"{server}: {name}", f"{before:g} -> {after:g}", f"<= {most:g}", after <= most)
+
+
+def _threads_goal(server: Server, before: float, after: float) -> Goal:
+    """None has died, and no more are there than pools that fill as they are used may have."""
+    settings = server.settings
+    chats = settings.num_running + settings.num_waiting
+    most = chats + SPARE_THREADS + min(settings.num_running, MAX_THREADS) + OTHER_THREADS
+    is_met = before <= after <= most
+    return Goal(f"{server.kind}: threads", f"{before:g} -> {after:g}", f"{before:g} to {most}", is_met)
 
 
 class Sampler:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy
 
-from .record import REFUSED, RIGHT, Phase, Record
+from .record import MIXED_UP, REFUSED, RIGHT, Phase, Record
 
 PERCENTILES = (50, 90, 95, 99)
 REPLIES = ("ask", "regenerate")  # actions that ask for a reply
@@ -36,11 +36,12 @@ def summarise(phase: Phase, warm_up_sec: float) -> dict[str, Any]:
     records = [r for r in phase.records if since <= r.sent_at <= phase.ended_at]
     replies = [r for r in records if r.action in REPLIES and r.verdict == RIGHT]
     seconds = phase.ended_at - since
+    worst_first = sorted(phase.faults, key=lambda record: record.verdict != MIXED_UP)
     all_right = [r for r in phase.records if r.action in REPLIES and r.verdict == RIGHT]
     return {
         "seconds": round(seconds, 2),
         "verdicts": dict(Counter(r.verdict for r in phase.records)),
-        "faults": [f"{r.verdict}: {r.detail}" for r in phase.faults[:MAX_SHOWN_FAULTS]],
+        "faults": [f"{r.verdict}: {r.detail}" for r in worst_first[:MAX_SHOWN_FAULTS]],
         "num_faults": len(phase.faults),
         "num_right": len(all_right),
         "asked_per_sec": round(sum(r.action in REPLIES for r in records) / seconds, 2),
