@@ -58,7 +58,8 @@ class Result:
             return False
         may_forget = MAX_FORGOTTEN.get(self.conditions.get("model", ""), 0.0)
         forgotten: int = summary["verdicts"].get(FORGOTTEN, 0)
-        return forgotten <= may_forget * (forgotten + summary["num_right"])
+        num_right: int = summary["num_right"]
+        return forgotten <= may_forget * (forgotten + num_right)
 
     def as_dict(self) -> dict[str, Any]:
         return {
