@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_sampler import CPU, random_logits
-from tiny_models import make_prompt, make_sequence, tiny_model
+from tiny_models import make_prompt, make_sequence, random_logits, tiny_model
 from torch import Tensor
 
 from chatstream_flask.config import SamplingParams
@@ -13,6 +12,8 @@ from chatstream_flask.engine.logprobs import Logprobs
 from chatstream_flask.engine.model_runner import ModelRunner
 from chatstream_flask.engine.request import TokenLogprob
 from chatstream_flask.engine.sequence import Sequence
+
+CPU = torch.device("cpu")
 
 
 def asking(num: int | None, slot: int = 0) -> Sequence:
@@ -28,7 +29,7 @@ def told(logits: Tensor, ids: list[int], nums: list[int | None]) -> list[list[To
 
 
 def test_they_are_log_softmax_and_fall() -> None:
-    logits = random_logits(2).bfloat16()
+    logits = random_logits(2, 300).bfloat16()
     expected = logits.float().log_softmax(-1)
     [[first], [second]] = told(logits, [17, 3], [20, 0])
     assert first.logprob == pytest.approx(expected[0, 17].item(), abs=1e-6)
@@ -38,7 +39,7 @@ def test_they_are_log_softmax_and_fall() -> None:
 
 
 def test_a_row_gets_what_it_gets_alone() -> None:
-    logits = random_logits(6).round()  # many ties
+    logits = random_logits(6, 300).round()  # many ties
     ids, nums = [5, 6, 7, 8, 9, 10], [None, 0, 3, 20, None, 1]
     alone = [told(logits[i : i + 1], ids[i : i + 1], nums[i : i + 1])[0] for i in range(6)]
     assert told(logits, ids, nums) == alone
@@ -52,14 +53,14 @@ def test_equal_ones_come_by_id_and_few_tokens_are_all() -> None:
 
 
 def test_a_row_that_is_not_numbers_does_not_harm_the_others() -> None:
-    logits = random_logits(2)
+    logits = random_logits(2, 300)
     good = told(logits, [4, 4], [2, 2])[1]
     logits[0] = torch.nan
     assert told(logits, [-1, 4], [2, 2])[1] == good
 
 
 def test_padding_rows_and_other_compositions() -> None:
-    logprobs, logits = Logprobs(num_slots=3, device=CPU), random_logits(3)
+    logprobs, logits = Logprobs(num_slots=3, device=CPU), random_logits(3, 300)
     first, last, silent = asking(1), asking(2, 2), asking(None)
     compositions: list[list[Sequence | None]] = [
         [silent, None, last],

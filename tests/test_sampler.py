@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import make_sequence
+from tiny_models import make_sequence, random_logits
 from torch import Tensor
 from transformers import (
     MinPLogitsWarper,
@@ -24,10 +24,6 @@ from chatstream_flask.engine.sequence import Sequence
 
 CPU = torch.device("cpu")
 VOCAB = 300
-
-
-def random_logits(rows: int, vocab: int = VOCAB, seed: int = 0) -> Tensor:
-    return torch.randn(rows, vocab, generator=torch.Generator().manual_seed(seed)) * 3
 
 
 def our_probs(scores: Tensor, params: SamplingParams) -> Tensor:
@@ -70,7 +66,7 @@ def test_same_distribution_as_transformers(
     top_k: int | None, top_p: float, min_p: float, temperature: float, seed: int
 ) -> None:
     params = SamplingParams(top_k=top_k, top_p=top_p, min_p=min_p, temperature=temperature)
-    scores = random_logits(4, seed=seed)
+    scores = random_logits(4, VOCAB, seed=seed)
     ours, theirs = our_probs(scores, params), their_probs(scores, params)
     edge = (ours > 0) != (theirs > 0)  # a token right at the edge of top_p or min_p may fall on either side
     assert edge.sum() <= 1 and (ours + theirs)[edge].sum() < 0.5
@@ -93,7 +89,7 @@ def test_tokens_tied_at_the_edge_of_top_p_are_kept_by_id() -> None:
 
 @pytest.mark.parametrize("top_k", [None, 50])
 def test_a_tiny_top_p_leaves_the_best_token(top_k: int | None) -> None:
-    scores = random_logits(3)
+    scores = random_logits(3, VOCAB)
     probs = our_probs(scores, SamplingParams(top_k=top_k, top_p=1e-9))
     assert torch.equal(probs.argmax(-1), scores.argmax(-1)) and torch.equal(probs.amax(-1), torch.ones(3))
 
@@ -118,7 +114,7 @@ def test_draw_never_takes_a_token_of_no_probability(scale: int, seed: int) -> No
 
 
 def test_the_multiplicative_penalty_is_transformers_own() -> None:
-    logits, seen_ids = random_logits(1), torch.tensor([[5, 9, 9, 200]])
+    logits, seen_ids = random_logits(1, VOCAB), torch.tensor([[5, 9, 9, 200]])
     theirs = RepetitionPenaltyLogitsProcessor(1.7)(seen_ids, logits.clone())
     ours = penalised(logits, seen_ids, torch.tensor([[1.7]]), torch.tensor([[0.0]]))
     assert torch.equal(ours, theirs)
@@ -183,7 +179,7 @@ def said(params: SamplingParams, slot: int = 0) -> Sequence:
 
 
 def test_a_row_does_not_depend_on_its_neighbours() -> None:
-    logits = random_logits(len(MIXED)).round()  # many ties
+    logits = random_logits(len(MIXED), VOCAB).round()  # many ties
     for _ in range(3):
         alone = [sample(logits[i : i + 1], [said(p)])[0] for i, p in enumerate(MIXED)]
         rows: list[Sequence | None] = [said(p, i) for i, p in enumerate(MIXED)]
@@ -194,7 +190,7 @@ def test_a_row_does_not_depend_on_its_neighbours() -> None:
 
 
 def test_a_seed_gives_the_same_tokens_again() -> None:
-    params, logits = SamplingParams(seed=11, top_k=None), random_logits(1) / 3
+    params, logits = SamplingParams(seed=11, top_k=None), random_logits(1, VOCAB) / 3
     runs = []
     for _ in range(2):
         sequence, sampler = make_sequence([1], params), Sampler(num_slots=1, max_len=200, device=CPU)
@@ -205,7 +201,7 @@ def test_a_seed_gives_the_same_tokens_again() -> None:
 @pytest.mark.parametrize("params", MIXED)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_row_that_is_not_numbers_is_reported(params: SamplingParams, bad: float) -> None:
-    logits = random_logits(3)
+    logits = random_logits(3, VOCAB)
     logits[1, 17] = bad
     rows: list[Sequence | None] = [make_sequence([1], params, slot=i) for i in range(3)]
     ids = sample(logits, rows)
@@ -217,6 +213,6 @@ def test_a_row_without_any_finite_logit_is_reported() -> None:
 
 
 def test_the_smallest_temperature_is_greedy() -> None:
-    logits = random_logits(1)
+    logits = random_logits(1, VOCAB)
     sequence = make_sequence([1], SamplingParams(temperature=1e-300, top_k=None))
     assert sample(logits, [sequence]) == logits.argmax(-1).tolist()

@@ -10,8 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_sampler import CPU, VOCAB, random_logits
-from tiny_models import make_sequence
+from tiny_models import make_sequence, random_logits
 from torch import Tensor
 from transformers import RepetitionPenaltyLogitsProcessor, SequenceBiasLogitsProcessor
 
@@ -19,6 +18,9 @@ from chatstream_flask.config import SamplingParams
 from chatstream_flask.engine.sampler import NOT_A_TOKEN, Sampler
 from chatstream_flask.engine.score_rules import ScoreRules
 from chatstream_flask.engine.sequence import Sequence
+
+CPU = torch.device("cpu")
+VOCAB = 300
 
 
 class Allow:
@@ -66,7 +68,7 @@ def test_penalties_are_openais_formula_over_generated_tokens(
 ) -> None:
     """mu[j] - c[j] * alpha_frequency - float(c[j] > 0) * alpha_presence; the prompt does not count."""
     row = sequence([3, 3, 250], new_ids, frequency_penalty=frequency, presence_penalty=presence)
-    logits = random_logits(1)
+    logits = random_logits(1, VOCAB)
     expected = logits.double().clone()
     for j in range(VOCAB):
         count = new_ids.count(j)
@@ -106,7 +108,7 @@ def test_counts_of_a_long_reply_that_joins_late(frequency: float) -> None:
 
 def test_bias_is_transformers_sequence_bias() -> None:
     bias = {7: -100.0, 8: 3.5, 299: 100.0}
-    logits = random_logits(1)
+    logits = random_logits(1, VOCAB)
     theirs: Any = SequenceBiasLogitsProcessor([[[token_id], value] for token_id, value in bias.items()])
     ids = torch.tensor([[1, 2]])
     ours = edited(logits, [sequence([1, 2], [], logit_bias=(*bias.items(), (VOCAB, 1.0)))])
@@ -115,7 +117,7 @@ def test_bias_is_transformers_sequence_bias() -> None:
 
 def test_order_is_transformers() -> None:
     """Bias, then repetition penalty; then the count penalties, which transformers does not have."""
-    logits, prompt = random_logits(1), [7, 8, 9]
+    logits, prompt = random_logits(1, VOCAB), [7, 8, 9]
     row = sequence(
         prompt,
         [8, 8],
@@ -134,7 +136,7 @@ def test_order_is_transformers() -> None:
 def test_a_grammar_counts_more_than_any_bias() -> None:
     row = sequence([1], [], logit_bias=((5, 100.0), (6, -100.0)), frequency_penalty=2)
     row.matcher = Allow({6, 7})
-    scores = edited(random_logits(1), [row])
+    scores = edited(random_logits(1, VOCAB), [row])
     assert scores.isfinite().nonzero()[:, 1].tolist() == [6, 7]
 
 
@@ -143,13 +145,13 @@ def test_scores_beyond_the_tokenizer_are_never_allowed() -> None:
     for row, matcher in zip(rows, [Allow(range(64), 64), Allow({0, 63}, 64)], strict=True):
         assert row is not None
         row.matcher = matcher
-    scores = edited(random_logits(2), rows)
+    scores = edited(random_logits(2, VOCAB), rows)
     assert scores.isfinite().sum(1).tolist() == [64, 2]
-    assert edited(random_logits(2, vocab=40), rows).isfinite().sum(1).tolist() == [40, 1]
+    assert edited(random_logits(2, 40), rows).isfinite().sum(1).tolist() == [40, 1]
 
 
 def test_rows_that_ask_for_nothing_are_not_changed_nor_copied_for_themselves() -> None:
-    logits = random_logits(4)
+    logits = random_logits(4, VOCAB)
     before = logits.clone()
     plain: list[Sequence | None] = [sequence([1], []), None, sequence([1], [], 2), sequence([1], [], 3)]
     assert edited(logits, plain) is logits
@@ -169,7 +171,7 @@ def test_a_grammar_that_fails_ends_only_its_own_row(temperature: float) -> None:
         row = make_sequence([1], SamplingParams(temperature=temperature, seed=slot), slot=slot)
         row.matcher = matcher
         rows.append(row)
-    ids = Sampler(num_slots=3, max_len=50, device=CPU).sample(random_logits(3), rows).tolist()
+    ids = Sampler(num_slots=3, max_len=50, device=CPU).sample(random_logits(3, VOCAB), rows).tolist()
     assert ids[:2] == [5, NOT_A_TOKEN] and ids[2] >= 0
 
 
@@ -177,6 +179,6 @@ def test_a_row_that_is_not_numbers_is_reported_also_where_its_grammar_allows_not
     row = sequence([1], [])
     row.matcher = Allow({5})
     for bad in (float("nan"), float("inf")):
-        logits = random_logits(1)
+        logits = random_logits(1, VOCAB)
         logits[0, 17] = bad
         assert Sampler(num_slots=1, max_len=50, device=CPU).sample(logits, [row]).tolist() == [NOT_A_TOKEN]

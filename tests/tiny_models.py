@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from chatstream_flask.config import SamplingParams
@@ -132,6 +133,10 @@ def make_prompt(length: int, seed: int = 0) -> list[int]:
     generator = torch.Generator().manual_seed(1000 * seed + length)
     ids: list[int] = torch.randint(1, VOCAB_SIZE, (length,), generator=generator).tolist()
     return ids
+
+
+def random_logits(rows: int, vocab: int, seed: int = 0) -> Tensor:
+    return torch.randn(rows, vocab, generator=torch.Generator().manual_seed(seed)) * 3
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,8 +41,8 @@ class Opened:
 class ModelRunner:
     """The Runner of a transformers model. A step is: numbers in, one forward, one sampler call, ids out.
 
-    A row whose logits are not numbers gets the id -1 (`NOT_A_TOKEN`) and its slot is wiped; the other
-    rows are as if nothing had happened.
+    A row whose logits are not numbers, or whose grammar cannot go on, gets the id -1 (`NOT_A_TOKEN`) and its
+    slot is wiped; the other rows are as if nothing had happened.
     """
 
     def __init__(
