@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from flask_fakes import SSE, Chat, Event, ScriptedRunner, read_events, read_until, running_chat
 from werkzeug.test import TestResponse
 
-from chatstream_flask.engine.request import FinishReason
+from chatstream_flask.engine.request import QUEUE_GRACE_SEC, FinishReason
 from chatstream_flask.errors import NotFound
 from chatstream_flask.replies import MAX_ENDED, Replies, Reply
 from chatstream_flask.stream import MAX_READERS
@@ -138,6 +138,7 @@ def test_the_grace_time_begins_with_the_last_reader_and_ends_with_a_new_one() ->
 
     clock, first, second = FakeClock(), Reader(), Reader()
     request = ask("hi", clock=clock)
+    request.start()
     request.attach(first)
     request.attach(second)
     assert not request.detach(first, 30)
@@ -152,6 +153,20 @@ def test_the_grace_time_begins_with_the_last_reader_and_ends_with_a_new_one() ->
     assert request.end_wish is None
     assert request.detach(first, 30)
     clock.advance(30)
+    assert request.end_wish is FinishReason.DISCONNECTED
+
+
+def test_a_place_in_the_queue_is_kept_for_a_moment_only() -> None:
+    class Reader:
+        def close(self) -> None: ...
+
+    clock, reader = FakeClock(), Reader()
+    request = ask("hi", clock=clock)
+    request.attach(reader)
+    assert request.detach(reader, 30)
+    clock.advance(QUEUE_GRACE_SEC - 0.1)
+    assert request.end_wish is None
+    clock.advance(0.1)
     assert request.end_wish is FinishReason.DISCONNECTED
 
 

@@ -84,6 +84,8 @@ class TokenLogprob:
     top: tuple[tuple[int, float], ...]  # as many of the likeliest as were asked for, falling
 
 
+QUEUE_GRACE_SEC = 5.0  # a reload takes less, and those who are there should not wait for those who left
+
 Hook = Callable[["GenerationRequest", Outcome], None]
 
 
@@ -151,7 +153,8 @@ class GenerationRequest:
         self._status = Status.WAITING
         self._end: FinishReason | None = None  # wish of another thread
         self._readers: list[Closable] = []
-        self._lonely_until: float | None = None  # when nobody is waited for any more
+        self._lonely_since: float | None = None
+        self._grace_sec = 0.0
         self._pieces: list[str] = []
         self._num_chars = 0
         self._logprobs: list[TokenLogprob] = []
@@ -191,16 +194,22 @@ class GenerationRequest:
         """Why it must not go on, if it must not: asked by another thread, left alone, or out of time."""
         if self._end is not None:
             return self._end
-        now, lonely_until = self._clock(), self._lonely_until
-        if lonely_until is not None and now >= lonely_until:
+        now, lonely_since = self._clock(), self._lonely_since
+        if lonely_since is not None and now - lonely_since >= self._patience_sec:
             return FinishReason.DISCONNECTED
         return FinishReason.TIMEOUT if now >= self.deadline else None
+
+    @property
+    def _patience_sec(self) -> float:
+        """With a reader that has left."""
+        is_waiting = self._status is Status.WAITING
+        return min(self._grace_sec, QUEUE_GRACE_SEC) if is_waiting else self._grace_sec
 
     def attach(self, reader: Closable) -> list[Closable]:
         """Its readers now, the longest attached first."""
         with self._changed:
             self._readers.append(reader)
-            self._lonely_until = None
+            self._lonely_since = None
             return list(self._readers)
 
     def detach(self, reader: Closable, grace_sec: float) -> bool:
@@ -211,7 +220,7 @@ class GenerationRequest:
             self._readers.remove(reader)
             is_left_alone = not self._readers and self._outcome is None
             if is_left_alone:
-                self._lonely_until = self._clock() + grace_sec
+                self._lonely_since, self._grace_sec = self._clock(), grace_sec
             return is_left_alone
 
     def read(self, offset: int, timeout: float | None) -> tuple[str, Outcome | None]:
