@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import Any
 
 import pytest
 import requests
-from flask import Flask, session
+from flask import Flask, redirect, request, session
 from flask_wtf import CSRFProtect
 from selenium.common.exceptions import JavascriptException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.keys import Keys
 from tcp_proxy import TCPProxy
+from werkzeug.wrappers import Response as BaseResponse
 
 from chatstream_flask import ChatStream
 from chatstream_flask.engine.mock_text import LONG
@@ -512,11 +514,12 @@ def test_a_server_that_is_away_loses_no_text(echo_site: Server, visit: Any) -> N
 
 
 def test_a_host_that_protects_against_forged_requests(tmp_path: Path, browser: Chrome) -> None:
-    """Its token has run out by the second message, and the page gets itself another one."""
+    """Its token runs out, and the page gets itself another one; then so does the login."""
     chat_stream = ChatStream(use_mock_response=True, mock_params={"type": "echo", "time_per_token_sec": 0.0})
     app = Flask("host", instance_path=str(tmp_path))
     app.config.from_mapping(SECRET_KEY="a secret", CHATSTREAM_STORE="memory://")
     csrf = CSRFProtect(app)
+    is_login_over = threading.Event()
     chat_stream.init_app(app)
     app.register_blueprint(create_chat_blueprint(chat_stream), url_prefix="/chat")
 
@@ -525,6 +528,13 @@ def test_a_host_that_protects_against_forged_requests(tmp_path: Path, browser: C
         return ""
 
     app.post("/run_out")(csrf.exempt(run_out))
+    app.get("/login")(lambda: "Who are you?")
+
+    @app.before_request
+    def check_login() -> BaseResponse | None:
+        is_asked = request.path == "/chat/chat_stream" and is_login_over.is_set()
+        return redirect("/login") if is_asked else None
+
     try:
         with served(app) as port:
             page = new_visitor(browser, port, "en", "chat/")
@@ -532,6 +542,10 @@ def test_a_host_that_protects_against_forged_requests(tmp_path: Path, browser: C
             page.module("await fetch('/run_out', { method: 'POST' })")
             assert page.ask("Two") == "Two"
             assert not page.failure
+            is_login_over.set()
+            page.say("Three")
+            page.wait(lambda: "You are signed out" in page.failure)
+            assert page.questions == ["One", "Two", "Three"]
             browser.get("about:blank")
     finally:
         chat_stream.engine.stop()

@@ -170,7 +170,7 @@ export class Chat {
     const { turn } = running;
     const isWhole = WHOLE.includes(done.finish_reason);
     if (!isWhole && !turn.reply.text) return this.#fail(running, word("error_stopped"));
-    turn.isInterrupted = done.finish_reason !== "length" && !isWhole;
+    turn.isInterrupted = !isWhole;
     turn.reply.finish(done);
   }
 
@@ -276,10 +276,10 @@ export class Chat {
     if (same === shown.length && same === wanted.length && !running) return;
     for (const turn of [...shown.slice(same), ...failed]) this.#remove(turn);
     for (const { text, reply } of wanted.slice(same)) this.#appendKept(text, reply);
-    const taken = [...wanted.slice(same).map(({ text, reply }) => ({ text, id: reply?.message_id }))];
+    const taken = wanted.slice(same).map(({ text, reply }) => ({ text, id: reply?.message_id }));
     if (running) taken.push({ text: running.user_input, id: running.message_id });
     const isTaken = (turn) =>
-      taken.some(({ text, id }) => id === turn.id || (turn.isPerhapsTaken && text === turn.text));
+      taken.some(({ text, id }) => (id && id === turn.id) || (turn.isPerhapsTaken && text === turn.text));
     if (running) this.#attach(running);
     for (const turn of failed.filter((each) => !isTaken(each))) this.#append(turn);
     this.#showActs();
