@@ -145,25 +145,26 @@ class ChatStream:
             kv_cache_slots=kv_cache_slots,
         )
         self.engine = Engine(config, self._make_runner)
+        self.check_server = ServerCheck(self.engine)
         self._refuse_with_status = _checked(
             "too_many_request_as_http_error", too_many_request_as_http_error, bool
         )
-        prompt_clazz = _checked_class(chat_prompt_clazz)
-        if prompt_clazz is ChatPrompt and not use_mock_response:
+        self.chat_prompt_clazz = _checked_class(chat_prompt_clazz)
+        if self.chat_prompt_clazz is ChatPrompt and not use_mock_response:
             check_has_template(tokenizer)
         handler = _checked(
             "request_handler", request_handler, AbstractRequestHandler, SimpleSessionRequestHandler()
         )
-        self._conversations = Conversations(handler, prompt_clazz, self.params)
+        self._conversations = Conversations(handler, self.chat_prompt_clazz, self.params)
         self._admission = Admission(
             engine=self.engine,
             source=self.source,
             conversations=self._conversations,
-            shared_prefix=SharedPrefix(self.source, prompt_clazz),
+            shared_prefix=SharedPrefix(self.source, self.chat_prompt_clazz),
             params=self.params,
             context_policy=ContextPolicy(context_policy),
             on_busy=OnBusy(on_busy),
-            check_server=ServerCheck(self.engine),
+            check_server=self.check_server,
         )
         if app is not None:
             self.init_app(_checked("app", app, Flask))

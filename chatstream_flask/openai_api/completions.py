@@ -92,6 +92,7 @@ class Completions:
         num_places = config.num_of_concurrent_executions + config.max_queue_size
         if body.num_choices > num_places:
             raise ApiError(f"{body.num_choices} choices are more than the {num_places} places", param="n")
+        self._chat_stream.check_server(request.environ)
         self._engine.start(again=False)
         visitor = visitor_of(request, self.settings.api_keys)
         return Generations(self._engine, body.num_choices, visitor, self.settings.visitor_limits)

@@ -1,20 +1,21 @@
-"""`flask chatstream serve` and `python -m chatstream_flask serve`."""
+"""`flask chatstream serve` and `chat`, also as `python -m chatstream_flask serve` and `chat`."""
 
 from __future__ import annotations
 
-import time
+import sys
 from typing import Any
 
 import click
 from flask import Flask
 from flask.cli import AppGroup, NoAppException, ScriptInfo
 
-from ..demo_model import PATH as DEMO_MODEL
 from ..errors import ChatStreamError
 from ..extension import ChatStream
 from ..monitoring.log_format import set_up_logging
 from .app import create_app
-from .load_model import load_model
+from .console_chat import ConsoleChat
+from .console_words import words_of_locale
+from .model_options import make_chat_stream, model_options
 from .store_commands import init_db, purge
 from .waitress_server import serve as serve_waitress
 
@@ -24,19 +25,13 @@ cli.add_command(purge)
 
 
 @cli.command(with_appcontext=False)
-@click.option("--model", metavar="PATH_OR_HUB_ID", help="A Hugging Face model; else the small demo model.")
-@click.option("--device", help='"cpu", "cuda", "cuda:0" or "mps"; the best there is if left out.')
+@model_options
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=3000, show_default=True, type=click.IntRange(0, 65535))
 @click.option("--num-of-concurrent-executions", default=2, show_default=True, help="Replies at once.")
 @click.option("--max-queue-size", default=5, show_default=True, help="Requests that may wait beyond those.")
 @click.option("--num-of-generation-threads", type=int, help="Threads that share the replies.")
 @click.option("--too-many-request-as-http-error", is_flag=True, help="Refuse with status 429, not 200.")
-@click.option("--max-new-tokens", default=256, show_default=True, help="The most tokens of a reply.")
-@click.option("--context-len", default=1024, show_default=True, help="Tokens of prompt and reply together.")
-@click.option("--temperature", default=1.0, show_default=True, help="0 is greedy.")
-@click.option("--mock", type=click.Choice(["round", "long", "echo"]), help="Fixed phrases, no model.")
-@click.option("--mock-seconds-per-token", default=0.1, show_default=True)
 @click.option("--store", metavar="URL", help="Where conversations are kept; embedded files if left out.")
 @click.option(
     "--api-key",
@@ -69,6 +64,31 @@ def serve(context: click.Context, /, host: str, port: int, **options: Any) -> No
         raise click.ClickException(f"{host}:{port} cannot be served: {error}") from error
 
 
+@cli.command(with_appcontext=False)
+@model_options
+@click.pass_context
+def chat(context: click.Context, /, **options: Any) -> None:
+    """Chats in this terminal, with the model of the app that Flask finds, else with the one named here.
+
+    Piped, each line of stdin is a message.
+    """
+    try:
+        app = _found_app(context)
+        if app is not None:
+            chat_stream: ChatStream = app.extensions["chatstream"].chat_stream
+        else:
+            chat_stream = make_chat_stream(num_of_concurrent_executions=1, max_queue_size=0, **options)
+        chat_stream.start_queue_worker()
+    except ChatStreamError as error:
+        raise click.ClickException(str(error)) from error
+    try:
+        console = ConsoleChat(chat_stream, words_of_locale())
+        console.run()
+    finally:
+        chat_stream.engine.stop()
+    sys.exit(1 if console.num_failed else 0)
+
+
 def _found_app(context: click.Context) -> Flask | None:
     """The app of `flask --app ...`, if it has a ChatStream."""
     info = context.find_object(ScriptInfo)
@@ -80,12 +100,8 @@ def _found_app(context: click.Context) -> Flask | None:
 
 
 def _own_app(
-    model: str | None,
-    device: str | None,
-    mock: str | None,
-    mock_seconds_per_token: float,
-    store: str | None,
     api_keys: tuple[str, ...],
+    store: str | None,
     cookie_secure: bool,
     locale: str,
     log_format: str,
@@ -98,15 +114,4 @@ def _own_app(
         "CHATSTREAM_LOG_FORMAT": log_format,
         "CHATSTREAM_STORE": store,
     }
-    if mock:
-        params = {"type": mock, "time_per_token_sec": mock_seconds_per_token}
-        return create_app(ChatStream(use_mock_response=True, mock_params=params, **options), config)
-    name = model or str(DEMO_MODEL)
-    click.echo(f"Loading {name} ...", err=True)
-    began = time.monotonic()
-    try:
-        loaded, tokenizer, device = load_model(name, device)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise click.ClickException(f"{name} could not be loaded: {error}") from error
-    click.echo(f"Loaded in {time.monotonic() - began:.1f} s, for {device}", err=True)
-    return create_app(ChatStream(model=loaded, tokenizer=tokenizer, device=device, **options), config)
+    return create_app(make_chat_stream(**options), config)

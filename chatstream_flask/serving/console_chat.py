@@ -1,0 +1,175 @@
+"""A chat in the terminal: the engine and the prompts of a server, without HTTP."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+
+import click
+
+from ..config import ContextPolicy
+from ..conversation import Conversation
+from ..conversation.memory_store import MemoryStore
+from ..conversation.turn import Turn
+from ..engine.request import GenerationRequest, Outcome
+from ..errors import ChatStreamError, PromptTooLong
+from ..extension import ChatStream
+from ..prompts import AbstractChatPrompt
+from ..prompts.replacer import Replacer
+from .console_words import Words
+
+CONVERSATION = "console"
+POLL_SEC = 0.1
+
+
+class ConsoleChat:
+    """One conversation, in memory. Piped, each line is a message, and only replies go to stdout."""
+
+    def __init__(self, chat_stream: ChatStream, words: Words) -> None:
+        self._chat_stream = chat_stream
+        self._words = words
+        self._is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+        self._store = MemoryStore()
+        self.num_failed = 0  # replies
+
+    def run(self) -> None:
+        if self._is_terminal:
+            _edit_lines()
+            self._help()
+        while (line := self._read()) not in (None, "/quit"):
+            assert line is not None
+            if line in self._commands:
+                self._commands[line](self)
+            elif line.startswith("/"):
+                self._say(self._words.unknown.format(command=line.split()[0]))
+            elif line:
+                self._reply(lambda turn, line=line: turn.ask(line))  # type: ignore[misc]
+
+    # -- commands ------------------------------------------------------------------------------------
+
+    def _help(self) -> None:
+        self._say(self._words.welcome.format(model=self._chat_stream.source.model_name))
+
+    def _clear(self) -> None:
+        self._store.delete(CONVERSATION)
+        self._say(self._words.cleared)
+
+    def _regenerate(self) -> None:
+        if self._conversation().prompt.has_turn_to_regenerate:
+            self._reply(Turn.ask_again)
+        else:
+            self._say(self._words.nothing_to_regenerate)
+
+    _commands: dict[str, Callable[[ConsoleChat], None]] = {  # noqa: RUF012
+        "/help": _help,
+        "/clear": _clear,
+        "/regenerate": _regenerate,
+    }
+
+    # -- a turn --------------------------------------------------------------------------------------
+
+    def _reply(self, begin: Callable[[Turn], None]) -> None:
+        """A turn that fails leaves the conversation as it was."""
+        turn = Turn(self._conversation(), self._store.hold(CONVERSATION))
+        try:
+            begin(turn)
+            generation = self._submit(turn.prompt)
+            outcome = self._print(generation)
+            if outcome.error is not None:
+                self._fail(self._words.failed.format(error=outcome.error))
+            elif outcome.is_success or generation.text:
+                turn.keep(generation.text, is_interrupted=not outcome.is_success)
+        except PromptTooLong:
+            self._fail(self._words.too_long)
+        except ChatStreamError as error:
+            self._fail(self._words.failed.format(error=error))
+        finally:
+            turn.close()
+
+    def _conversation(self) -> Conversation:
+        return Conversation.from_record(self._store.load(CONVERSATION), self._chat_stream.chat_prompt_clazz)
+
+    def _submit(self, prompt: AbstractChatPrompt) -> GenerationRequest:
+        engine, source, defaults = (
+            self._chat_stream.engine,
+            self._chat_stream.source,
+            self._chat_stream.params,
+        )
+        params = replace(defaults, stop=(*defaults.stop, *prompt.get_final_stop_strs()))
+        max_tokens = engine.config.context_len - params.max_new_tokens
+        fitted = source.fit(prompt, max_tokens, ContextPolicy.DROP_OLDEST_TURNS)
+        if fitted.num_dropped_turns:
+            self._say(self._words.dropped.format(num_turns=fitted.num_dropped_turns))
+        rules = prompt.get_replacement_when_output()
+        generation = GenerationRequest(
+            fitted.token_ids,
+            params,
+            stop_ids=source.stop_ids(params.stop),
+            text_filter=Replacer(rules) if rules else None,
+            cache_owner=CONVERSATION,
+        )
+        engine.submit(generation, engine.reserve())
+        return generation
+
+    def _print(self, generation: GenerationRequest) -> Outcome:
+        """As it comes; Ctrl-C ends the reply."""
+        offset, outcome = 0, None
+        with _interrupt_is_noted() as interrupt:
+            while outcome is None:
+                if interrupt.is_set():
+                    self._chat_stream.engine.cancel(generation)
+                text, outcome = generation.read(offset, POLL_SEC)
+                click.echo(text, nl=False)
+                offset += len(text)
+        click.echo()
+        if interrupt.is_set():
+            self._say(self._words.stopped)
+        return outcome
+
+    # -- the terminal --------------------------------------------------------------------------------
+
+    def _read(self) -> str | None:
+        """The next line without the space around it; None at the end."""
+        if not self._is_terminal:
+            line = sys.stdin.readline()
+            return line.strip() if line else None
+        try:
+            return input("> ").strip()
+        except EOFError:
+            click.echo()
+            return None
+        except KeyboardInterrupt:
+            click.echo()
+            self._say(self._words.how_to_end)
+            return ""
+
+    def _fail(self, sentence: str) -> None:
+        self.num_failed += 1
+        self._say(sentence)
+
+    def _say(self, sentence: str) -> None:
+        click.secho(sentence, err=True, dim=True)
+
+
+def _edit_lines() -> None:
+    """`input` edits lines and remembers them, where Python has readline."""
+    with suppress(ImportError):
+        import readline
+
+        for name, value in {"input-meta": "on", "output-meta": "on", "convert-meta": "off"}.items():
+            readline.parse_and_bind(f"set {name} {value}")  # Japanese also where the locale is not installed
+
+
+@contextmanager
+def _interrupt_is_noted() -> Iterator[threading.Event]:
+    """SIGINT does nothing but set the event."""
+    event = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda number, frame: event.set())
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)
