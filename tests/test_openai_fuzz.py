@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatstream_flask.openai_api import create_openai_blueprint
-from chatstream_flask.openai_api.schema import REFUSED, ChatBody, CompletionBody
+from chatstream_flask.openai_api.parse_body import REFUSED
+from chatstream_flask.openai_api.schema import ChatBody, CompletionBody
 
 NAMES = sorted({*ChatBody.__struct_fields__, *CompletionBody.__struct_fields__, *REFUSED} - {"model"})
 SCALARS = st.one_of(

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..engine.request import TokenLogprob
+from .deltas import Delta, message_of
 from .generations import Choice
-from .reply_parser import Delta, message_of
 from .token_text import TokenText, chat_logprobs, completion_logprobs
 
 Json = dict[str, Any]

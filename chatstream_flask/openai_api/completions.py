@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from flask import Response, current_app, g, jsonify, request
+from flask import Response, current_app, g, request
 
 from ..app_state import AppState
 from ..config import SamplingParams
@@ -19,23 +16,24 @@ from ..monitoring.origin import Origin
 from ..request_body import read_body
 from ..settings import Settings
 from ..wire_format import COMMON_HEADERS, ServerSentEvents
-from .answer import Answer, ChatAnswer, CompletionAnswer, usage_of
+from .answer import Answer, ChatAnswer, CompletionAnswer
 from .answer_stream import AnswerStream
-from .errors import ApiError, error_response, failure_of
-from .generations import Choice, Generations, read_all
+from .errors import ApiError
+from .generations import Choice, Generations
 from .keys import cache_owner_of, visitor_of
 from .messages import template_messages
 from .models import Models
-from .reply_parser import HERMES, ArgumentsReply, CallReply, ReplyParser, TemplateReply, TextReply
+from .parse_body import parse_body
+from .reply_parser import ArgumentsReply, CallReply, ReplyParser, TextReply
 from .response_format import grammar_of
-from .sampling import for_choice, sampling_params
-from .schema import Body, ChatBody, CompletionBody, parse_body
+from .sampling import bounded, for_choice, sampling_params
+from .schema import Body, ChatBody, CompletionBody
+from .template_reply import HERMES, TemplateReply
 from .tools import ToolUse, tool_use
+from .whole_answer import whole_answer
 
 if TYPE_CHECKING:
     from ..extension import ChatStream
-
-CLIENT_CLOSED_REQUEST = 499  # nobody reads it; for the log
 
 
 class Completions:
@@ -45,7 +43,7 @@ class Completions:
         self._engine = chat_stream.engine
         self._models = models
         self._template_kwargs = template_kwargs
-        self._fingerprint = _fingerprint(models, chat_stream.params)
+        self._fingerprint = models.fingerprint(chat_stream.params)
 
     @property
     def settings(self) -> Settings:
@@ -98,24 +96,9 @@ class Completions:
         return Generations(self._engine, body.num_choices, visitor, self.settings.visitor_limits)
 
     def _params(self, body: Body, grammar: str | None, prompts: list[list[int]]) -> SamplingParams:
-        """With as many new tokens as were asked for, or, if nobody said how many, as many as fit."""
         params = sampling_params(body, self._chat_stream.params, grammar)
         self._source.check(params)
-        param = "messages" if isinstance(body, ChatBody) else "prompt"
-        if not all(prompts):
-            raise ApiError("the prompt is empty", param=param)
-        num_prompt, context_len = max(map(len, prompts)), self._engine.config.context_len
-        num_new = params.max_new_tokens if body.max_new_tokens is not None else 1
-        if num_prompt + num_new > context_len:
-            raise ApiError(
-                f"the context has {context_len} tokens; the prompt has {num_prompt} and {num_new} new "
-                f"{'one is' if num_new == 1 else 'ones are'} asked for: shorten it, or ask for fewer",
-                param=param,
-                code="context_length_exceeded",
-                n_prompt_tokens=num_prompt,
-                n_ctx=context_len,
-            )
-        return replace(params, max_new_tokens=min(params.max_new_tokens, context_len - num_prompt))
+        return bounded(params, body, prompts, self._engine.config.context_len)
 
     def _parser(self, use: ToolUse, grammar: str | None, prompt_ids: list[int]) -> ReplyParser:
         if use.forced:
@@ -163,7 +146,7 @@ class Completions:
         settings = self.settings
         answer = kind(body.model, self._fingerprint, self._source.token_text, body.num_logprobs is not None)
         if not body.stream:
-            return _whole(generations, answer, is_gone, settings.probe_sec, num_prompts)
+            return whole_answer(generations, answer, is_gone, settings.probe_sec, num_prompts)
         stream = AnswerStream(
             generations,
             answer,
@@ -177,27 +160,3 @@ class Completions:
         response.call_on_close(stream.close)
         g.chatstream_reply = stream
         return response
-
-
-def _whole(
-    generations: Generations, answer: Answer, is_gone: Any, probe_sec: float, num_prompts: int
-) -> Response:
-    try:
-        read = read_all(generations, is_gone, probe_sec)
-    finally:
-        generations.close()
-    if read is None:
-        return Response(status=CLIENT_CLOSED_REQUEST)
-    choices = []
-    for index, (choice, (deltas, logprobs)) in enumerate(zip(generations.choices, read, strict=True)):
-        assert choice.outcome is not None
-        if failure := failure_of(choice.outcome):
-            return error_response(failure)
-        choices.append(answer.choice(index, deltas, choice.finish_reason, logprobs))
-    return jsonify(answer.whole(choices, usage_of(generations.choices, num_prompts)))
-
-
-def _fingerprint(models: Models, params: SamplingParams) -> str:
-    """Changes when an answer to the same request may."""
-    what = f"{version('chatstream-flask')} {models.names} {models.max_model_len} {params}"
-    return f"fp_{hashlib.sha256(what.encode()).hexdigest()[:12]}"

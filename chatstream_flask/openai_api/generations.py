@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from ..config import VisitorLimits
-from ..disconnect import Probe
 from ..engine.engine import Engine
 from ..engine.request import FinishReason, GenerationRequest, Outcome, TokenLogprob
-from .reply_parser import Delta, ReplyParser
+from .deltas import Delta
+from .reply_parser import ReplyParser
 
 
 class Choice:
@@ -105,21 +105,3 @@ class Generations:
         for place in self._places:
             if id(place) not in submitted:
                 place.close()
-
-
-def read_all(
-    generations: Generations, is_gone: Probe, probe_sec: float
-) -> list[tuple[list[Delta], list[TokenLogprob]]] | None:
-    """Every choice from beginning to end; None when the client has gone."""
-    read: list[tuple[list[Delta], list[TokenLogprob]]] = [([], []) for _ in generations.choices]
-    while True:
-        for (deltas, logprobs), choice in zip(read, generations.choices, strict=True):
-            new_deltas, new_logprobs = choice.read()
-            deltas += new_deltas
-            logprobs += new_logprobs
-        if generations.are_over:
-            return read
-        if is_gone():
-            generations.close()
-            return None
-        generations.wait(probe_sec)

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from .errors import ApiError
-from .schema import Message, ToolCall
+from .message_schema import Message, ToolCall
 
 ROLES = {"developer": "system"}  # templates know no developers
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 
 from flask import Response, jsonify
 
+from ..config import SamplingParams
 from ..errors import ConfigError
 from ..model_source import ModelSource
 from .errors import ApiError
@@ -43,6 +46,11 @@ class Models:
     def get(self, name: str) -> Response:
         self.check(name)
         return jsonify(self._described(name))
+
+    def fingerprint(self, params: SamplingParams) -> str:
+        """Changes when an answer to the same request may."""
+        what = f"{version('chatstream-flask')} {self.names} {self.max_model_len} {params}"
+        return f"fp_{hashlib.sha256(what.encode()).hexdigest()[:12]}"
 
     def _described(self, name: str) -> dict[str, Any]:
         return {

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from ..config import SamplingParams, shown
 from ..errors import ConfigError
 from .errors import ApiError
-from .schema import Body
+from .schema import Body, ChatBody
 
 SAME_NAME = (
     "temperature",
@@ -43,6 +44,30 @@ def sampling_params(body: Body, defaults: SamplingParams, grammar: str | None) -
         return replace(defaults, **{name: value for name, value in given.items() if value is not None})
     except ConfigError as error:
         raise ApiError(str(error)) from error
+
+
+def bounded(
+    params: SamplingParams, body: Body, prompts: Sequence[Sequence[int]], context_len: int
+) -> SamplingParams:
+    """With as many new tokens as were asked for, or, if nobody said how many, as many as fit.
+
+    :raises ApiError: there is no room for them
+    """
+    param = "messages" if isinstance(body, ChatBody) else "prompt"
+    if not all(prompts):
+        raise ApiError("the prompt is empty", param=param)
+    num_prompt = max(map(len, prompts))
+    num_new = params.max_new_tokens if body.max_new_tokens is not None else 1
+    if num_prompt + num_new > context_len:
+        raise ApiError(
+            f"the context has {context_len} tokens; the prompt has {num_prompt} and {num_new} new "
+            f"{'one is' if num_new == 1 else 'ones are'} asked for: shorten it, or ask for fewer",
+            param=param,
+            code="context_length_exceeded",
+            n_prompt_tokens=num_prompt,
+            n_ctx=context_len,
+        )
+    return replace(params, max_new_tokens=min(params.max_new_tokens, context_len - num_prompt))
 
 
 def for_choice(params: SamplingParams, index: int) -> SamplingParams:

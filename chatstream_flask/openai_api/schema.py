@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import msgspec
 from msgspec import Meta, Struct, field
 
 from .errors import ApiError
+from .message_schema import Message, NamedTool, Tool
 
 MAX_CHOICES = 8
 
@@ -16,52 +15,6 @@ StopString = Annotated[str, Meta(min_length=1, max_length=256)]
 TokenCount = Annotated[int, Meta(ge=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Bias = Annotated[float, Meta(ge=-100, le=100)]
-Name = Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]  # msgspec 0.22 crashes at exit on `Name | list`
-
-
-class ContentPart(Struct):
-    type: str
-    text: str | None = None
-    refusal: str | None = None
-
-
-class CalledFunction(Struct):
-    name: Name
-    arguments: str
-
-
-class ToolCall(Struct):
-    function: CalledFunction
-    id: str | None = None
-    type: Literal["function"] = "function"
-
-
-class Message(Struct):
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[ContentPart] | None = None
-    name: str | None = None
-    tool_calls: list[ToolCall] | None = None
-    tool_call_id: str | None = None
-
-
-class Function(Struct):
-    name: Name
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-
-
-class Tool(Struct):
-    function: Function
-    type: Literal["function"]
-
-
-class NamedFunction(Struct):
-    name: str
-
-
-class NamedTool(Struct):
-    function: NamedFunction
-    type: Literal["function"]
 
 
 class JsonSchema(Struct):
@@ -150,55 +103,3 @@ class CompletionBody(Body, kw_only=True):
     @property
     def num_logprobs(self) -> int | None:
         return self.logprobs
-
-
-REFUSED: dict[str, tuple[Any, ...]] = {  # they would change the answer; harmless are the values shown
-    "audio": (),
-    "bad_words": ([],),
-    "best_of": (1,),
-    "chat_template": (),
-    "chat_template_kwargs": ({},),
-    "echo": (False,),
-    "function_call": ("none",),
-    "functions": ([],),
-    "guided_choice": (),
-    "guided_grammar": (),
-    "guided_json": (),
-    "guided_regex": (),
-    "ignore_eos": (False,),
-    "min_tokens": (0,),
-    "modalities": (["text"],),
-    "stop_token_ids": ([],),
-    "structured_outputs": (),
-    "suffix": ("",),
-    "web_search_options": (),
-}
-
-BodyT = TypeVar("BodyT", bound=Body)
-
-
-def parse_body(body: bytes, kind: type[BodyT]) -> BodyT:
-    """:raises ApiError: which field is wrong, and what is allowed"""
-    try:
-        data = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise ApiError(f"the body must be a JSON object: {error}", code="invalid_json") from error
-    if isinstance(data, dict):
-        for name in REFUSED.keys() & data.keys():
-            if data[name] is not None and data[name] not in REFUSED[name]:
-                raise ApiError(f"{name} is not supported", param=name, code="unsupported_parameter")
-    try:
-        return msgspec.convert(data, kind)
-    except (msgspec.ValidationError, RecursionError) as error:
-        raise _wrong_field(str(error)) from error
-
-
-def _wrong_field(message: str) -> ApiError:
-    """From msgspec's sentence, such as "Expected `float` <= 2.0 - at `$.temperature`"."""
-    sentence, _, place = message.partition(" - at `$")
-    param = place.rstrip("`").lstrip(".") or None
-    if missing := re.fullmatch("Object missing required field `(.*)`", sentence):
-        param = f"{param}.{missing[1]}" if param else missing[1]
-        return ApiError(f"{param} is missing", param=param, code="missing_required_parameter")
-    sentence = sentence[:1].lower() + sentence[1:].replace("`", "")
-    return ApiError(f"{param or 'the body'}: {sentence}", param=param)

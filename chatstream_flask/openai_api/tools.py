@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from .errors import ApiError
-from .schema import ChatBody, NamedTool, Tool
+from .message_schema import NamedTool, Tool
+from .schema import ChatBody
 
 EMPTY: dict[str, Any] = {"type": "object", "properties": {}}
 

@@ -1,0 +1,63 @@
+"""Deltas: what a chunk of the API adds to a message."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+Delta = dict[str, Any]  # of one field
+CALLS = "tool_calls"
+
+
+def make_call(index: int, name: str, arguments: str) -> dict[str, Any]:
+    function = {"name": name, "arguments": arguments}
+    return {"index": index, "id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": function}
+
+
+def call_of(value: Any) -> tuple[str, str] | None:
+    """Name and arguments of what a model wrote as a call."""
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        return None
+    arguments = value.get("arguments", value.get("parameters", {}))
+    if not isinstance(arguments, str):
+        arguments = json.dumps(arguments, ensure_ascii=False)
+    return value["name"], arguments
+
+
+def merged(deltas: list[Delta]) -> list[Delta]:
+    """Neighbours that are text of the same field become one."""
+    joined: list[Delta] = []
+    for delta in deltas:
+        (name, value), *_ = delta.items()
+        if joined and isinstance(value, str) and name in joined[-1]:
+            joined[-1] = {name: joined[-1][name] + value}
+        else:
+            joined.append(delta)
+    return joined
+
+
+def message_of(deltas: Iterable[Delta]) -> dict[str, Any]:
+    """The whole message that the deltas tell."""
+    content: dict[str, str] = {}
+    calls: dict[int, dict[str, Any]] = {}
+    for delta in deltas:
+        for name, value in delta.items():
+            if name != CALLS:
+                content[name] = content.get(name, "") + value
+                continue
+            for call in value:
+                if call["index"] in calls:
+                    calls[call["index"]]["function"]["arguments"] += call["function"]["arguments"]
+                else:
+                    calls[call["index"]] = call | {"function": dict(call["function"])}
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": None if calls else "",
+        "refusal": None,
+        **content,
+    }
+    if calls:
+        message[CALLS] = [{k: v for k, v in calls[i].items() if k != "index"} for i in sorted(calls)]
+    return message

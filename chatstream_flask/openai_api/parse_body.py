@@ -1,0 +1,62 @@
+"""From the bytes of a body to what was asked, or to the field that is wrong."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar
+
+import msgspec
+
+from .errors import ApiError
+from .schema import Body
+
+REFUSED: dict[str, tuple[Any, ...]] = {  # they would change the answer; harmless are the values shown
+    "audio": (),
+    "bad_words": ([],),
+    "best_of": (1,),
+    "chat_template": (),
+    "chat_template_kwargs": ({},),
+    "echo": (False,),
+    "function_call": ("none",),
+    "functions": ([],),
+    "guided_choice": (),
+    "guided_grammar": (),
+    "guided_json": (),
+    "guided_regex": (),
+    "ignore_eos": (False,),
+    "min_tokens": (0,),
+    "modalities": (["text"],),
+    "stop_token_ids": ([],),
+    "structured_outputs": (),
+    "suffix": ("",),
+    "web_search_options": (),
+}
+
+BodyT = TypeVar("BodyT", bound=Body)
+
+
+def parse_body(body: bytes, kind: type[BodyT]) -> BodyT:
+    """:raises ApiError: which field is wrong, and what is allowed"""
+    try:
+        data = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ApiError(f"the body must be a JSON object: {error}", code="invalid_json") from error
+    if isinstance(data, dict):
+        for name in REFUSED.keys() & data.keys():
+            if data[name] is not None and data[name] not in REFUSED[name]:
+                raise ApiError(f"{name} is not supported", param=name, code="unsupported_parameter")
+    try:
+        return msgspec.convert(data, kind)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise _wrong_field(str(error)) from error
+
+
+def _wrong_field(message: str) -> ApiError:
+    """From msgspec's sentence, such as "Expected `float` <= 2.0 - at `$.temperature`"."""
+    sentence, _, place = message.partition(" - at `$")
+    param = place.rstrip("`").lstrip(".") or None
+    if missing := re.fullmatch("Object missing required field `(.*)`", sentence):
+        param = f"{param}.{missing[1]}" if param else missing[1]
+        return ApiError(f"{param} is missing", param=param, code="missing_required_parameter")
+    sentence = sentence[:1].lower() + sentence[1:].replace("`", "")
+    return ApiError(f"{param or 'the body'}: {sentence}", param=param)

@@ -1,0 +1,109 @@
+"""Replies that are more than text: reasoning and tool calls, found by transformers' parser."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from .deltas import CALLS, Delta, call_of, make_call, merged
+
+logger = logging.getLogger("chatstream_flask")
+
+REASONING = ("reasoning_content", "reasoning", "thinking")  # names in use for the field
+HERMES: dict[str, Any] = {  # of Qwen, Hermes and many others; for tokenizers that say nothing
+    "defaults": {"role": "assistant"},
+    "start_anchor": "<|im_start|>assistant",
+    "fields": {
+        "tool_calls": {
+            "open": "<tool_call>",
+            "close": "</tool_call>",
+            "repeats": True,
+            "content": "json",
+            "content_args": {"allow_non_json": True},
+            "transform": {"type": "function", "function": "{content}"},
+        },
+        "content": {"content": "text"},
+    },
+}
+
+
+class TemplateReply:
+    """Parsed by transformers, as a response template says; a call that cannot be parsed is content.
+
+    Fed character by character, so that it cannot matter how the text came. A call is told when it is whole.
+    """
+
+    def __init__(self, template: dict[str, Any], prompt: str, tools: list[dict[str, Any]]) -> None:
+        """:param prompt: its end may have begun the reply, as "<think>" does"""
+        from transformers.utils.chat_parsing import ResponseParser
+
+        self.reads_special_tokens = template is not HERMES
+        self._parser = ResponseParser(template, prefix=prompt, tools=list(tools))
+        self._num_calls = 0
+        self._raw = ""  # of a call that is not whole
+        self._space = ""  # at the end of the content, which is none of it before a call
+        self._is_broken = False
+
+    @property
+    def has_called(self) -> bool:
+        return self._num_calls > 0
+
+    def push(self, text: str) -> list[Delta]:
+        deltas: list[Delta] = []
+        for char in text:
+            if self._is_broken:
+                deltas.append({"content": char})
+                continue
+            try:
+                deltas += self._deltas(self._parser.feed(char))
+            except ValueError as error:
+                deltas += self._give_up(error)
+        return merged(deltas)
+
+    def finish(self) -> list[Delta]:
+        if self._is_broken:
+            return []
+        try:
+            deltas = self._deltas(self._parser.finalize()[1])
+        except ValueError as error:
+            return self._give_up(error)
+        if self._space and not self._num_calls:
+            deltas.append({"content": self._space})
+        return merged(deltas)
+
+    def _give_up(self, error: ValueError) -> list[Delta]:
+        logger.warning("a reply does not follow the tokenizer's response template: %s", error)
+        self._is_broken = True
+        rest = self._space + self._raw
+        return [{"content": rest}] if rest else []
+
+    def _deltas(self, events: Iterable[dict[str, Any]]) -> list[Delta]:
+        deltas: list[Delta] = []
+        for event in events:
+            name, kind = event["field"], event["type"]
+            if name == CALLS:
+                if kind == "region_chunk":
+                    self._raw += event["text"]
+                elif kind == "region_close":
+                    deltas += self._call(event["value"])
+            elif kind == "region_chunk":
+                deltas += self._text(name, event["text"])
+        return deltas
+
+    def _call(self, value: Any) -> list[Delta]:
+        raw, self._raw = self._raw, ""
+        call = call_of(value.get("function") if isinstance(value, dict) else None)
+        if call is None:
+            return self._text("content", raw)
+        self._space = ""
+        self._num_calls += 1
+        return [{CALLS: [make_call(self._num_calls - 1, *call)]}]
+
+    def _text(self, name: str, text: str) -> list[Delta]:
+        if name in REASONING:
+            return [{"reasoning_content": text}]
+        text = self._space + text
+        shown = text.rstrip()
+        self._space = text[len(shown) :]
+        return [{"content": shown}] if shown else []
