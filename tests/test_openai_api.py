@@ -206,6 +206,8 @@ def test_what_means_nothing_here_is_ignored(chat: Chat) -> None:
         user="me",
         function_call=None,
         modalities=["text"],
+        response_format=None,
+        echo=False,
         made_up=[1],
     )
 

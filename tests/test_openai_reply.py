@@ -112,11 +112,16 @@ def test_a_call_that_was_cut_off_is_text() -> None:
 
 
 def test_reasoning_has_a_field_of_its_own() -> None:
-    text = '<|channel>thought\nHm.<channel|>Yes.<|tool_call>call:f{a:<|"|>x<|"|>}<tool_call|>'
+    text = '<|channel>thought\nHm.<channel|>\n\nYes.<|tool_call>call:f{a:<|"|>x<|"|>}<tool_call|>'
     message = parse(PARSERS["gemma"](), [text])
     assert message["reasoning_content"] == "Hm."
     assert message["content"] == "Yes."
     assert message["tool_calls"] == [call("f", '{"a": "x"}')]
+
+
+def test_a_call_nested_beyond_reason_is_text() -> None:
+    deep = "[" * 100_000
+    assert hermes(f"a<tool_call>{deep}</tool_call>")["content"].startswith("a[")
 
 
 def test_what_breaks_the_template_is_text_from_there_on() -> None:

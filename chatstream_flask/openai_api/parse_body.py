@@ -42,8 +42,8 @@ def parse_body(body: bytes, kind: type[BodyT]) -> BodyT:
     except (msgspec.DecodeError, RecursionError) as error:
         raise ApiError(f"the body must be a JSON object: {error}", code="invalid_json") from error
     if isinstance(data, dict):
-        for name in REFUSED.keys() & data.keys():
-            if data[name] is not None and data[name] not in REFUSED[name]:
+        for name, harmless in REFUSED.items():
+            if data.get(name) is not None and data[name] not in harmless:
                 raise ApiError(f"{name} is not supported", param=name, code="unsupported_parameter")
     try:
         return msgspec.convert(data, kind)

@@ -43,6 +43,7 @@ class TemplateReply:
         self._num_calls = 0
         self._raw = ""  # of a call that is not whole
         self._space = ""  # at the end of the content, which is none of it before a call
+        self._is_after_reasoning = False
         self._is_broken = False
 
     @property
@@ -57,7 +58,7 @@ class TemplateReply:
                 continue
             try:
                 deltas += self._deltas(self._parser.feed(char))
-            except ValueError as error:
+            except Exception as error:  # by what a model wrote
                 deltas += self._give_up(error)
         return merged(deltas)
 
@@ -66,14 +67,15 @@ class TemplateReply:
             return []
         try:
             deltas = self._deltas(self._parser.finalize()[1])
-        except ValueError as error:
+        except Exception as error:
             return self._give_up(error)
         if self._space and not self._num_calls:
             deltas.append({"content": self._space})
         return merged(deltas)
 
-    def _give_up(self, error: ValueError) -> list[Delta]:
-        logger.warning("a reply does not follow the tokenizer's response template: %s", error)
+    def _give_up(self, error: Exception) -> list[Delta]:
+        """The log does not get the error's words, which quote the reply."""
+        logger.warning("a reply does not follow its response template: %s", type(error).__name__)
         self._is_broken = True
         rest = self._space + self._raw
         return [{"content": rest}] if rest else []
@@ -102,8 +104,12 @@ class TemplateReply:
 
     def _text(self, name: str, text: str) -> list[Delta]:
         if name in REASONING:
+            self._is_after_reasoning = True
             return [{"reasoning_content": text}]
         text = self._space + text
+        if self._is_after_reasoning:
+            text = text.lstrip()
+            self._is_after_reasoning = not text
         shown = text.rstrip()
         self._space = text[len(shown) :]
         return [{"content": shown}] if shown else []

@@ -43,7 +43,7 @@ def tool_use(body: ChatBody) -> ToolUse:
         return ToolUse()
     if choice == "none":
         return ToolUse()
-    if body.response_format.type != "text":
+    if body.response_format is not None and body.response_format.type != "text":
         raise ApiError("response_format must be text where tools may be called", param="response_format")
     tools = [_template_tool(tool) for tool in body.tools]
     names = tuple(dict.fromkeys(tool.function.name for tool in body.tools))
