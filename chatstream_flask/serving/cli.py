@@ -16,12 +16,14 @@ from .app import create_app
 from .console_chat import ConsoleChat
 from .console_words import words_of_locale
 from .model_options import make_chat_stream, model_options
+from .plan_command import plan
 from .store_commands import init_db, purge
 from .waitress_server import serve as serve_waitress
 
 cli = AppGroup("chatstream", help="Chat with a language model under load control.")
 cli.add_command(init_db)
 cli.add_command(purge)
+cli.add_command(plan)
 
 
 @cli.command(with_appcontext=False)

@@ -1,0 +1,1 @@
+"""How many slots, threads and processes so many users need, from measured steps and a simulation."""

@@ -1,0 +1,169 @@
+"""A client that puts a real server under a load that is known in advance, and keeps what it met."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from random import Random
+from typing import IO
+
+from ..config import EngineConfig
+from ..errors import ConfigError
+from .simulation import Answer, Ask, Simulation
+from .workload import length
+
+START_SEC = 300.0
+REPLY_SEC = 600.0
+TOO_MANY = 429
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrival:
+    at: float  # seconds from the begin
+    ask: Ask
+
+
+@dataclass(frozen=True, kw_only=True)
+class Met:
+    """The client's view, and the server's own time to the first token."""
+
+    answer: Answer
+    server_first_token_sec: float = 0.0
+    prompt_tokens: int = 0
+
+
+class LoadClient:
+    """`text_of` makes a message of about so many prompt tokens."""
+
+    def __init__(self, port: int, text_of: Callable[[int], str]) -> None:
+        self.port = port
+        self._text_of = text_of
+
+    def play(self, arrivals: Sequence[Arrival], max_open: int) -> list[Met]:
+        """Asks at the given times, whatever the server does; at most `max_open` at once."""
+        with ThreadPoolExecutor(max_open) as clients:
+            began = time.perf_counter()
+            asked = []
+            for arrival in arrivals:
+                time.sleep(max(began + arrival.at - time.perf_counter(), 0.0))
+                asked.append(clients.submit(self.ask, arrival.ask, began))
+            return [future.result() for future in asked]
+
+    def ask(self, ask: Ask, began: float = 0.0) -> Met:
+        body = {"user_input": self._text_of(ask.prompt_tokens), "max_new_tokens": ask.reply_tokens}
+        headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=REPLY_SEC)
+        asked_at = time.perf_counter()
+        try:
+            connection.request("POST", "/chat_stream", json.dumps(body), headers)
+            response = connection.getresponse()
+            if response.status == TOO_MANY:
+                return Met(answer=Answer(asked_at=asked_at - began, is_refused=True))
+            if response.status != http.HTTPStatus.OK:
+                raise RuntimeError(f"the server answered {response.status}: {response.read(500)!r}")
+            return self._read(response, asked_at, began)
+        finally:
+            connection.close()
+
+    def _read(self, response: http.client.HTTPResponse, asked_at: float, began: float) -> Met:
+        received, first_at = b"", 0.0
+        while chunk := response.read1(65536):
+            received += chunk
+            if not first_at and b"event: text" in received:
+                first_at = time.perf_counter()
+        ended_at = time.perf_counter()
+        events = received.decode().split("\n\n")
+        done = next((event for event in events if "event: done\n" in event), None)
+        if done is None:
+            raise RuntimeError(f"the reply broke off: ...{received[-200:]!r}")
+        data = json.loads(done.partition("data: ")[2])
+        usage, timings = data["usage"], data["timings"]
+        answer = Answer(
+            asked_at=asked_at - began,
+            reply_tokens=usage["completion_tokens"],
+            queue_sec=timings["queue_ms"] / 1000,
+            first_token_sec=(first_at or ended_at) - asked_at,
+            total_sec=ended_at - asked_at,
+        )
+        server_first = (timings["time_to_first_token_ms"] or 0.0) / 1000
+        return Met(answer=answer, server_first_token_sec=server_first, prompt_tokens=usage["prompt_tokens"])
+
+
+def poisson_arrivals(
+    turns_per_sec: float, num_sec: float, prompt_tokens: int, reply_tokens: int, spread: float, seed: int
+) -> list[Arrival]:
+    random, arrivals = Random(seed), list[Arrival]()
+    at = random.expovariate(turns_per_sec)
+    while at < num_sec:
+        prompt = length(random, prompt_tokens, spread, 4 * prompt_tokens)
+        reply = length(random, reply_tokens, spread, 4 * reply_tokens)
+        ask = Ask(visitor=len(arrivals), prompt_tokens=prompt, reply_tokens=reply)
+        arrivals.append(Arrival(at=at, ask=ask))
+        at += random.expovariate(turns_per_sec)
+    return arrivals
+
+
+def burst(num: int, prompt_tokens: int, reply_tokens: int) -> list[Arrival]:
+    """All at once."""
+    asks = [Ask(visitor=i, prompt_tokens=prompt_tokens, reply_tokens=reply_tokens) for i in range(num)]
+    return [Arrival(at=0.0, ask=ask) for ask in asks]
+
+
+def play_simulated(simulation: Simulation, arrivals: Sequence[Arrival]) -> list[Answer]:
+    for arrival in arrivals:
+        simulation.at(arrival.at, lambda ask=arrival.ask: simulation.ask(ask))  # type: ignore[misc]
+    simulation.run()
+    return simulation.answers
+
+
+@contextmanager
+def running_server(
+    model: str, device: str | None, mock_sec_per_token: float, config: EngineConfig, max_new_tokens: int
+) -> Iterator[int]:
+    """The port of a server of its own process, which ends with the block."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    options = {
+        "model": model,
+        "device": device,
+        "mock-sec-per-token": mock_sec_per_token,
+        "slots": config.num_of_concurrent_executions,
+        "threads": config.num_of_generation_threads,
+        "queue": config.max_queue_size,
+        "context-len": config.context_len,
+        "max-new-tokens": max_new_tokens,
+        "port": port,
+    }
+    command = [sys.executable, "-m", "chatstream_flask.serving.load_server"]
+    command += [f"--{name}={value}" for name, value in options.items() if value is not None]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            _wait_until_open(process, port, log)
+            yield port
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def _wait_until_open(process: subprocess.Popen[bytes], port: int, log: IO[bytes]) -> None:
+    deadline = time.monotonic() + START_SEC
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            log.seek(0)
+            raise ConfigError(f"the server ended: {log.read().decode(errors='replace')[-2000:]}")
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise ConfigError(f"the server did not answer within {START_SEC} s")

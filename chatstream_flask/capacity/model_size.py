@@ -1,0 +1,39 @@
+"""What a model needs of memory, known from its config alone: no weights are loaded."""
+
+# mypy: allow-untyped-calls
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSize:
+    weights_bytes: int
+    kv_bytes_per_token: int  # in all layers
+    context_len: int | None  # positions that it was made for; None: its config does not say
+
+
+def model_size(path_or_hub_id: str, dtype_name: str | None = None) -> ModelSize:
+    """:param dtype_name: "float32", "bfloat16" or "float16"; None: the precision that the model was saved in
+
+    :raises ConfigError: there is no such model, or none that could be served
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from ..engine.kv_cache import layer_shapes
+
+    try:
+        config = AutoConfig.from_pretrained(path_or_hub_id)
+        dtype = getattr(torch, dtype_name) if dtype_name else config.dtype or torch.float32
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"{path_or_hub_id} cannot be read: {error}") from error
+    return ModelSize(
+        weights_bytes=sum(weight.numel() * weight.element_size() for weight in model.parameters()),
+        kv_bytes_per_token=sum(shape.num_bytes for shape in layer_shapes(model)),
+        context_len=getattr(config.get_text_config(), "max_position_embeddings", None),
+    )

@@ -1,0 +1,229 @@
+"""Plan: the fewest processes that serve a load within its goals, each with how many slots and threads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..config import EngineConfig, check_int, check_number
+from ..errors import ConfigError
+from .load_point import LoadPoint, load_point
+from .profile import Profile
+from .simulation import Simulation
+from .workload import Conversations, Workload
+
+USABLE_MEMORY = 0.9  # share of a device; the rest is for activations and the allocator
+CURVE = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)  # times the load
+NUM_SEARCH_TURNS = 300  # of each simulation while searching
+NUM_HALVINGS = 6
+NUM_REPLY_TIMES = 5  # at full slots, that a simulation lasts at the least
+WARM_UP_SHARE = 0.4  # of that, before it
+MAX_SLOTS = 256
+MAX_BEYOND_MEASURED = 2  # times as many rows as were measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goals:
+    """What users are promised in the busiest hour."""
+
+    max_first_token_sec: float = 3.0  # of 95 % of the turns, the queue included
+    max_refused_share: float = 0.01
+    min_tokens_per_sec: float = 5.0  # of 95 % of the replies
+
+    def __post_init__(self) -> None:
+        check_number("the longest time to the first token", self.max_first_token_sec, 0.001, 3600)
+        check_number("the largest share of refused turns", self.max_refused_share, 0, 1)
+        check_number("the lowest tokens per second", self.min_tokens_per_sec, 0, 10**6)
+
+    def are_met(self, point: LoadPoint) -> bool:
+        return (
+            point.first_token_sec_p95 <= self.max_first_token_sec
+            and point.refused_share <= self.max_refused_share
+            and point.reply_tokens_per_sec_p5 >= self.min_tokens_per_sec
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One process, and the most turns per second that it serves within the goals."""
+
+    config: EngineConfig
+    turns_per_sec: float
+
+    def num_processes(self, turns_per_sec: float) -> int:
+        return math.ceil(turns_per_sec / self.turns_per_sec - 1e-9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    profile: Profile
+    workload: Workload
+    goals: Goals
+    memory_bytes: int  # of one device
+    max_slots: int  # that fit into it
+    num_processes: int  # each on a device of its own
+    config: EngineConfig  # of each
+    tried: tuple[Candidate, ...]
+    curve: tuple[LoadPoint, ...]  # of one process, at CURVE times its share of the load
+
+    @property
+    def point(self) -> LoadPoint:
+        return self.curve[CURVE.index(1.0)]
+
+    @property
+    def used_bytes(self) -> int:
+        num_slots = self.config.kv_cache_slots or self.config.num_of_concurrent_executions
+        return self.profile.weights_bytes + num_slots * self.profile.slot_bytes(self.config.context_len)
+
+    def to_dict(self) -> dict[str, Any]:
+        data = {name: getattr(self, name) for name in ("memory_bytes", "max_slots", "num_processes")}
+        data |= {"used_bytes": self.used_bytes, "turns_per_sec": self.workload.turns_per_sec}
+        data |= {name: asdict(getattr(self, name)) for name in ("workload", "goals", "config")}
+        data["tried"] = [asdict(candidate) for candidate in self.tried]
+        data["curve"] = [
+            {"load": load} | asdict(point) for load, point in zip(CURVE, self.curve, strict=True)
+        ]
+        return data
+
+
+def make_plan(
+    profile: Profile,
+    workload: Workload,
+    goals: Goals,
+    *,
+    memory_bytes: int | None = None,
+    num_slots: int | None = None,  # None: what needs the fewest processes
+    num_threads: int | None = None,  # likewise
+    max_queue_size: int | None = None,  # None: as many as slots
+    num_turns: int = 1000,  # of each point of the curve
+    seed: int = 0,
+    say: Callable[[str], None] = lambda text: None,
+) -> Plan:
+    """:raises ConfigError: the model does not fit, or no process of any size meets the goals"""
+    memory_bytes = profile.memory_bytes if memory_bytes is None else memory_bytes
+    kv_bytes, context_len = profile.kv_bytes_per_token, workload.context_len
+    max_slots = num_slots_that_fit(profile.weights_bytes, kv_bytes, memory_bytes, context_len)
+    if workload.context_len > profile.context_len:
+        raise ConfigError(f"the profile goes up to {profile.context_len} tokens, not {workload.context_len}")
+    tried: list[Candidate] = []
+    for config in _configs(profile, workload, max_slots, num_slots, num_threads, max_queue_size):
+        best = max((candidate.turns_per_sec for candidate in tried), default=0.0)
+        rate = max_turns_per_sec(profile, workload, goals, config, best, seed)
+        if rate:
+            tried.append(Candidate(config=config, turns_per_sec=rate))
+        slots, threads = config.num_of_concurrent_executions, config.num_of_generation_threads
+        say(f"{slots} slots, {threads} threads: {f'{rate:.3g} turns/s' if rate else 'not better'}")
+    if not tried:
+        raise ConfigError(
+            "no process of any size meets the goals, even for a single user: the model is too slow on this "
+            "device for them; allow a longer time to the first token, or fewer tokens per second"
+        )
+    needed = workload.turns_per_sec
+    chosen = min(tried, key=lambda it: (it.num_processes(needed), -it.turns_per_sec))
+    num_processes = chosen.num_processes(needed)
+    share = needed / num_processes
+    curve = tuple(
+        simulate(profile, workload.at_rate(share * load), chosen.config, num_turns, seed) for load in CURVE
+    )
+    return Plan(
+        profile=profile,
+        workload=workload,
+        goals=goals,
+        memory_bytes=memory_bytes,
+        max_slots=max_slots,
+        num_processes=num_processes,
+        config=chosen.config,
+        tried=tuple(tried),
+        curve=curve,
+    )
+
+
+def simulate(
+    profile: Profile, workload: Workload, config: EngineConfig, num_turns: int, seed: int
+) -> LoadPoint:
+    """One process at the workload's own rate."""
+    simulation = Simulation(profile, config)
+    reply_sec = workload.reply_tokens * _full_step_sec(profile, config)
+    num_sec = max(num_turns / workload.turns_per_sec, NUM_REPLY_TIMES * reply_sec)
+    warm_up_sec = WARM_UP_SHARE * num_sec
+    Conversations(workload, simulation, seed).begin(warm_up_sec + num_sec)
+    simulation.run()
+    return load_point(simulation.answers, warm_up_sec, warm_up_sec + num_sec)
+
+
+def max_turns_per_sec(
+    profile: Profile, workload: Workload, goals: Goals, config: EngineConfig, at_least: float, seed: int
+) -> float:
+    """0: less than `at_least`, or none."""
+
+    def is_met(rate: float) -> bool:
+        return goals.are_met(simulate(profile, workload.at_rate(rate), config, NUM_SEARCH_TURNS, seed))
+
+    low, high = at_least, _upper_bound(profile, workload, config)
+    if high <= low or not is_met(low or high / 2**NUM_HALVINGS):
+        return 0.0
+    for _ in range(NUM_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if is_met(middle) else (low, middle)
+    return low if low > at_least else 0.0
+
+
+def _upper_bound(profile: Profile, workload: Workload, config: EngineConfig) -> float:
+    """Turns per second of full slots that never prefill."""
+    slots = config.num_of_concurrent_executions
+    return slots / max(_full_step_sec(profile, config), 1e-6) / workload.reply_tokens
+
+
+def _full_step_sec(profile: Profile, config: EngineConfig) -> float:
+    if profile.mock_sec_per_token is not None:
+        return profile.mock_sec_per_token
+    costs = profile.costs_of(config.num_of_generation_threads)
+    num_rows = math.ceil(config.num_of_concurrent_executions / config.num_of_generation_threads)
+    return costs.decode_sec(num_rows, 1) + costs.token_sec * num_rows
+
+
+def num_slots_that_fit(
+    weights_bytes: int, kv_bytes_per_token: int, memory_bytes: int, context_len: int
+) -> int:
+    check_int("memory", memory_bytes, 1)
+    slot_bytes = kv_bytes_per_token * (context_len + 1)  # one column is scratch
+    free = int(memory_bytes * USABLE_MEMORY) - weights_bytes
+    num_slots = free // slot_bytes if slot_bytes else MAX_SLOTS
+    if num_slots < 1:
+        raise ConfigError(
+            f"the model does not fit: weights of {gib(weights_bytes)} and a slot of {gib(slot_bytes)} for "
+            f"{context_len} tokens, but {gib(memory_bytes)}, of which {USABLE_MEMORY:.0%} can be used"
+        )
+    return num_slots
+
+
+def gib(num_bytes: int) -> str:
+    return f"{num_bytes / 2**30:.3g} GiB"
+
+
+def _configs(
+    profile: Profile,
+    workload: Workload,
+    max_slots: int,
+    num_slots: int | None,
+    num_threads: int | None,
+    max_queue_size: int | None,
+) -> Iterator[EngineConfig]:
+    if num_slots is not None:
+        check_int("slots", num_slots, 1, max_slots)
+    for threads in profile.thread_counts if num_threads is None else [num_threads]:
+        highest = min(max_slots, MAX_SLOTS)
+        if profile.costs:
+            measured = max(rows for rows, _, _ in profile.costs_of(threads).decode)
+            highest = min(highest, measured * threads * MAX_BEYOND_MEASURED)
+        powers = [2**i for i in range(MAX_SLOTS.bit_length()) if threads <= 2**i <= highest]
+        for slots in powers if num_slots is None else [num_slots]:
+            yield EngineConfig(
+                num_of_concurrent_executions=slots,
+                max_queue_size=slots if max_queue_size is None else max_queue_size,
+                num_of_generation_threads=threads,
+                context_len=workload.context_len,
+                prefill_chunk_len=profile.prefill_chunk_len,
+            )

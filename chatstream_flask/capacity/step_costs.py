@@ -1,0 +1,73 @@
+"""StepCosts: how long the steps of one generation thread take, between the points that were measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ..config import check_int, check_number
+from ..errors import ConfigError
+
+MAX_SEC = 3600
+KEY_LEN_STEP = 64  # key lengths are looked up in steps of so many tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepCosts:
+    """Seconds, while all `num_threads` generation threads step at once."""
+
+    num_threads: int
+    decode: tuple[tuple[int, int, float], ...]  # rows, key length, seconds; each rows with each key length
+    prefill: tuple[
+        tuple[int, int, float], ...
+    ]  # tokens, tokens before them, seconds; the last one the deepest
+    token_sec: float = 0.0  # that a step takes longer for each of its tokens that a client is sent
+    alone_factor: float = 1.0  # of a step while the other threads have nothing to do
+
+    def __post_init__(self) -> None:
+        check_int("num_threads", self.num_threads, 1, 64)
+        check_number("token_sec", self.token_sec, 0, MAX_SEC)
+        check_number("alone_factor", self.alone_factor, 0.01, 10)
+        for name in ("decode", "prefill"):
+            points = getattr(self, name)
+            if not points or any(len(point) != 3 for point in points):
+                raise ConfigError(f"{name} must be lists of three numbers, at least one")
+            for size, length, seconds in points:
+                check_int(f"the first number in {name}", size, 1)
+                check_int(f"the second number in {name}", length, 0)
+                check_number(f"the third number in {name}", seconds, 0, MAX_SEC)
+        if len(self.decode) != len({p[0] for p in self.decode}) * len({p[1] for p in self.decode}):
+            raise ConfigError("decode must have each number of rows with each key length, once")
+
+    def decode_sec(self, num_rows: int, key_len: int) -> float:
+        return _decode_sec(self.decode, num_rows, -(-key_len // KEY_LEN_STEP) * KEY_LEN_STEP)
+
+    def prefill_sec(self, num_tokens: int, num_cached: int) -> float:
+        """Attention to what is there already costs in proportion to both numbers."""
+        flat = [(tokens, seconds) for tokens, cached, seconds in self.prefill if not cached]
+        tokens, cached, seconds = self.prefill[-1]
+        rate = max(seconds - interpolate(flat, tokens), 0.0) / (tokens * cached) if cached else 0.0
+        return interpolate(flat, num_tokens) + rate * num_tokens * num_cached
+
+
+@lru_cache(maxsize=65536)
+def _decode_sec(points: tuple[tuple[int, int, float], ...], num_rows: int, key_len: int) -> float:
+    by_key_len: dict[int, list[tuple[int, float]]] = {}
+    for rows, length, seconds in points:
+        by_key_len.setdefault(length, []).append((rows, seconds))
+    lines = [(length, interpolate(line, num_rows)) for length, line in by_key_len.items()]
+    return interpolate(lines, key_len)
+
+
+def interpolate(points: Sequence[tuple[int, float]], x: int) -> float:
+    """Straight lines between the points; beyond them the last line goes on, never downwards."""
+    points = sorted(points)
+    if len(points) == 1:
+        return points[0][1]
+    right = next((i for i, (at, _) in enumerate(points) if at >= x and i), len(points) - 1)
+    (x0, y0), (x1, y1) = points[right - 1], points[right]
+    y = y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+    if x < x0:
+        return min(max(y, 0.0), y0)
+    return max(y, y1) if x > x1 else y

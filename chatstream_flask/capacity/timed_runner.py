@@ -1,0 +1,74 @@
+"""TimedRunner: a Runner whose steps compute nothing and take the time that was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..engine.detokenizer import TextDecoder
+from ..engine.request import GenerationRequest
+from ..engine.sequence import Matcher, Sequence
+from .step_costs import StepCosts
+
+
+class SimulatedClock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class TimedRunner:
+    """The token after i is i + 1, and replies end by their length."""
+
+    eos_ids: frozenset[int] = frozenset()
+
+    def __init__(self, costs: StepCosts, clock: SimulatedClock, is_alone: Callable[[], bool]) -> None:
+        self._costs = costs
+        self._clock = clock
+        self._is_alone = is_alone  # no other thread has work
+
+    def open(self) -> None: ...
+
+    def prefill(self, sequence: Sequence, num_tokens: int) -> list[int]:
+        self._take(self._costs.prefill_sec(num_tokens, sequence.num_cached))
+        return _next_ids(sequence) if sequence.num_cached + num_tokens == len(sequence.token_ids) else []
+
+    def decode(self, sequences: list[Sequence]) -> list[list[int]]:
+        num_rows = 1 + max(sequence.slot for sequence in sequences)
+        key_len = 1 + max(sequence.num_cached for sequence in sequences)
+        self._take(self._costs.decode_sec(num_rows, key_len))
+        self._clock.advance(self._costs.token_sec * len(sequences))
+        return [_next_ids(sequence) for sequence in sequences]
+
+    def move(self, source: int, target: int, length: int) -> None: ...
+
+    def swap(self, one: int, other: int, length: int) -> None: ...
+
+    def matcher(self, grammar: str) -> Matcher:
+        raise NotImplementedError("simulated replies have no grammar")
+
+    def text_decoder(self, request: GenerationRequest) -> TextDecoder:
+        return Silence()
+
+    def close(self) -> None: ...
+
+    def _take(self, seconds: float) -> None:
+        self._clock.advance(seconds * (self._costs.alone_factor if self._is_alone() else 1.0))
+
+
+def _next_ids(sequence: Sequence) -> list[int]:
+    return [sequence.token_ids[-1] + 1]
+
+
+class Silence:
+    """Text that nobody reads is not made."""
+
+    def push(self, token_id: int) -> str:
+        return ""
+
+    def finish(self) -> str:
+        return ""
