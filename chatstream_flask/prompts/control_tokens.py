@@ -51,6 +51,9 @@ class ControlTokens:
         places = [0, *sorted(cut for cut in cuts if first <= cut <= end), len(message)]
         return BREAK.join(message[start:stop] for start, stop in pairwise(places))
 
+    def is_spelled_in(self, text: str) -> bool:
+        return bool(self._spelling.find(text))
+
     def encode(self, marked: str, add_special_tokens: bool | None) -> list[int]:
         """The ids of a prompt with marked messages.
 

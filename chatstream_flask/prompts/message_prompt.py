@@ -52,8 +52,9 @@ def _marked(control: ControlTokens, value: Any) -> Any:
         return control.mark(value)
     if isinstance(value, list):
         return [_marked(control, item) for item in value]
-    if isinstance(value, dict):
-        return {key: _marked(control, item) for key, item in value.items()}
+    if isinstance(value, dict):  # templates look for keys, so only those that do harm change
+        keys = {key: control.mark(key) if control.is_spelled_in(key) else key for key in value}
+        return {keys[key]: _marked(control, item) for key, item in value.items()}
     return value
 
 
