@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from .streams import run_streams
 def main(arguments: list[str] | None = None) -> int:
     """0 when every answer was right; targets that depend on the machine do not count."""
     options = parse(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the server ends too
     result = _mode(options)(options, options.output / time.strftime("runs-%Y%m%d-%H%M%S"))
     report.write(result, options.output)
     report.print_result(result, options.output)

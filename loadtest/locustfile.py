@@ -35,10 +35,11 @@ class Run:
     def __init__(self, environment: Any) -> None:
         self.began_at = time.monotonic()
         self.num_faults = 0
+        self._cpu_began = time.process_time()
         self._environment = environment
         self._file = Path(PLAN.records).open("w", encoding="utf-8")  # noqa: SIM115, closed by `close`
         self._numbers = itertools.count()
-        self._write({"kind": "began_at", "at": self.began_at})
+        self._write({"kind": "began_at", "value": self.began_at})
         self._heart = gevent.spawn(self._beat)
 
     @property
@@ -78,7 +79,8 @@ class Run:
 
     def close(self) -> None:
         self._heart.kill()
-        self._write({"kind": "ended_at", "at": min(time.monotonic(), self.began_at + PLAN.duration_sec)})
+        self._write({"kind": "ended_at", "value": min(time.monotonic(), self.began_at + PLAN.duration_sec)})
+        self._write({"kind": "cpu_sec", "value": time.process_time() - self._cpu_began})
         self._file.close()
 
     def _row(

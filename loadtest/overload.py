@@ -30,7 +30,7 @@ def run_overload(options: Options, folder: Path) -> Result:
 def _runs(server: Server, options: Options, folder: Path) -> list[Run]:
     """The first two are closed: as many users as slots, so that nobody waits; then every place taken."""
 
-    def measure(name: str, load: float, num_users: int = 0, rate: float = 0.0) -> Run:
+    def measure(name: str, load: float | None, num_users: int = 0, rate: float = 0.0) -> Run:
         own = folder / name.replace(" ", "-")
         plan = Plan(
             records=str(own / "records.jsonl"),
@@ -44,8 +44,8 @@ def _runs(server: Server, options: Options, folder: Path) -> list[Run]:
         )
         return Run(server.kind, name, load, summarise(run_phase(plan, server.url, own), options.warm_up))
 
-    alone = measure("alone", 0.0, num_users=options.running)
-    full = measure("all places taken", 1.0, num_users=options.running + options.waiting)
+    alone = measure("alone", None, num_users=options.running)
+    full = measure("all places taken", None, num_users=options.running + options.waiting)
     capacity = full.summary["replies_per_sec"]
     if not capacity:
         raise RuntimeError(f"no replies came, so there is no capacity to multiply; see {folder}")

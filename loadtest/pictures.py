@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .result import Result, Run
+from .result import Result
 
 LATENCIES = ("QUEUE", "TTFT", "ITL", "E2E")
 MARKS = {"p50": ":", "p95": "--", "p99": "-"}
@@ -15,7 +16,7 @@ MARKS = {"p50": ":", "p95": "--", "p99": "-"}
 
 def draw(result: Result, folder: Path) -> list[Path]:
     paths = []
-    if len({run.load for run in result.runs}) > 1:
+    if len({run.load for run in result.runs} - {None}) > 1:
         paths += [_latency(result, folder / "latency.svg"), _goodput(result, folder / "goodput.svg")]
     paths += [_held(name, points, folder / f"held-{name}.svg") for name, points in result.series.items()]
     return paths
@@ -24,10 +25,10 @@ def draw(result: Result, folder: Path) -> list[Path]:
 def _latency(result: Result, path: Path) -> Path:
     figure = Figure(figsize=(11, 8), layout="constrained")
     for axes, kind in zip(figure.subplots(2, 2).flat, LATENCIES, strict=True):
-        for server, runs in _by_server(result).items():
+        for number, (server, runs) in enumerate(_by_server(result).items()):
             for mark, style in MARKS.items():
-                points = [(run.load, run.summary[kind][mark]) for run in runs if run.summary[kind]["num"]]
-                axes.plot(*_columns(points), style, marker=".", label=f"{server} {mark}")
+                points = [(load, summary[kind][mark]) for load, summary in runs if summary[kind]["num"]]
+                axes.plot(*_columns(points), style, marker=".", color=f"C{number}", label=f"{server} {mark}")
         _label(axes, kind, result.load_name, "ms")
     return _save(figure, path)
 
@@ -36,7 +37,7 @@ def _goodput(result: Result, path: Path) -> Path:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     for server, runs in _by_server(result).items():
-        points = [(run.load, run.summary["tokens_per_sec"]) for run in runs]
+        points = [(load, summary["tokens_per_sec"]) for load, summary in runs]
         axes.plot(*_columns(points), marker="o", label=server)
     axes.set_ylim(bottom=0)
     _label(axes, "goodput: tokens of right replies", result.load_name, "tokens/s")
@@ -52,12 +53,13 @@ def _held(server: str, points: list[dict[str, float]], path: Path) -> Path:
     return _save(figure, path)
 
 
-def _by_server(result: Result) -> dict[str, list[Run]]:
-    servers = dict.fromkeys(run.server for run in result.runs)
-    return {
-        server: sorted((run for run in result.runs if run.server == server), key=lambda run: run.load)
-        for server in servers
-    }
+def _by_server(result: Result) -> dict[str, list[tuple[float, dict[str, Any]]]]:
+    """Loads and summaries, the least load first."""
+    points: dict[str, list[tuple[float, dict[str, Any]]]] = {}
+    for run in result.runs:
+        if run.load is not None:
+            points.setdefault(run.server, []).append((run.load, run.summary))
+    return {server: sorted(of_server, key=lambda point: point[0]) for server, of_server in points.items()}
 
 
 def _columns(points: list[tuple[float, float]]) -> tuple[list[float], list[float]]:

@@ -61,6 +61,7 @@ class Phase:
 
     began_at: float = 0.0
     ended_at: float = 0.0
+    cpu_sec: float = 0.0  # of the generator
     records: list[Record] = field(default_factory=list)
     late_sec: list[float] = field(default_factory=list)  # a heartbeat greenlet's delays
 
@@ -79,7 +80,7 @@ def read_phase(path: Path) -> Phase:
         elif kind == "late":
             phase.late_sec += line["sec"]
         else:
-            setattr(phase, kind, line["at"])
+            setattr(phase, kind, line["value"])
     return phase
 
 

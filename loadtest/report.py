@@ -30,6 +30,7 @@ COLUMNS = {  # of the table of runs: a header, and where its value is in a summa
     "refused": "REFUSED.num",
     "REFUSED p99": "REFUSED.p99",
     "lag p99": "generator_late.p99",
+    "CPU %": "generator_cpu",
 }
 
 
@@ -80,7 +81,12 @@ def _row(run: Run) -> list[str]:
 def _flat_table(result: Result) -> list[list[Any]]:
     """Every number of every run."""
     rows = [
-        {"server": run.server, "run": run.name, result.load_name: run.load, **_flat(run.summary)}
+        {
+            "server": run.server,
+            "run": run.name,
+            result.load_name: "" if run.load is None else run.load,
+            **_flat(run.summary),
+        }
         for run in result.runs
     ]
     names = list(dict.fromkeys(name for row in rows for name in row))

@@ -31,7 +31,7 @@ class Run:
 
     server: str
     name: str
-    load: float  # for the x axis
+    load: float | None  # on the x axis of the pictures; None: not in them
     summary: dict[str, Any]
 
 

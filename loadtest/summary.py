@@ -54,6 +54,7 @@ def summarise(phase: Phase, warm_up_sec: float) -> dict[str, Any]:
         "ITL": distribution(gap for r in replies for gap in r.gaps_sec),
         "E2E": distribution(r.ended_at - r.sent_at for r in replies),
         "REFUSED": distribution(r.ended_at - r.sent_at for r in records if r.verdict == REFUSED),
+        "generator_cpu": round(100 * phase.cpu_sec / (phase.ended_at - phase.began_at), 1),  # % of a core
         "generator_late": distribution(phase.late_sec),
     }
 

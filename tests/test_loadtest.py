@@ -110,7 +110,7 @@ def test_goodput_is_of_right_replies_and_of_the_time_that_counts() -> None:
     late = reply(9.0, (9.5, 1), (11.0, 1))  # half of it came after the end
     wrong = reply(5.0, (6.0, 100), verdict=WRONG)
     refused = reply(6.0, verdict="refused")
-    phase = Phase(0.0, 10.0, [early, inside, late, wrong, refused], [0.001] * 100)
+    phase = Phase(0.0, 10.0, 5.0, [early, inside, late, wrong, refused], [0.001] * 100)
     assert tokens_between(early, 2.0, 10.0) == 2
     summary = summarise(phase, 2.0)
     assert summary["tokens_per_sec"] == round((2 + 4 + 1) / 8, 2)
@@ -167,9 +167,9 @@ def test_goals_of_an_overload(last: Run, met: list[bool]) -> None:
 def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:
     record = reply(1.0, (2.0, 1), (3.0, 2))
     path = tmp_path / "records"
-    lines = ['{"kind": "began_at", "at": 1.0}', to_line(record), '{"kind": "late", "sec": [0.1, 0.2]}']
-    path.write_text("\n".join([*lines, '{"kind": "ended_at", "at": 9.0}']))
-    assert read_phase(path) == Phase(1.0, 9.0, [record], [0.1, 0.2])
+    lines = ['{"kind": "began_at", "value": 1.0}', to_line(record), '{"kind": "late", "sec": [0.1, 0.2]}']
+    path.write_text("\n".join([*lines, '{"kind": "ended_at", "value": 9.0}']))
+    assert read_phase(path) == Phase(1.0, 9.0, 0.0, [record], [0.1, 0.2])
 
 
 def test_a_plan_travels_through_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
