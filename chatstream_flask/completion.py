@@ -55,17 +55,19 @@ class Completion:
             self.close()
 
     def tell(self, generation: GenerationRequest, outcome: Outcome) -> None:
-        self._reports.ended(
-            self._origin,
-            generation,
-            outcome,
-            session=self._conversation_id,
-            num_dropped_turns=self.num_dropped_turns,
-            user_input=self._turn.prompt.get_requester_last_msg(),
-        )
-        if self._callback is not None:
-            with self._app.app_context():
-                self._callback(self._request, message_of(generation, outcome))
+        try:
+            self._reports.ended(
+                self._origin,
+                generation,
+                outcome,
+                session=self._conversation_id,
+                num_dropped_turns=self.num_dropped_turns,
+                user_input=self._turn.prompt.get_requester_last_msg(),
+            )
+        finally:
+            if self._callback is not None:
+                with self._app.app_context():
+                    self._callback(self._request, message_of(generation, outcome))
 
     def close(self) -> None:
         """The conversation is free for its next turn. Idempotent."""

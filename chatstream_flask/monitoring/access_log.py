@@ -98,7 +98,7 @@ class AccessLog:
         if self._settings.log_format == "json":
             message = json.dumps(fields, ensure_ascii=False)
         else:
-            message = template % fields
+            message = template % {name: "-" if value is None else value for name, value in fields.items()}
             texts = [name for name in ("error", "user_input", "reply") if fields.get(name)]
             message = " ".join([message, *(f"{name}={fields[name]!r}" for name in texts)])
         self._logger.log(level, "%s", message, extra={FIELDS: fields})

@@ -20,9 +20,7 @@ MESSAGES = {
     "a grammar could not be tried: %s": "文法を試せませんでした: %s",
     "a lease could not be renewed: %s": "リースを更新できませんでした: %s",
     "a lease ends by itself in %g s: %s": "リースは %g 秒後に自然に切れます: %s",
-    "a reply does not follow the tokenizer's response template: %s": (
-        "応答がトークナイザーの応答テンプレートに従っていません: %s"
-    ),
+    "a reply does not follow its response template: %s": ("応答がその応答テンプレートに従っていません: %s"),
     "a request failed": "リクエストが失敗しました",
     "a request failed: %s": "リクエストが失敗しました: %s",
     "a step of %r failed; its %d replies end": "%r のステップが失敗し、応答 %d 件を終了します",
