@@ -11,7 +11,7 @@ from .server_app import ServerSettings
 
 KINDS = {"waitress": ["waitress"], "gunicorn": ["gunicorn"], "both": ["waitress", "gunicorn"]}
 DESCRIPTION = "Visitors who hold conversations on the real API and know what they must be answered."
-DEFAULT_USERS = [4.0, 8.0, 16.0, 32.0]
+DEFAULT_USERS = [4, 8, 16, 32]
 DEFAULT_SEC = {"overload": 30.0, "streams": 30.0}  # of each run; 20 s in others
 
 
@@ -19,7 +19,7 @@ class Options(argparse.Namespace):
     server: str
     url: str | None
     model: str
-    users: list[float]
+    users: list[int]
     rate: list[float] | None
     profile: str
     duration: float
@@ -70,13 +70,13 @@ class Options(argparse.Namespace):
 def parse(arguments: list[str] | None = None) -> Options:
     parser = argparse.ArgumentParser(prog="scripts/loadtest", description=DESCRIPTION)
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--users", type=float, nargs="+", help="closed arrival: runs with so many users")
+    what.add_argument("--users", type=_count, nargs="+", help="closed arrival: runs with so many users")
     what.add_argument(
-        "--rate", type=float, nargs="+", help="open arrival: runs with so many visitors per second"
+        "--rate", type=_positive, nargs="+", help="open arrival: runs with so many visitors per second"
     )
     what.add_argument("--overload", action="store_true", help="measures capacity, then 1, 2 and 4 times it")
-    what.add_argument("--streams", type=int, metavar="N", help="so many streams of the mock at once")
-    what.add_argument("--soak", type=float, metavar="SEC", help="mixed load, then what is left of it")
+    what.add_argument("--streams", type=_count, metavar="N", help="so many streams of the mock at once")
+    what.add_argument("--soak", type=_positive, metavar="SEC", help="mixed load, then what is left of it")
     under_test = parser.add_argument_group("the server")
     under_test.add_argument("--server", choices=KINDS, default="waitress")
     under_test.add_argument("--url", help="one that runs already, with the chat API at this URL")
@@ -86,17 +86,17 @@ def parse(arguments: list[str] | None = None) -> Options:
         default="mock",
         help="the mock repeats what it is told and so shows every fault; other: of --url, may forget names",
     )
-    under_test.add_argument("--running", type=int, default=16, help="num_of_concurrent_executions")
-    under_test.add_argument("--waiting", type=int, default=32, help="max_queue_size")
-    under_test.add_argument("--tokens-per-sec", type=float, default=20.0, help="of a reply of the mock")
+    under_test.add_argument("--running", type=_count, default=16, help="num_of_concurrent_executions")
+    under_test.add_argument("--waiting", type=_count, default=32, help="max_queue_size")
+    under_test.add_argument("--tokens-per-sec", type=_positive, default=20.0, help="of a reply of the mock")
     load = parser.add_argument_group("the load")
     load.add_argument("--profile", choices=PROFILES, default="steady", help="of users or rate over a run")
-    load.add_argument("--duration", type=float, help="seconds of each run; of each reply with --streams")
-    load.add_argument("--warm-up", type=float, help="seconds of a run that do not count")
-    load.add_argument("--think", type=float, default=1.0, help="seconds between turns, mean")
-    load.add_argument("--turns", type=int, default=5, help="of a conversation")
+    load.add_argument("--duration", type=_positive, help="seconds of each run; of each reply with --streams")
+    load.add_argument("--warm-up", type=_not_negative, help="seconds of a run that do not count")
+    load.add_argument("--think", type=_not_negative, default=1.0, help="seconds between turns, mean")
+    load.add_argument("--turns", type=_count, default=5, help="of a conversation")
     for name in ("regenerate", "clear", "leave"):
-        load.add_argument(f"--{name}", type=float, default=0.05, help="probability in each turn")
+        load.add_argument(f"--{name}", type=_probability, default=0.05, help="probability in each turn")
     load.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("loadtest-report"), help="folder of the report")
     options = parser.parse_args(arguments, namespace=Options())
@@ -111,6 +111,8 @@ def _complete(parser: argparse.ArgumentParser, options: Options) -> None:
     if options.warm_up is None:
         options.warm_up = min(3.0, options.duration / 5)
     options.output = options.output.resolve()
+    if options.url and not options.url.startswith("http://"):
+        parser.error("--url must begin with http://")
     if options.model == "other" and not options.url:
         parser.error("--model other is for a server that runs already: --url")
     if options.url and (options.streams or options.soak):
@@ -119,3 +121,25 @@ def _complete(parser: argparse.ArgumentParser, options: Options) -> None:
         parser.error("--streams measures against the schedule of the mock")
     if options.warm_up >= options.duration:
         parser.error("--warm-up must be shorter than --duration")
+
+
+def _positive(text: str) -> float:
+    if not 0 < float(text) < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
+    return float(text)
+
+
+def _not_negative(text: str) -> float:
+    return float(text) and _positive(text)
+
+
+def _probability(text: str) -> float:
+    if not 0 <= float(text) <= 1:
+        raise argparse.ArgumentTypeError(f"must be between 0 and 1, not {text}")
+    return float(text)
+
+
+def _count(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
+    return int(text)

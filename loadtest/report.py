@@ -59,6 +59,10 @@ def print_result(result: Result, folder: Path) -> None:
         print()
         rows = [list(target.as_dict().values()) for target in result.targets]
         _print_table([["target", "measured", "wanted", ""], *rows])
+    print()
+    for run in result.runs:
+        actions = ", ".join(f"{name} {number}" for name, number in run.summary["actions"].items())
+        print(f"{run.server} {run.name}: {actions}")
     for run in result.runs:
         for fault in run.summary["faults"]:
             print(f"\n{run.server} {run.name}: {fault}")

@@ -41,6 +41,7 @@ def summarise(phase: Phase, warm_up_sec: float) -> dict[str, Any]:
     return {
         "seconds": round(seconds, 2),
         "verdicts": dict(Counter(r.verdict for r in phase.records)),
+        "actions": dict(sorted(Counter(f"{r.action} {r.verdict}" for r in phase.records).items())),
         "faults": [f"{r.verdict}: {r.detail}" for r in worst_first[:MAX_SHOWN_FAULTS]],
         "num_faults": len(phase.faults),
         "num_right": len(all_right),

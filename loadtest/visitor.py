@@ -61,10 +61,10 @@ class Visitor:
                 self._clear()
             record = self._next_turn()
             self._note(record)
+            if record.verdict in (REFUSED, FAILED):
+                self._sleep(MIN_RETRY_SEC)
             if record.verdict in (LEFT, FAILED):
                 return  # what the server keeps now is not known
-            if record.verdict == REFUSED:
-                self._sleep(MIN_RETRY_SEC)
         if self._turns:
             self._compare()
 

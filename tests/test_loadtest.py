@@ -206,6 +206,12 @@ def is_right(model: str, num_right: int, num_faults: int, num_forgotten: int = 0
         ["--url", "http://127.0.0.1:1", "--soak", "5"],
         ["--streams", "5", "--model", "demo"],
         ["--duration", "2", "--warm-up", "2"],
+        ["--duration", "0"],
+        ["--users", "0"],
+        ["--rate", "nan"],
+        ["--leave", "1.1"],
+        ["--think", "-1"],
+        ["--url", "https://127.0.0.1"],
     ],
 )
 def test_options_that_do_not_go_together_are_refused(
