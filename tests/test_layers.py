@@ -35,6 +35,7 @@ LAYERS = [  # a module, or a package with all its modules
     "engine.histogram",
     "engine.thread_stats",
     "engine.engine_stats",
+    "engine.generation_thread",
     "engine.worker",
     "engine.watchdog",
     "engine.worker_pool",

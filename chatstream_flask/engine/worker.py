@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import logging
-import sys
-import threading
 import time
-import traceback
 from collections.abc import Callable
 
 from .detokenizer import Detokenizer
+from .generation_thread import GenerationThread
 from .remains import Move
 from .request import FinishReason, GenerationRequest
 from .request_queue import RequestQueue
 from .runner import Runner
 from .scheduler import Scheduler
 from .sequence import Sequence
-from .thread_stats import ThreadStats
 
 logger = logging.getLogger("chatstream_flask")
 
 FAILED = "generation failed"  # all that a client is told; the log has the rest
-FIRST_STEP_FACTOR = 4  # opening, and the first step, may take so much longer: kernels are chosen or compiled
 
 Complete = Callable[[GenerationRequest, FinishReason, str | None], None]
 
@@ -30,11 +26,8 @@ class Retired(Exception):
     """This thread was given up while it hung: what it works on has ended without it."""
 
 
-class Worker:
-    """Owns its runner and scheduler: only its thread touches them, so nothing of them is locked.
-
-    Others read `stats`, `is_idle` and `last_step_at`, the proof that the thread moves.
-    """
+class Worker(GenerationThread):
+    """Owns its runner and scheduler: only its thread touches them, so nothing of them is locked."""
 
     def __init__(
         self,
@@ -47,104 +40,31 @@ class Worker:
         on_end: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__(f"chatstream-generation-{index}", on_end, clock)
         self.index = index
         self.queue = queue
         self.runner = runner
         self.scheduler = scheduler
-        self.stats = ThreadStats()
-        self.is_idle = False  # waiting for a request
-        self.has_died = False  # of a fault, not because it had nothing more to do
         self._complete = complete
-        self._on_end = on_end
-        self._clock = clock
-        self.last_step_at = clock()  # or when it last took up work
-        self._opened = threading.Event()
-        self._open_error: BaseException | None = None
-        self._thread: threading.Thread | None = None
 
     def __repr__(self) -> str:
         return f"<Worker {self.index} {self.scheduler!r}>"
 
-    @property
-    def name(self) -> str:
-        return f"chatstream-generation-{self.index}"
-
     # -- the thread ------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        thread = threading.Thread(target=self.run, name=self.name, daemon=True)
-        thread.start()
-        self._thread = thread
-
-    def wait_until_open(self) -> None:
-        """Raises what the runner raised when it took its memory."""
-        self._opened.wait()
-        if self._open_error is not None:
-            raise self._open_error
-
-    def join(self, timeout: float | None) -> bool:
-        """True when the thread has ended."""
-        if self._thread is None:
-            return True
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
-
-    @property
-    def is_alive(self) -> bool:
-        return self._thread is not None and self._thread.is_alive()
-
-    def stack(self) -> str:
-        """Where the thread is now, for the log; "" when it has ended."""
-        frame = sys._current_frames().get(self._thread.ident or 0) if self._thread is not None else None
-        return "" if frame is None else "; it is at\n" + "".join(traceback.format_stack(frame)).rstrip()
-
-    @property
-    def is_open(self) -> bool:
-        return self._opened.is_set() and self._open_error is None
-
-    def fault(self, now: float, moving_since: float, hung_after_sec: float) -> str | None:
-        """What is wrong with this thread, if anything; the process as a whole moves since `moving_since`."""
-        if self._open_error is not None:
-            return f"could not start: {self._open_error}"
-        if self.has_died:
-            return "died"
-        if self.is_idle:
-            return None
-        age = now - max(self.last_step_at, moving_since)
-        is_new = not (self.is_open and self.stats.step_sec.num)
-        limit = hung_after_sec * (FIRST_STEP_FACTOR if is_new else 1)
-        return f"has made no step for {age:.1f} s" if age > limit else None
-
-    def run(self) -> None:
-        try:
-            if self._open():
-                self._generate()
-        finally:
-            self._on_end()
-
-    def _open(self) -> bool:
-        try:
-            self.runner.open()
-            self.last_step_at = self._clock()
-            self.queue.ready(self.index, self.scheduler.num_slots)
-        except BaseException as error:
-            self._open_error = error
-        finally:
-            self._opened.set()
-        return self._open_error is None
+    def _open(self) -> None:
+        self.runner.open()
+        self.queue.ready(self.index, self.scheduler.num_slots)
 
     def _generate(self) -> None:
         try:
             while self.admit(wait=True):
                 self._step_safely()
-            self.is_idle = True  # for good
         except Retired:
             logger.warning("%r moves again; it was replaced and ends", self)
-        except BaseException:
-            logger.exception("%r died", self)
-            self.has_died = True
-        finally:
-            self.runner.close()
+
+    def _close(self) -> None:
+        self.runner.close()
 
     def _step_safely(self) -> None:
         try:
