@@ -107,6 +107,7 @@ class Worker(GenerationThread):
         self._end_unwanted()
         if chunk := self.scheduler.next_prefill():
             self._prefill(*chunk)
+            self.last_step_at = self._clock()
         if sequences := self.scheduler.decoding():
             self._decode(sequences)
         self.last_step_at = self._clock()
