@@ -14,6 +14,7 @@ from chatstream_flask.capacity.load_client import burst, play_simulated, poisson
 from chatstream_flask.capacity.load_point import load_point, percentile
 from chatstream_flask.capacity.plan import CURVE, Goals, make_plan, num_slots_that_fit, simulate
 from chatstream_flask.capacity.profile import Profile
+from chatstream_flask.capacity.serving_costs import simulate_in_turn, solve
 from chatstream_flask.capacity.simulation import Answer, Ask, Simulation
 from chatstream_flask.capacity.step_costs import StepCosts, interpolate
 from chatstream_flask.capacity.workload import Conversations, Workload
@@ -121,6 +122,31 @@ def test_sent_tokens_and_requests_have_their_price() -> None:
     (answer,) = play_simulated(Simulation(dear, config()), burst(1, 256, 11))
     assert answer.first_token_sec == pytest.approx(CHUNK_SEC + 0.5)
     assert answer.total_sec == pytest.approx(CHUNK_SEC + 10 * 0.016 + 0.5)
+
+
+def test_requests_hold_up_the_replies_in_the_making() -> None:
+    busy = profile(turn_sec=0.02)
+    simulation = Simulation(busy, config(slots=1))
+    for visitor in range(5):
+        simulation.at(0.15 * (visitor > 0), lambda visitor=visitor: simulation.ask(turn(visitor)))  # type: ignore[misc]
+    simulation.run()
+    assert sum(answer.is_refused for answer in simulation.answers) == 4
+    assert simulation.answers[-1].total_sec == pytest.approx(CHUNK_SEC + 10 * 0.011 + 4 * 0.02)
+
+
+def test_prices_of_tokens_and_turns_are_told_apart() -> None:
+    assert solve((256, 4, 256 * 0.001 + 4 * 0.01), (192, 24, 192 * 0.001 + 24 * 0.01)) == pytest.approx(
+        (0.001, 0.01)
+    )
+    assert solve((256, 4, 0.256), (192, 24, 0.1)) == pytest.approx((0.001, 0.0))
+    assert solve((256, 4, 0.0), (192, 24, 0.24)) == pytest.approx((0.0, 0.01))
+    assert solve((256, 4, -1.0), (192, 24, -1.0)) == (0.0, 0.0)
+
+
+def test_clients_that_ask_one_after_the_other() -> None:
+    ask = turn(0, prompt_tokens=256, reply_tokens=11)
+    one = simulate_in_turn(Simulation(profile(request_sec=0.5), config()), ask, num_clients=1, num_turns=3)
+    assert one == pytest.approx(3 * (CHUNK_SEC + 10 * 0.011 + 0.5))
 
 
 def test_next_turn_of_a_conversation_goes_on_from_what_the_slot_holds() -> None:

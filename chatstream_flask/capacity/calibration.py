@@ -16,9 +16,9 @@ from ..engine.sequence import Sequence
 from ..model_source import TransformersSource
 from .step_costs import StepCosts
 
-POINT_SEC = 0.4  # that each point is measured for
+POINT_SEC = 1.0  # that each point is measured for
 MIN_STEPS = 5
-NUM_ROUNDS = 3  # over all points, so that a disturbance of seconds does not hit all samples of one
+NUM_ROUNDS = 5  # over all points, so that a disturbance of seconds does not hit all samples of one
 WAIT_SEC = 600.0
 SWITCH_SEC = 0.001  # between two holders of the GIL, as the servers set it
 

@@ -26,6 +26,7 @@ class Profile:
     context_len: int  # the most tokens of prompt and reply
     prefill_chunk_len: int
     request_sec: float  # from a client's request to the queue, and from a token to the client
+    turn_sec: float = 0.0  # that the generation threads lose with each request, also a refused one
     costs: tuple[StepCosts, ...] = ()  # of a model
     mock_sec_per_token: float | None = None  # of the mock, whose steps wait for a clock
 
@@ -35,6 +36,7 @@ class Profile:
         for name in ("memory_bytes", "context_len", "prefill_chunk_len"):
             check_int(name, getattr(self, name), 1)
         check_number("request_sec", self.request_sec, 0, 3600)
+        check_number("turn_sec", self.turn_sec, 0, 3600)
         if self.mock_sec_per_token is not None:
             check_number("mock_sec_per_token", self.mock_sec_per_token, 0.0001, 3600)
         elif not self.costs:

@@ -23,6 +23,8 @@ def profile_text(profile: Profile) -> str:
             f"{steps}; {chunk} prompt tokens {costs.prefill_sec(chunk, 0) * 1000:.0f} ms; "
             f"sending a token {costs.token_sec * 1e6:.0f} us"
         )
+    ways = f"  To the queue and back {profile.request_sec * 1000:.1f} ms"
+    lines.append(f"{ways}; each request holds up the steps by {profile.turn_sec * 1000:.1f} ms")
     return "\n".join(lines)
 
 

@@ -62,7 +62,9 @@ class Simulation:
     def __init__(self, profile: Profile, config: EngineConfig) -> None:
         self.clock = SimulatedClock()
         self.answers: list[Answer] = []
-        self._request_sec = profile.request_sec
+        self.request_sec = profile.request_sec
+        self._turn_sec = profile.turn_sec
+        self._lost_sec = 0.0  # to requests, and not yet to a step
         self._is_mock = profile.mock_sec_per_token is not None
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()  # of events at the same time
@@ -95,6 +97,8 @@ class Simulation:
             action()
 
     def ask(self, ask: Ask, on_end: Callable[[Answer], None] = lambda answer: None) -> None:
+        if len(self._idle) < len(self._workers):
+            self._lost_sec += self._turn_sec
         try:
             place = self._queue.reserve(str(ask.visitor))
         except TooManyRequests:
@@ -139,14 +143,18 @@ class Simulation:
             self._wake()
         self.at(self.clock.now, lambda: self._step(index))
 
+    def _take_lost_sec(self) -> float:
+        lost, self._lost_sec = self._lost_sec, 0.0
+        return lost
+
     def _complete(self, request: GenerationRequest, reason: FinishReason, error: str | None) -> None:
         outcome = request.finish(reason, error)
         answer = Answer(
             asked_at=request.created_at,
             reply_tokens=outcome.completion_tokens,
             queue_sec=outcome.queue_sec,
-            first_token_sec=(outcome.first_token_sec or 0.0) + self._request_sec,
-            total_sec=outcome.total_sec + self._request_sec,
+            first_token_sec=(outcome.first_token_sec or 0.0) + self.request_sec,
+            total_sec=outcome.total_sec + self.request_sec,
         )
         on_end = self._on_end.pop(request)
         self.at(self.clock.now, lambda: self._tell(request, answer, on_end))
@@ -166,4 +174,5 @@ class Simulation:
             profile.costs_of(num_threads),
             self.clock,
             is_alone=lambda: bool(others) and not any(self._workers[i].scheduler.running for i in others),
+            lost_sec=self._take_lost_sec,
         )

@@ -26,10 +26,17 @@ class TimedRunner:
 
     eos_ids: frozenset[int] = frozenset()
 
-    def __init__(self, costs: StepCosts, clock: SimulatedClock, is_alone: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        costs: StepCosts,
+        clock: SimulatedClock,
+        is_alone: Callable[[], bool],
+        lost_sec: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         self._costs = costs
         self._clock = clock
         self._is_alone = is_alone  # no other thread has work
+        self._lost_sec = lost_sec  # to other work of the process since it was last asked
 
     def open(self) -> None: ...
 
@@ -41,7 +48,7 @@ class TimedRunner:
         num_rows = 1 + max(sequence.slot for sequence in sequences)
         key_len = 1 + max(sequence.num_cached for sequence in sequences)
         self._take(self._costs.decode_sec(num_rows, key_len))
-        self._clock.advance(self._costs.token_sec * len(sequences))
+        self._clock.advance(self._costs.token_sec * len(sequences) + self._lost_sec())
         return [_next_ids(sequence) for sequence in sequences]
 
     def move(self, source: int, target: int, length: int) -> None: ...
