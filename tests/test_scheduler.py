@@ -55,11 +55,12 @@ def test_oldest_prompt_is_computed_first_in_chunks() -> None:
     old = add(scheduler, "x" * 9, FakeClock(1))
     new = add(scheduler, "y" * 3, FakeClock(2))
     chunks = []
-    while chunk := scheduler.next_prefill():
+    while chunk := scheduler.next_prefill(scheduler.prefill_chunk_len):
         sequence, num_tokens = chunk
         sequence.num_cached += num_tokens
         chunks.append(chunk)
     assert chunks == [(old, 4), (old, 4), (old, 1), (new, 3)]
+    assert scheduler.next_prefill(0) is None
 
 
 def test_decoding_are_those_with_a_complete_prompt() -> None:

@@ -43,17 +43,15 @@ def test_sequences_join_and_leave_between_steps() -> None:
     bench = Bench(slots=[2])
     long, short, late = ask("abcdefgh"), ask("xy"), ask("123")
     bench.submit(long, short, late)
-    bench.step()  # prefills one prompt at a time
-    assert (long.text, short.text, late.status) == ("ab", "", Status.WAITING)
     bench.step()
-    assert (long.text, short.text) == ("abc", "xy")
+    assert (long.text, short.text, late.status) == ("ab", "xy", Status.WAITING)
     bench.step()
     assert (reason(short), late.status) == (FinishReason.STOP, Status.WAITING)
     bench.step()
-    assert (long.text, late.text) == ("abcde", "12")
+    assert (long.text, late.text) == ("abcd", "12")
     bench.finish_all()
     assert (long.text, short.text, late.text) == ("abcdefgh", "xy", "123")
-    assert runner_of(bench).batches[:4] == [1, 2, 2, 2]
+    assert runner_of(bench).batches[:4] == [2, 2, 2, 2]
     check_idle(bench)
 
 
@@ -64,8 +62,8 @@ def test_hole_is_filled_with_all_that_the_last_slot_holds() -> None:
     bench.submit(first, second)
     for _ in range(3):
         bench.step()
-    assert first.outcome and second.text == "def"
-    assert runner_of(bench).moves == [(1, 0, 7)]  # five of the prompt, and two of three that were told
+    assert first.outcome and second.text == "defg"
+    assert runner_of(bench).moves == [(1, 0, 8)]  # five of the prompt, and three of four that were told
     bench.finish_all()
     assert second.text == "defgh"
 
@@ -80,6 +78,18 @@ def test_prompt_is_computed_in_chunks_while_others_decode() -> None:
     bench.finish_all()
     assert runner_of(bench).chunks == [4, 4, 4, 2]
     assert slow.text == "x" * 10
+
+
+@pytest.mark.parametrize(("prompt_lens", "num_begun"), [((100, 100, 56, 9), 3), ((1,) * 9, 8), ((257, 1), 0)])
+def test_a_step_computes_one_chunk_of_prompts(prompt_lens: tuple[int, ...], num_begun: int) -> None:
+    """Short ones share it; each counts as 32 tokens at least."""
+    bench = Bench(slots=[9], chunk_len=256)
+    requests = [ask("x" * length) for length in prompt_lens]
+    bench.submit(*requests)
+    bench.step()
+    assert [bool(request.text) for request in requests] == [i < num_begun for i in range(len(requests))]
+    bench.finish_all()
+    check_idle(bench)
 
 
 def test_length_ends_a_reply() -> None:

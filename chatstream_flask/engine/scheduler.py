@@ -114,13 +114,13 @@ class Scheduler:
 
     # -- steps ---------------------------------------------------------------------------------------
 
-    def next_prefill(self) -> tuple[Sequence, int] | None:
-        """The oldest incomplete prompt and how many of its tokens to compute in this step."""
+    def next_prefill(self, budget: int) -> tuple[Sequence, int] | None:
+        """The oldest incomplete prompt and how many of its tokens to compute, `budget` at the most."""
         waiting = [s for s in self.running if not s.is_decoding]
-        if not waiting:
+        if not waiting or budget <= 0:
             return None
         oldest = min(waiting, key=lambda s: s.request.created_at)
-        return oldest, min(oldest.num_prompt - oldest.num_cached, self.prefill_chunk_len)
+        return oldest, min(oldest.num_prompt - oldest.num_cached, budget)
 
     def decoding(self) -> list[Sequence]:
         return [s for s in self.running if s.is_decoding]

@@ -17,6 +17,7 @@ from .sequence import Sequence
 
 logger = logging.getLogger("chatstream_flask")
 
+MIN_PREFILL_COST = 32  # tokens: a forward of fewer costs about as much
 FAILED = "generation failed"  # all that a client is told; the log has the rest
 
 Complete = Callable[[GenerationRequest, FinishReason, str | None], None]
@@ -102,12 +103,15 @@ class Worker(GenerationThread):
         return request
 
     def step(self) -> None:
-        """One prefill chunk at the most, then one token for every running reply."""
+        """One prefill chunk at the most, of one prompt or several, then a token for every running reply."""
         began = self.last_step_at = self._clock()
         self._end_unwanted()
-        if chunk := self.scheduler.next_prefill():
-            self._prefill(*chunk)
+        budget = self.scheduler.prefill_chunk_len
+        while chunk := self.scheduler.next_prefill(budget):
+            sequence, num_tokens = chunk
+            self._prefill(sequence, num_tokens)
             self.last_step_at = self._clock()
+            budget -= max(num_tokens, MIN_PREFILL_COST)
         if sequences := self.scheduler.decoding():
             self._decode(sequences)
         self.last_step_at = self._clock()
