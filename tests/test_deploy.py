@@ -78,3 +78,8 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     about_ours = [line for line in done.stderr.splitlines() if "chatstream" in line]
     assert (done.returncode, about_ours) == (0, [])
+
+
+def test_links_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", (DOCS / "operations.md").read_text(encoding="utf-8"))
+    assert [link for link in links if "://" not in link and not (DOCS / link.strip()).exists()] == []

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from types import FrameType
 
 from gunicorn.workers.gthread import ThreadWorker
 
+from ..monitoring.log_format import set_up_logging
 from ..server_check import check_forked
 from .drain import WRITE_OUT_SEC, Drain
-from .limits import ServerLimits
+from .limits import ServerLimits, chat_states
 
 
 class ChatWorker(ThreadWorker):
@@ -25,6 +27,8 @@ class ChatWorker(ThreadWorker):
     def load_wsgi(self) -> None:
         super().load_wsgi()
         limits = ServerLimits.of(self.wsgi)
+        if not logging.getLogger().handlers:  # the app has no logging of its own
+            set_up_logging(next(chat_states(self.wsgi)).settings.log_format)
         cfg = self.cfg
         cfg.set("threads", max(cfg.threads, limits.num_threads))
         cfg.set("worker_connections", max(cfg.worker_connections, limits.max_connections))

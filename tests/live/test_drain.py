@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
-from .client import EVENTS, SocketChat, Visitor, wait_until
+from .client import EVENTS, TIMEOUT_SEC, SocketChat, Visitor, wait_until
 from .server import Server, start_mock
 
 pytestmark = pytest.mark.server
@@ -59,6 +60,8 @@ def test_accepted_replies_finish_and_new_requests_get_503(kind: str, tmp_path: P
             assert response.status_code == 503
             assert response.headers["Retry-After"] == "5"
             assert response.json()["detail"] == "the server is stopping and takes no new requests"
+        ready = requests.get(f"http://127.0.0.1:{server.port}/health/ready", timeout=TIMEOUT_SEC)
+        assert ready.status_code == 503
         assert ends(server, chats) == (["length"] * 3, ["success"] * 3)
 
 

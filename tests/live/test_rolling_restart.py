@@ -7,6 +7,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -68,33 +69,35 @@ def store(tmp_path: Path) -> Iterator[str]:
 def test_no_reply_is_cut_and_nobody_is_refused(kind: str, store: str, tmp_path: Path) -> None:
     ports = free_port(), free_port()
     config = {"CHATSTREAM_STORE": store, "CHATSTREAM_COOKIE_SECURE": True}
+    with ExitStack() as stack:
 
-    def instance(port: int) -> Server:
-        server = start_mock(kind, tmp_path / "app", MOCK, port=port, config=config)
-        wait_until(lambda: is_ready(port))
-        return server
+        def instance(port: int) -> Server:
+            server = start_mock(kind, tmp_path / "app", MOCK, port=port, config=config)
+            stack.enter_context(server)
+            wait_until(lambda: is_ready(port))
+            return server
 
-    instances = [instance(port) for port in ports]
-    with nginx(tmp_path / "nginx", ports) as front, ThreadPoolExecutor(NUM_VISITORS) as pool:
+        instances = [instance(port) for port in ports]
+        front = stack.enter_context(nginx(tmp_path / "nginx", ports))
         wait_until(lambda: "start worker process " in front.output)
         load = Load(front.port, tmp_path / "nginx/chat.pem")
+        pool = stack.enter_context(ThreadPoolExecutor(NUM_VISITORS))
+        stack.callback(load.is_over.set)
         talks = [pool.submit(load.talk, index) for index in range(NUM_VISITORS)]
-        try:
-            for number in (0, 1, 0, 1):
-                talk_on(load, talks)
-                assert instances[number].terminate() == 0
-                talk_on(load, talks)
-                instances[number] = instance(ports[number])
+        for number in (0, 1, 0, 1):
             talk_on(load, talks)
-        finally:
-            load.is_over.set()
+            assert instances[number].terminate() == 0
+            talk_on(load, talks)
+            instances[number] = instance(ports[number])
+        talk_on(load, talks)
+        load.is_over.set()
         for talk in talks:
             talk.result()
         statuses = tmp_path / "nginx/access.log"
         wait_until(lambda: len(statuses.read_text().splitlines()) == sum(load.num_turns))
         assert statuses.read_text().count('HTTP/1.1" 200 ') == sum(load.num_turns)
-    for server in instances:
-        assert server.terminate() == 0
+        for server in instances:
+            assert server.terminate() == 0
 
 
 def talk_on(load: Load, talks: list[Future[None]]) -> None:
