@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from .client import TIMEOUT_SEC, SocketChat
+from .client import TIMEOUT_SEC, SocketChat, wait_until
 from .server import Server, free_port
 
 pytestmark = pytest.mark.server
@@ -60,12 +60,14 @@ def test_curl_gets_sensible_answers_piece_by_piece_and_after_a_restart(tmp_path:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_every_reply_and_then_the_server(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_second_signal_ends_every_reply_and_then_the_server(number: signal.Signals, tmp_path: Path) -> None:
     with served(tmp_path, "--mock", "long") as server, ExitStack() as stack:
         chats = []
         for _ in range(3):  # two run, one waits
             chats.append(stack.enter_context(SocketChat(server.port)))
             chats[-1].read_until(lambda chat: bool(chat.events))
+        server.process.send_signal(number)
+        wait_until(lambda: "a second signal ends them" in server.output)
         began = time.monotonic()
         server.process.send_signal(number)
         assert server.wait() == 0
