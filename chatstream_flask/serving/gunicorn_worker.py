@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from types import FrameType
 
@@ -12,7 +13,7 @@ from gunicorn.workers.gthread import ThreadWorker
 from ..monitoring.log_format import set_up_logging
 from ..server_check import check_forked
 from .drain import WRITE_OUT_SEC, Drain
-from .limits import ServerLimits, chat_states
+from .limits import SWITCH_SEC, ServerLimits, chat_states
 
 
 class ChatWorker(ThreadWorker):
@@ -37,6 +38,7 @@ class ChatWorker(ThreadWorker):
         self.tpool = self.get_thread_pool()
         self.worker_connections = cfg.worker_connections
         self.max_keepalived = cfg.worker_connections - cfg.threads
+        sys.setswitchinterval(SWITCH_SEC)
         self._drain = Drain(limits.engines, drain_sec, self._end)
         for engine in limits.engines:
             check_forked(engine)

@@ -14,6 +14,7 @@ from ..errors import ConfigError
 
 SPARE_THREADS = 8  # for requests that are not chats
 SPARE_CONNECTIONS = 500  # idle keep-alive connections, refused requests, other pages
+SWITCH_SEC = 0.001  # sys.setswitchinterval: generation threads hold the GIL, others answer sooner
 
 
 @dataclass(frozen=True, kw_only=True)

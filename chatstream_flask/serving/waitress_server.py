@@ -15,7 +15,7 @@ from flask import Flask
 from waitress.server import create_server
 
 from .drain import WRITE_OUT_SEC, Drain
-from .limits import ServerLimits
+from .limits import SWITCH_SEC, ServerLimits
 
 
 def serve(app: Flask, host: str, port: int) -> None:
@@ -37,7 +37,7 @@ def serve(app: Flask, host: str, port: int) -> None:
             asyncore_use_poll=True,  # select() ends the process at file descriptor 1024
             clear_untrusted_proxy_headers=False,  # whether a proxy is trusted says the app's ProxyFix
         )
-        sys.setswitchinterval(0.001)  # seconds; generation threads hold the GIL, others answer sooner
+        sys.setswitchinterval(SWITCH_SEC)
         _end_on_signals(limits, partial(_wait_until_written, server.task_dispatcher, channels))
         server.run()
     finally:
