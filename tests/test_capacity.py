@@ -81,6 +81,12 @@ def test_decode_goes_by_rows_and_keys_and_prefill_by_tokens_and_what_is_there() 
     assert it.prefill_sec(128, 256) == pytest.approx(0.25)
 
 
+def test_scaled_costs() -> None:
+    half = costs(token_sec=0.1).scaled(0.5)
+    assert half.decode_sec(8, 64) == pytest.approx(costs().decode_sec(8, 64) / 2)
+    assert (half.prefill_sec(256, 0), half.token_sec) == (CHUNK_SEC / 2, 0.1)
+
+
 # -- the simulation ------------------------------------------------------------------------------------
 
 
@@ -184,10 +190,14 @@ def test_same_seed_same_result_and_all_turns_are_answered() -> None:
 
 
 def test_mean_of_lengths_is_what_was_said() -> None:
-    arrivals = poisson_arrivals(10.0, 500.0, 64, 48, 0.5, seed=1)
+    arrivals = poisson_arrivals(10.0, 500.0, 64, 48, 0.5, seed=1, context_len=512)
     assert len(arrivals) == pytest.approx(5000, rel=0.05)
     assert sum(a.ask.reply_tokens for a in arrivals) / len(arrivals) == pytest.approx(48, rel=0.05)
-    assert max(a.ask.prompt_tokens for a in arrivals) <= 256
+    assert max(a.ask.prompt_tokens for a in arrivals) == 256
+    short = poisson_arrivals(10.0, 500.0, 64, 48, 0.5, seed=1, context_len=300)
+    assert max(a.ask.prompt_tokens + 4 * 48 + 16 for a in short) == 300
+    with pytest.raises(ConfigError, match="the context must have at least 272 tokens, not 256"):
+        poisson_arrivals(10.0, 500.0, 64, 48, 0.5, seed=1, context_len=256)
 
 
 def test_load_point_counts_what_was_asked_in_its_time() -> None:

@@ -68,7 +68,9 @@ def compare(
         points: list[tuple[LoadPoint, LoadPoint]] = []
         for repeat in range(num_repeats):
             rate = load * best_turns_per_sec
-            arrivals = poisson_arrivals(rate, num_sec, prompt_tokens, reply_tokens, spread, repeat)
+            arrivals = poisson_arrivals(
+                rate, num_sec, prompt_tokens, reply_tokens, spread, repeat, config.context_len
+            )
             predicted = play_simulated(Simulation(profile, config), arrivals)
             max_open = num_slots + config.max_queue_size + 32
             real = [met.answer for met in client.play(arrivals, max_open)]

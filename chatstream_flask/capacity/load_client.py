@@ -24,6 +24,8 @@ from .workload import length
 START_SEC = 300.0
 REPLY_SEC = 600.0
 TOO_MANY = 429
+LONGEST = 4  # times the mean length
+ROOM = 16  # tokens: a message has only about as many as it should
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +85,7 @@ class LoadClient:
             if response.status == TOO_MANY:
                 return Met(answer=Answer(asked_at=asked_at - began, is_refused=True))
             if response.status != http.HTTPStatus.OK:
-                raise RuntimeError(f"the server answered {response.status}: {response.read(500)!r}")
+                raise ConfigError(f"the server answered {response.status}: {response.read(500)!r}")
             return self._read(response, asked_at, began)
         finally:
             connection.close()
@@ -98,7 +100,7 @@ class LoadClient:
         events = received.decode().split("\n\n")
         done = next((event for event in events if "event: done\n" in event), None)
         if done is None:
-            raise RuntimeError(f"the reply broke off: ...{received[-200:]!r}")
+            raise ConfigError(f"the reply broke off: ...{received[-200:]!r}")
         data = json.loads(done.partition("data: ")[2])
         usage, timings = data["usage"], data["timings"]
         answer = Answer(
@@ -113,13 +115,25 @@ class LoadClient:
 
 
 def poisson_arrivals(
-    turns_per_sec: float, num_sec: float, prompt_tokens: int, reply_tokens: int, spread: float, seed: int
+    turns_per_sec: float,
+    num_sec: float,
+    prompt_tokens: int,
+    reply_tokens: int,
+    spread: float,
+    seed: int,
+    context_len: int,
 ) -> list[Arrival]:
+    """No length is above four times its mean, and all fit into the context."""
+    longest_reply = LONGEST * reply_tokens
+    longest_prompt = min(LONGEST * prompt_tokens, context_len - longest_reply - ROOM)
+    if longest_prompt < prompt_tokens:
+        least = prompt_tokens + longest_reply + ROOM
+        raise ConfigError(f"the context must have at least {least} tokens, not {context_len}")
     random, arrivals = Random(seed), list[Arrival]()
     at = random.expovariate(turns_per_sec)
     while at < num_sec:
-        prompt = length(random, prompt_tokens, spread, 4 * prompt_tokens)
-        reply = length(random, reply_tokens, spread, 4 * reply_tokens)
+        prompt = length(random, prompt_tokens, spread, longest_prompt)
+        reply = length(random, reply_tokens, spread, longest_reply)
         ask = Ask(visitor=len(arrivals), prompt_tokens=prompt, reply_tokens=reply)
         arrivals.append(Arrival(at=at, ask=ask))
         at += random.expovariate(turns_per_sec)

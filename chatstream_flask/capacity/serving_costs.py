@@ -9,6 +9,7 @@ from ..config import EngineConfig
 from .load_client import Arrival, LoadClient, burst
 from .profile import Profile
 from .simulation import Ask, Simulation
+from .step_costs import StepCosts
 
 PROMPT_TOKENS = 32
 REPLY_TOKENS = 64
@@ -30,12 +31,28 @@ def with_serving_costs(profile: Profile, client: LoadClient, config: EngineConfi
     if profile.mock_sec_per_token is not None:
         return profile
     num_slots, threads = config.num_of_concurrent_executions, config.num_of_generation_threads
+    costs = profile.costs_of(threads)
+    real_sec = _real_sec(client, num_slots, 1, REPLY_TOKENS)
+    simulated_sec = _simulated_sec(profile, config, num_slots, 1, REPLY_TOKENS)
+    if real_sec < simulated_sec:  # the machine had more to do while the steps were measured
+        costs = costs.scaled(real_sec / simulated_sec)
+        profile = _with_costs(profile, costs)
+        simulated_sec = real_sec
+    num_clients = num_slots + config.max_queue_size
+    short_sec = _real_sec(client, num_clients, NUM_TURNS, SHORT_REPLY_TOKENS)
+    short_sec -= _simulated_sec(profile, config, num_clients, NUM_TURNS, SHORT_REPLY_TOKENS)
+    turns, short_turns = num_slots / threads, num_clients * NUM_TURNS / threads
     token_sec, turn_sec = solve(
-        _excess(profile, client, config, num_slots, 1, REPLY_TOKENS),
-        _excess(profile, client, config, num_slots + config.max_queue_size, NUM_TURNS, SHORT_REPLY_TOKENS),
+        (turns * REPLY_TOKENS, turns, real_sec - simulated_sec),
+        (short_turns * SHORT_REPLY_TOKENS, short_turns, short_sec),
     )
-    costs = [replace(c, token_sec=token_sec) if c.num_threads == threads else c for c in profile.costs]
-    return replace(profile, costs=tuple(costs), turn_sec=turn_sec)
+    return replace(_with_costs(profile, replace(costs, token_sec=token_sec)), turn_sec=turn_sec)
+
+
+def _with_costs(profile: Profile, costs: StepCosts) -> Profile:
+    return replace(
+        profile, costs=tuple(costs if c.num_threads == costs.num_threads else c for c in profile.costs)
+    )
 
 
 Excess = tuple[float, float, float]  # tokens and turns of one thread, and what they cost together in seconds
@@ -61,19 +78,16 @@ def _request_sec(client: LoadClient, config: EngineConfig) -> float:
     return statistics.median(max(m.answer.first_token_sec - m.server_first_token_sec, 0.0) for m in met)
 
 
-def _excess(
-    profile: Profile,
-    client: LoadClient,
-    config: EngineConfig,
-    num_clients: int,
-    num_turns: int,
-    reply_tokens: int,
-) -> Excess:
+def _real_sec(client: LoadClient, num_clients: int, num_turns: int, reply_tokens: int) -> float:
     ask = Ask(visitor=0, prompt_tokens=PROMPT_TOKENS, reply_tokens=reply_tokens)
-    real = [client.play_in_turn(ask, num_clients, num_turns) for _ in range(NUM_ROUNDS)]
-    simulated = simulate_in_turn(Simulation(profile, config), ask, num_clients, num_turns)
-    turns = num_clients * num_turns / config.num_of_generation_threads
-    return turns * reply_tokens, turns, statistics.median(real) - simulated
+    return statistics.median(client.play_in_turn(ask, num_clients, num_turns) for _ in range(NUM_ROUNDS))
+
+
+def _simulated_sec(
+    profile: Profile, config: EngineConfig, num_clients: int, num_turns: int, reply_tokens: int
+) -> float:
+    ask = Ask(visitor=0, prompt_tokens=PROMPT_TOKENS, reply_tokens=reply_tokens)
+    return simulate_in_turn(Simulation(profile, config), ask, num_clients, num_turns)
 
 
 def simulate_in_turn(simulation: Simulation, ask: Ask, num_clients: int, num_turns: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from ..config import check_int, check_number
@@ -39,6 +39,11 @@ class StepCosts:
                 check_number(f"the third number in {name}", seconds, 0, MAX_SEC)
         if len(self.decode) != len({p[0] for p in self.decode}) * len({p[1] for p in self.decode}):
             raise ConfigError("decode must have each number of rows with each key length, once")
+
+    def scaled(self, factor: float) -> StepCosts:
+        decode = tuple((rows, length, seconds * factor) for rows, length, seconds in self.decode)
+        prefill = tuple((tokens, cached, seconds * factor) for tokens, cached, seconds in self.prefill)
+        return replace(self, decode=decode, prefill=prefill)
 
     def decode_sec(self, num_rows: int, key_len: int) -> float:
         return _decode_sec(self.decode, num_rows, -(-key_len // KEY_LEN_STEP) * KEY_LEN_STEP)
