@@ -45,8 +45,11 @@ class Admission:
         self.check_server(request.environ)
         self.engine.start(again=False)
         with ExitStack() as undo:
-            visitor = self.conversations.visitor_of(request)
-            place = self.engine.reserve(visitor, limits=state.settings.visitor_limits)
+            visitor, priority = (
+                self.conversations.visitor_of(request),
+                self.conversations.priority_of(request),
+            )
+            place = self.engine.reserve(visitor, priority, state.settings.visitor_limits)
             undo.callback(place.close)
             conversation_id = self.conversations.id_of(request)
             turn = self._begin_turn(request, conversation_id, body, state)

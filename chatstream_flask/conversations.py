@@ -42,6 +42,9 @@ class Conversations:
     def visitor_of(self, request: Request) -> str | None:
         return self._request_handler.get_visitor(request)
 
+    def priority_of(self, request: Request) -> int:
+        return self._request_handler.get_priority(request)
+
     def load(self, conversation_id: str) -> Conversation:
         record = self._request_handler.get_store().load(conversation_id)
         return Conversation.from_record(record, self._chat_prompt_clazz)

@@ -35,6 +35,10 @@ class AbstractRequestHandler(ABC):
         """
         return address_of(request)
 
+    def get_priority(self, request: Request) -> int:
+        """Higher ones are served first, but not for ever."""
+        return 0
+
     def get_store(self) -> ConversationStore:
         """Where conversations are kept; by default the store that `init_app` made for this app."""
         store: ConversationStore = current_app.extensions["chatstream"].store

@@ -104,3 +104,21 @@ def test_address(address: str | None, name: str | None) -> None:
         environ["REMOTE_ADDR"] = address
     with Flask("host").request_context(environ):
         assert address_of(Request(environ)) == name
+
+
+class PayingFirst(SimpleSessionRequestHandler):
+    def get_priority(self, request: Request) -> int:
+        return int(request.headers.get("X-Pays", 0))
+
+
+def test_app_says_who_comes_first(tmp_path: Path) -> None:
+    runner = ScriptedRunner(is_held=True)
+    options = OPTIONS | {"num_of_concurrent_executions": 1, "max_queue_size": 2}
+    with running_chat(tmp_path, runner, request_handler=PayingFirst(), **options) as chat:
+        paying = chat.client()
+        paying.environ_base["HTTP_X_PAYS"] = "1"
+        replies = [begin(chat.client()), read_events(post(chat.client())), read_events(post(paying))]
+        assert next(replies[2]).data["position"] == 1
+        runner.release()
+        for reply in replies:
+            read_until(reply, "done")
