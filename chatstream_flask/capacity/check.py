@@ -10,6 +10,7 @@ from ..config import EngineConfig
 from .load_client import LoadClient, burst, play_simulated, poisson_arrivals
 from .load_point import LoadPoint, load_point
 from .profile import Profile
+from .serving_costs import anchored
 from .simulation import Simulation
 
 LOADS = (0.5, 0.8, 1.5)  # of what full slots can do
@@ -59,7 +60,7 @@ def compare(
     num_repeats: int = 3,
     say: Callable[[str], None] = lambda text: None,
 ) -> list[Comparison]:
-    """Each repeat has other arrivals, the same ones for both."""
+    """Each repeat has other arrivals, the same ones for both, and serving costs measured just before it."""
     num_slots = config.num_of_concurrent_executions
     full = play_simulated(Simulation(profile, config), burst(num_slots, prompt_tokens, reply_tokens))
     best_turns_per_sec = num_slots / max(answer.ended_at for answer in full)
@@ -71,6 +72,7 @@ def compare(
             arrivals = poisson_arrivals(
                 rate, num_sec, prompt_tokens, reply_tokens, spread, repeat, config.context_len
             )
+            profile = anchored(profile, client, config)
             predicted = play_simulated(Simulation(profile, config), arrivals)
             max_open = num_slots + config.max_queue_size + 32
             real = [met.answer for met in client.play(arrivals, max_open)]

@@ -49,6 +49,13 @@ def with_serving_costs(profile: Profile, client: LoadClient, config: EngineConfi
     return replace(_with_costs(profile, replace(costs, token_sec=token_sec)), turn_sec=turn_sec)
 
 
+def anchored(profile: Profile, client: LoadClient, config: EngineConfig) -> Profile:
+    """The profile with its serving costs measured anew: a shared machine is not as fast all the time."""
+    costs = tuple(replace(costs, token_sec=0.0) for costs in profile.costs)
+    bare = replace(profile, costs=costs, request_sec=0.0, turn_sec=0.0)
+    return with_serving_costs(bare, client, config)
+
+
 def _with_costs(profile: Profile, costs: StepCosts) -> Profile:
     return replace(
         profile, costs=tuple(costs if c.num_threads == costs.num_threads else c for c in profile.costs)
