@@ -45,10 +45,8 @@ class Admission:
         self.check_server(request.environ)
         self.engine.start(again=False)
         with ExitStack() as undo:
-            visitor, priority = (
-                self.conversations.visitor_of(request),
-                self.conversations.priority_of(request),
-            )
+            visitor = self.conversations.visitor_of(request)
+            priority = self.conversations.priority_of(request)
             place = self.engine.reserve(visitor, priority, state.settings.visitor_limits)
             undo.callback(place.close)
             conversation_id = self.conversations.id_of(request)

@@ -39,7 +39,7 @@ def parse_chat_request(
     body: bytes | str | dict[str, Any], defaults: SamplingParams, max_input_len: int
 ) -> ChatRequest:
     """`defaults` are the constructor's; its max_new_tokens is also the most that a body may ask for."""
-    data = _load(body)
+    data = load_object(body)
     own_params = _checked_params(data, defaults, FIELDS)
     regenerate = data.get("regenerate", False)
     if not isinstance(regenerate, bool):
@@ -94,7 +94,8 @@ def _merged(params: SamplingParams, given: dict[str, Any]) -> SamplingParams:
         raise BadRequest(str(error)) from error
 
 
-def _load(body: bytes | str | dict[str, Any]) -> dict[str, Any]:
+def load_object(body: bytes | str | dict[str, Any]) -> dict[str, Any]:
+    """:raises BadRequest: it is no JSON object"""
     if isinstance(body, (bytes, str)):
         try:
             body = json.loads(body, parse_constant=_refuse_constant)

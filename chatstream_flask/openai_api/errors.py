@@ -11,8 +11,7 @@ from werkzeug.exceptions import HTTPException
 
 from ..engine.request import FinishReason, Outcome
 from ..errors import BadRequest, ChatStreamError, GenerationError, NotAccepting, TooManyRequests
-
-RETRY_AFTER_SEC = 5  # where nothing is measured: the server stops, or has lost its store
+from ..problem import say_when_to_retry
 
 
 class ApiError(BadRequest):
@@ -53,11 +52,8 @@ def error_object(error: ChatStreamError) -> dict[str, Any]:
 def error_response(error: ChatStreamError) -> Response:
     body = json.dumps({"error": error_object(error)}, ensure_ascii=False)
     response = Response(body, error.status, content_type="application/json")
-    if isinstance(error, TooManyRequests):
-        response.headers["Retry-After"] = str(error.retry_after)
-    elif error.status == HTTPStatus.SERVICE_UNAVAILABLE:
-        response.headers["Retry-After"] = str(RETRY_AFTER_SEC)
-    elif error.status == HTTPStatus.UNAUTHORIZED:
+    say_when_to_retry(response, error)
+    if error.status == HTTPStatus.UNAUTHORIZED:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 from flask import Request
 
+from ..chat_request import load_object
 from ..config import check_names, shown
 from ..errors import BadRequest, ConfigError, NotFound
 from ..prompts import AbstractChatPrompt
@@ -23,7 +23,11 @@ def parse_feedback(request: Request, prompt: AbstractChatPrompt) -> dict[str, An
     """`is_like` (None: taken back), `form_data`, and of the caller's conversation `target_message_id`,
     `target_message` and `prompt`, the contents up to that message.
     """
-    data = _load(request)
+    data = load_object(read_body(request, MAX_FEEDBACK_LEN))
+    try:
+        check_names("field", data, NAMES)
+    except ConfigError as error:
+        raise BadRequest(str(error)) from error
     message_id, is_like = data.get("message_id"), data.get("is_like")
     if not isinstance(message_id, str):
         raise BadRequest(f"message_id must be the message_id of a reply, not {shown(message_id)}")
@@ -39,17 +43,3 @@ def parse_feedback(request: Request, prompt: AbstractChatPrompt) -> dict[str, An
         "target_message": content.message,
         "prompt": prompt.get_contents({"to_message_id": message_id}),
     }
-
-
-def _load(request: Request) -> dict[str, Any]:
-    try:
-        data = json.loads(read_body(request, MAX_FEEDBACK_LEN))
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"the body must be a JSON object: {error}") from error
-    if not isinstance(data, dict):
-        raise BadRequest(f"the body must be a JSON object, not {type(data).__name__}")
-    try:
-        check_names("field", data, NAMES)
-    except ConfigError as error:
-        raise BadRequest(str(error)) from error
-    return data
