@@ -20,6 +20,9 @@ from .prompts.message_prompt import Message, encode_messages
 if TYPE_CHECKING:
     import torch
 
+    from .engine.prepared_model import PreparedModel
+
+FEW = 8  # sequences that one generation thread on CPU has alone
 DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
 
 
@@ -88,34 +91,40 @@ class TransformersSource:
         self._tokenizer = tokenizer
         self._device = device
         self._add_special_tokens = add_special_tokens
+        self._prepared: PreparedModel | None = None
+        self._num_cores = 0  # that a forward on CPU may use
         self._grammars = GrammarCompiler(tokenizer, self._eos_ids)
         self.context_len = min(context_len, _max_positions(model.config) or context_len)
         self.model_name = _short_name(getattr(model.config, "name_or_path", ""))
         self.response_template = getattr(tokenizer, "response_template", None)
 
     def best_num_threads(self, num_sequences: int) -> int:
-        """On CPU two, each on half of the cores: they never wait for each other, while the parts of one
-        matrix product do, at every layer, and for long if another program holds a core.
+        """On CPU one for a few, so that the weights are read once for all of them; for many two, each on
+        half of the cores: then products take longer than weights, and the threads never wait for each other.
         """
         kind = self._device or str(self._model.device)
-        return min(2, num_sequences, os.cpu_count() or 1) if kind == "cpu" else 1
+        return min(2, os.cpu_count() or 1) if kind == "cpu" and num_sequences > FEW else 1
 
     def make_runner(self, num_slots: int, num_threads: int) -> Runner:
         import torch  # here, so that the mock needs no torch
 
         from .engine.model_runner import ModelRunner
+        from .engine.prepared_model import PreparedModel
 
         if self._device is not None:
             try:
                 self._model.to(self._device)
             except (AssertionError, RuntimeError) as error:  # no such device, or no memory
                 raise ConfigError(f"the model cannot be moved to {self._device}: {error}") from error
+        self._num_cores = self._num_cores or torch.get_num_threads()  # later it is what a thread has chosen
+        if self._prepared is None:
+            self._prepared = PreparedModel(self._model, self.context_len)
         return ModelRunner(
-            self._model,
+            self._prepared,
             self._tokenizer,
             num_slots=num_slots,
-            max_len=self.context_len,
-            num_cores=max(1, torch.get_num_threads() // num_threads),
+            num_cores=max(1, self._num_cores // num_threads),
+            all_cores=self._num_cores,
             grammars=self._grammars,
         )
 

@@ -114,6 +114,8 @@ class EchoRunner:
         self.moves.append((source, target, length))
         self.cached[target] = self.cached.get(source, [])[:length]
 
+    def share(self, num_busy: int) -> None: ...
+
     def swap(self, one: int, other: int, length: int) -> None:
         self.moves.append((one, other, length))
         first, second = self.cached.get(one, []), self.cached.get(other, [])

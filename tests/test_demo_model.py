@@ -21,6 +21,7 @@ from fakes import Bench
 from chatstream_flask.config import SamplingParams
 from chatstream_flask.demo_model import PATH
 from chatstream_flask.engine.model_runner import ModelRunner
+from chatstream_flask.engine.prepared_model import PreparedModel
 from chatstream_flask.engine.request import GenerationRequest
 
 Chat = list[dict[str, str]]
@@ -51,7 +52,7 @@ def model() -> Any:
 
 @cache
 def runner() -> ModelRunner:
-    runner = ModelRunner(model(), tokenizer(), num_slots=NUM_SLOTS, max_len=1024)
+    runner = ModelRunner(PreparedModel(model(), 1024), tokenizer(), num_slots=NUM_SLOTS)
     runner.open()
     return runner
 

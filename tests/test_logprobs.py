@@ -10,6 +10,7 @@ from torch import Tensor
 from chatstream_flask.config import SamplingParams
 from chatstream_flask.engine.logprobs import Logprobs
 from chatstream_flask.engine.model_runner import ModelRunner
+from chatstream_flask.engine.prepared_model import PreparedModel
 from chatstream_flask.engine.request import TokenLogprob
 from chatstream_flask.engine.sequence import Sequence
 
@@ -83,7 +84,7 @@ def test_penalties_and_temperature_do_not_change_them() -> None:
     params = SamplingParams(
         temperature=0.3, seed=5, num_logprobs=2, frequency_penalty=2, logit_bias=((7, 100.0),), top_k=3
     )
-    runner = ModelRunner(model, object(), num_slots=1, max_len=40)
+    runner = ModelRunner(PreparedModel(model, 40), object(), num_slots=1)
     runner.open()
     sequence = make_sequence(prompt, params)
     sequence.token_ids += runner.prefill(sequence, 9)

@@ -8,7 +8,7 @@ import pytest
 from tiny_models import tiny_model
 from transformers import T5Config, T5ForConditionalGeneration
 
-from chatstream_flask.engine.model_check import check_model
+from chatstream_flask.engine.prepared_model import PreparedModel
 from chatstream_flask.errors import ConfigError, UnsupportedModel
 
 LONGROPE = {
@@ -41,35 +41,35 @@ DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
 )
 def test_refused(kind: str, changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UnsupportedModel, match=sentence):
-        check_model(tiny_model(kind, **changes), context_len=64)
+        PreparedModel(tiny_model(kind, **changes), 64).prepare(1)
 
 
 def test_an_encoder_decoder_is_refused() -> None:
     config = T5Config(vocab_size=50, d_model=16, d_ff=16, d_kv=4, num_layers=1, num_heads=2)
     with pytest.raises(UnsupportedModel, match="encoder-decoder"):
-        check_model(T5ForConditionalGeneration(config), context_len=16)
+        PreparedModel(T5ForConditionalGeneration(config), 16).prepare(1)
 
 
 def test_dynamic_rope_is_served_up_to_its_original_length() -> None:
     model = tiny_model("llama", rope_parameters=DYNAMIC)
-    check_model(model, context_len=256)
+    PreparedModel(model, 256).prepare(1)
 
 
 def test_a_context_beyond_the_models_positions_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"context_len=300 .* at most 256"):
-        check_model(tiny_model("llama"), context_len=300)
+        PreparedModel(tiny_model("llama"), 300).prepare(1)
 
 
 def test_a_forward_that_answers_otherwise_is_refused() -> None:
-    model = tiny_model("llama")
+    model = tiny_model("gpt_neox")
     plain = model.forward
     model.forward = lambda position_ids=None, **kwargs: plain(**kwargs)
     with pytest.raises(UnsupportedModel, match="gives other logits from a cache of slots"):
-        check_model(model, context_len=32)
+        PreparedModel(model, 32).prepare(1)
 
 
 def test_a_forward_that_takes_no_4d_mask_is_refused() -> None:
-    model = tiny_model("llama")
+    model = tiny_model("gpt_neox")
     plain = model.forward
 
     def forward(attention_mask: Any = None, **kwargs: Any) -> Any:
@@ -79,4 +79,4 @@ def test_a_forward_that_takes_no_4d_mask_is_refused() -> None:
 
     model.forward = forward
     with pytest.raises(UnsupportedModel, match="ValueError: wrong shape for attention_mask"):
-        check_model(model, context_len=32)
+        PreparedModel(model, 32).prepare(1)

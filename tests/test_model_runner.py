@@ -12,6 +12,7 @@ from tiny_models import WINDOW, Job, TinyTokenizer, make_jobs, make_prompt, make
 
 from chatstream_flask.config import SamplingParams
 from chatstream_flask.engine.model_runner import ModelRunner, eos_ids
+from chatstream_flask.engine.prepared_model import PreparedModel
 from chatstream_flask.engine.sequence import Sequence
 from chatstream_flask.errors import ConfigError
 
@@ -23,6 +24,7 @@ SERVED: list[tuple[str, dict[str, Any]]] = [
     ("cohere", {}),
     ("deepseek_v3", {}),
     ("falcon", {}),
+    ("gemma", {}),
     ("gemma2", {}),
     ("gemma3_text", {}),
     ("gemma4_text", {}),
@@ -50,8 +52,10 @@ SERVED: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def open_runner(model: Any, num_slots: int = NUM_SLOTS, max_len: int = MAX_LEN) -> ModelRunner:
-    runner = ModelRunner(model, TinyTokenizer(), num_slots=num_slots, max_len=max_len)
+def open_runner(
+    model: Any, num_slots: int = NUM_SLOTS, max_len: int = MAX_LEN, *, packs: bool = False
+) -> ModelRunner:
+    runner = ModelRunner(PreparedModel(model, max_len, packs=packs), TinyTokenizer(), num_slots=num_slots)
     runner.open()
     return runner
 
@@ -71,12 +75,15 @@ def prefilled(runner: ModelRunner, prompt_ids: list[int], slot: int) -> Sequence
     return sequence
 
 
+@pytest.mark.parametrize("packs", [False, True], ids=["plain", "packed"])
 @pytest.mark.parametrize(("kind", "changes"), SERVED)
-def test_replies_equal_generate(kind: str, changes: dict[str, Any]) -> None:
+def test_replies_equal_generate(kind: str, changes: dict[str, Any], packs: bool) -> None:
     model, jobs = tiny_model(kind, **changes), make_jobs()
     expected = [generate_alone(model, job) for job in jobs]
     assert max(len(set(reply)) for reply in expected) >= 10, "a reply that does not wander proves nothing"
-    assert serve(open_runner(model), jobs, num_slots=NUM_SLOTS, chunk_len=6) == expected
+    runner = open_runner(model, packs=packs)
+    assert serve(runner, jobs, num_slots=NUM_SLOTS, chunk_len=6) == expected
+    assert [generate_alone(model, job) for job in jobs] == expected, "the model itself keeps working"
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3_text"])

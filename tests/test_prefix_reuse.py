@@ -14,6 +14,7 @@ from tiny_models import TinyTokenizer, make_prompt, tiny_model
 
 from chatstream_flask.config import EngineConfig
 from chatstream_flask.engine.model_runner import ModelRunner
+from chatstream_flask.engine.prepared_model import PreparedModel
 from chatstream_flask.engine.remains import MIN_REUSED_LEN, common_len
 from chatstream_flask.engine.request import FinishReason, GenerationRequest, Outcome
 from chatstream_flask.errors import ConfigError
@@ -215,7 +216,7 @@ def test_greedy_replies_of_a_conversation_equal_those_of_a_fresh_prefill(kind: s
     model = tiny_model(kind)
 
     def make_runner() -> ModelRunner:
-        runner = IdsAsText(model, TinyTokenizer(), num_slots=3, max_len=250)
+        runner = IdsAsText(PreparedModel(model, 250), TinyTokenizer(), num_slots=3)
         runner.open()
         return runner
 

@@ -17,6 +17,7 @@ from chatstream_flask.config import SamplingParams
 from chatstream_flask.engine.grammar import json_object_grammar, json_schema_grammar, regex_grammar
 from chatstream_flask.engine.grammar_matcher import GrammarCompiler
 from chatstream_flask.engine.model_runner import ModelRunner
+from chatstream_flask.engine.prepared_model import PreparedModel
 from chatstream_flask.engine.request import FinishReason, GenerationRequest
 from chatstream_flask.errors import BadRequest
 from chatstream_flask.model_source import make_source
@@ -52,7 +53,9 @@ def model() -> Any:
 
 
 def open_runner(num_slots: int) -> ModelRunner:
-    runner = ModelRunner(model(), tokenizer(), num_slots=num_slots, max_len=MAX_LEN, grammars=compiler())
+    runner = ModelRunner(
+        PreparedModel(model(), MAX_LEN), tokenizer(), num_slots=num_slots, grammars=compiler()
+    )
     runner.open()
     return runner
 

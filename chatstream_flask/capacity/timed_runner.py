@@ -40,6 +40,8 @@ class TimedRunner:
 
     def open(self) -> None: ...
 
+    def share(self, num_busy: int) -> None: ...
+
     def prefill(self, sequence: Sequence, num_tokens: int) -> list[int]:
         self._take(self._costs.prefill_sec(num_tokens, sequence.num_cached))
         return _next_ids(sequence) if sequence.num_cached + num_tokens == len(sequence.token_ids) else []

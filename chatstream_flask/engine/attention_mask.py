@@ -36,24 +36,25 @@ def layer_windows(config: Any) -> dict[str, int | None]:
 class AttentionMask:
     """Builds masks `[rows, 1, tokens, key_len]`: boolean (True: look) for sdpa, added floats for eager."""
 
-    def __init__(self, config: Any, *, max_len: int, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, config: Any, *, max_len: int, device: torch.device, dtype: torch.dtype, is_added: bool
+    ) -> None:
         self._windows = layer_windows(config)
         self._columns = torch.arange(max_len, device=device)
-        self._is_added = config._attn_implementation == "eager"
+        self._is_added = is_added
         self._dtype = dtype
 
-    def build(self, positions: Tensor, key_len: int) -> Tensor | dict[str, Tensor]:
-        """For tokens at `positions` `[rows, tokens]`; a dict by layer kind where a model has several kinds.
+    def build(self, positions: Tensor, key_len: int) -> dict[str, Tensor]:
+        """For tokens at `positions` `[rows, tokens]`, by layer kind.
 
         Every token sees at least column 0 or itself, so no row of a softmax is ever empty.
         """
         columns, positions = self._columns[:key_len], positions[:, None, :, None]
         causal = columns <= positions
-        masks = {
+        return {
             kind: self._finish(causal if window is None else causal & (columns > positions - window))
             for kind, window in self._windows.items()
         }
-        return masks if len(masks) > 1 else next(iter(masks.values()))
 
     def _finish(self, is_seen: Tensor) -> Tensor:
         if not self._is_added:

@@ -74,8 +74,9 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self._readable = keys[:, :, :key_len], values[:, :, :key_len]
 
     def write(self, place: tuple[Tensor, Tensor], keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        self._writable[0].index_put_(place, keys.transpose(1, 2))
-        self._writable[1].index_put_(place, values.transpose(1, 2))
+        """Of tokens `[rows, tokens, heads, dim]`; gives what is to be read, `[rows, heads, key_len, dim]`."""
+        self._writable[0].index_put_(place, keys)
+        self._writable[1].index_put_(place, values)
         return self._readable
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -110,7 +111,10 @@ class SlotCache(Cache):
         self.max_len = max_len
         self._row_numbers = torch.arange(num_slots, device=device)[:, None]
         self._selected = (0, num_slots, max_len)
-        self._place = (self._row_numbers, self._row_numbers)
+        self.place = (
+            self._row_numbers,
+            self._row_numbers,
+        )  # slot and column of each token of the next forward
 
     def __repr__(self) -> str:
         return f"<SlotCache {len(self.slot_layers)} layers, {self.num_slots} slots of {self.max_len} tokens>"
@@ -126,7 +130,7 @@ class SlotCache(Cache):
         Each token is written to its column (`max_len` is scratch); columns 0 .. key_len-1 are read back.
         """
         num_rows = columns.shape[0]
-        self._place = (self._row_numbers[:num_rows], columns)
+        self.place = (self._row_numbers[:num_rows], columns)
         selected = (first_slot, first_slot + num_rows, key_len)
         if selected != self._selected:
             self._selected = selected
@@ -136,7 +140,9 @@ class SlotCache(Cache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        return self.slot_layers[layer_idx].write(self._place, key_states, value_states)
+        """As transformers calls it, with `[rows, heads, tokens, dim]`."""
+        layer = self.slot_layers[layer_idx]
+        return layer.write(self.place, key_states.transpose(1, 2), value_states.transpose(1, 2))
 
     def move(self, source: int, target: int, length: int) -> None:
         for layer in self.slot_layers:

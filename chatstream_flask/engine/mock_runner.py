@@ -84,6 +84,8 @@ class MockRunner:
     def open(self) -> None:
         self._last_due = self._clock()
 
+    def share(self, num_busy: int) -> None: ...
+
     def prefill(self, sequence: Sequence, num_tokens: int) -> list[int]:
         return []
 

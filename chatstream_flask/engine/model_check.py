@@ -9,7 +9,6 @@ from transformers.cache_utils import DynamicCache, DynamicSlidingWindowLayer
 
 from ..errors import ConfigError, UnsupportedModel
 from .attention_mask import layer_windows
-from .logits_check import check_logits
 
 # Models with an attention of their own that were tested here. Every other model must use transformers'
 # attention interface: else nobody knows whether it looks at more than its mask (gpt_neo does).
@@ -20,13 +19,12 @@ KEY_VALUE_LAYERS = frozenset({"DynamicLayer", "DynamicSlidingWindowLayer", "Dumm
 
 
 def check_model(model: PreTrainedModel, context_len: int) -> None:
-    """Raises UnsupportedModel or ConfigError; computes about 40 tokens on the model to be sure."""
+    """Raises UnsupportedModel or ConfigError for what is known without computing anything."""
     config = model.config.get_text_config()
     _check_kind(model, config)
     _check_cache(config)
     layer_windows(config)
     _check_positions(config, context_len)
-    check_logits(model)
 
 
 def _check_kind(model: PreTrainedModel, config: Any) -> None:

@@ -9,15 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
+from .core_choice import CoreChoice
 from .detokenizer import TextDecoder
 from .grammar_matcher import GrammarCompiler, GrammarMatcher
 from .host_buffer import HostBuffer
-from .kv_cache import layer_shapes
-from .kv_memory import check_kv_memory
 from .logprobs import Logprobs
-from .model_check import check_model
+from .prepared_model import PreparedModel
 from .request import GenerationRequest
 from .sampler import NOT_A_TOKEN, Sampler
 from .sequence import Sequence
@@ -47,20 +45,21 @@ class ModelRunner:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        prepared: PreparedModel,
         tokenizer: Any,
         *,
         num_slots: int,
-        max_len: int,
-        num_cores: int | None = None,  # that a forward on CPU may use; None: torch's own choice
+        num_cores: int = 1,  # on CPU: of this thread, while the others work too
+        all_cores: int | None = None,  # while it works alone; None: the same
         grammars: GrammarCompiler | None = None,
     ) -> None:
-        model.train(False)
-        self.eos_ids = eos_ids(model, tokenizer)
+        self.eos_ids = eos_ids(prepared.model, tokenizer)
         self.num_slots = num_slots
-        self.max_len = max_len
+        self.max_len = prepared.context_len
         self._num_cores = num_cores
-        self._model = model
+        self._all_cores = all_cores or num_cores
+        self._cores: CoreChoice | None = None
+        self._prepared = prepared
         self._tokenizer = tokenizer
         self._grammars = grammars
         self._stream: torch.cuda.Stream | None = None
@@ -68,21 +67,23 @@ class ModelRunner:
 
     def __repr__(self) -> str:
         state = "closed" if self._opened is None else repr(self._opened.slots.cache)
-        return f"<ModelRunner {self._model.config.model_type} on {self._model.device}: {state}>"
+        model = self._prepared.model
+        return f"<ModelRunner {model.config.model_type} on {model.device}: {state}>"
 
     def open(self) -> None:
-        device = self._model.device
-        if device.type == "cpu" and self._num_cores is not None:
-            torch.set_num_threads(self._num_cores)  # of the calling thread, and of threads started later
+        device = self._prepared.model.device
+        if device.type == "cpu":
+            self._cores = CoreChoice(self._all_cores)
+        self._prepared.prepare(self.num_slots)
         if device.type == "cuda":
-            torch.cuda.synchronize(device)  # the weights were loaded on the default stream
+            torch.cuda.synchronize(device)  # the weights were made ready on the default stream
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         with self._context():
-            check_model(self._model, self.max_len)
-            shapes = layer_shapes(self._model)
-            check_kv_memory(shapes, num_slots=self.num_slots, max_len=self.max_len, device=device)
+            forward, shapes = self._prepared.forward, self._prepared.shapes
             self._opened = Opened(
-                slots=SlotModel(self._model, shapes, num_slots=self.num_slots, max_len=self.max_len),
+                slots=SlotModel(
+                    self._prepared.model, forward, shapes, num_slots=self.num_slots, max_len=self.max_len
+                ),
                 sampler=Sampler(num_slots=self.num_slots, max_len=self.max_len, device=device),
                 positions=torch.arange(self.max_len, device=device)[None],
                 prompt=HostBuffer(self.max_len, torch.long, device),
@@ -94,21 +95,27 @@ class ModelRunner:
     def prefill(self, sequence: Sequence, num_tokens: int) -> list[int]:
         start = sequence.num_cached
         stop = start + num_tokens
-        with self._computing() as it:
+        with self._computing() as it, self._on_cores(num_tokens, stop):
             ids = it.prompt.send(sequence.token_ids[start:stop])[None]
             columns = it.positions[:, start:stop]
-            logits = it.slots.logits(sequence.slot, ids, columns, columns, it.slots.key_len(stop))
+            logits = it.slots.logits(sequence.slot, ids, columns, columns, it.slots.key_len(stop))[:, -1]
             return self._sampled(it, logits, [sequence]) if stop == len(sequence.token_ids) else []
 
     def decode(self, sequences: list[Sequence]) -> list[list[int]]:
         rows: list[Sequence | None] = [None] * (1 + max(sequence.slot for sequence in sequences))
         for sequence in sequences:
             rows[sequence.slot] = sequence
-        with self._computing() as it:
-            key_len = it.slots.key_len(1 + max(sequence.num_cached for sequence in sequences))
+        longest = 1 + max(sequence.num_cached for sequence in sequences)
+        with self._computing() as it, self._on_cores(len(rows), longest):
+            key_len = it.slots.key_len(longest)
             ids, positions, columns = it.inputs.send(self._step_inputs(rows)).view(3, -1, 1)
-            new_ids = self._sampled(it, it.slots.logits(0, ids, positions, columns, key_len), rows)
+            logits = it.slots.logits(0, ids, positions, columns, key_len)[:, -1]
+            new_ids = self._sampled(it, logits, rows)
         return [[new_ids[sequence.slot]] for sequence in sequences]
+
+    def share(self, num_busy: int) -> None:
+        if self._cores is not None:
+            self._cores.most = self._all_cores if num_busy <= 1 else self._num_cores
 
     def move(self, source: int, target: int, length: int) -> None:
         with self._computing() as it:
@@ -157,13 +164,24 @@ class ModelRunner:
             yield self._opened
 
     @contextmanager
+    def _on_cores(self, num_tokens: int, key_len: int) -> Iterator[None]:
+        if self._cores is None:
+            yield
+            return
+        num_cores = self._cores.begin(num_tokens, key_len)
+        if num_cores != torch.get_num_threads():
+            torch.set_num_threads(num_cores)  # of this thread
+        yield
+        self._cores.end()
+
+    @contextmanager
     def _context(self) -> Iterator[None]:
         on_stream = nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
         with torch.inference_mode(), on_stream:
             yield
 
 
-def eos_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
+def eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     """Every id that ends a reply: the generation config's (one or several) and the tokenizer's."""
     named = getattr(model.generation_config, "eos_token_id", None)
     ids = list(named) if isinstance(named, (list, tuple)) else [named]

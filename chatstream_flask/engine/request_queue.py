@@ -70,6 +70,11 @@ class RequestQueue:
         return sum(map(len, self._taken))
 
     @property
+    def num_busy(self) -> int:
+        """Generation threads that have work."""
+        return sum(map(bool, self._taken))
+
+    @property
     def num_startable(self) -> int:
         """How many of those that wait may run as soon as there is a slot."""
         with self._changed:

@@ -20,6 +20,9 @@ class Runner(Protocol):
     def open(self) -> None:
         """Takes memory, in the generation thread; raises ConfigError or UnsupportedModel."""
 
+    def share(self, num_busy: int) -> None:
+        """So many generation threads have work now, this one among them: on CPU they share the cores."""
+
     def prefill(self, sequence: Sequence, num_tokens: int) -> list[int]:
         """Computes `num_tokens` from `sequence.num_cached` on.
 

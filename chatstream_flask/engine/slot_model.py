@@ -1,6 +1,9 @@
-"""SlotModel: the model's own forward over slots, tokens at any position of each."""
+"""SlotModel: a model's forward over slots, tokens at any position of each."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -11,37 +14,86 @@ from .kv_cache import LayerShape, SlotCache
 KEY_LEN_STEP = 64  # key lengths are rounded up to a multiple of this, so that shapes repeat
 
 
+class Forward(Protocol):
+    """Computes tokens, and keeps their keys and values where the cache was told to."""
+
+    @property
+    def adds_mask(self) -> bool:
+        """Masks are numbers to be added, not booleans."""
+
+    def __call__(
+        self, ids: Tensor, positions: Tensor, masks: Mapping[str, Tensor], cache: SlotCache, num_last: int = 1
+    ) -> Tensor:
+        """Logits `[rows, num_last, vocab]` of the last tokens, for ids and positions `[rows, tokens]`.
+
+        Masks `[rows, 1, tokens, key_len]` by layer kind.
+        """
+
+
+class OwnForward:
+    """The model's own, through transformers' public interface."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.adds_mask = model.config.get_text_config()._attn_implementation == "eager"
+        self._model = model
+
+    def __repr__(self) -> str:
+        return f"<OwnForward {type(self._model).__name__}>"
+
+    def __call__(
+        self, ids: Tensor, positions: Tensor, masks: Mapping[str, Tensor], cache: SlotCache, num_last: int = 1
+    ) -> Tensor:
+        output: Any = self._model(
+            input_ids=ids,
+            attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=num_last,
+        )
+        logits: Tensor = output.logits
+        return logits
+
+
 class SlotModel:
     """`max_len` is the longest sequence of a slot, and the number of the scratch column."""
 
     def __init__(
-        self, model: PreTrainedModel, shapes: list[LayerShape], *, num_slots: int, max_len: int
+        self,
+        model: PreTrainedModel,
+        forward: Forward,
+        shapes: list[LayerShape],
+        *,
+        num_slots: int,
+        max_len: int,
     ) -> None:
-        config = model.config.get_text_config()
         self.max_len = max_len
         self.cache = SlotCache(shapes, num_slots=num_slots, max_len=max_len, device=model.device)
-        self._model = model
-        self._mask = AttentionMask(config, max_len=max_len, device=model.device, dtype=model.dtype)
+        self._forward = forward
+        self._mask = AttentionMask(
+            model.config.get_text_config(),
+            max_len=max_len,
+            device=model.device,
+            dtype=model.dtype,
+            is_added=forward.adds_mask,
+        )
 
     def key_len(self, num_tokens: int) -> int:
         """Columns read for sequences of up to `num_tokens`."""
         return min(-(-num_tokens // KEY_LEN_STEP) * KEY_LEN_STEP, self.max_len)
 
     def logits(
-        self, first_slot: int, ids: Tensor, positions: Tensor, columns: Tensor, key_len: int
+        self,
+        first_slot: int,
+        ids: Tensor,
+        positions: Tensor,
+        columns: Tensor,
+        key_len: int,
+        num_last: int = 1,
     ) -> Tensor:
-        """Logits `[rows, vocab]` of the last token of each row; rows are slots `first_slot ..`.
+        """Logits `[rows, num_last, vocab]` of the last tokens of each row; rows are slots `first_slot ..`.
 
         `ids`, `positions` and `columns` (where each token's keys go) are `[rows, tokens]`.
         """
         self.cache.select(first_slot, columns, key_len)
-        output = self._model(
-            input_ids=ids,
-            attention_mask=self._mask.build(positions, key_len),
-            position_ids=positions,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        last: Tensor = output.logits[:, -1]
-        return last
+        return self._forward(ids, positions, self._mask.build(positions, key_len), self.cache, num_last)

@@ -106,6 +106,7 @@ class Worker(GenerationThread):
         """One prefill chunk at the most, of one prompt or several, then a token for every running reply."""
         began = self.last_step_at = self._clock()
         self._end_unwanted()
+        self.runner.share(self.queue.num_busy)
         budget = self.scheduler.prefill_chunk_len
         while chunk := self.scheduler.next_prefill(budget):
             sequence, num_tokens = chunk

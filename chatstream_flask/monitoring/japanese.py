@@ -11,6 +11,12 @@ MESSAGES = {
     ),
     "%r %s; its %d replies end%s": "%r: %s。実行中の応答 %d 件を終了します%s",
     "%r died": "%r が異常終了しました",
+    "%s is slow on this processor, and float32 would take %.0f MiB more": (
+        "このプロセッサでは %s の計算が遅く、float32 にするとメモリがさらに %.0f MiB 必要です"
+    ),
+    "%s is slow on this processor: the model is computed in float32": (
+        "このプロセッサでは %s の計算が遅いため、モデルを float32 で計算します"
+    ),
     "%r moves again; it was replaced and ends": "%r が再び動きましたが、取り替え済みのため終了します",
     "KV cache: %s on %s, %.1f MiB free before": "KV キャッシュ: %s (%s)、確保前の空き %.1f MiB",
     "a file of a session or conversation is damaged, a new one begins: %s": (
@@ -33,8 +39,10 @@ MESSAGES = {
     "gunicorn's reload loads the model anew after each change: leave it out in production": (
         "gunicorn の reload は変更のたびにモデルを読み込み直します。本番では使わないでください"
     ),
+    "no %s forward: %s": "%s 方式の計算は使いません: %s",
     "nothing can be generated any more: %s": "これ以上生成できません: %s",
     "prefill of %r failed": "%r のプリフィルが失敗しました",
+    "served by %r, weights %s": "%r で提供します (重み: %s)",
     "the callback of %r failed": "%r のコールバックが失敗しました",
     "the last text of %r failed": "%r の最後のテキストが失敗しました",
     "the reply of %r could not be kept": "%r の応答を保存できませんでした",

@@ -1,0 +1,226 @@
+"""fuse: a FusedDecoder over the weights of a transformers model, for those that are built like llama."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .attention_mask import layer_windows
+from .fused_decoder import FusedAttention, FusedDecoder, FusedLayer, LayerNorms
+from .fused_parts import FeedForward, PackedFeedForward, PlainFeedForward, RMSNorm, Rotary
+from .linear import Linear, PackedLinear, PackedPart, PlainLinear
+from .logits_check import FAULTS, shown_error
+from .packing import is_plain, packed
+
+# Those whose forward was read and is compared with `generate` in the tests. All others keep their own.
+FUSIBLE = frozenset({"gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3", "smollm3"})
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": functional.silu,
+    "gelu": functional.gelu,
+    "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
+}
+PROBE = (-3.0, -1.0, -0.25, 0.5, 2.0)
+
+
+class NotFusible(Exception):
+    """The model is served by its own forward; says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Read:
+    """What is taken from a model's modules as it is."""
+
+    decoder: Any
+    kinds: list[str]  # of the layers
+    rotaries: dict[str, Rotary]
+    layer_norms: list[LayerNorms]
+    query_key_norms: list[tuple[RMSNorm, RMSNorm] | None]
+    norm: RMSNorm
+    activation: str
+
+
+@torch.no_grad()
+def fuse(model: Any, context_len: int, *, packs: bool) -> FusedDecoder:
+    """Rearranges the weights in place: the model keeps working, and no weight is in memory twice.
+
+    :param packs: lay the weights out for oneDNN, on CPU; else those of one product lie one after the other
+    :raises NotFusible: before anything was changed
+    """
+    try:
+        read = _read(model, context_len)
+    except FAULTS as error:
+        raise NotFusible(f"it is built otherwise: {shown_error(error)}") from error
+    config, modules = read.decoder.config, read.decoder.layers
+    packs = packs or isinstance(modules[0].mlp.down_proj, PackedLinear)  # was packed before
+    layers = [
+        FusedLayer(
+            norms=layer_norms,
+            attention=FusedAttention(
+                qkv=_qkv(layer.self_attn, packs),
+                out=packed(layer.self_attn, "o_proj") if packs else _plain(layer.self_attn.o_proj),
+                num_heads=config.num_attention_heads,
+                num_key_heads=config.num_key_value_heads,
+                scale=layer.self_attn.scaling,
+                kind=kind,
+                rotary=read.rotaries[kind] if getattr(layer.self_attn, "use_rope", True) else None,
+                query_key_norm=query_key_norm,
+                softcap=getattr(config, "attn_logit_softcapping", None),
+            ),
+            feed_forward=_feed_forward(layer.mlp, read.activation, packs),
+        )
+        for layer, kind, layer_norms, query_key_norm in zip(
+            modules, read.kinds, read.layer_norms, read.query_key_norms, strict=True
+        )
+    ]
+    return FusedDecoder(
+        embed=read.decoder.embed_tokens,
+        rotaries=read.rotaries,
+        layers=layers,
+        norm=read.norm,
+        head=_head(model, read.decoder, packs),
+        softcap=getattr(config, "final_logit_softcapping", None),
+    )
+
+
+def _read(model: Any, context_len: int) -> Read:
+    decoder = model.get_decoder()
+    config = decoder.config
+    _check(decoder, config)
+    kinds = _layer_kinds(config)
+    return Read(
+        decoder=decoder,
+        kinds=kinds,
+        rotaries={kind: _rotary(decoder, config, kind, context_len) for kind in sorted(set(kinds))},
+        layer_norms=[_layer_norms(layer) for layer in decoder.layers],
+        query_key_norms=[_query_key_norm(layer.self_attn) for layer in decoder.layers],
+        norm=_norm(decoder.norm),
+        activation=_activation(decoder.layers[0].mlp),
+    )
+
+
+def _check(decoder: nn.Module, config: Any) -> None:
+    kind = config.model_type
+    if kind not in FUSIBLE:
+        raise NotFusible(f"{kind} is served by its own forward")
+    for name, module in decoder.named_modules():
+        if module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__:
+            raise NotFusible(f"{name or kind} has a hook, or a forward of its own")
+        if name.endswith("_proj") and not (
+            is_plain(module) or isinstance(module, (PackedLinear, PackedPart))
+        ):
+            raise NotFusible(f"{name} is a {type(module).__name__} with weights of its own kind")
+
+
+def _layer_kinds(config: Any) -> list[str]:
+    kinds = getattr(config, "layer_types", None)
+    return list(kinds) if kinds is not None else list(layer_windows(config)) * config.num_hidden_layers
+
+
+def _rotary(decoder: Any, config: Any, kind: str, context_len: int) -> Rotary:
+    weight = decoder.embed_tokens.weight
+    positions = torch.arange(context_len, device=weight.device)[None]
+    has_kinds = isinstance(next(iter(config.rope_parameters.values())), dict)
+    cos, sin = decoder.rotary_emb(weight[:1], positions, *([kind] if has_kinds else []))
+    head_dim = decoder.layers[0].self_attn.head_dim
+    if cos.shape[-1] != head_dim:
+        raise NotFusible(f"only {cos.shape[-1]} of {head_dim} dimensions are rotated")
+    return Rotary(cos[0], sin[0])
+
+
+# -- norms and activations: what a module does is tried out, as its name does not tell ---------------------
+
+
+def _layer_norms(layer: Any) -> LayerNorms:
+    """Gemma 2 and later norm before and after; others only before, and name it otherwise."""
+    first, second = _norm(layer.input_layernorm), _norm(layer.post_attention_layernorm)
+    if not hasattr(layer, "pre_feedforward_layernorm"):
+        return LayerNorms(attention=first, attention_out=None, feed_forward=second, feed_forward_out=None)
+    return LayerNorms(
+        attention=first,
+        attention_out=second,
+        feed_forward=_norm(layer.pre_feedforward_layernorm),
+        feed_forward_out=_norm(layer.post_feedforward_layernorm),
+    )
+
+
+def _query_key_norm(attention: Any) -> tuple[RMSNorm, RMSNorm] | None:
+    if not hasattr(attention, "q_norm"):
+        return None
+    return _norm(attention.q_norm), _norm(attention.k_norm)
+
+
+def _norm(module: Any) -> RMSNorm:
+    eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    if not isinstance(eps, float):
+        raise NotFusible(f"{type(module).__name__} names no epsilon")
+    weight = module.weight.detach()
+    offset = 1.0 + weight.float()  # gemma's, which computes in float32
+    x = torch.linspace(-2, 2, weight.shape[0], device=weight.device).to(weight.dtype)
+    for norm in (RMSNorm(weight, eps), RMSNorm(offset, eps)):
+        if _is_close(norm(x), module(x)):
+            return norm
+    raise NotFusible(f"{type(module).__name__} is no RMS norm that is known here")
+
+
+def _activation(mlp: Any) -> str:
+    x = torch.tensor(PROBE)
+    expected = mlp.act_fn(x)
+    for name, activation in ACTIVATIONS.items():
+        if torch.allclose(activation(x), expected, rtol=1e-6, atol=1e-6):
+            return name
+    raise NotFusible(f"its activation {mlp.act_fn!r} is not known here")
+
+
+def _is_close(one: Tensor, other: Tensor) -> bool:
+    tolerance = 4 * torch.finfo(other.dtype).eps
+    return torch.allclose(one, other, rtol=tolerance, atol=tolerance)
+
+
+# -- products ------------------------------------------------------------------------------------------
+
+
+def _qkv(attention: Any, packs: bool) -> Linear:
+    if isinstance(attention.q_proj, PackedPart):
+        return attention.q_proj.whole
+    modules = {name: getattr(attention, name) for name in ("q_proj", "k_proj", "v_proj")}
+    merged = _merged(list(modules.values()))
+    if not packs:
+        return merged
+    packed = PackedLinear.of(merged.weight, merged.bias)
+    start = 0
+    for name, module in modules.items():
+        setattr(attention, name, PackedPart(packed, start, start + module.out_features))
+        start += module.out_features
+    return packed
+
+
+def _feed_forward(mlp: Any, activation: str, packs: bool) -> FeedForward:
+    if packs:
+        gate, up, down = (packed(mlp, name) for name in ("gate_proj", "up_proj", "down_proj"))
+        return PackedFeedForward(gate, up, down, activation)
+    gate_up = _merged([mlp.gate_proj, mlp.up_proj])
+    return PlainFeedForward(gate_up, _plain(mlp.down_proj), ACTIVATIONS[activation])
+
+
+def _head(model: Any, decoder: Any, packs: bool) -> Linear:
+    if not packs:
+        return _plain(model.lm_head)
+    return packed(model, "lm_head", shares=model.lm_head.weight is decoder.embed_tokens.weight)
+
+
+def _merged(modules: Sequence[nn.Linear]) -> PlainLinear:
+    """One product for several: their weights become views of the rows of one."""
+    weight = torch.cat([module.weight.detach() for module in modules])
+    for module, part in zip(modules, torch.split(weight, [m.out_features for m in modules]), strict=True):
+        module.weight.data = part
+    biases = [module.bias.detach() for module in modules if module.bias is not None]
+    return PlainLinear(weight, torch.cat(biases) if biases else None)
+
+
+def _plain(module: nn.Linear) -> PlainLinear:
+    return PlainLinear(module.weight.detach(), None if module.bias is None else module.bias.detach())

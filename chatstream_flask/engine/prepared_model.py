@@ -1,0 +1,123 @@
+"""PreparedModel: a model made ready to be served, once for all generation threads that share it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import torch
+from transformers import PreTrainedModel
+
+from ..errors import UnsupportedModel
+from .fuse import NotFusible, fuse
+from .kv_cache import LayerShape, layer_shapes
+from .kv_memory import MIB, check_kv_memory, free_bytes
+from .linear import packing_pays
+from .logits_check import check_logits, own_logits
+from .model_check import check_model
+from .packing import is_plain, pack_linears, unpack
+from .slot_model import Forward, OwnForward
+
+logger = logging.getLogger("chatstream_flask")
+
+ROOM = 1.2  # times what wider weights take, that must be free for them
+
+
+class PreparedModel:
+    """Chooses the fastest forward that gives the model's own logits; lays the weights out for it, in place.
+
+    The model itself keeps working; its weights are never in memory twice.
+    """
+
+    def __init__(self, model: PreTrainedModel, context_len: int, *, packs: bool | None = None) -> None:
+        """:param packs: lay weights out for oneDNN; None: on CPU, if that is measured to be faster"""
+        self.model = model.train(False)
+        self.context_len = context_len
+        self._packs = packs
+        self._preparing = threading.Lock()
+        self._forward: Forward | None = None
+        self._shapes: list[LayerShape] = []
+
+    @property
+    def forward(self) -> Forward:
+        if self._forward is None:
+            raise RuntimeError("prepare() comes first")
+        return self._forward
+
+    @property
+    def shapes(self) -> list[LayerShape]:
+        """Of each layer's keys and values."""
+        return self._shapes
+
+    def prepare(self, num_slots: int) -> None:
+        """By each thread before it takes memory for so many slots.
+
+        :raises UnsupportedModel: the model cannot be served rightly
+        :raises ConfigError: the context is too long for it, or for the memory
+        """
+        with self._preparing, torch.no_grad():
+            if not self._shapes:
+                check_model(self.model, self.context_len)
+                self._widen()
+                self._shapes = layer_shapes(self.model)
+            check_kv_memory(
+                self._shapes, num_slots=num_slots, max_len=self.context_len, device=self.model.device
+            )
+            if self._forward is None:
+                self._forward = self._choose()
+
+    def _widen(self) -> None:
+        """A processor without products of this number format is many times faster in float32."""
+        model = self.model
+        if model.device.type != "cpu" or _has_products_of(model.dtype):
+            return
+        needed = ROOM * sum(p.numel() for p in model.parameters()) * (4 - model.dtype.itemsize)
+        if needed > free_bytes(model.device):
+            logger.warning(
+                "%s is slow on this processor, and float32 would take %.0f MiB more",
+                model.dtype,
+                needed / MIB,
+            )
+            return
+        logger.info("%s is slow on this processor: the model is computed in float32", model.dtype)
+        model.float()
+
+    def _choose(self) -> Forward:
+        expected = own_logits(self.model)
+        refusal: UnsupportedModel | NotFusible
+        for packs in (True, False) if self._should_pack() else (False,):
+            for make in (self._fused, self._own):
+                try:
+                    forward = make(packs)
+                    check_logits(self.model, forward, self._shapes, expected)
+                except (NotFusible, UnsupportedModel) as error:
+                    refusal = error
+                    logger.info("no %s forward: %s", make.__name__.strip("_"), error)
+                else:
+                    logger.info("served by %r, weights %s", forward, "packed" if packs else "plain")
+                    return forward
+            unpack(self.model)
+        raise refusal
+
+    def _fused(self, packs: bool) -> Forward:
+        return fuse(self.model, self.context_len, packs=packs)
+
+    def _own(self, packs: bool) -> Forward:
+        if packs:
+            pack_linears(self.model)
+        return OwnForward(self.model)
+
+    def _should_pack(self) -> bool:
+        if self._packs is not None or self.model.device.type != "cpu":
+            return bool(self._packs)
+        weights = [module.weight for module in self.model.modules() if is_plain(module)]
+        return bool(weights) and packing_pays(max(weights, key=lambda weight: weight.numel()))
+
+
+def _has_products_of(dtype: torch.dtype) -> bool:
+    """On CPU."""
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if dtype == torch.float16:
+        return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+    return True

@@ -1,0 +1,96 @@
+"""How many cores a forward uses: what was measured to be fastest, tried anew at little cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fakes import FakeClock
+
+from chatstream_flask.engine.core_choice import PAUSE_FACTOR, CoreChoice
+
+Seconds = Callable[[int], float]  # of a forward on so many cores
+
+
+class Machine:
+    """Forwards that take the seconds they are said to."""
+
+    def __init__(self, most: int, seconds: Seconds) -> None:
+        self.clock = FakeClock()
+        self.choice = CoreChoice(most, self.clock)
+        self.seconds = seconds
+
+    def run(self, num_forwards: int, num_tokens: int = 8) -> list[int]:
+        return [self.forward(num_tokens) for _ in range(num_forwards)]
+
+    def forward(self, num_tokens: int) -> int:
+        num_cores = self.choice.begin(num_tokens, 100)
+        self.clock.advance(self.seconds(num_cores))
+        self.choice.end()
+        return num_cores
+
+
+def quiet(num_cores: int) -> float:
+    return 0.02 / num_cores
+
+
+def busy(num_cores: int) -> float:
+    return 0.02 if num_cores == 1 else 0.4
+
+
+def test_all_cores_where_nothing_else_runs() -> None:
+    machine = Machine(4, quiet)
+    assert machine.run(3) == [4, 4, 4]
+    later = machine.run(2000)
+    assert set(later) == {2, 4}
+    assert later.count(2) < 0.02 * len(later)
+
+
+def test_one_core_where_another_program_holds_the_other() -> None:
+    machine = Machine(2, busy)
+    machine.run(10)
+    assert machine.run(20) == [1] * 20
+
+
+def test_tries_of_a_far_worse_choice_cost_little() -> None:
+    machine = Machine(2, busy)
+    machine.run(10)
+    began = machine.clock()
+    lost = machine.run(5000).count(2) * (busy(2) - busy(1))
+    assert 0 < lost <= (machine.clock() - began) / PAUSE_FACTOR * 1.1
+
+
+def test_a_change_of_the_machine_is_noticed_both_ways() -> None:
+    machine = Machine(2, quiet)
+    machine.run(20)
+    machine.seconds = busy
+    machine.run(10)
+    assert machine.choice.begin(8, 100) == 1
+    machine.seconds = quiet
+    machine.run(15_000)  # five minutes, the longest pause between two tries
+    assert machine.run(9).count(2) >= 8
+
+
+def test_the_first_forwards_of_a_size_do_not_count() -> None:
+    """They may choose kernels, and take ten times as long."""
+    machine = Machine(2, lambda num_cores: 1.0)
+    machine.run(2)
+    machine.seconds = quiet
+    machine.run(2)
+    assert set(machine.run(50)) == {2}
+
+
+def test_another_size_begins_with_what_was_best_before() -> None:
+    machine = Machine(2, busy)
+    machine.run(10)
+    assert machine.run(1, num_tokens=64) == [1]
+
+
+def test_a_thread_that_shares_the_cores_has_choices_of_its_own() -> None:
+    machine = Machine(4, quiet)
+    machine.run(20)
+    machine.choice.most = 2
+    assert set(machine.run(20)) <= {1, 2}
+    machine.choice.most = 1
+    assert set(machine.run(20)) == {1}
+    machine.choice.most = 4
+    assert machine.run(1) == [4]

@@ -1,0 +1,144 @@
+"""The forward a model is served by: the fastest with its own logits, and no weight twice in memory."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from tiny_models import tiny_model
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from chatstream_flask.engine.fused_decoder import FusedDecoder
+from chatstream_flask.engine.linear import PackedLinear, PackedPart
+from chatstream_flask.engine.packing import pack_linears, unpack
+from chatstream_flask.engine.prepared_model import PreparedModel
+from chatstream_flask.engine.slot_model import Forward, OwnForward
+
+MAX_LEN = 32
+FUSIBLE = ["gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3", "smollm3"]
+
+
+def prepared_forward(model: Any, *, packs: bool | None = True) -> Forward:
+    prepared = PreparedModel(model, MAX_LEN, packs=packs)
+    prepared.prepare(1)
+    return prepared.forward
+
+
+def logits_of(model: Any) -> Tensor:
+    with torch.inference_mode():
+        logits: Tensor = model(torch.arange(1, 12)[None]).logits
+    return logits
+
+
+@pytest.mark.parametrize("kind", FUSIBLE)
+def test_the_architectures_people_use_are_fused(kind: str) -> None:
+    assert isinstance(prepared_forward(tiny_model(kind)), FusedDecoder)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"attention_bias": True, "mlp_bias": True}, {"tie_word_embeddings": True}]
+)
+@pytest.mark.parametrize("packs", [False, True], ids=["plain", "packed"])
+def test_biases_and_tied_embeddings_too(changes: dict[str, Any], packs: bool) -> None:
+    model = tiny_model("llama", **changes)
+    expected = logits_of(model)
+    assert isinstance(prepared_forward(model, packs=packs), FusedDecoder)
+    torch.testing.assert_close(logits_of(model), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_packed_model_can_be_prepared_again() -> None:
+    model = tiny_model("qwen3")
+    expected = logits_of(model)
+    first, second = prepared_forward(model), prepared_forward(model, packs=None)
+    assert isinstance(first, FusedDecoder) and isinstance(second, FusedDecoder)
+    assert second.layers[0].attention.qkv is first.layers[0].attention.qkv
+    torch.testing.assert_close(logits_of(model), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["gpt_neox", "gpt2", "mixtral", "phi3"])
+def test_others_keep_their_own_forward_on_packed_weights(kind: str) -> None:
+    model = tiny_model(kind)
+    assert isinstance(prepared_forward(model), OwnForward)
+    assert any(isinstance(module, PackedLinear) for module in model.modules())
+
+
+class Adapter(nn.Linear):
+    """As adapters do it: a linear layer, and something more."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return 1.5 * super().forward(input)
+
+
+def test_an_adapter_is_not_lost() -> None:
+    model = tiny_model("llama")
+    plain: nn.Linear = model.model.layers[1].self_attn.v_proj
+    adapter = Adapter(plain.in_features, plain.out_features, bias=False)
+    adapter.weight = plain.weight
+    model.model.layers[1].self_attn.v_proj = adapter
+    expected = logits_of(model)
+    assert isinstance(prepared_forward(model), OwnForward)
+    assert model.model.layers[1].self_attn.v_proj is adapter
+    torch.testing.assert_close(logits_of(model), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_hook_is_not_lost() -> None:
+    model = tiny_model("llama")
+    model.model.layers[0].mlp.register_forward_hook(lambda module, args, output: output * 2)
+    expected = logits_of(model)
+    assert isinstance(prepared_forward(model), OwnForward)
+    torch.testing.assert_close(logits_of(model), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_unpacked_weights_are_the_same_numbers() -> None:
+    model = tiny_model("qwen2")
+    expected = {name: weight.clone() for name, weight in model.state_dict().items()}
+    prepared_forward(model)
+    assert isinstance(model.model.layers[0].self_attn.k_proj, PackedPart)
+    unpack(model)
+    assert model.state_dict().keys() == expected.keys()
+    assert all(torch.equal(weight, expected[name]) for name, weight in model.state_dict().items())
+
+
+def test_only_plain_linear_layers_are_packed() -> None:
+    adapter = Adapter(8, 8)
+    model = nn.Sequential(nn.Linear(8, 8), adapter, nn.LayerNorm(8))
+    pack_linears(model)
+    assert isinstance(model[0], PackedLinear) and model[1] is adapter
+
+
+@pytest.mark.parametrize("is_tied", [False, True])
+def test_no_weight_is_in_memory_twice(is_tied: bool) -> None:
+    config = LlamaConfig(
+        vocab_size=30_000,
+        hidden_size=1024,
+        intermediate_size=2816,
+        num_hidden_layers=6,
+        num_attention_heads=8,
+        tie_word_embeddings=is_tied,
+    )
+    model = LlamaForCausalLM(config)
+    num_bytes = sum(weight.nbytes for weight in model.parameters())
+    before = resident_bytes()
+    forward = prepared_forward(model)
+    assert isinstance(forward, FusedDecoder)
+    grown = resident_bytes() - before
+    assert grown < 0.1 * num_bytes, f"{grown / 2**20:.0f} MiB for weights of {num_bytes / 2**20:.0f} MiB"
+
+
+def resident_bytes() -> int:
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what is freed goes back to the system
+    return int(psutil.Process().memory_info().rss)  # type: ignore[no-untyped-call]
+
+
+def test_a_number_format_the_processor_lacks_is_computed_in_float32() -> None:
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this processor has bfloat16 products")
+    model = tiny_model("llama").to(torch.bfloat16)
+    prepared_forward(model, packs=None)
+    assert model.dtype == torch.float32
