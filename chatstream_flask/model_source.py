@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .engine.prepared_model import PreparedModel
 
-FEW = 8  # sequences that one generation thread on CPU has alone
+FEW = 16  # sequences that one generation thread on CPU has alone
 DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
 
 

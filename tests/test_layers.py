@@ -56,6 +56,8 @@ LAYERS = [  # a module, or a package with all its modules
     "engine.fused_parts",
     "engine.fused_decoder",
     "engine.fuse",
+    "engine.native",
+    "engine.native_decoder",
     "engine.prepared_model",
     "engine.host_buffer",
     "engine.seen_tokens",

@@ -51,11 +51,15 @@ SERVED: list[tuple[str, dict[str, Any]]] = [
     ("starcoder2", {"sliding_window": WINDOW}),
 ]
 
+WAYS = {
+    "native": {"is_native": True},
+    "packed": {"is_native": False, "packs": True},
+    "plain": {"is_native": False, "packs": False},
+}
 
-def open_runner(
-    model: Any, num_slots: int = NUM_SLOTS, max_len: int = MAX_LEN, *, packs: bool = False
-) -> ModelRunner:
-    runner = ModelRunner(PreparedModel(model, max_len, packs=packs), TinyTokenizer(), num_slots=num_slots)
+
+def open_runner(model: Any, num_slots: int = NUM_SLOTS, max_len: int = MAX_LEN, **how: bool) -> ModelRunner:
+    runner = ModelRunner(PreparedModel(model, max_len, **how), TinyTokenizer(), num_slots=num_slots)
     runner.open()
     return runner
 
@@ -75,13 +79,13 @@ def prefilled(runner: ModelRunner, prompt_ids: list[int], slot: int) -> Sequence
     return sequence
 
 
-@pytest.mark.parametrize("packs", [False, True], ids=["plain", "packed"])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("kind", "changes"), SERVED)
-def test_replies_equal_generate(kind: str, changes: dict[str, Any], packs: bool) -> None:
+def test_replies_equal_generate(kind: str, changes: dict[str, Any], way: str) -> None:
     model, jobs = tiny_model(kind, **changes), make_jobs()
     expected = [generate_alone(model, job) for job in jobs]
     assert max(len(set(reply)) for reply in expected) >= 10, "a reply that does not wander proves nothing"
-    runner = open_runner(model, packs=packs)
+    runner = open_runner(model, **WAYS[way])
     assert serve(runner, jobs, num_slots=NUM_SLOTS, chunk_len=6) == expected
     assert [generate_alone(model, job) for job in jobs] == expected, "the model itself keeps working"
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from chatstream_flask.engine.fused_decoder import FusedDecoder
-from chatstream_flask.engine.linear import PackedLinear, PackedPart
+from chatstream_flask.engine.linear import PackedLinear
+from chatstream_flask.engine.native_decoder import NativeDecoder
 from chatstream_flask.engine.packing import pack_linears, unpack
 from chatstream_flask.engine.prepared_model import PreparedModel
 from chatstream_flask.engine.slot_model import Forward, OwnForward
@@ -23,8 +24,8 @@ MAX_LEN = 32
 FUSIBLE = ["gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3", "smollm3"]
 
 
-def prepared_forward(model: Any, *, packs: bool | None = True) -> Forward:
-    prepared = PreparedModel(model, MAX_LEN, packs=packs)
+def prepared_forward(model: Any, *, is_native: bool = False, packs: bool | None = True) -> Forward:
+    prepared = PreparedModel(model, MAX_LEN, is_native=is_native, packs=packs)
     prepared.prepare(1)
     return prepared.forward
 
@@ -67,6 +68,11 @@ def test_others_keep_their_own_forward_on_packed_weights(kind: str) -> None:
     assert any(isinstance(module, PackedLinear) for module in model.modules())
 
 
+@pytest.mark.parametrize("is_native", [False, True])
+def test_a_context_shorter_than_the_check_can_be_served(is_native: bool) -> None:
+    PreparedModel(tiny_model("llama"), 4, is_native=is_native).prepare(1)
+
+
 class Adapter(nn.Linear):
     """As adapters do it: a linear layer, and something more."""
 
@@ -98,7 +104,7 @@ def test_unpacked_weights_are_the_same_numbers() -> None:
     model = tiny_model("qwen2")
     expected = {name: weight.clone() for name, weight in model.state_dict().items()}
     prepared_forward(model)
-    assert isinstance(model.model.layers[0].self_attn.k_proj, PackedPart)
+    assert isinstance(model.model.layers[0].self_attn.k_proj, PackedLinear)
     unpack(model)
     assert model.state_dict().keys() == expected.keys()
     assert all(torch.equal(weight, expected[name]) for name, weight in model.state_dict().items())
@@ -111,8 +117,9 @@ def test_only_plain_linear_layers_are_packed() -> None:
     assert isinstance(model[0], PackedLinear) and model[1] is adapter
 
 
-@pytest.mark.parametrize("is_tied", [False, True])
-def test_no_weight_is_in_memory_twice(is_tied: bool) -> None:
+@pytest.mark.parametrize("is_native", [False, True], ids=["packed", "native"])
+@pytest.mark.parametrize("is_tied", [False, True], ids=["untied", "tied"])
+def test_no_weight_is_in_memory_twice(is_tied: bool, is_native: bool) -> None:
     config = LlamaConfig(
         vocab_size=30_000,
         hidden_size=1024,
@@ -124,8 +131,8 @@ def test_no_weight_is_in_memory_twice(is_tied: bool) -> None:
     model = LlamaForCausalLM(config)
     num_bytes = sum(weight.nbytes for weight in model.parameters())
     before = resident_bytes()
-    forward = prepared_forward(model)
-    assert isinstance(forward, FusedDecoder)
+    forward = prepared_forward(model, is_native=is_native)
+    assert isinstance(forward, (FusedDecoder, NativeDecoder))
     grown = resident_bytes() - before
     assert grown < 0.1 * num_bytes, f"{grown / 2**20:.0f} MiB for weights of {num_bytes / 2**20:.0f} MiB"
 

@@ -34,30 +34,26 @@ def layer_windows(config: Any) -> dict[str, int | None]:
 
 
 class AttentionMask:
-    """Builds masks `[rows, 1, tokens, key_len]`: boolean (True: look) for sdpa, added floats for eager."""
+    """Builds masks `[rows, 1, tokens, key_len]`: booleans (True: look), or numbers to be added to scores."""
 
-    def __init__(
-        self, config: Any, *, max_len: int, device: torch.device, dtype: torch.dtype, is_added: bool
-    ) -> None:
+    def __init__(self, config: Any, *, max_len: int, device: torch.device, dtype: torch.dtype) -> None:
         self._windows = layer_windows(config)
         self._columns = torch.arange(max_len, device=device)
-        self._is_added = is_added
         self._dtype = dtype
 
-    def build(self, positions: Tensor, key_len: int) -> dict[str, Tensor]:
+    def build(self, positions: Tensor, key_len: int, *, as_numbers: bool) -> dict[str, Tensor]:
         """For tokens at `positions` `[rows, tokens]`, by layer kind.
 
         Every token sees at least column 0 or itself, so no row of a softmax is ever empty.
         """
         columns, positions = self._columns[:key_len], positions[:, None, :, None]
         causal = columns <= positions
-        return {
-            kind: self._finish(causal if window is None else causal & (columns > positions - window))
+        masks = {
+            kind: causal if window is None else causal & (columns > positions - window)
             for kind, window in self._windows.items()
         }
+        return {kind: self._numbers(mask) for kind, mask in masks.items()} if as_numbers else masks
 
-    def _finish(self, is_seen: Tensor) -> Tensor:
-        if not self._is_added:
-            return is_seen
+    def _numbers(self, is_seen: Tensor) -> Tensor:
         zeros = torch.zeros(is_seen.shape, dtype=self._dtype, device=is_seen.device)
         return zeros.masked_fill(~is_seen, torch.finfo(self._dtype).min)

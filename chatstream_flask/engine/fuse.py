@@ -12,18 +12,13 @@ from torch.nn import functional
 
 from .attention_mask import layer_windows
 from .fused_decoder import FusedAttention, FusedDecoder, FusedLayer, LayerNorms
-from .fused_parts import FeedForward, PackedFeedForward, PlainFeedForward, RMSNorm, Rotary
-from .linear import Linear, PackedLinear, PackedPart, PlainLinear
-from .logits_check import FAULTS, shown_error
+from .fused_parts import FeedForward, RMSNorm, Rotary, gelu_tanh
+from .linear import Linear, Packed, PackedLinear, PlainLinear
+from .logits_check import FAULTS, NUM_TOKENS, shown_error
 from .packing import is_plain, packed
 
 # Those whose forward was read and is compared with `generate` in the tests. All others keep their own.
 FUSIBLE = frozenset({"gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3", "smollm3"})
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "silu": functional.silu,
-    "gelu": functional.gelu,
-    "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
-}
 PROBE = (-3.0, -1.0, -0.25, 0.5, 2.0)
 
 
@@ -41,7 +36,7 @@ class Read:
     layer_norms: list[LayerNorms]
     query_key_norms: list[tuple[RMSNorm, RMSNorm] | None]
     norm: RMSNorm
-    activation: str
+    activation: Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()
@@ -56,22 +51,28 @@ def fuse(model: Any, context_len: int, *, packs: bool) -> FusedDecoder:
     except FAULTS as error:
         raise NotFusible(f"it is built otherwise: {shown_error(error)}") from error
     config, modules = read.decoder.config, read.decoder.layers
+    windows = layer_windows(config)
     packs = packs or isinstance(modules[0].mlp.down_proj, PackedLinear)  # was packed before
     layers = [
         FusedLayer(
             norms=layer_norms,
             attention=FusedAttention(
-                qkv=_qkv(layer.self_attn, packs),
-                out=packed(layer.self_attn, "o_proj") if packs else _plain(layer.self_attn.o_proj),
+                qkv=_merged(layer.self_attn, ("q_proj", "k_proj", "v_proj"), packs),
+                out=_single(layer.self_attn, "o_proj", packs),
                 num_heads=config.num_attention_heads,
                 num_key_heads=config.num_key_value_heads,
                 scale=layer.self_attn.scaling,
                 kind=kind,
+                window=windows[kind],
                 rotary=read.rotaries[kind] if getattr(layer.self_attn, "use_rope", True) else None,
                 query_key_norm=query_key_norm,
                 softcap=getattr(config, "attn_logit_softcapping", None),
             ),
-            feed_forward=_feed_forward(layer.mlp, read.activation, packs),
+            feed_forward=FeedForward(
+                _merged(layer.mlp, ("gate_proj", "up_proj"), packs),
+                _single(layer.mlp, "down_proj", packs),
+                read.activation,
+            ),
         )
         for layer, kind, layer_norms, query_key_norm in zip(
             modules, read.kinds, read.layer_norms, read.query_key_norms, strict=True
@@ -110,9 +111,7 @@ def _check(decoder: nn.Module, config: Any) -> None:
     for name, module in decoder.named_modules():
         if module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__:
             raise NotFusible(f"{name or kind} has a hook, or a forward of its own")
-        if name.endswith("_proj") and not (
-            is_plain(module) or isinstance(module, (PackedLinear, PackedPart))
-        ):
+        if name.endswith("_proj") and not (is_plain(module) or isinstance(module, PackedLinear)):
             raise NotFusible(f"{name} is a {type(module).__name__} with weights of its own kind")
 
 
@@ -123,7 +122,7 @@ def _layer_kinds(config: Any) -> list[str]:
 
 def _rotary(decoder: Any, config: Any, kind: str, context_len: int) -> Rotary:
     weight = decoder.embed_tokens.weight
-    positions = torch.arange(context_len, device=weight.device)[None]
+    positions = torch.arange(max(context_len, NUM_TOKENS), device=weight.device)[None]
     has_kinds = isinstance(next(iter(config.rope_parameters.values())), dict)
     cos, sin = decoder.rotary_emb(weight[:1], positions, *([kind] if has_kinds else []))
     head_dim = decoder.layers[0].self_attn.head_dim
@@ -167,60 +166,54 @@ def _norm(module: Any) -> RMSNorm:
     raise NotFusible(f"{type(module).__name__} is no RMS norm that is known here")
 
 
-def _activation(mlp: Any) -> str:
+def _activation(mlp: Any) -> Callable[[Tensor], Tensor]:
+    """One that makes a new tensor, and does it in one operation."""
     x = torch.tensor(PROBE)
     expected = mlp.act_fn(x)
-    for name, activation in ACTIVATIONS.items():
+    for activation in (functional.silu, gelu_tanh, functional.gelu):
         if torch.allclose(activation(x), expected, rtol=1e-6, atol=1e-6):
-            return name
+            return activation
     raise NotFusible(f"its activation {mlp.act_fn!r} is not known here")
 
 
 def _is_close(one: Tensor, other: Tensor) -> bool:
-    tolerance = 4 * torch.finfo(other.dtype).eps
+    tolerance = 16 * torch.finfo(other.dtype).eps
     return torch.allclose(one, other, rtol=tolerance, atol=tolerance)
 
 
 # -- products ------------------------------------------------------------------------------------------
 
 
-def _qkv(attention: Any, packs: bool) -> Linear:
-    if isinstance(attention.q_proj, PackedPart):
-        return attention.q_proj.whole
-    modules = {name: getattr(attention, name) for name in ("q_proj", "k_proj", "v_proj")}
-    merged = _merged(list(modules.values()))
+def _merged(parent: Any, names: Sequence[str], packs: bool) -> Linear:
+    """One product for several linear layers, which become parts of it."""
+    modules = [getattr(parent, name) for name in names]
+    if isinstance(modules[0], PackedLinear):
+        return modules[0].whole
+    weight = torch.cat([module.weight.detach() for module in modules])
+    biases = [module.bias.detach() for module in modules if module.bias is not None]
+    bias = torch.cat(biases) if biases else None
+    sizes = [module.out_features for module in modules]
     if not packs:
-        return merged
-    packed = PackedLinear.of(merged.weight, merged.bias)
-    start = 0
-    for name, module in modules.items():
-        setattr(attention, name, PackedPart(packed, start, start + module.out_features))
-        start += module.out_features
-    return packed
+        for module, part in zip(modules, torch.split(weight, sizes), strict=True):
+            module.weight.data = part
+        return PlainLinear(weight, bias)
+    whole, start = Packed.of(weight, bias), 0
+    for name, size in zip(names, sizes, strict=True):
+        setattr(parent, name, PackedLinear(whole, start, start + size))
+        start += size
+    return whole
 
 
-def _feed_forward(mlp: Any, activation: str, packs: bool) -> FeedForward:
-    if packs:
-        gate, up, down = (packed(mlp, name) for name in ("gate_proj", "up_proj", "down_proj"))
-        return PackedFeedForward(gate, up, down, activation)
-    gate_up = _merged([mlp.gate_proj, mlp.up_proj])
-    return PlainFeedForward(gate_up, _plain(mlp.down_proj), ACTIVATIONS[activation])
+def _single(parent: Any, name: str, packs: bool) -> Linear:
+    module = getattr(parent, name)
+    return packed(parent, name) if packs else PlainLinear(module.weight.detach(), _detached(module.bias))
 
 
 def _head(model: Any, decoder: Any, packs: bool) -> Linear:
-    if not packs:
-        return _plain(model.lm_head)
-    return packed(model, "lm_head", shares=model.lm_head.weight is decoder.embed_tokens.weight)
+    if packs and model.lm_head.weight is decoder.embed_tokens.weight:
+        return packed(model, "lm_head", shares=True)
+    return _single(model, "lm_head", packs)
 
 
-def _merged(modules: Sequence[nn.Linear]) -> PlainLinear:
-    """One product for several: their weights become views of the rows of one."""
-    weight = torch.cat([module.weight.detach() for module in modules])
-    for module, part in zip(modules, torch.split(weight, [m.out_features for m in modules]), strict=True):
-        module.weight.data = part
-    biases = [module.bias.detach() for module in modules if module.bias is not None]
-    return PlainLinear(weight, torch.cat(biases) if biases else None)
-
-
-def _plain(module: nn.Linear) -> PlainLinear:
-    return PlainLinear(module.weight.detach(), None if module.bias is None else module.bias.detach())
+def _detached(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else bias.detach()

@@ -9,20 +9,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .attention_mask import AttentionMask
 from .fused_parts import FeedForward, RMSNorm, Rotary
 from .kv_cache import SlotCache, SlotLayer
 from .linear import Linear
 
-Masks = Mapping[str, Tensor]  # by layer kind
+FEW = 4  # tokens of a row
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
     """What all layers share of one forward, by layer kind where that matters."""
 
-    place: tuple[Tensor, Tensor]  # slot and column of each token, `[rows, 1]` and `[rows, tokens]`
+    shape: tuple[int, int]  # rows and tokens of each
+    place: tuple[Tensor, Tensor]  # slot and column of each token, `[rows * tokens]`
     angles: Mapping[str, tuple[Tensor, Tensor]]
-    masks: Masks  # `[rows, 1, group * tokens, key_len]`
+    masks: Mapping[str, Tensor]  # `[rows * key_heads, group * tokens, key_len]`
+    is_small: bool  # attention is two plain products, which is faster at a few tokens on CPU
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,7 @@ class FusedAttention:
     num_key_heads: int
     scale: float
     kind: str  # of its mask and angles
+    window: int | None  # keys a token looks at, which its mask says too
     rotary: Rotary | None
     query_key_norm: tuple[RMSNorm, RMSNorm] | None
     softcap: float | None
@@ -45,48 +49,64 @@ class FusedAttention:
 
     def __call__(self, x: Tensor, inputs: Inputs, slots: SlotLayer) -> Tensor:
         """What `out` is to be given, `[rows * tokens, heads * head_dim]`, for x `[rows * tokens, hidden]`."""
-        rows, tokens = inputs.place[1].shape
-        num_query_key = self.num_heads + self.num_key_heads
-        heads = self.qkv(x).view(rows * tokens, num_query_key + self.num_key_heads, -1)
-        query_key, value = heads[:, :num_query_key], heads[:, num_query_key:]
+        num_heads, num_key_heads = self.num_heads, self.num_key_heads
+        num_turned = num_heads + num_key_heads
+        heads = self.qkv(x).view(x.shape[0], num_turned + num_key_heads, -1)
+        turned = heads[:, :num_turned]
         if self.query_key_norm is not None:
-            query_key = self._normed(query_key)
+            turned = self._normed(turned)
         if self.rotary is not None:
-            query_key = self.rotary.turned(query_key, inputs.angles[self.kind])
-        query, key = query_key[:, : self.num_heads], query_key[:, self.num_heads :]
-        keys, values = slots.write(
-            inputs.place,
-            key.view(rows, tokens, *key.shape[1:]),
-            value.view(rows, tokens, *value.shape[1:]),
-        )
-        seen = self._attend(self._grouped(query, rows, tokens), keys, values, inputs.masks[self.kind])
-        return self._ungrouped(seen, tokens)
+            turned = self.rotary.turned(turned, inputs.angles[self.kind])
+        slots.write(inputs.place, turned[:, num_heads:], heads[:, num_turned:])
+        query = self._grouped(turned[:, :num_heads], *inputs.shape)
+        mask = inputs.masks[self.kind]
+        if inputs.is_small or self.softcap is not None:
+            seen = self._by_products(query, slots, mask)
+        else:
+            seen = self._by_kernel(query, slots, mask)
+        return self._ungrouped(seen, *inputs.shape)
 
-    def _normed(self, query_key: Tensor) -> Tensor:
+    def _normed(self, turned: Tensor) -> Tensor:
         assert self.query_key_norm is not None
         query_norm, key_norm = self.query_key_norm
-        query, key = query_key[:, : self.num_heads], query_key[:, self.num_heads :]
-        return torch.cat([query_norm(query), key_norm(key)], dim=1)
+        return torch.cat(
+            [query_norm(turned[:, : self.num_heads]), key_norm(turned[:, self.num_heads :])], dim=1
+        )
 
     def _grouped(self, query: Tensor, rows: int, tokens: int) -> Tensor:
-        """`[rows, key_heads, group * tokens, head_dim]`: a copy only where there are several tokens."""
+        """`[rows * key_heads, group * tokens, head_dim]`"""
+        if tokens == 1:
+            return query.reshape(rows * self.num_key_heads, self.group, -1)
         apart = query.reshape(rows, tokens, self.num_key_heads, self.group, -1)
-        return apart.permute(0, 2, 3, 1, 4).flatten(2, 3)
+        return apart.permute(0, 2, 3, 1, 4).reshape(rows * self.num_key_heads, self.group * tokens, -1)
 
-    def _ungrouped(self, seen: Tensor, tokens: int) -> Tensor:
-        rows = seen.shape[0]
+    def _ungrouped(self, seen: Tensor, rows: int, tokens: int) -> Tensor:
+        if tokens == 1:
+            return seen.view(rows, -1)
         apart = seen.view(rows, self.num_key_heads, self.group, tokens, -1)
         return apart.permute(0, 3, 1, 2, 4).reshape(rows * tokens, -1)
 
-    def _attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    def _by_kernel(self, query: Tensor, slots: SlotLayer, mask: Tensor) -> Tensor:
+        keys, values = slots.readable
+        rows, heads = keys.shape[:2]
+        seen: Tensor = functional.scaled_dot_product_attention(
+            query.view(rows, heads, *query.shape[1:]),
+            keys,
+            values,
+            attn_mask=mask.view(rows, heads, *mask.shape[1:]),
+            scale=self.scale,
+        )
+        return seen
+
+    def _by_products(self, query: Tensor, slots: SlotLayer, mask: Tensor) -> Tensor:
+        keys, values = slots.flat_readable
         if self.softcap is None:
-            seen: Tensor = functional.scaled_dot_product_attention(
-                query, keys, values, attn_mask=mask, scale=self.scale
-            )
-            return seen
-        scores = torch.tanh(query @ keys.transpose(2, 3) * (self.scale / self.softcap)) * self.softcap
-        weights = (scores + mask).softmax(-1, dtype=torch.float32)
-        return weights.to(values.dtype) @ values
+            scores = torch.baddbmm(mask, query, keys, alpha=self.scale)
+        else:
+            scores = torch.bmm(query, keys).mul_(self.scale / self.softcap)
+            scores = torch.add(mask, scores.tanh_(), alpha=self.softcap)
+        weights = scores.softmax(-1)
+        return torch.bmm(weights, values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,21 +154,18 @@ class FusedDecoder:
     def __repr__(self) -> str:
         return f"<FusedDecoder {len(self.layers)} layers>"
 
-    @property
-    def adds_mask(self) -> bool:
-        """Masks are numbers to be added, not booleans."""
-        return any(layer.attention.softcap is not None for layer in self.layers)
-
     def __call__(
-        self, ids: Tensor, positions: Tensor, masks: Masks, cache: SlotCache, num_last: int = 1
+        self, ids: Tensor, positions: Tensor, mask: AttentionMask, cache: SlotCache, num_last: int = 1
     ) -> Tensor:
         """Logits `[rows, num_last, vocab]` for ids and positions `[rows, tokens]`."""
         rows, tokens = ids.shape
-        group = self.layers[0].attention.group
+        masks = mask.build(positions, cache.key_len, as_numbers=True)  # else each layer makes them anew
         inputs = Inputs(
+            shape=(rows, tokens),
             place=cache.place,
             angles={kind: rotary.at(positions.flatten()) for kind, rotary in self.rotaries.items()},
-            masks={kind: mask if tokens == 1 else mask.tile(group, 1) for kind, mask in masks.items()},
+            masks={kind: self._spread(it) for kind, it in masks.items()},
+            is_small=tokens <= FEW and ids.device.type == "cpu",
         )
         x = self.embed(ids).flatten(0, 1)
         for layer, slots in zip(self.layers, cache.slot_layers, strict=True):
@@ -156,3 +173,11 @@ class FusedDecoder:
         last = x.view(rows, tokens, -1)[:, tokens - num_last :]
         logits = self.head(self.norm(last))
         return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
+
+    def _spread(self, mask: Tensor) -> Tensor:
+        """From `[rows, 1, tokens, key_len]` to every group of queries."""
+        attention, (rows, _, tokens, key_len) = self.layers[0].attention, mask.shape
+        if tokens > 1:
+            mask = mask.tile(attention.group, 1)
+        whole = mask.expand(rows, attention.num_key_heads, attention.group * tokens, key_len)
+        return whole.flatten(0, 1)

@@ -71,13 +71,14 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         """Prepares the views of the slots in play: all reads and writes go through them."""
         keys, values = self.keys[start:stop], self.values[start:stop]
         self._writable = keys.transpose(1, 2), values.transpose(1, 2)  # [rows, columns, heads, dim]
-        self._readable = keys[:, :, :key_len], values[:, :, :key_len]
+        keys, values = keys[:, :, :key_len], values[:, :, :key_len]
+        self.readable = keys, values  # [rows, heads, key_len, dim]
+        self.flat_readable = keys.flatten(0, 1).transpose(1, 2), values.flatten(0, 1)  # for plain products
 
-    def write(self, place: tuple[Tensor, Tensor], keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Of tokens `[rows, tokens, heads, dim]`; gives what is to be read, `[rows, heads, key_len, dim]`."""
+    def write(self, place: tuple[Tensor, Tensor], keys: Tensor, values: Tensor) -> None:
+        """Of tokens `[rows * tokens, heads, dim]`, at a row and a column each."""
         self._writable[0].index_put_(place, keys)
         self._writable[1].index_put_(place, values)
-        return self._readable
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Nothing is lazy here."""
@@ -89,7 +90,7 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         return 0
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self._readable[0].shape[2], 0
+        return self.readable[0].shape[2], 0
 
     def get_max_length(self) -> int:
         return int(self.keys.shape[2]) - 1
@@ -111,10 +112,15 @@ class SlotCache(Cache):
         self.max_len = max_len
         self._row_numbers = torch.arange(num_slots, device=device)[:, None]
         self._selected = (0, num_slots, max_len)
-        self.place = (
-            self._row_numbers,
-            self._row_numbers,
-        )  # slot and column of each token of the next forward
+        self.place = (self._row_numbers, self._row_numbers)
+
+    @property
+    def first_slot(self) -> int:
+        return self._selected[0]
+
+    @property
+    def key_len(self) -> int:
+        return self._selected[2]
 
     def __repr__(self) -> str:
         return f"<SlotCache {len(self.slot_layers)} layers, {self.num_slots} slots of {self.max_len} tokens>"
@@ -130,7 +136,7 @@ class SlotCache(Cache):
         Each token is written to its column (`max_len` is scratch); columns 0 .. key_len-1 are read back.
         """
         num_rows = columns.shape[0]
-        self.place = (self._row_numbers[:num_rows], columns)
+        self.place = (self._row_numbers[:num_rows].expand_as(columns).flatten(), columns.flatten())
         selected = (first_slot, first_slot + num_rows, key_len)
         if selected != self._selected:
             self._selected = selected
@@ -142,7 +148,9 @@ class SlotCache(Cache):
     ) -> tuple[Tensor, Tensor]:
         """As transformers calls it, with `[rows, heads, tokens, dim]`."""
         layer = self.slot_layers[layer_idx]
-        return layer.write(self.place, key_states.transpose(1, 2), value_states.transpose(1, 2))
+        keys, values = key_states.transpose(1, 2), value_states.transpose(1, 2)
+        layer.write(self.place, keys.flatten(0, 1), values.flatten(0, 1))
+        return layer.readable
 
     def move(self, source: int, target: int, length: int) -> None:
         for layer in self.slot_layers:

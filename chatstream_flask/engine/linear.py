@@ -16,13 +16,6 @@ MEASURED_ROWS = (1, 8)
 NUM_MEASURED = 7  # products of each kind
 MIN_GAIN = 1.1  # of packed over plain, else the model stays as it is
 
-# The last two arguments of oneDNN's operator by the activation that it computes on the way.
-ACTIVATIONS: dict[str, tuple[str, str]] = {
-    "silu": ("swish", ""),
-    "gelu": ("gelu", "none"),
-    "gelu_tanh": ("gelu", "tanh"),
-}
-
 
 class Linear(Protocol):
     """y = x W^T + b for x `[..., in]`."""
@@ -45,80 +38,57 @@ class PlainLinear:
         return residual + self(x)
 
 
-class PackedLinear(nn.Module):
-    """Takes the place of an `nn.Linear`, whose plain weight is then gone: no weight is in memory twice.
-
-    Calls what torch's own inductor emits for frozen weights. With a weight that others share, such as an
-    embedding, it stays dense and is only laid out anew, which is nearly as fast.
-    """
+class Packed:
+    """By what torch's own inductor emits for frozen weights. Not a module: calling one takes its time."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        super().__init__()
-        self.packed = weight
+        self.weight = weight  # opaque; or dense, and best laid out transposed, which is nearly as fast
         self.bias = bias
+        self._product = torch.ops.mkldnn._linear_pointwise.default
+        self._sum = torch.ops.mkldnn._linear_pointwise.binary
 
     @classmethod
-    def of(cls, weight: Tensor, bias: Tensor | None) -> PackedLinear:
+    def of(cls, weight: Tensor, bias: Tensor | None) -> Packed:
         return cls(torch.ops.mkldnn._reorder_linear_weight(weight.detach(), PACKED_FOR), bias)
 
-    @classmethod
-    def sharing(cls, weight: nn.Parameter, bias: Tensor | None) -> PackedLinear:
-        """Of a weight that stays where it is: only its memory is transposed, not its values or its shape."""
-        weight.data = weight.data.t().contiguous().t()
-        return cls(weight, bias)
+    def __call__(self, x: Tensor) -> Tensor:
+        y: Tensor = self._product(x, self.weight, self.bias, "none", [], "")
+        return y
+
+    def plus(self, x: Tensor, residual: Tensor) -> Tensor:
+        y: Tensor = self._sum(x, residual, self.weight, self.bias, "add")
+        return y
+
+
+class PackedLinear(nn.Module):
+    """Takes the place of an `nn.Linear` in its model, whose plain weight is then gone.
+
+    It stands for some of the outputs where one product was made of several linear layers.
+    """
+
+    def __init__(self, whole: Packed, start: int = 0, stop: int | None = None) -> None:
+        super().__init__()
+        self.whole = whole
+        self._part = slice(start, stop)
 
     @property
     def weight(self) -> Tensor:
         """The plain one, made anew each time."""
-        return self.packed.to_dense() if self.packed.is_mkldnn else self.packed
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self._product(x, "none", "")
-
-    def plus(self, x: Tensor, residual: Tensor) -> Tensor:
-        return self._combined(x, residual, "add")
-
-    def times(self, x: Tensor, factor: Tensor) -> Tensor:
-        return self._combined(x, factor, "mul")
-
-    def activated(self, x: Tensor, activation: str) -> Tensor:
-        return self._product(x, *ACTIVATIONS[activation])
-
-    def _product(self, x: Tensor, attr: str, algorithm: str) -> Tensor:
-        y: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, self.packed, self.bias, attr, [], algorithm)
-        return y
-
-    def _combined(self, x: Tensor, other: Tensor, attr: str) -> Tensor:
-        y: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, other, self.packed, self.bias, attr)
-        return y
-
-
-class PackedPart(nn.Module):
-    """Some outputs of a PackedLinear that stands for several linear layers: for the model's own forward."""
-
-    def __init__(self, whole: PackedLinear, start: int, stop: int) -> None:
-        super().__init__()
-        self.whole = whole
-        self.start = start
-        self.stop = stop
-
-    @property
-    def weight(self) -> Tensor:
-        return self.whole.weight[self.start : self.stop]
+        packed = self.whole.weight
+        return packed.to_dense()[self._part] if packed.is_mkldnn else packed
 
     @property
     def bias(self) -> Tensor | None:
-        return None if self.whole.bias is None else self.whole.bias[self.start : self.stop]
+        return None if self.whole.bias is None else self.whole.bias[self._part]
 
     def forward(self, x: Tensor) -> Tensor:
-        part: Tensor = self.whole(x)[..., self.start : self.stop]
-        return part
+        return self.whole(x)[..., self._part]
 
 
 def packing_pays(weight: Tensor) -> bool:
     """Measured on this machine, in some hundredths of a second; False where oneDNN cannot have this dtype."""
     try:
-        packed = PackedLinear.of(weight, None)
+        packed = Packed.of(weight, None)
     except RuntimeError:
         return False
     plain = PlainLinear(weight, None)

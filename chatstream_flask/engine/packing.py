@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from .linear import PackedLinear, PackedPart
+from .linear import Packed, PackedLinear
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -35,25 +35,29 @@ def pack_linears(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def packed(parent: nn.Module, name: str, *, shares: bool = False) -> PackedLinear:
-    """In place of the linear layer `name`; the one that is there already if it was packed before.
+def packed(parent: nn.Module, name: str, *, shares: bool = False) -> Packed:
+    """In place of the linear layer `name`; what is there already if it was packed before.
 
-    :param shares: its weight is also another module's
+    :param shares: its weight is also another module's: it stays where it is, but is laid out transposed
     """
     module = getattr(parent, name)
     if isinstance(module, PackedLinear):
-        return module
-    pack = PackedLinear.sharing if shares else PackedLinear.of
-    layer = pack(module.weight, None if module.bias is None else module.bias.detach())
-    setattr(parent, name, layer)
-    return layer
+        return module.whole
+    bias = None if module.bias is None else module.bias.detach()
+    if shares:
+        module.weight.data = module.weight.data.t().contiguous().t()
+        whole = Packed(module.weight, bias)
+    else:
+        whole = Packed.of(module.weight, bias)
+    setattr(parent, name, PackedLinear(whole))
+    return whole
 
 
 @torch.no_grad()
 def unpack(model: nn.Module) -> None:
     """Plain linear layers with the same weights again."""
     for parent, name, module in list(_children(model)):
-        if isinstance(module, (PackedLinear, PackedPart)):
+        if isinstance(module, PackedLinear):
             weight, bias = module.weight, module.bias
             linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
             linear.weight = weight if isinstance(weight, nn.Parameter) else nn.Parameter(weight)

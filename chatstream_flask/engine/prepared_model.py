@@ -6,15 +6,18 @@ import logging
 import threading
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..errors import UnsupportedModel
 from .fuse import NotFusible, fuse
+from .fused_decoder import FusedDecoder
 from .kv_cache import LayerShape, layer_shapes
 from .kv_memory import MIB, check_kv_memory, free_bytes
 from .linear import packing_pays
 from .logits_check import check_logits, own_logits
 from .model_check import check_model
+from .native_decoder import NativeDecoder, NotNative
 from .packing import is_plain, pack_linears, unpack
 from .slot_model import Forward, OwnForward
 
@@ -29,10 +32,21 @@ class PreparedModel:
     The model itself keeps working; its weights are never in memory twice.
     """
 
-    def __init__(self, model: PreTrainedModel, context_len: int, *, packs: bool | None = None) -> None:
-        """:param packs: lay weights out for oneDNN; None: on CPU, if that is measured to be faster"""
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        context_len: int,
+        *,
+        is_native: bool = True,
+        packs: bool | None = None,
+    ) -> None:
+        """
+        :param is_native: by compiled code if there is any, on CPU
+        :param packs: else by weights laid out for oneDNN; None: if that is measured to be faster, on CPU
+        """
         self.model = model.train(False)
         self.context_len = context_len
+        self._is_native = is_native
         self._packs = packs
         self._preparing = threading.Lock()
         self._forward: Forward | None = None
@@ -58,7 +72,6 @@ class PreparedModel:
         with self._preparing, torch.no_grad():
             if not self._shapes:
                 check_model(self.model, self.context_len)
-                self._widen()
                 self._shapes = layer_shapes(self.model)
             check_kv_memory(
                 self._shapes, num_slots=num_slots, max_len=self.context_len, device=self.model.device
@@ -81,25 +94,33 @@ class PreparedModel:
             return
         logger.info("%s is slow on this processor: the model is computed in float32", model.dtype)
         model.float()
+        self._shapes = layer_shapes(model)
 
     def _choose(self) -> Forward:
+        if self._is_native and self.model.device.type == "cpu":
+            try:
+                return self._checked(NativeDecoder(self._fused(packs=False)), own_logits(self.model))
+            except (NotFusible, NotNative, UnsupportedModel) as error:
+                logger.info("no native forward: %s", error)
+        self._widen()
         expected = own_logits(self.model)
         refusal: UnsupportedModel | NotFusible
         for packs in (True, False) if self._should_pack() else (False,):
             for make in (self._fused, self._own):
                 try:
-                    forward = make(packs)
-                    check_logits(self.model, forward, self._shapes, expected)
+                    return self._checked(make(packs), expected)
                 except (NotFusible, UnsupportedModel) as error:
                     refusal = error
                     logger.info("no %s forward: %s", make.__name__.strip("_"), error)
-                else:
-                    logger.info("served by %r, weights %s", forward, "packed" if packs else "plain")
-                    return forward
             unpack(self.model)
         raise refusal
 
-    def _fused(self, packs: bool) -> Forward:
+    def _checked(self, forward: Forward, expected: Tensor) -> Forward:
+        check_logits(self.model, forward, self._shapes, expected)
+        logger.info("served by %r", forward)
+        return forward
+
+    def _fused(self, packs: bool) -> FusedDecoder:
         return fuse(self.model, self.context_len, packs=packs)
 
     def _own(self, packs: bool) -> Forward:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -17,32 +16,26 @@ KEY_LEN_STEP = 64  # key lengths are rounded up to a multiple of this, so that s
 class Forward(Protocol):
     """Computes tokens, and keeps their keys and values where the cache was told to."""
 
-    @property
-    def adds_mask(self) -> bool:
-        """Masks are numbers to be added, not booleans."""
-
     def __call__(
-        self, ids: Tensor, positions: Tensor, masks: Mapping[str, Tensor], cache: SlotCache, num_last: int = 1
+        self, ids: Tensor, positions: Tensor, mask: AttentionMask, cache: SlotCache, num_last: int = 1
     ) -> Tensor:
-        """Logits `[rows, num_last, vocab]` of the last tokens, for ids and positions `[rows, tokens]`.
-
-        Masks `[rows, 1, tokens, key_len]` by layer kind.
-        """
+        """Logits `[rows, num_last, vocab]` of the last tokens, for ids and positions `[rows, tokens]`."""
 
 
 class OwnForward:
     """The model's own, through transformers' public interface."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self.adds_mask = model.config.get_text_config()._attn_implementation == "eager"
+        self._adds_masks = model.config.get_text_config()._attn_implementation == "eager"
         self._model = model
 
     def __repr__(self) -> str:
         return f"<OwnForward {type(self._model).__name__}>"
 
     def __call__(
-        self, ids: Tensor, positions: Tensor, masks: Mapping[str, Tensor], cache: SlotCache, num_last: int = 1
+        self, ids: Tensor, positions: Tensor, mask: AttentionMask, cache: SlotCache, num_last: int = 1
     ) -> Tensor:
+        masks = mask.build(positions, cache.key_len, as_numbers=self._adds_masks)
         output: Any = self._model(
             input_ids=ids,
             attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),
@@ -75,7 +68,6 @@ class SlotModel:
             max_len=max_len,
             device=model.device,
             dtype=model.dtype,
-            is_added=forward.adds_mask,
         )
 
     def key_len(self, num_tokens: int) -> int:
@@ -96,4 +88,4 @@ class SlotModel:
         `ids`, `positions` and `columns` (where each token's keys go) are `[rows, tokens]`.
         """
         self.cache.select(first_slot, columns, key_len)
-        return self._forward(ids, positions, self._mask.build(positions, key_len), self.cache, num_last)
+        return self._forward(ids, positions, self._mask, self.cache, num_last)

@@ -39,10 +39,11 @@ MESSAGES = {
     "gunicorn's reload loads the model anew after each change: leave it out in production": (
         "gunicorn の reload は変更のたびにモデルを読み込み直します。本番では使わないでください"
     ),
+    "no native forward: %s": "ネイティブコードの計算は使いません: %s",
     "no %s forward: %s": "%s 方式の計算は使いません: %s",
     "nothing can be generated any more: %s": "これ以上生成できません: %s",
     "prefill of %r failed": "%r のプリフィルが失敗しました",
-    "served by %r, weights %s": "%r で提供します (重み: %s)",
+    "served by %r": "%r で提供します",
     "the callback of %r failed": "%r のコールバックが失敗しました",
     "the last text of %r failed": "%r の最後のテキストが失敗しました",
     "the reply of %r could not be kept": "%r の応答を保存できませんでした",
