@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import signal
 import sys
 import tempfile
@@ -12,6 +10,8 @@ from types import ModuleType
 from typing import Any
 
 from .actor_process import ActorFailed
+from .conditions import conditions
+from .entry import ENGINE
 from .options import Options, parse
 from .parts import floor, gap, growth, streams, turns
 from .pictures import draw
@@ -28,18 +28,16 @@ MODULES: dict[str, ModuleType] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """1: a part failed. Contenders may fail; the table says which and why."""
+    """1: a part failed, or the engine. Other contenders may fail; the table says which and why."""
     options = parse(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the actors end too
     with tempfile.TemporaryDirectory() as folder:
         settings = options.settings(folder)
         parts = {name: _measured(name, options, settings) for name in options.only}
     pictures = [str(path) for path in draw(parts, options.picture_folder)]
     for path in pictures:
         print(f"picture: {path}")
-    conditions = _conditions(options, settings)
-    print(json.dumps({"conditions": conditions, **parts, "pictures": pictures}))
-    return int(any("error" in part for part in parts.values()))
+    print(json.dumps({"conditions": conditions(options, settings), **parts, "pictures": pictures}))
+    return int(any("error" in part or ENGINE in part.get("left_out", {}) for part in parts.values()))
 
 
 def _measured(name: str, options: Options, settings: Settings) -> dict[str, Any]:
@@ -53,18 +51,6 @@ def _measured(name: str, options: Options, settings: Settings) -> dict[str, Any]
     return result
 
 
-def _conditions(options: Options, settings: Settings) -> dict[str, Any]:
-    return {
-        "model": f"Llama, {settings.shape.num_parameters / 1e6:.1f} M random parameters",
-        "dtype": options.dtype,
-        "device": options.device,
-        "new_tokens": options.new_tokens,
-        "repeats": options.repeats,
-        "threads": options.threads,
-        "cpus": os.cpu_count(),
-        "machine": platform.machine(),
-    }
-
-
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the actors end too
     sys.exit(main())

@@ -15,7 +15,7 @@ def draw(parts: dict[str, Any], folder: Path) -> list[Path]:
     """Of those parts that have one."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    if "levels" in parts.get("streams", {}):
+    if any(level["contenders"] for level in parts.get("streams", {}).get("levels", ())):
         paths.append(_streams(parts["streams"], folder / "streams.svg"))
     if "lines" in parts.get("growth", {}):
         paths.append(_growth(parts["growth"], folder / "growth.svg"))
@@ -35,7 +35,9 @@ def _streams(result: dict[str, Any], path: Path) -> Path:
             axes.plot([x for x, _ in points], [y for _, y in points], marker="o", label=name)
     streams = [level["streams"] for level in result["levels"]]
     _label(axes, "tokens/s, all streams together", "streams", streams)
-    axes.set_yscale("log")
+    axes.set_yscale("log", base=2)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.legend(fontsize="small")
     return _save(figure, path)
 
 
@@ -47,9 +49,10 @@ def _growth(result: dict[str, Any], path: Path) -> Path:
             result["context_lens"],
             line["tokens_per_s_per_stream"],
             marker="o",
-            label=f"{line['streams']} streams",
+            label=line["streams"],
         )
     _label(axes, "tokens/s per stream", "tokens of context", result["context_lens"])
+    axes.legend(title="streams", fontsize="small")
     axes.set_ylim(bottom=0)
     return _save(figure, path)
 
@@ -60,7 +63,6 @@ def _label(axes: Axes, y: str, x: str, ticks: list[int]) -> None:
     axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
 
 
 def _save(figure: Figure, path: Path) -> Path:

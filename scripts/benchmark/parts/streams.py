@@ -25,6 +25,7 @@ from ..words import random_tokens
 PROMPT_TOKENS = 64
 WARM_UP_TOKENS = 8
 ROOM = 256  # contexts are multiples of it
+NOT_INSTALLED = ("ModuleNotFoundError", "ImportError")
 HTTP = "waitress"  # whose HTTP is measured on its own
 
 
@@ -91,13 +92,28 @@ def shown(result: dict[str, Any]) -> str:
         "seconds to the first token, median of the streams",
         table(["streams", *names], [_row(level, names, _first_token) for level in levels]),
     ]
+    if same := _same_tokens(levels):
+        parts.append(f"tokens that are the engine's too, at the same place: {same}")
     if idle := result["http_when_idle"]:
         parts.append(
             f"HTTP adds {idle['added_ms']:.1f} ms to the first token of an idle server "
             f"({idle['http_ms']:.1f} ms instead of {idle['engine_ms']:.1f} ms)"
         )
-    parts += [f"left out: {name}: {reason}" for name, reason in result["left_out"].items()]
+    left_out = result["left_out"]
+    parts += [f"left out: {name}: {reason}" for name, reason in left_out.items()]
+    if any(word in reason for reason in left_out.values() for word in NOT_INSTALLED):
+        parts.append("`scripts/bench --install` sets up what contenders need")
     return "\n".join(parts)
+
+
+def _same_tokens(levels: list[dict[str, Any]]) -> str:
+    """At the number of streams where they are fewest."""
+    shares: dict[str, float] = {}
+    for level in levels:
+        for name, summary in level["contenders"].items():
+            if name != ENGINE and "same_tokens" in summary:
+                shares[name] = min(summary["same_tokens"], shares.get(name, 1.0))
+    return ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
 
 
 def _row(level: dict[str, Any], names: list[str], cell: Any) -> list[str]:
