@@ -1,0 +1,1 @@
+"""`scripts/bench`: how fast this project is, beside others and beside what the machine can do at all."""

@@ -1,0 +1,25 @@
+"""WebApp: a Flask app under waitress in a thread, the same for all apps that are compared."""
+
+from __future__ import annotations
+
+from threading import Thread
+
+from flask import Flask
+from waitress.server import create_server
+
+END_SEC = 10
+
+
+class WebApp:
+    def __init__(self, app: Flask, num_threads: int) -> None:
+        self._server = create_server(  # type: ignore[no-untyped-call]
+            app, host="127.0.0.1", port=0, threads=num_threads, channel_request_lookahead=1
+        )
+        self.port: int = self._server.effective_port
+        self._thread = Thread(target=self._server.run, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.close()
+        self._thread.join(END_SEC)
+        self._server.task_dispatcher.shutdown()

@@ -1,0 +1,71 @@
+"""Shape: the sizes of a Llama, and how many numbers one of its decode steps must read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BYTES = {"float32": 4, "bfloat16": 2}  # of one number, by dtype
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    rope_theta: float = 10_000.0
+    max_position_embeddings: int = 8192
+
+    @property
+    def key_value_size(self) -> int:
+        """Numbers of one token's keys in one layer; its values are as many."""
+        return self.hidden_size // self.num_attention_heads * self.num_key_value_heads
+
+    @property
+    def num_step_weights(self) -> int:
+        """Those that a decode step reads: all but the embedding table, of which it reads a row a token."""
+        attention = 2 * self.hidden_size**2 + 2 * self.hidden_size * self.key_value_size
+        mlp = 3 * self.hidden_size * self.intermediate_size
+        norms = 2 * self.hidden_size
+        last = self.hidden_size + self.vocab_size * self.hidden_size
+        return self.num_hidden_layers * (attention + mlp + norms) + last
+
+    @property
+    def num_parameters(self) -> int:
+        return self.num_step_weights + self.vocab_size * self.hidden_size
+
+    def step_bytes(self, streams: int, context_len: float, dtype: str) -> float:
+        """What one decode step of `streams` sequences with `context_len` tokens each must read at least."""
+        keys_and_values = 2 * self.num_hidden_layers * self.key_value_size * context_len
+        return BYTES[dtype] * (self.num_step_weights + streams * keys_and_values)
+
+
+SHAPES = {
+    "tiny": Shape(  # to try the command out
+        vocab_size=500,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    ),
+    "small": Shape(
+        vocab_size=8000,
+        hidden_size=512,
+        intermediate_size=1408,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+    ),
+    "8b": Shape(
+        vocab_size=128_256,
+        hidden_size=4096,
+        intermediate_size=14_336,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        rope_theta=500_000.0,
+    ),
+}

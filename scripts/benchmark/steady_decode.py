@@ -1,0 +1,55 @@
+"""SteadyDecode: the rate of a bare engine while every stream decodes and no prompt is computed."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+from .bare_engine import BareEngine
+from .settings import Settings
+from .words import random_tokens
+
+
+class SteadyDecode:
+    """Each stream has a prompt of its own, of which each context length takes the first tokens: their keys
+    and values are computed before, and then kept.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._engine: BareEngine | None = None
+        self._prompts: list[list[int]] = []
+
+    def prepare(self, streams: int, longest: int, new_tokens: int) -> None:
+        self.close()
+        random, vocab_size = Random(streams), self._settings.shape.vocab_size
+        self._prompts = [random_tokens(random, longest, vocab_size) for _ in range(streams)]
+        self._engine = BareEngine(self._settings, streams, longest + new_tokens)
+
+    def compute_prompts(self, context_len: int) -> None:
+        self._play(context_len, 1)
+
+    def measure(self, context_len: int, new_tokens: int) -> dict[str, Any]:
+        """Between the time when the last stream has its first token and the time when the first one ends."""
+        replies = self._play(context_len, new_tokens)
+        times = [reply.times.at for reply in replies]
+        begin, end = max(at[0] for at in times), min(at[-1] for at in times)
+        num_tokens = sum(begin < at <= end for of_one in times for at in of_one)
+        if end <= begin:
+            raise RuntimeError("the streams did not decode at the same time: more new tokens are needed")
+        return {"tokens_per_s": num_tokens / (end - begin)}
+
+    def _play(self, context_len: int, new_tokens: int) -> Any:
+        assert self._engine is not None
+        replies = [
+            self._engine.ask(prompt[:context_len], new_tokens, owner=str(stream))
+            for stream, prompt in enumerate(self._prompts)
+        ]
+        for reply in replies:
+            reply.wait()
+        return replies
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+        self._engine = None
