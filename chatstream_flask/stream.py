@@ -79,6 +79,8 @@ class ReplyStream(Iterator[bytes]):
         """What to send now; waits a moment if that is nothing yet."""
         if chunk := self._news():
             return chunk
+        if self._offset and (early_sec := self._written_at + self._engine.pace_sec - self._clock()) > 0:
+            self._request.collect(early_sec)
         text, outcome = self._request.read(self._offset, self._wait_sec)
         if text or outcome:
             return self._news() + (self._text(text) if text else self._end(outcome))

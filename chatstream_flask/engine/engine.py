@@ -24,6 +24,8 @@ from .worker_pool import WorkerPool
 
 logger = logging.getLogger("chatstream_flask")
 
+PACE_SEC = 0.01  # for each running reply, between two chunks of text to one client
+MAX_PACE_SEC = 0.04  # 25 chunks a second look like one stream
 NUM_MEASURED = 32  # replies whose duration tells the waiting time of the next
 
 
@@ -216,6 +218,13 @@ class Engine:
         if self._queue.num_startable < position <= self.num_waiting:  # behind its visitor's own
             return mean * max(position / num_slots, 1.0)
         return 0.0 if self.num_running + position <= num_slots else mean * position / num_slots
+
+    @property
+    def pace_sec(self) -> float:
+        """For so long a reader collects text before it sends it: with many replies, a thread that wakes for
+        each token of each takes more from the model than it gives to anybody.
+        """
+        return min(self.num_running * PACE_SEC, MAX_PACE_SEC)
 
     @property
     def retry_after_sec(self) -> int:

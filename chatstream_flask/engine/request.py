@@ -160,6 +160,7 @@ class GenerationRequest:
         self._logprobs: list[TokenLogprob] = []
         self._logprob_chars: list[int] = []  # for each, the characters told with it and before
         self._outcome: Outcome | None = None
+        self._over = threading.Event()  # it has its outcome
 
     def __repr__(self) -> str:
         return f"<GenerationRequest {self.id[:8]} {self._status.name} tokens={self.num_generated}>"
@@ -232,6 +233,10 @@ class GenerationRequest:
             self._changed.wait_for(lambda: self.has_news(offset), timeout)
             return self._text_after(offset), self._outcome
 
+    def collect(self, sec: float) -> None:
+        """Waits so long for more text, but not beyond the end."""
+        self._over.wait(sec)
+
     def has_news(self, offset: int) -> bool:
         """There is text after the first `offset` characters, or the outcome."""
         return self._num_chars > offset or self._outcome is not None
@@ -292,6 +297,7 @@ class GenerationRequest:
                 raise RuntimeError(f"{self!r} already has its outcome")
             self._outcome = outcome
             self._changed.notify_all()
+        self._over.set()
 
     def _move(self, status: Status) -> None:
         with self._changed:

@@ -30,6 +30,11 @@ class Scheduler:
     def num_free(self) -> int:
         return self.num_slots - len(self.running)
 
+    @property
+    def num_to_prefill(self) -> int:
+        """Tokens of prompts."""
+        return sum(s.num_prompt - s.num_cached for s in self.running if not s.is_decoding)
+
     # -- slots ---------------------------------------------------------------------------------------
 
     def add(self, request: GenerationRequest, detokenizer: Detokenizer) -> tuple[Sequence, list[Move]]:

@@ -84,8 +84,10 @@ class Worker(GenerationThread):
     # -- one step ----------------------------------------------------------------------------------
 
     def admit(self, *, wait: bool = False) -> bool:
-        """Fills free slots from the queue; waits while it has nothing to do. False: it is all over."""
-        while self.scheduler.num_free:
+        """Takes from the queue what has a slot and can be begun in the next step; waits while it has nothing
+        to do. False: it is all over.
+        """
+        while self.scheduler.num_free and self.scheduler.num_to_prefill < self.scheduler.prefill_chunk_len:
             request = self._take(wait=wait and not self.scheduler.running)
             if request is None:
                 break

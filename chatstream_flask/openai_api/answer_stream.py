@@ -46,6 +46,7 @@ class AnswerStream(Iterator[bytes]):
         self._written_at = clock()
         self._untold: dict[int, list[TokenLogprob]] = {}  # whose text the parser holds back
         self._place: tuple[int, float | None] | None = None  # in the queue, as last told
+        self._has_told = False
         self._is_over = False
         self._chunks = self._run()
 
@@ -68,9 +69,12 @@ class AnswerStream(Iterator[bytes]):
         firsts = (self._answer.first(i) for i in range(len(choices)))
         yield b"".join(self._chunk(first) for first in firsts if first is not None) or KEEP_ALIVE
         while not self._is_over:
+            if self._has_told:
+                self._generations.collect(self._clock() - self._written_at)
             if self._is_gone():
                 self.close()
             elif chunk := self._news():
+                self._has_told = True
                 yield chunk
             elif self._generations.are_over:
                 yield self._last()

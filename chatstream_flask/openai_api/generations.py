@@ -91,6 +91,12 @@ class Generations:
             return None
         return position, self._engine.eta_sec(position)
 
+    def collect(self, since_sec: float) -> None:
+        """Waits for more text if the last was sent less than the pace ago, but not beyond the end."""
+        running = [choice for choice in self.choices if choice.outcome is None]
+        if running and (early_sec := self._engine.pace_sec - since_sec) > 0:
+            running[-1].request.collect(early_sec)
+
     def wait(self, timeout_sec: float) -> None:
         """Until there is something to read, or the time is over."""
         with self.changed:

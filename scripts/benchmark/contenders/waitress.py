@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 from flask import Flask, Response, request
 
 from chatstream_flask import ChatStream
+from chatstream_flask.serving.limits import SWITCH_SEC
 
 from ..bare_engine import make_chat_stream
 from ..settings import Settings
@@ -19,6 +22,7 @@ class WaitressContender:
     def prepare(self, streams: int, context_len: int) -> int:
         """Its port."""
         self.close()
+        sys.setswitchinterval(SWITCH_SEC)  # as `serve` does it
         app = Flask(__name__)
         app.config.update(CHATSTREAM_STORE_DIR=self._settings.store_folder, CHATSTREAM_COOKIE_SECURE=False)
         chat_stream = make_chat_stream(self._settings, streams, context_len, app=app)
