@@ -36,6 +36,7 @@ LAYERS = [  # a module, or a package with all its modules
     "engine.thread_stats",
     "engine.engine_stats",
     "engine.generation_thread",
+    "engine.prefill_pace",
     "engine.worker",
     "engine.watchdog",
     "engine.worker_pool",

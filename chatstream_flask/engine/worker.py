@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from .detokenizer import Detokenizer
 from .generation_thread import GenerationThread
+from .prefill_pace import LEAST, PrefillPace
 from .remains import Move
 from .request import FinishReason, GenerationRequest
 from .request_queue import RequestQueue
@@ -17,7 +18,6 @@ from .sequence import Sequence
 
 logger = logging.getLogger("chatstream_flask")
 
-MIN_PREFILL_COST = 32  # tokens: a forward of fewer costs about as much
 FAILED = "generation failed"  # all that a client is told; the log has the rest
 
 Complete = Callable[[GenerationRequest, FinishReason, str | None], None]
@@ -47,6 +47,7 @@ class Worker(GenerationThread):
         self.runner = runner
         self.scheduler = scheduler
         self._complete = complete
+        self._pace = PrefillPace(scheduler.prefill_chunk_len)
 
     def __repr__(self) -> str:
         return f"<Worker {self.index} {self.scheduler!r}>"
@@ -105,20 +106,28 @@ class Worker(GenerationThread):
         return request
 
     def step(self) -> None:
-        """One prefill chunk at the most, of one prompt or several, then a token for every running reply."""
+        """Prompts, as much of them as the running replies can wait for, then a token for each of these."""
         began = self.last_step_at = self._clock()
         self._end_unwanted()
         self.runner.share(self.queue.num_busy)
-        budget = self.scheduler.prefill_chunk_len
+        is_decoding = bool(self.scheduler.decoding())
+        num_prefilled = self._prefill_some(self._pace.budget(is_decoding=is_decoding))
+        if sequences := self.scheduler.decoding():
+            self._decode(sequences)
+        self.last_step_at = self._clock()
+        self._pace.took(self.last_step_at - began, num_prefilled, is_decoding=is_decoding)
+        self.stats.step_sec.add(self.last_step_at - began)
+
+    def _prefill_some(self, budget: int) -> int:
+        """One chunk at the most, of one prompt or several; how many tokens it was."""
+        num_prefilled = 0
         while chunk := self.scheduler.next_prefill(budget):
             sequence, num_tokens = chunk
             self._prefill(sequence, num_tokens)
             self.last_step_at = self._clock()
-            budget -= max(num_tokens, MIN_PREFILL_COST)
-        if sequences := self.scheduler.decoding():
-            self._decode(sequences)
-        self.last_step_at = self._clock()
-        self.stats.step_sec.add(self.last_step_at - began)
+            num_prefilled += num_tokens
+            budget -= max(num_tokens, LEAST)
+        return num_prefilled
 
     def _begin(self, request: GenerationRequest) -> None:
         if reason := request.end_wish:

@@ -1,0 +1,66 @@
+"""No running reply stands still for long while somebody's prompt is computed."""
+
+from __future__ import annotations
+
+import pytest
+
+from chatstream_flask.engine.prefill_pace import LEAST, MAX_STEPS, SMOOTH_SEC, PrefillPace
+
+CHUNK = 256
+
+
+class Machine:
+    """Steps that take as long as is said, in the order of a worker."""
+
+    def __init__(self, *, decode_sec: float, token_sec: float) -> None:
+        self.pace = PrefillPace(CHUNK)
+        self.decode_sec = decode_sec
+        self.token_sec = token_sec
+
+    def decode(self, num_steps: int = 5) -> None:
+        for _ in range(num_steps):
+            self.pace.took(self.decode_sec, 0, is_decoding=True)
+
+    def prefill(self, *, is_decoding: bool = True) -> float:
+        """Seconds of a step with as much of a prompt as may be."""
+        num_tokens = self.pace.budget(is_decoding=is_decoding)
+        sec = num_tokens * self.token_sec + (self.decode_sec if is_decoding else 0.0)
+        self.pace.took(sec, num_tokens, is_decoding=is_decoding)
+        return sec
+
+
+def test_alone_a_prompt_is_computed_in_whole_chunks() -> None:
+    machine = Machine(decode_sec=0.005, token_sec=0.001)
+    machine.decode()
+    assert [machine.prefill(is_decoding=False) for _ in range(3)] == [CHUNK * 0.001] * 3
+
+
+@pytest.mark.parametrize("decode_sec", [0.002, 0.02, 0.1, 0.5])
+@pytest.mark.parametrize("token_sec", [0.0001, 0.001, 0.01])
+def test_beside_running_replies_it_takes_a_moment_or_a_few_steps(decode_sec: float, token_sec: float) -> None:
+    machine = Machine(decode_sec=decode_sec, token_sec=token_sec)
+    machine.decode()
+    machine.prefill()  # the first one tells what a token costs
+    most = max(SMOOTH_SEC, MAX_STEPS * decode_sec, LEAST * token_sec) + decode_sec
+    assert all(machine.prefill() <= most * 1.01 for _ in range(20))
+
+
+def test_tokens_that_cost_more_and_more_make_the_pieces_smaller() -> None:
+    """As the keys before them grow."""
+    machine = Machine(decode_sec=0.005, token_sec=0.0005)
+    machine.decode()
+    budgets = []
+    for _ in range(60):
+        machine.prefill()
+        machine.token_sec *= 1.02
+        budgets.append(machine.pace.budget(is_decoding=True))
+    assert budgets[-1] < budgets[0] / 2
+    assert machine.prefill() < 1.2 * (SMOOTH_SEC + machine.decode_sec)
+
+
+def test_prompts_that_cost_nothing_are_not_held_up() -> None:
+    machine = Machine(decode_sec=0.1, token_sec=0.0)
+    machine.decode()
+    for _ in range(3):
+        machine.prefill()
+    assert machine.pace.budget(is_decoding=True) == CHUNK
