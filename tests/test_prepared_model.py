@@ -92,12 +92,17 @@ def test_an_adapter_is_not_lost() -> None:
     torch.testing.assert_close(logits_of(model), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_hook_is_not_lost() -> None:
+@pytest.mark.parametrize("name", ["model.layers.0.mlp", ""], ids=["of a part", "of the whole"])
+def test_a_hook_is_not_lost(name: str) -> None:
     model = tiny_model("llama")
-    model.model.layers[0].mlp.register_forward_hook(lambda module, args, output: output * 2)
     expected = logits_of(model)
-    assert isinstance(prepared_forward(model), OwnForward)
+    calls: list[nn.Module] = []
+    model.get_submodule(name).register_forward_pre_hook(lambda module, args: calls.append(module))
+    forward = prepared_forward(model, is_native=True)
+    assert isinstance(forward, OwnForward)
+    calls.clear()
     torch.testing.assert_close(logits_of(model), expected, rtol=1e-4, atol=1e-4)
+    assert len(calls) == 1
 
 
 def test_unpacked_weights_are_the_same_numbers() -> None:

@@ -91,7 +91,7 @@ def fuse(model: Any, context_len: int, *, packs: bool) -> FusedDecoder:
 def _read(model: Any, context_len: int) -> Read:
     decoder = model.get_decoder()
     config = decoder.config
-    _check(decoder, config)
+    _check(model, config.model_type)
     kinds = _layer_kinds(config)
     return Read(
         decoder=decoder,
@@ -104,11 +104,10 @@ def _read(model: Any, context_len: int) -> Read:
     )
 
 
-def _check(decoder: nn.Module, config: Any) -> None:
-    kind = config.model_type
+def _check(model: nn.Module, kind: str) -> None:
     if kind not in FUSIBLE:
         raise NotFusible(f"{kind} is served by its own forward")
-    for name, module in decoder.named_modules():
+    for name, module in model.named_modules():
         if module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__:
             raise NotFusible(f"{name or kind} has a hook, or a forward of its own")
         if name.endswith("_proj") and not (is_plain(module) or isinstance(module, PackedLinear)):
