@@ -46,7 +46,7 @@ def _decode_all(runner: Runner, running: dict[int, Sequence]) -> None:
     decoding = [s for s in running.values() if s.is_decoding]
     if decoding:
         for sequence, new_ids in zip(decoding, runner.decode(decoding), strict=True):
-            sequence.num_cached += 1
+            sequence.num_cached += len(new_ids)
             sequence.token_ids += new_ids
 
 

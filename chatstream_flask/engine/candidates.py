@@ -100,9 +100,7 @@ def candidates(
 
 def drawn(scores: Tensor, num: int, columns: Columns, uniforms: Tensor) -> Tensor:
     """Ids `[rows]`, by one uniform number `[rows, 1]` each."""
-    probs, ids = candidates(
-        scores / columns.temperature, num, columns.top_k, columns.tail, columns.min_p
-    )
+    probs, ids = candidates(scores / columns.temperature, num, columns.top_k, columns.tail, columns.min_p)
     index = draw(probs, uniforms)
     return index if ids is None else ids.gather(1, index[:, None]).squeeze(1)
 

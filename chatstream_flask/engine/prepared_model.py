@@ -51,6 +51,7 @@ class PreparedModel:
         self._preparing = threading.Lock()
         self._forward: Forward | None = None
         self._shapes: list[LayerShape] = []
+        self.vocab_size = 0  # of its logits; after `prepare`
 
     @property
     def forward(self) -> Forward:
@@ -117,6 +118,7 @@ class PreparedModel:
 
     def _checked(self, forward: Forward, expected: Tensor) -> Forward:
         check_logits(self.model, forward, self._shapes, expected)
+        self.vocab_size = expected.shape[-1]
         logger.info("served by %r", forward)
         return forward
 

@@ -31,7 +31,10 @@ class Runner(Protocol):
         """
 
     def decode(self, sequences: list[Sequence]) -> list[list[int]]:
-        """Computes the newest token of each (different slots, all decoding); new ids for each, often one."""
+        """Computes the newest token of each (different slots, all decoding); new ids for each, often one.
+
+        None where they come with the next call: by then the next token may be on its way as well.
+        """
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copies what slot `source` holds of its first `length` tokens into slot `target`."""
