@@ -67,11 +67,11 @@ class ModelRunner:
 
     def __repr__(self) -> str:
         state = "closed" if self._opened is None else repr(self._opened.slots.cache)
-        model = self._prepared.model
-        return f"<ModelRunner {model.config.model_type} on {model.device}: {state}>"
+        kind = self._prepared.model.config.model_type
+        return f"<ModelRunner {kind} on {self._prepared.device}: {state}>"
 
     def open(self) -> None:
-        device = self._prepared.model.device
+        device = self._prepared.device
         if device.type == "cpu":
             self._cores = CoreChoice(self._all_cores)
         self._prepared.prepare(self.num_slots)
