@@ -142,6 +142,7 @@ class EngineConfig:
     context_len: int = 1024  # tokens of prompt and reply together
     prefill_chunk_len: int = 256  # prompt tokens computed between two decode steps
     kv_cache_slots: int | None = None  # sequences whose keys and values are kept; None: as many as run
+    num_devices: int = 1  # each with a copy of the model, and as many threads as the others
 
     def __post_init__(self) -> None:
         check_int("num_of_concurrent_executions", self.num_of_concurrent_executions, 1, 4096)
@@ -149,6 +150,8 @@ class EngineConfig:
         check_int("num_of_generation_threads", self.num_of_generation_threads, 1, 64)
         check_int("context_len", self.context_len, 2)
         check_int("prefill_chunk_len", self.prefill_chunk_len, 1)
+        check_int("num_devices", self.num_devices, 1)
+        self._check_devices()
         if self.num_of_generation_threads > self.num_of_concurrent_executions:
             raise ConfigError(
                 f"num_of_generation_threads={self.num_of_generation_threads} is more than "
@@ -157,6 +160,22 @@ class EngineConfig:
             )
         if self.kv_cache_slots is not None:
             check_int("kv_cache_slots", self.kv_cache_slots, self.num_of_concurrent_executions, 65_536)
+
+    def _check_devices(self) -> None:
+        if self.num_of_concurrent_executions < self.num_devices:
+            raise ConfigError(
+                f"num_of_concurrent_executions={self.num_of_concurrent_executions} is less than the "
+                f"{self.num_devices} devices: one without a sequence would only wait"
+            )
+        if self.num_of_generation_threads % self.num_devices:
+            raise ConfigError(
+                f"num_of_generation_threads={self.num_of_generation_threads} is no multiple of the "
+                f"{self.num_devices} devices, which have the same number of threads each"
+            )
+
+    def device(self, worker: int) -> int:
+        """The number of the device that generation thread `worker` is on."""
+        return worker % self.num_devices
 
     def num_slots(self, worker: int) -> int:
         """Sequences of generation thread `worker`: all within one of each other."""

@@ -36,7 +36,7 @@ from .views import append_apis
 from .wire_format import choose
 
 if TYPE_CHECKING:
-    import torch
+    from .devices import Devices
 
 
 class ChatStream:
@@ -55,10 +55,12 @@ class ChatStream:
 
     :param model: a transformers causal language model
     :param tokenizer: its tokenizer
-    :param device: "cpu", "cuda", "cuda:0", "mps" or a torch.device; None leaves the model where it is
+    :param device: "cpu", "cuda", "cuda:0", "mps" or a torch.device; None leaves the model where it is, also
+        one that a `device_map` has spread. A list: a copy of the model and its own threads on each
     :param num_of_concurrent_executions: replies generated at once
     :param max_queue_size: requests that may wait beyond those; one more is refused at once
-    :param num_of_generation_threads: threads that share the replies; None: two on CPU, else one
+    :param num_of_generation_threads: threads that share the replies, as many on each device; None: two on CPU
+        for many replies, else one
     :param too_many_request_as_http_error: refuse with status 429, not with 200 and `{"error": ...}`
     :param use_mock_response: answer with fixed phrases, without model and torch
     :param mock_params: `type` ("round", "long", "echo"), `initial_wait_sec`, `time_per_token_sec`; None is
@@ -90,7 +92,7 @@ class ChatStream:
         *,
         model: Any = None,
         tokenizer: Any = None,
-        device: str | torch.device | None = None,
+        device: Devices = None,
         num_of_concurrent_executions: int = 2,
         max_queue_size: int = 5,
         num_of_generation_threads: int | None = None,
@@ -143,6 +145,7 @@ class ChatStream:
             context_len=self.source.context_len,
             prefill_chunk_len=self.source.prefill_chunk_len,
             kv_cache_slots=kv_cache_slots,
+            num_devices=self.source.num_devices,
         )
         self.engine = Engine(config, self._make_runner)
         self.check_server = ServerCheck(self.engine)
@@ -289,7 +292,9 @@ class ChatStream:
 
     def _make_runner(self, thread: int) -> Runner:
         config = self.engine.config
-        return self.source.make_runner(config.num_kept_slots(thread), config.num_of_generation_threads)
+        return self.source.make_runner(
+            config.num_kept_slots(thread), config.num_of_generation_threads, config.device(thread)
+        )
 
     def _response(self, request: Request, reply: Reply, *, is_resumable: bool, offset: int = 0) -> Response:
         wire = choose(self._wire_format, request.headers.get("Accept", ""), reply.message_id)

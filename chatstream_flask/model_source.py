@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .config import ContextPolicy, SamplingParams, check_int
+from .devices import checked_devices
 from .engine.grammar_matcher import GrammarCompiler
 from .engine.mock_runner import MockParams, MockRunner, encode_mock_prompt
 from .engine.runner import Runner
@@ -18,25 +18,24 @@ from .prompts.fit import FittedPrompt, fit_to_context
 from .prompts.message_prompt import Message, encode_messages
 
 if TYPE_CHECKING:
-    import torch
-
+    from .devices import Devices
     from .engine.prepared_model import PreparedModel
 
 FEW = 16  # sequences that one generation thread on CPU has alone
-DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
 
 
 class ModelSource(Protocol):
     model_name: str  # of a folder or on the hub
     response_template: dict[str, Any] | None  # how its replies are parsed, where the tokenizer says it
+    num_devices: int  # with a copy of the model each
     context_len: int  # the most tokens of prompt and reply together
     prefill_chunk_len: int  # prompt tokens between two decode steps
 
     def best_num_threads(self, num_sequences: int) -> int:
         """Generation threads for this many sequences at once, where the user names no number."""
 
-    def make_runner(self, num_slots: int, num_threads: int) -> Runner:
-        """For one of `num_threads` generation threads."""
+    def make_runner(self, num_slots: int, num_threads: int, device: int) -> Runner:
+        """For one of `num_threads` generation threads, on the device of that number."""
 
     def fit(self, prompt: AbstractChatPrompt, max_tokens: int, policy: ContextPolicy) -> FittedPrompt:
         """The prompt's tokens, at most `max_tokens`; raises PromptTooLong."""
@@ -77,21 +76,27 @@ class TransformersSource:
         self,
         model: Any,
         tokenizer: Any,
-        device: str | None,
+        devices: Sequence[str],
         context_len: int,
         add_special_tokens: bool | None,
     ) -> None:
+        """:param devices: that are to have the model; none: where it is"""
         if model is None or tokenizer is None:
             raise ConfigError("model and tokenizer are needed, unless use_mock_response=True")
         if not hasattr(model, "config") or not callable(model):
             raise ConfigError(f"model must be a loaded transformers model, not {model!r}")
         if not hasattr(tokenizer, "decode"):
             raise ConfigError(f"tokenizer must be a loaded transformers tokenizer, not {tokenizer!r}")
+        from .engine.placement import is_dispatched  # here, so that the mock needs no torch
+
+        if devices and is_dispatched(model):
+            raise ConfigError("the model is where its device_map has put it: leave device out")
         self._model = model
         self._tokenizer = tokenizer
-        self._device = device
+        self._devices = devices
+        self.num_devices = max(len(devices), 1)
         self._add_special_tokens = add_special_tokens
-        self._prepared: PreparedModel | None = None
+        self._prepared: list[PreparedModel] = []  # one for each device
         self._num_cores = 0  # that a forward on CPU may use
         self._grammars = GrammarCompiler(tokenizer, self._eos_ids)
         self.context_len = min(context_len, _max_positions(model.config) or context_len)
@@ -101,29 +106,30 @@ class TransformersSource:
     def best_num_threads(self, num_sequences: int) -> int:
         """On CPU one for a few, so that the weights are read once for all of them; for many two, each on
         half of the cores: then products take longer than weights, and the threads never wait for each other.
+        Of several devices as many on each.
         """
-        kind = self._device or str(self._model.device)
-        return min(2, os.cpu_count() or 1) if kind == "cpu" and num_sequences > FEW else 1
+        kinds = set(self._devices or [str(self._model.device)])
+        are_many = num_sequences > FEW * self.num_devices
+        on_each = min(2, os.cpu_count() or 1) if kinds == {"cpu"} and are_many else 1
+        return on_each * self.num_devices
 
-    def make_runner(self, num_slots: int, num_threads: int) -> Runner:
-        import torch  # here, so that the mock needs no torch
+    def make_runner(self, num_slots: int, num_threads: int, device: int) -> Runner:
+        import torch
 
         from .engine.model_runner import ModelRunner
+        from .engine.placement import place
         from .engine.prepared_model import PreparedModel
 
-        if self._device is not None:
-            try:
-                self._model.to(self._device)
-            except (AssertionError, RuntimeError) as error:  # no such device, or no memory
-                raise ConfigError(f"the model cannot be moved to {self._device}: {error}") from error
         self._num_cores = self._num_cores or torch.get_num_threads()  # later it is what a thread has chosen
-        if self._prepared is None:
-            self._prepared = PreparedModel(self._model, self.context_len)
+        if not self._prepared:
+            models = place(self._model, self._devices)
+            self._prepared = [PreparedModel(model, self.context_len) for model in models]
+        num_on_cpu = num_threads * max(self._devices.count("cpu"), 1) // self.num_devices
         return ModelRunner(
-            self._prepared,
+            self._prepared[device],
             self._tokenizer,
             num_slots=num_slots,
-            num_cores=max(1, self._num_cores // num_threads),
+            num_cores=max(1, self._num_cores // num_on_cpu),
             all_cores=self._num_cores,
             grammars=self._grammars,
         )
@@ -179,6 +185,7 @@ class TransformersSource:
 
 
 class MockSource:
+    num_devices = 1
     prefill_chunk_len = 1_000_000  # its prompts cost nothing
     model_name = "mock"
     response_template: dict[str, Any] | None = None
@@ -190,7 +197,7 @@ class MockSource:
     def best_num_threads(self, num_sequences: int) -> int:
         return 1
 
-    def make_runner(self, num_slots: int, num_threads: int) -> Runner:
+    def make_runner(self, num_slots: int, num_threads: int, device: int) -> Runner:
         return MockRunner(self._params)
 
     def stop_ids(self, stop_strings: Iterable[str]) -> frozenset[int]:
@@ -234,7 +241,7 @@ class MockSource:
 def make_source(
     model: Any,
     tokenizer: Any,
-    device: str | torch.device | None,
+    device: Devices,
     context_len: int,
     add_special_tokens: bool | None,
     use_mock_response: bool,
@@ -247,16 +254,10 @@ def make_source(
         raise ConfigError(f"add_special_tokens must be None, True or False, not {add_special_tokens!r}")
     if mock_params is not None and not isinstance(mock_params, dict):
         raise ConfigError(f'mock_params must be a dict such as {{"type": "round"}}, not {mock_params!r}')
-    device = None if device is None else _checked_device(device)
+    devices = checked_devices(device)
     if use_mock_response:
         return MockSource(mock_params, context_len)
-    return TransformersSource(model, tokenizer, device, context_len, add_special_tokens)
-
-
-def _checked_device(device: str | torch.device) -> str:
-    if not DEVICE.fullmatch(str(device)):
-        raise ConfigError(f'device must be "cpu", "mps", "cuda" or "cuda:N", not {device!r}')
-    return str(device)
+    return TransformersSource(model, tokenizer, devices, context_len, add_special_tokens)
 
 
 def _short_name(name_or_path: str) -> str:

@@ -217,7 +217,7 @@ class Bench:
         self.given_up.append(hung)
         for request in self.queue.retire(hung.index):
             self.complete(request, FinishReason.ERROR, "generation failed")
-        self.workers[worker] = self._make_worker(self.queue.enlist(), hung.scheduler.num_slots)
+        self.workers[worker] = self._make_worker(self.queue.enlist(hung.index), hung.scheduler.num_slots)
         self.queue.ready(self.workers[worker].index, hung.scheduler.num_slots)
 
     def _make_worker(self, index: int, num_slots: int) -> Worker:

@@ -120,6 +120,7 @@ class ScriptMatcher:
 class ScriptedSource:
     """A token is a character; messages become "U:..|A:..|", tools their names."""
 
+    num_devices = 1
     prefill_chunk_len = 256
     model_name = "scripted"
     response_template: dict[str, Any] | None = None
@@ -131,7 +132,7 @@ class ScriptedSource:
     def best_num_threads(self, num_sequences: int) -> int:
         return 1
 
-    def make_runner(self, num_slots: int, num_threads: int) -> Runner:
+    def make_runner(self, num_slots: int, num_threads: int, device: int) -> Runner:
         return self.runner
 
     def fit(self, prompt: AbstractChatPrompt, max_tokens: int, policy: ContextPolicy) -> FittedPrompt:

@@ -63,6 +63,8 @@ def test_help_explains_the_options() -> None:
         (["--port", "http"], "'http' is not a valid integer"),
         (["--mock", "poem"], "'poem' is not one of 'round', 'long', 'echo'"),
         (["--tempature", "1"], "No such option"),
+        (["--device", "cpu,gpu"], "or a list of these, not 'gpu'"),
+        (["--device", "cpu,cpu,cpu"], "num_of_concurrent_executions=2 is less than the 3 devices"),
         (["--mock", "round", "--num-of-concurrent-executions", "0"], "must be between 1 and 4096, not 0"),
         (["--mock", "round", "--max-queue-size", "-1"], "max_queue_size must be between 0 and"),
         (["--mock", "round", "--num-of-generation-threads", "0"], "must be between 1 and 64, not 0"),

@@ -133,7 +133,7 @@ def test_a_model_that_cannot_be_served_is_told_at_the_first_request(
     class Refused:
         context_len = 1024
 
-        def make_runner(self, num_slots: int, num_threads: int) -> Any:
+        def make_runner(self, num_slots: int, num_threads: int, device: int) -> Any:
             raise UnsupportedModel("no causal language model")
 
         fit = None

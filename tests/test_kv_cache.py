@@ -10,7 +10,7 @@ from chatstream_flask.engine.kv_cache import LayerShape, SlotCache, layer_shapes
 
 CPU = torch.device("cpu")
 MAX_LEN = 8
-SHAPE = LayerShape(key_heads=2, key_dim=3, value_heads=2, value_dim=4, dtype=torch.float32)
+SHAPE = LayerShape(key_heads=2, key_dim=3, value_heads=2, value_dim=4, dtype=torch.float32, device=CPU)
 
 
 def make_cache(num_slots: int = 3) -> SlotCache:

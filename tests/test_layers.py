@@ -46,6 +46,7 @@ LAYERS = [  # a module, or a package with all its modules
     "engine.mock_runner",
     # a model's tokens
     "engine.text_decoder",
+    "engine.placement",
     "engine.kv_cache",
     "engine.kv_memory",
     "engine.attention_mask",
@@ -68,9 +69,13 @@ LAYERS = [  # a module, or a package with all its modules
     "engine.logprobs",
     "engine.score_rules",
     "engine.sampler",
+    "engine.graph_replay",
+    "engine.decode_step",
+    "engine.lookahead",
     "engine.core_choice",
     "engine.model_runner",
     # the Flask side
+    "devices",
     "model_source",
     "capacity.__init__",
     "capacity.step_costs",

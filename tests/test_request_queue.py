@@ -89,6 +89,20 @@ def test_least_loaded_thread_goes_first() -> None:
     assert queue.num_running == 3
 
 
+def test_least_loaded_device_goes_first() -> None:
+    queue = RequestQueue(9, [2, 2, 2, 2], devices=[0, 1, 0, 1])
+    put(queue, "a", "b", "c", "d")
+    assert queue.take(0, wait=False)
+    assert queue.take(2, wait=False) is None  # idle, but beside a thread that is not
+    assert queue.take(3, wait=False)
+    assert queue.take(0, wait=False) is None
+    assert queue.take(2, wait=False)
+    queue.retire(1)
+    successor = queue.enlist(1)
+    queue.ready(successor, 2)
+    assert queue.take(successor, wait=False)
+
+
 def test_a_place_serves_one_request() -> None:
     queue = RequestQueue(2, [1])
     place = queue.reserve()
@@ -214,7 +228,7 @@ def test_retired_thread_gets_nothing_and_loses_what_it_had() -> None:
     assert not queue.done(0, first)
     assert queue.take(0, wait=True) is None  # does not wait for ever
     assert (queue.num_running, queue.num_waiting) == (0, 1)
-    successor = queue.enlist()
+    successor = queue.enlist(0)
     assert queue.take(successor, wait=False) is None  # not ready
     queue.ready(successor, 1)
     assert queue.take(successor, wait=False) is second
@@ -226,5 +240,5 @@ def test_thread_that_is_not_ready_holds_up_nobody() -> None:
     queue = RequestQueue(9, [1, 1])
     (request,) = put(queue, "a")
     queue.retire(0)
-    queue.enlist()
+    queue.enlist(0)
     assert queue.take(1, wait=False) is request

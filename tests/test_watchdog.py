@@ -92,6 +92,7 @@ class Pool:
         self.clock = FakeClock()
         self.runners = list(runners)
         self.made: list[Runner] = []
+        self.places: list[int] = []  # whose they are
         self.make_error: Exception | None = None
         self.engine = Engine(EngineConfig(**config), self.make_runner, clock=self.clock)
         self.engine.hung_after_sec = HUNG_AFTER
@@ -99,6 +100,7 @@ class Pool:
     def make_runner(self, place: int) -> Runner:
         if self.make_error is not None:
             raise self.make_error
+        self.places.append(place)
         self.made.append(self.runners.pop(0) if self.runners else EchoRunner())
         return self.made[-1]
 
@@ -159,6 +161,15 @@ def test_hung_thread_is_replaced_and_its_requests_end(
     (record,) = [r for r in caplog.records if r.levelno == logging.ERROR]
     assert "has made no step for 31.0 s; its 2 replies end; it is at\n" in record.message
     assert "in decode" in record.message and "self.wakes.wait" in record.message
+
+
+def test_successor_is_on_the_device_of_the_hung_one(start_pool: StartPool) -> None:
+    hanging = [HangingRunner(), HangingRunner()]
+    pool = start_pool(*hanging, num_of_generation_threads=2, num_devices=2)
+    pool.submit(HANG, HANG)
+    assert all(runner.hangs.wait(TIMEOUT) for runner in hanging)
+    pool.go_by(HUNG_AFTER + 1)
+    assert pool.places == [0, 1, 0, 1]
 
 
 def test_hung_thread_that_moves_again_does_no_harm(start_pool: StartPool) -> None:

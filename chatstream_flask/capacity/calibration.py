@@ -30,7 +30,7 @@ def measure_steps(source: TransformersSource, num_threads: int, max_slots: int) 
     lengths = sorted({min(64, source.context_len), source.context_len // 2, source.context_len - 1})
     decode = [(r, length) for r in rows for length in lengths]
     prefill = _prefill_points(source)
-    bench = StepBench([source.make_runner(num_rows, num_threads) for _ in range(num_threads)])
+    bench = StepBench([source.make_runner(num_rows, num_threads, 0) for _ in range(num_threads)])
     switch_sec = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_SEC)
     try:

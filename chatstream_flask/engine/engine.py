@@ -263,9 +263,12 @@ class Engine:
 
     def _make_queue(self) -> RequestQueue:
         config = self.config
-        slots = [config.num_slots(i) for i in range(config.num_of_generation_threads)]
+        threads = range(config.num_of_generation_threads)
         return RequestQueue(
-            config.num_of_concurrent_executions + config.max_queue_size, slots, clock=self._clock
+            config.num_of_concurrent_executions + config.max_queue_size,
+            [config.num_slots(i) for i in threads],
+            [config.device(i) for i in threads],
+            clock=self._clock,
         )
 
     def _make_pool(self) -> WorkerPool:

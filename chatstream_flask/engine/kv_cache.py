@@ -13,6 +13,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
+from .placement import device_of
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayerShape:
@@ -23,6 +25,7 @@ class LayerShape:
     value_heads: int
     value_dim: int
     dtype: torch.dtype
+    device: torch.device  # of the layer
 
     @property
     def num_bytes(self) -> int:
@@ -33,7 +36,7 @@ class LayerShape:
 def layer_shapes(model: PreTrainedModel) -> list[LayerShape]:
     """Read off the keys and values of one token: configs name heads and widths in too many ways."""
     with torch.inference_mode():
-        token = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+        token = torch.zeros(1, 1, dtype=torch.long, device=device_of(model))
         layers = model(input_ids=token, past_key_values=DynamicCache(), use_cache=True).past_key_values.layers
     return [
         LayerShape(
@@ -42,6 +45,7 @@ def layer_shapes(model: PreTrainedModel) -> list[LayerShape]:
             value_heads=layer.values.shape[1],
             value_dim=layer.values.shape[3],
             dtype=layer.keys.dtype,
+            device=layer.keys.device,
         )
         for layer in layers
     ]
@@ -57,13 +61,13 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     values: Tensor
     is_sliding = False  # a sliding window is in the mask, the layer keeps everything
 
-    def __init__(self, shape: LayerShape, num_slots: int, max_len: int, device: torch.device) -> None:
+    def __init__(self, shape: LayerShape, num_slots: int, max_len: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         # `empty` and then `zero_` touches the memory now, so that it cannot be missing later.
         size = (num_slots, shape.key_heads, max_len + 1, shape.key_dim)
-        self.keys = torch.empty(size, dtype=shape.dtype, device=device).zero_()
+        self.keys = torch.empty(size, dtype=shape.dtype, device=shape.device).zero_()
         size = (num_slots, shape.value_heads, max_len + 1, shape.value_dim)
-        self.values = torch.empty(size, dtype=shape.dtype, device=device).zero_()
+        self.values = torch.empty(size, dtype=shape.dtype, device=shape.device).zero_()
         self.is_initialized = True
         self.select(0, num_slots, max_len)
 
@@ -106,13 +110,15 @@ class SlotCache(Cache):
     def __init__(
         self, shapes: list[LayerShape], *, num_slots: int, max_len: int, device: torch.device
     ) -> None:
-        self.slot_layers = [SlotLayer(shape, num_slots, max_len, device) for shape in shapes]
+        """:param device: of the columns that `select` is told; each layer is where its shape says"""
+        self.slot_layers = [SlotLayer(shape, num_slots, max_len) for shape in shapes]
         super().__init__(layers=list(self.slot_layers))
         self.num_slots = num_slots
         self.max_len = max_len
         self._row_numbers = torch.arange(num_slots, device=device)[:, None]
         self._selected = (0, num_slots, max_len)
         self.place = (self._row_numbers, self._row_numbers)
+        self._places = {shape.device: self.place for shape in shapes}
 
     @property
     def first_slot(self) -> int:
@@ -136,7 +142,8 @@ class SlotCache(Cache):
         Each token is written to its column (`max_len` is scratch); columns 0 .. key_len-1 are read back.
         """
         num_rows = columns.shape[0]
-        self.place = (self._row_numbers[:num_rows].expand_as(columns).flatten(), columns.flatten())
+        rows, flat = self.place = self._row_numbers[:num_rows].expand_as(columns).flatten(), columns.flatten()
+        self._places = {device: (rows.to(device), flat.to(device)) for device in self._places}
         selected = (first_slot, first_slot + num_rows, key_len)
         if selected != self._selected:
             self._selected = selected
@@ -149,7 +156,7 @@ class SlotCache(Cache):
         """As transformers calls it, with `[rows, heads, tokens, dim]`."""
         layer = self.slot_layers[layer_idx]
         keys, values = key_states.transpose(1, 2), value_states.transpose(1, 2)
-        layer.write(self.place, keys.flatten(0, 1), values.flatten(0, 1))
+        layer.write(self._places[layer.keys.device], keys.flatten(0, 1), values.flatten(0, 1))
         return layer.readable
 
     def move(self, source: int, target: int, length: int) -> None:

@@ -14,8 +14,13 @@ logger = logging.getLogger("chatstream_flask")
 MIB = 1024 * 1024
 
 
-def check_kv_memory(shapes: list[LayerShape], *, num_slots: int, max_len: int, device: torch.device) -> None:
-    """Raises ConfigError with the numbers and what to change."""
+def check_kv_memory(shapes: list[LayerShape], *, num_slots: int, max_len: int) -> None:
+    """Of each device that layers are on; raises ConfigError with the numbers and what to change."""
+    for device in dict.fromkeys(shape.device for shape in shapes):
+        _check_device(device, [shape for shape in shapes if shape.device == device], num_slots, max_len)
+
+
+def _check_device(device: torch.device, shapes: list[LayerShape], num_slots: int, max_len: int) -> None:
     needed, free = SlotCache.num_bytes(shapes, num_slots, max_len), free_bytes(device)
     size = f"{needed / MIB:.1f} MiB for {num_slots} slots x {max_len} tokens x {len(shapes)} layers"
     if needed > free:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import UnsupportedModel
 from .kv_cache import LayerShape
+from .placement import device_of
 from .slot_model import Forward, SlotModel
 
 NUM_TOKENS = 16
@@ -59,7 +60,7 @@ def relative_error(expected: Tensor, actual: Tensor) -> float:
 def _ids(model: Any) -> Tensor:
     vocab_size = model.get_input_embeddings().weight.shape[0]
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(vocab_size, (1, NUM_TOKENS), generator=generator).to(model.device)
+    return torch.randint(vocab_size, (1, NUM_TOKENS), generator=generator).to(device_of(model))
 
 
 def shown_error(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from transformers.cache_utils import DynamicCache, DynamicSlidingWindowLayer
 
 from ..errors import ConfigError, UnsupportedModel
 from .attention_mask import layer_windows
+from .placement import is_dispatched
 
 # Models with an attention of their own that were tested here. Every other model must use transformers'
 # attention interface: else nobody knows whether it looks at more than its mask (gpt_neo does).
@@ -50,8 +51,12 @@ def _check_kind(model: PreTrainedModel, config: Any) -> None:
             f"attention '{config._attn_implementation}' takes no 4-D mask; "
             "load the model with attn_implementation='sdpa' or 'eager'"
         )
-    if len(devices := {str(parameter.device) for parameter in model.parameters()}) > 1:
-        raise UnsupportedModel(f"the model is on {', '.join(sorted(devices))}; it must be on one device")
+    devices = {str(parameter.device) for parameter in model.parameters()}
+    if len(devices) > 1 and not is_dispatched(model):
+        raise UnsupportedModel(
+            f"the model is on {', '.join(sorted(devices))}, and nothing takes what it computes from one to "
+            "the other; put it on one device, or load it with device_map"
+        )
 
 
 def _check_cache(config: Any) -> None:

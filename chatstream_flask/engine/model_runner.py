@@ -18,6 +18,7 @@ from .grammar_matcher import GrammarCompiler, GrammarMatcher
 from .host_buffer import HostBuffer
 from .logprobs import Logprobs
 from .lookahead import Lookahead
+from .placement import is_dispatched
 from .prepared_model import PreparedModel
 from .request import GenerationRequest
 from .sampler import NOT_A_TOKEN, Sampler
@@ -76,11 +77,11 @@ class ModelRunner:
 
     def __repr__(self) -> str:
         state = "closed" if self._opened is None else repr(self._opened.slots.cache)
-        model = self._prepared.model
-        return f"<ModelRunner {model.config.model_type} on {model.device}: {state}>"
+        kind = self._prepared.model.config.model_type
+        return f"<ModelRunner {kind} on {self._prepared.device}: {state}>"
 
     def open(self) -> None:
-        device = self._prepared.model.device
+        device = self._prepared.device
         if device.type == "cpu":
             self._cores = CoreChoice(self._all_cores)
         self._prepared.prepare(self.num_slots)
@@ -107,7 +108,7 @@ class ModelRunner:
             )
 
     def _lookahead(self, slots: SlotModel, device: torch.device) -> Lookahead | None:
-        is_cuda = device.type == "cuda"
+        is_cuda = device.type == "cuda" and not is_dispatched(self._prepared.model)
         if not (is_cuda if self._looks_ahead is None else self._looks_ahead):
             return None
         replays = is_cuda and isinstance(self._prepared.forward, FusedDecoder)

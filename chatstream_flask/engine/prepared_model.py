@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from .logits_check import check_logits, own_logits
 from .model_check import check_model
 from .native_decoder import NativeDecoder, NotNative
 from .packing import is_plain, pack_linears, unpack
+from .placement import device_of, is_dispatched
 from .slot_model import Forward, OwnForward
 
 logger = logging.getLogger("chatstream_flask")
@@ -60,6 +62,11 @@ class PreparedModel:
         return self._forward
 
     @property
+    def device(self) -> torch.device:
+        """Where tokens are given to the forward, and logits come from it."""
+        return device_of(self.model)
+
+    @property
     def shapes(self) -> list[LayerShape]:
         """Of each layer's keys and values."""
         return self._shapes
@@ -70,15 +77,16 @@ class PreparedModel:
         :raises UnsupportedModel: the model cannot be served rightly
         :raises ConfigError: the context is too long for it, or for the memory
         """
-        with self._preparing, torch.no_grad():
+        with self._preparing, torch.no_grad(), self._current_device():
             if not self._shapes:
                 check_model(self.model, self.context_len)
                 self._shapes = layer_shapes(self.model)
-            check_kv_memory(
-                self._shapes, num_slots=num_slots, max_len=self.context_len, device=self.model.device
-            )
+            check_kv_memory(self._shapes, num_slots=num_slots, max_len=self.context_len)
             if self._forward is None:
                 self._forward = self._choose()
+
+    def _current_device(self) -> AbstractContextManager[object]:
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
 
     def _widen(self) -> None:
         """A processor without products of this number format is many times faster in float32."""
@@ -98,6 +106,8 @@ class PreparedModel:
         self._shapes = layer_shapes(model)
 
     def _choose(self) -> Forward:
+        if is_dispatched(self.model):
+            return self._checked(OwnForward(self.model), own_logits(self.model))
         if self._is_native and self.model.device.type == "cpu":
             try:
                 return self._checked(NativeDecoder(self._fused(packs=False)), own_logits(self.model))
@@ -119,7 +129,7 @@ class PreparedModel:
     def _checked(self, forward: Forward, expected: Tensor) -> Forward:
         check_logits(self.model, forward, self._shapes, expected)
         self.vocab_size = expected.shape[-1]
-        logger.info("served by %r", forward)
+        logger.info("served by %r on %s", forward, self.device)
         return forward
 
     def _fused(self, packs: bool) -> FusedDecoder:

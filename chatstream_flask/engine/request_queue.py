@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from ..config import NO_LIMITS, VisitorLimits
@@ -39,10 +40,17 @@ class RequestQueue:
     """
 
     def __init__(
-        self, capacity: int, num_slots: list[int], *, clock: Callable[[], float] = time.monotonic
+        self,
+        capacity: int,
+        num_slots: list[int],
+        devices: list[int] | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """:param devices: the number of each generation thread's; None: all are on one"""
         self.capacity = capacity  # running and waiting together
         self._num_slots = list(num_slots)  # of each generation thread; 0 for one that is opening or retired
+        self._devices = [0] * len(num_slots) if devices is None else list(devices)
         self._clock = clock
         self._changed = threading.Condition()  # guards everything below
         self._places: set[Place] = set()
@@ -179,10 +187,13 @@ class RequestQueue:
 
     # -- threads that come and go ------------------------------------------------------------------
 
-    def enlist(self) -> int:
-        """The number of one more generation thread, which gets nothing before it is `ready`."""
+    def enlist(self, predecessor: int) -> int:
+        """The number of one more generation thread, on the device of another; it gets nothing before it is
+        `ready`.
+        """
         with self._changed:
             self._num_slots.append(0)
+            self._devices.append(self._devices[predecessor])
             self._taken.append(set())
             return len(self._taken) - 1
 
@@ -310,9 +321,16 @@ class RequestQueue:
 
     def _is_turn_of(self, worker: int) -> bool:
         """A conversation goes back to the thread that had it last, if that has a slot free: it may still hold
-        its keys and values. Else the least loaded thread goes first.
+        its keys and values. Else the least loaded device goes first, there the least loaded thread.
         """
-        loads = {i: len(taken) for i, taken in enumerate(self._taken) if len(taken) < self._num_slots[i]}
+        on_device = Counter[int]()
+        for device, taken in zip(self._devices, self._taken, strict=True):
+            on_device[device] += len(taken)
+        loads = {
+            i: (on_device[self._devices[i]], len(taken))
+            for i, taken in enumerate(self._taken)
+            if len(taken) < self._num_slots[i]
+        }
         request = self._turns.peek()
         if request is None or worker not in loads:
             return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -9,6 +11,7 @@ from transformers import PreTrainedModel
 
 from .attention_mask import AttentionMask
 from .kv_cache import LayerShape, SlotCache
+from .placement import device_of, is_offloaded
 
 KEY_LEN_STEP = 64  # key lengths are rounded up to a multiple of this, so that shapes repeat
 
@@ -23,11 +26,12 @@ class Forward(Protocol):
 
 
 class OwnForward:
-    """The model's own, through transformers' public interface."""
+    """The model's own, through transformers' public interface; one at a time where weights come and go."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._adds_masks = model.config.get_text_config()._attn_implementation == "eager"
         self._model = model
+        self._turn = threading.Lock() if is_offloaded(model) else nullcontext()
 
     def __repr__(self) -> str:
         return f"<OwnForward {type(self._model).__name__}>"
@@ -36,14 +40,15 @@ class OwnForward:
         self, ids: Tensor, positions: Tensor, mask: AttentionMask, cache: SlotCache, num_last: int = 1
     ) -> Tensor:
         masks = mask.build(positions, cache.key_len, as_numbers=self._adds_masks)
-        output: Any = self._model(
-            input_ids=ids,
-            attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=num_last,
-        )
+        with self._turn:
+            output: Any = self._model(
+                input_ids=ids,
+                attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=num_last,
+            )
         logits: Tensor = output.logits
         return logits
 
@@ -60,13 +65,14 @@ class SlotModel:
         num_slots: int,
         max_len: int,
     ) -> None:
+        device = device_of(model)
         self.max_len = max_len
-        self.cache = SlotCache(shapes, num_slots=num_slots, max_len=max_len, device=model.device)
+        self.cache = SlotCache(shapes, num_slots=num_slots, max_len=max_len, device=device)
         self._forward = forward
         self._mask = AttentionMask(
             model.config.get_text_config(),
             max_len=max_len,
-            device=model.device,
+            device=device,
             dtype=model.dtype,
         )
 

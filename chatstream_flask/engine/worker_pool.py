@@ -24,7 +24,7 @@ REPLACED_SEC = 600.0
 
 
 class WorkerPool:
-    """Worker i has the i-th share of the slots and cores, and so has its successor.
+    """Worker i has the i-th share of the slots and its device, and so has its successor.
 
     When no successor can be had the pool is `broken`: nothing new is taken, what waits ends with an error,
     and the other threads finish what they have.
@@ -109,7 +109,7 @@ class WorkerPool:
         if self.broken is None:
             self._stats.replaced("died" if worker.has_died else "hung")
             try:
-                successor = self._make_worker(self._queue.enlist(), place)
+                successor = self._make_worker(self._queue.enlist(worker.index), place)
                 successor.start()
                 return successor
             except Exception as error:

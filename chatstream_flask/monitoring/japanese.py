@@ -46,7 +46,7 @@ MESSAGES = {
     "no %s forward: %s": "%s 方式の計算は使いません: %s",
     "nothing can be generated any more: %s": "これ以上生成できません: %s",
     "prefill of %r failed": "%r のプリフィルが失敗しました",
-    "served by %r": "%r で提供します",
+    "served by %r on %s": "%r で提供します (%s)",
     "the callback of %r failed": "%r のコールバックが失敗しました",
     "the last text of %r failed": "%r の最後のテキストが失敗しました",
     "the reply of %r could not be kept": "%r の応答を保存できませんでした",

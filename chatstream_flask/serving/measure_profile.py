@@ -73,7 +73,7 @@ def _measured_steps(subject: Subject, say: Say) -> Profile:
         model, tokenizer, device = load_model(subject.model, subject.device)
     except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(f"{subject.model} could not be loaded: {error}") from error
-    source = TransformersSource(model, tokenizer, device, subject.context_len, None)
+    source = TransformersSource(model, tokenizer, [device], subject.context_len, None)
     weights_bytes = sum(w.numel() * w.element_size() for w in model.parameters())  # before they are laid out
     costs = []
     for num_threads in subject.thread_counts or [source.best_num_threads(subject.max_slots)]:

@@ -16,7 +16,12 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 OPTIONS = [
     click.option("--model", metavar="PATH_OR_HUB_ID", help="A Hugging Face model; else the demo model."),
-    click.option("--device", help='"cpu", "cuda", "cuda:0" or "mps"; the best there is if left out.'),
+    click.option(
+        "--device",
+        metavar="DEVICE[,DEVICE...]",
+        help='"cpu", "cuda", "cuda:0" or "mps"; the best there is if left out. '
+        "Several, separated by commas, have a copy of the model each.",
+    ),
     click.option("--max-new-tokens", default=256, show_default=True, help="The most tokens of a reply."),
     click.option("--context-len", default=1024, show_default=True, help="Tokens of prompt and reply."),
     click.option("--temperature", default=1.0, show_default=True, help="0 is greedy."),
@@ -43,11 +48,13 @@ def make_chat_stream(
         params = {"type": mock, "time_per_token_sec": mock_seconds_per_token}
         return ChatStream(use_mock_response=True, mock_params=params, **options)
     name = model or str(DEMO_MODEL)
+    first, *others = (device or "").split(",")
     click.echo(f"Loading {name} ...", err=True)
     began = time.monotonic()
     try:
-        loaded, tokenizer, device = load_model(name, device)
+        loaded, tokenizer, first = load_model(name, first or None)
     except (OSError, RuntimeError, ValueError) as error:
         raise click.ClickException(f"{name} could not be loaded: {error}") from error
-    click.echo(f"Loaded in {time.monotonic() - began:.1f} s, for {device}", err=True)
-    return ChatStream(model=loaded, tokenizer=tokenizer, device=device, **options)
+    devices = [first, *others]
+    click.echo(f"Loaded in {time.monotonic() - began:.1f} s, for {', '.join(devices)}", err=True)
+    return ChatStream(model=loaded, tokenizer=tokenizer, device=devices, **options)

@@ -19,7 +19,7 @@ from chatstream_flask.serving.load_model import load_model
 
 def test_steps_of_a_model_are_measured_at_every_point() -> None:
     model, tokenizer, device = load_model(str(demo_model.PATH), "cpu")
-    source = TransformersSource(model, tokenizer, device, 128, None)
+    source = TransformersSource(model, tokenizer, [device], 128, None)
     switch_sec = sys.getswitchinterval()
     costs = measure_steps(source, num_threads=2, max_slots=4)
     assert [(rows, length) for rows, length, _ in costs.decode] == [

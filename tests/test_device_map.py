@@ -1,0 +1,100 @@
+"""A model that `device_map` has spread is served where its parts are, by its own forward.
+
+Without a GPU these parts are on CPU and on disk: accelerate's hooks are the same.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from slot_loop import serve
+from test_model_runner import MAX_LEN, NUM_SLOTS, generate_alone
+from tiny_models import Job, TinyTokenizer, make_jobs, tiny_model
+
+from chatstream_flask import ChatStream, demo_model
+from chatstream_flask.engine.model_runner import ModelRunner
+from chatstream_flask.engine.prepared_model import PreparedModel
+from chatstream_flask.engine.slot_model import OwnForward
+from chatstream_flask.errors import ConfigError, UnsupportedModel
+
+accelerate = pytest.importorskip("accelerate", reason="scripts/install test has it")
+
+
+def spread(model: Any, first: str, second: str, folder: Path | None = None) -> Any:
+    """What comes after the first layer is on the second device."""
+    parts = ["model.embed_tokens", "model.rotary_emb", "model.layers.0"]
+    device_map = dict.fromkeys(parts, first)
+    device_map |= dict.fromkeys(["model.layers.1", "model.norm", "lm_head"], second)
+    skipped = model._skip_keys_device_placement
+    return accelerate.dispatch_model(model, device_map, offload_dir=folder, skip_keys=skipped)
+
+
+def serve_in_two_threads(prepared: PreparedModel, jobs: list[Job]) -> dict[int, list[list[int]]]:
+    replies: dict[int, list[list[int]]] = {}
+
+    def work(number: int) -> None:
+        runner = ModelRunner(prepared, TinyTokenizer(), num_slots=NUM_SLOTS)
+        runner.open()
+        replies[number] = serve(runner, jobs, num_slots=NUM_SLOTS, chunk_len=6 + number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return replies
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3_text"])
+def test_two_threads_serve_it_as_generate_does(kind: str, tmp_path: Path) -> None:
+    model, jobs = tiny_model(kind), make_jobs(3)
+    expected = [generate_alone(model, job) for job in jobs]
+    model = spread(model, "cpu", "disk", tmp_path)
+    prepared = PreparedModel(model, MAX_LEN)
+    assert serve_in_two_threads(prepared, jobs) == {0: expected, 1: expected}
+    assert isinstance(prepared.forward, OwnForward)
+    assert model.lm_head.weight.is_meta, "the weights are loaded for each forward only"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+@pytest.mark.parametrize("kind", ["llama", "gemma3_text"])
+def test_two_cuda_devices_serve_it_as_generate_does(kind: str) -> None:
+    model, jobs = tiny_model(kind).to("cuda:0"), make_jobs()
+    expected = [generate_alone(model, job) for job in jobs]
+    prepared = PreparedModel(spread(model.cpu(), "cuda:0", "cuda:1"), MAX_LEN)
+    assert serve_in_two_threads(prepared, jobs) == {0: expected, 1: expected}
+    assert [str(shape.device) for shape in prepared.shapes] == ["cuda:0", "cuda:1"]
+
+
+def test_one_that_transformers_has_loaded(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    auto_model: Any = AutoModelForCausalLM
+    parts = ["model.embed_tokens", "model.rotary_emb", "model.layers", "model.norm", "lm_head"]
+    device_map = dict.fromkeys(parts, "cpu") | {"model.layers": "disk"}
+    model = auto_model.from_pretrained(demo_model.PATH, device_map=device_map, offload_folder=tmp_path)
+    assert model.model.layers[1].mlp.up_proj.weight.is_meta
+    tokenizer = AutoTokenizer.from_pretrained(demo_model.PATH)
+    ChatStream(model=model, tokenizer=tokenizer).source.make_runner(2, 1, 0).open()
+    with pytest.raises(ConfigError, match="the model is where its device_map has put it: leave device out"):
+        ChatStream(model=model, tokenizer=tokenizer, device="cpu")
+
+
+def test_parts_on_two_devices_without_hooks_are_refused() -> None:
+    model = tiny_model("llama")
+    model.lm_head.to("meta")
+    with pytest.raises(UnsupportedModel, match=r"the model is on cpu, meta, and nothing takes .* device_map"):
+        PreparedModel(model, 32).prepare(1)
+
+
+def test_everything_is_on_the_device_of_its_layer() -> None:
+    program = Path(__file__).parent / "pretended_devices.py"
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
