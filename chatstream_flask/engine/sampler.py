@@ -50,7 +50,7 @@ class Sampler:
         top, ids = scores.max(dim=-1)  # the greedy choice; NaN wins every comparison
         for group, uniforms in zip(self._groups, self._draws(), strict=True):
             ids.index_copy_(0, group.rows, _drawn(group, scores, uniforms))
-        return ids.masked_fill(~top.isfinite(), NOT_A_TOKEN)
+        return _marked(ids, top)
 
     def _draws(self) -> list[Tensor]:
         """One uniform number in [0, 1) per sampled row, exact in float32; a column for each group."""
@@ -85,6 +85,16 @@ class Sampler:
 
     def _column(self, values: list[float]) -> Tensor:
         return torch.tensor(values, dtype=torch.float32, device=self._device)[:, None]
+
+
+def greedy(logits: Tensor) -> Tensor:
+    """The likeliest ids `[..]` for logits `[.., vocab]`, NOT_A_TOKEN where these are not numbers."""
+    top, ids = logits.max(dim=-1)
+    return _marked(ids, top)
+
+
+def _marked(ids: Tensor, top: Tensor) -> Tensor:
+    return ids.masked_fill(~top.isfinite(), NOT_A_TOKEN)
 
 
 def _drawn(group: Group, scores: Tensor, uniforms: Tensor) -> Tensor:

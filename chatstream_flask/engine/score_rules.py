@@ -44,14 +44,9 @@ class ScoreRules:
         self._rules: list[Rule] = []
 
     def plan(self, rows: list[Sequence | None], vocab_size: int) -> None:
-        kinds: list[tuple[Callable[[Sequence], bool], Callable[[list[Sequence], int], Edit]]] = [
-            (lambda s: s.matcher is not None, self._grammar),
-            (lambda s: bool(s.params.logit_bias), self._bias),
-            (lambda s: _strength(s) != NEUTRAL, self._repetition),
-            (lambda s: bool(s.params.frequency_penalty or s.params.presence_penalty), self._frequency),
-        ]
+        makers = (self._grammar, self._bias, self._repetition, self._frequency)
         self._rules = []
-        for asks, make_edit in kinds:
+        for asks, make_edit in zip(ASKS, makers, strict=True):
             asking = {row: s for row, s in enumerate(rows) if s is not None and asks(s)}
             if asking:
                 edit = make_edit(list(asking.values()), vocab_size)
@@ -109,6 +104,10 @@ class ScoreRules:
         return torch.tensor(values, dtype=torch.float32, device=self._device)[:, None]
 
 
+def has_rules(sequence: Sequence) -> bool:
+    return any(asks(sequence) for asks in ASKS)
+
+
 def _strength(sequence: Sequence) -> tuple[float, float]:
     """Factor and difference of a sequence's repetition penalty."""
     params = sequence.params
@@ -117,3 +116,11 @@ def _strength(sequence: Sequence) -> tuple[float, float]:
     if params.repetition_penalty_method == MULTIPLICATIVE:
         return params.repetition_penalty, 0.0
     return 1.0, params.repetition_penalty
+
+
+ASKS: tuple[Callable[[Sequence], bool], ...] = (
+    lambda s: s.matcher is not None,
+    lambda s: bool(s.params.logit_bias),
+    lambda s: _strength(s) != NEUTRAL,
+    lambda s: bool(s.params.frequency_penalty or s.params.presence_penalty),
+)
