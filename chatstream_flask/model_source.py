@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from .engine.prepared_model import PreparedModel
 
+MAX_DRAFTS = 64  # tokens proposed for a sequence in a step
 FEW = 16  # sequences that one generation thread on CPU has alone
 DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
 
@@ -80,6 +81,7 @@ class TransformersSource:
         device: str | None,
         context_len: int,
         add_special_tokens: bool | None,
+        prompt_lookup_num_tokens: int | None = None,
     ) -> None:
         if model is None or tokenizer is None:
             raise ConfigError("model and tokenizer are needed, unless use_mock_response=True")
@@ -91,6 +93,7 @@ class TransformersSource:
         self._tokenizer = tokenizer
         self._device = device
         self._add_special_tokens = add_special_tokens
+        self._num_drafts = prompt_lookup_num_tokens or 0
         self._prepared: PreparedModel | None = None
         self._num_cores = 0  # that a forward on CPU may use
         self._grammars = GrammarCompiler(tokenizer, self._eos_ids)
@@ -108,6 +111,7 @@ class TransformersSource:
     def make_runner(self, num_slots: int, num_threads: int) -> Runner:
         import torch  # here, so that the mock needs no torch
 
+        from .engine.draft_choice import DraftChoice
         from .engine.model_runner import ModelRunner
         from .engine.prepared_model import PreparedModel
 
@@ -126,6 +130,7 @@ class TransformersSource:
             num_cores=max(1, self._num_cores // num_threads),
             all_cores=self._num_cores,
             grammars=self._grammars,
+            draft_choice=DraftChoice(self._num_drafts) if self._num_drafts else None,
         )
 
     def fit(self, prompt: AbstractChatPrompt, max_tokens: int, policy: ContextPolicy) -> FittedPrompt:
@@ -239,8 +244,11 @@ def make_source(
     add_special_tokens: bool | None,
     use_mock_response: bool,
     mock_params: dict[str, Any] | None,
+    prompt_lookup_num_tokens: int | None = None,
 ) -> ModelSource:
     check_int("context_len", context_len, 2)
+    if prompt_lookup_num_tokens is not None:
+        check_int("prompt_lookup_num_tokens", prompt_lookup_num_tokens, 0, MAX_DRAFTS)
     if not isinstance(use_mock_response, bool):
         raise ConfigError(f"use_mock_response must be True or False, not {use_mock_response!r}")
     if add_special_tokens is not None and not isinstance(add_special_tokens, bool):
@@ -250,7 +258,9 @@ def make_source(
     device = None if device is None else _checked_device(device)
     if use_mock_response:
         return MockSource(mock_params, context_len)
-    return TransformersSource(model, tokenizer, device, context_len, add_special_tokens)
+    return TransformersSource(
+        model, tokenizer, device, context_len, add_special_tokens, prompt_lookup_num_tokens
+    )
 
 
 def _checked_device(device: str | torch.device) -> str:
