@@ -59,7 +59,7 @@ def test_move_and_clear() -> None:
     assert torch.equal(cache.slot_layers[0].keys[0, :, :3], keys[0, :, :3])
     assert torch.equal(cache.slot_layers[0].values[0, :, :3], values[0, :, :3])
     assert not cache.slot_layers[0].keys[0, :, 3:].any()
-    cache.clear(2)
+    cache.clear(2, 0)
     assert not cache.slot_layers[0].keys[2].any() and not cache.slot_layers[0].values[2].any()
 
 

@@ -55,11 +55,19 @@ WAYS = {
     "native": {"is_native": True},
     "packed": {"is_native": False, "packs": True},
     "plain": {"is_native": False, "packs": False},
+    "ahead": {"is_native": False, "packs": False, "looks_ahead": True},  # as on CUDA
 }
 
 
-def open_runner(model: Any, num_slots: int = NUM_SLOTS, max_len: int = MAX_LEN, **how: bool) -> ModelRunner:
-    runner = ModelRunner(PreparedModel(model, max_len, **how), TinyTokenizer(), num_slots=num_slots)
+def open_runner(
+    model: Any,
+    num_slots: int = NUM_SLOTS,
+    max_len: int = MAX_LEN,
+    looks_ahead: bool | None = None,
+    **how: bool,
+) -> ModelRunner:
+    prepared = PreparedModel(model, max_len, **how)
+    runner = ModelRunner(prepared, TinyTokenizer(), num_slots=num_slots, looks_ahead=looks_ahead)
     runner.open()
     return runner
 

@@ -68,7 +68,7 @@ def prefill_step(runner: Runner, num_tokens: int, num_cached: int) -> Callable[[
 
 def _sequence(slot: int, num_tokens: int, num_cached: int) -> Sequence:
     """What is in the slot does not matter for the time that it takes."""
-    request = GenerationRequest([1] * num_tokens, SamplingParams(max_new_tokens=1, seed=0))
+    request = GenerationRequest([1] * num_tokens, SamplingParams(seed=0))
     sequence = Sequence(request, slot, None)  # type: ignore[arg-type]
     sequence.num_cached = num_cached
     return sequence
@@ -108,13 +108,14 @@ class StepBench:
         runners = self._runners[:1] if alone else self._runners
         start = threading.Barrier(len(runners))
         running = [
-            thread.submit(_time, make_step(runner, *point), start)
+            thread.submit(_time, runner, make_step(runner, *point), start)
             for thread, runner in zip(self._threads, runners, strict=False)
         ]
         return statistics.mean(future.result() for future in running)
 
 
-def _time(step: Callable[[], object], start: threading.Barrier) -> float:
+def _time(runner: Runner, step: Callable[[], object], start: threading.Barrier) -> float:
+    runner.share(start.parties)
     step()  # the first one of a shape may choose or compile kernels
     start.wait(WAIT_SEC)
     began, times = time.perf_counter(), list[float]()

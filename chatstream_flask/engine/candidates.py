@@ -6,10 +6,44 @@ Same results as transformers' RepetitionPenalty, TopK, TopP and MinP processors 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from ..config import SamplingParams
+
+GREEDY = -1  # in place of a number of candidates: the largest score
+MIN_TEMPERATURE = 1e-6  # below it float32 cannot divide; it is greedy in all but name
+
+
+class Choice(NamedTuple):
+    """How one row's token is chosen from its scores."""
+
+    num_candidates: int = GREEDY
+    temperature: float = 1.0
+    top_k: int = 1
+    tail: float = 0.0
+    min_p: float = 0.0
+
+    @classmethod
+    def of(cls, params: SamplingParams, vocab_size: int) -> Choice:
+        if params.is_greedy:
+            return cls()
+        num = num_candidates(params, vocab_size)
+        top_k = min(params.top_k or num, num) or 1
+        return cls(num, max(params.temperature, MIN_TEMPERATURE), top_k, 1.0 - params.top_p, params.min_p)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """The choices of several rows that have the same number of candidates, `[rows, 1]`."""
+
+    temperature: Tensor
+    top_k: Tensor
+    tail: Tensor
+    min_p: Tensor | None  # if any row has it; 0 changes nothing
 
 
 def num_candidates(params: SamplingParams, vocab_size: int) -> int:
@@ -62,6 +96,13 @@ def candidates(
         is_dropped |= probs < probs[:, :1] * min_p
     is_dropped[:, 0] = False
     return probs.masked_fill(is_dropped, 0.0), ids
+
+
+def drawn(scores: Tensor, num: int, columns: Columns, uniforms: Tensor) -> Tensor:
+    """Ids `[rows]`, by one uniform number `[rows, 1]` each."""
+    probs, ids = candidates(scores / columns.temperature, num, columns.top_k, columns.tail, columns.min_p)
+    index = draw(probs, uniforms)
+    return index if ids is None else ids.gather(1, index[:, None]).squeeze(1)
 
 
 def draw(probs: Tensor, uniforms: Tensor) -> Tensor:

@@ -164,8 +164,8 @@ class SlotCache(Cache):
                 held[one, :, :length] = held[other, :, :length]
                 held[other, :, :length] = first
 
-    def clear(self, slot: int) -> None:
-        """Forgets a slot: a NaN left in a masked column would still spoil the next sequence (0 * NaN)."""
+    def clear(self, slot: int, start: int) -> None:
+        """Columns from `start` on: a NaN in a masked one would still spoil what comes there (0 * NaN)."""
         for layer in self.slot_layers:
-            layer.keys[slot] = 0
-            layer.values[slot] = 0
+            layer.keys[slot, :, start:] = 0
+            layer.values[slot, :, start:] = 0

@@ -85,6 +85,15 @@ class PackedLinear(nn.Module):
         return self.whole(x)[..., self._part]
 
 
+def has_products_of(dtype: torch.dtype) -> bool:
+    """Of a torch that runs on CPU; in other number formats it is several times slower."""
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if dtype == torch.float16:
+        return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+    return True
+
+
 def packing_pays(weight: Tensor) -> bool:
     """Measured on this machine, in some hundredths of a second; False where oneDNN cannot have this dtype."""
     try:

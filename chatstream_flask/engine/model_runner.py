@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 
 from .core_choice import CoreChoice
+from .decode_step import DecodeStep
 from .detokenizer import TextDecoder
 from .draft_choice import MAX_TOKENS, DraftChoice
+from .fused_decoder import FusedDecoder
 from .grammar_matcher import GrammarCompiler, GrammarMatcher
 from .host_buffer import HostBuffer
 from .logprobs import Logprobs
+from .lookahead import Lookahead
 from .prepared_model import PreparedModel
 from .request import GenerationRequest
 from .sampler import NOT_A_TOKEN, Sampler, greedy
@@ -36,10 +39,13 @@ class Opened:
     inputs: HostBuffer
     ids: HostBuffer
     logprobs: Logprobs
+    ahead: Lookahead | None
 
 
 class ModelRunner:
     """The Runner of a transformers model. A step is: numbers in, one forward, one sampler call, ids out.
+
+    On CUDA the ids of a step come out when the next one is on its way: `decode` gives them one call later.
 
     A row whose logits are not numbers, or whose grammar cannot go on, gets the id -1 (`NOT_A_TOKEN`) and its
     slot is wiped; the other rows are as if nothing had happened.
@@ -54,8 +60,13 @@ class ModelRunner:
         num_cores: int = 1,  # on CPU: of this thread, while the others work too
         all_cores: int | None = None,  # while it works alone; None: the same
         grammars: GrammarCompiler | None = None,
-        draft_choice: DraftChoice | None = None,  # None: it never speculates
+        looks_ahead: bool | None = None,
+        draft_choice: DraftChoice | None = None,
     ) -> None:
+        """
+        :param looks_ahead: launches a step before it knows the ids of the last one; None: on CUDA
+        :param draft_choice: None: it never speculates
+        """
         self.eos_ids = eos_ids(prepared.model, tokenizer)
         self.num_slots = num_slots
         self.max_len = prepared.context_len
@@ -65,6 +76,7 @@ class ModelRunner:
         self._prepared = prepared
         self._tokenizer = tokenizer
         self._grammars = grammars
+        self._looks_ahead = looks_ahead
         self._speculation = None if draft_choice is None else Speculation(draft_choice, self.max_len)
         self._stream: torch.cuda.Stream | None = None
         self._opened: Opened | None = None
@@ -83,24 +95,41 @@ class ModelRunner:
             torch.cuda.synchronize(device)  # the weights were made ready on the default stream
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         with self._context():
-            forward, shapes = self._prepared.forward, self._prepared.shapes
+            slots = SlotModel(
+                self._prepared.model,
+                self._prepared.forward,
+                self._prepared.shapes,
+                num_slots=self.num_slots,
+                max_len=self.max_len,
+            )
             most_tokens = self.num_slots if self._speculation is None else max(self.num_slots, MAX_TOKENS)
             self._opened = Opened(
-                slots=SlotModel(
-                    self._prepared.model, forward, shapes, num_slots=self.num_slots, max_len=self.max_len
-                ),
+                slots=slots,
                 sampler=Sampler(num_slots=self.num_slots, max_len=self.max_len, device=device),
                 positions=torch.arange(self.max_len, device=device)[None],
                 prompt=HostBuffer(self.max_len, torch.long, device),
                 inputs=HostBuffer(3 * most_tokens, torch.long, device),
                 ids=HostBuffer(most_tokens, torch.long, device),
                 logprobs=Logprobs(num_slots=self.num_slots, device=device),
+                ahead=self._lookahead(slots, device),
             )
+
+    def _lookahead(self, slots: SlotModel, device: torch.device) -> Lookahead | None:
+        is_cuda = device.type == "cuda"
+        if not (is_cuda if self._looks_ahead is None else self._looks_ahead):
+            return None
+        replays = is_cuda and isinstance(self._prepared.forward, FusedDecoder)
+        step = DecodeStep(slots, num_slots=self.num_slots, device=device, replays=replays)
+        return Lookahead(
+            step, slots, num_slots=self.num_slots, vocab_size=self._prepared.vocab_size, device=device
+        )
 
     def prefill(self, sequence: Sequence, num_tokens: int) -> list[int]:
         start = sequence.num_cached
         stop = start + num_tokens
         with self._computing() as it, self._on_cores(num_tokens, stop):
+            if start == sequence.request.num_reused:
+                self._settle(it)  # the slot's last owner may have been in a step that is on its way
             ids = it.prompt.send(sequence.token_ids[start:stop])[None]
             columns = it.positions[:, start:stop]
             logits = it.slots.logits(sequence.slot, ids, columns, columns, it.slots.key_len(stop))[:, -1:]
@@ -109,23 +138,31 @@ class ModelRunner:
     def decode(self, sequences: list[Sequence]) -> list[list[int]]:
         if self._speculation is None:
             return self._step(sequences)
-        num_drafts = self._speculation.begin(sequences)
+        num_drafts = self._speculation.begin(sequences, is_late=self._is_late)
         new_ids = self._step(sequences, 1 + num_drafts)
         self._speculation.end(new_ids)
         return new_ids
 
     def _step(self, sequences: list[Sequence], width: int = 1) -> list[list[int]]:
         """Each row computes its newest token and its drafts, `width` tokens at the most."""
-        rows: list[Sequence | None] = [None] * (1 + max(sequence.slot for sequence in sequences))
-        for sequence in sequences:
-            rows[sequence.slot] = sequence
+        num_rows = 1 + max(sequence.slot for sequence in sequences)
         longest = 1 + max(sequence.num_cached + len(sequence.drafts) for sequence in sequences)
-        with self._computing() as it, self._on_cores(len(rows) * width, longest):
-            key_len = it.slots.key_len(longest)
-            ids, positions, columns = it.inputs.send(self._step_inputs(rows, width)).view(3, -1, width)
-            logits = it.slots.logits(0, ids, positions, columns, key_len, width)[:, -width:]
-            new_ids = self._sampled(it, logits, rows)
+        with self._computing() as it, self._on_cores(num_rows * width, longest):
+            if it.ahead is not None and width == 1 and all(map(it.ahead.can_take, sequences)):
+                return it.ahead.decode(sequences)
+            if self._settle(it):
+                assert it.ahead is not None
+                return it.ahead.finish(sequences)
+            rows: list[Sequence | None] = [None] * num_rows
+            for sequence in sequences:
+                rows[sequence.slot] = sequence
+            new_ids = self._decoded(it, rows, width, it.slots.key_len(longest))
         return [new_ids[sequence.slot] for sequence in sequences]
+
+    def _decoded(self, it: Opened, rows: list[Sequence | None], width: int, key_len: int) -> list[list[int]]:
+        ids, positions, columns = it.inputs.send(self._step_inputs(rows, width)).view(3, -1, width)
+        logits = it.slots.logits(0, ids, positions, columns, key_len, width)[:, -width:]
+        return self._sampled(it, logits, rows)
 
     def share(self, num_busy: int) -> None:
         if self._cores is not None:
@@ -133,11 +170,11 @@ class ModelRunner:
 
     def move(self, source: int, target: int, length: int) -> None:
         with self._computing() as it:
-            it.slots.cache.move(source, target, length)
+            it.slots.cache.move(source, target, length + self._settle(it))
 
     def swap(self, one: int, other: int, length: int) -> None:
         with self._computing() as it:
-            it.slots.cache.swap(one, other, length)
+            it.slots.cache.swap(one, other, length + self._settle(it))
 
     def text_decoder(self, request: GenerationRequest) -> TextDecoder:
         return make_text_decoder(self._tokenizer, skip_special_tokens=not request.shows_special_tokens)
@@ -152,6 +189,16 @@ class ModelRunner:
         if self._stream is not None:
             self._stream.synchronize()
         self._opened = self._stream = None
+
+    @property
+    def _is_late(self) -> bool:
+        """The newest ids are not known to Python yet."""
+        ahead = None if self._opened is None else self._opened.ahead
+        return ahead is not None and ahead.is_flying
+
+    def _settle(self, it: Opened) -> bool:
+        """Before a slot changes hands. True: slots hold one column more than Python has counted."""
+        return it.ahead is not None and it.ahead.settle()
 
     def _step_inputs(self, rows: list[Sequence | None], width: int) -> list[int]:
         """Token ids, then positions, then columns, `[rows, width]` each.
@@ -187,7 +234,7 @@ class ModelRunner:
         if sequence is None:
             return []
         if NOT_A_TOKEN in own_ids[: 1 + len(sequence.drafts)]:
-            it.slots.cache.clear(sequence.slot)
+            it.slots.cache.clear(sequence.slot, 0)
             return [NOT_A_TOKEN]
         return accepted(sequence.drafts, own_ids)
 

@@ -17,9 +17,9 @@ from .attention_mask import AttentionMask
 from .fused_decoder import FusedDecoder, FusedLayer
 from .fused_parts import RMSNorm, gelu_tanh
 from .kv_cache import SlotCache
-from .linear import Linear, PlainLinear
+from .linear import Linear, PlainLinear, has_products_of
 
-MAX_TOKENS = 128  # of one forward, where torch has good products for more
+MAX_TOKENS = 128  # of one forward: torch is faster at more, if it has products of this number format
 LANES = 8  # numbers that are computed together: all sizes must be multiples
 ACTIVATIONS: dict[Any, int] = {functional.silu: 0, gelu_tanh: 1}
 DTYPES = (torch.float32, torch.bfloat16)
@@ -107,6 +107,7 @@ class NativeDecoder:
         self._dtype = _plain(fused.head).weight.dtype
         if self._dtype not in DTYPES:
             raise NotNative(f"it has no {self._dtype}")
+        self._has_better = has_products_of(self._dtype)  # for many tokens
         if first.feed_forward.activation not in ACTIVATIONS:
             raise NotNative("its activation is not there")
         attention = first.attention
@@ -143,7 +144,7 @@ class NativeDecoder:
         self, ids: Tensor, positions: Tensor, mask: AttentionMask, cache: SlotCache, num_last: int = 1
     ) -> Tensor:
         rows, tokens = ids.shape
-        if ids.numel() > MAX_TOKENS:
+        if self._has_better and ids.numel() > MAX_TOKENS:
             return self._fused(ids, positions, mask, cache, num_last)
         room = self._rooms.get(cache)
         if room is None:

@@ -14,7 +14,7 @@ from .fuse import NotFusible, fuse
 from .fused_decoder import FusedDecoder
 from .kv_cache import LayerShape, layer_shapes
 from .kv_memory import MIB, check_kv_memory, free_bytes
-from .linear import packing_pays
+from .linear import has_products_of, packing_pays
 from .logits_check import check_logits, own_logits
 from .model_check import check_model
 from .native_decoder import NativeDecoder, NotNative
@@ -51,6 +51,7 @@ class PreparedModel:
         self._preparing = threading.Lock()
         self._forward: Forward | None = None
         self._shapes: list[LayerShape] = []
+        self.vocab_size = 0  # of its logits; after `prepare`
 
     @property
     def forward(self) -> Forward:
@@ -82,7 +83,7 @@ class PreparedModel:
     def _widen(self) -> None:
         """A processor without products of this number format is many times faster in float32."""
         model = self.model
-        if model.device.type != "cpu" or _has_products_of(model.dtype):
+        if model.device.type != "cpu" or has_products_of(model.dtype):
             return
         needed = ROOM * sum(p.numel() for p in model.parameters()) * (4 - model.dtype.itemsize)
         if needed > free_bytes(model.device):
@@ -117,6 +118,7 @@ class PreparedModel:
 
     def _checked(self, forward: Forward, expected: Tensor) -> Forward:
         check_logits(self.model, forward, self._shapes, expected)
+        self.vocab_size = expected.shape[-1]
         logger.info("served by %r", forward)
         return forward
 
@@ -133,12 +135,3 @@ class PreparedModel:
             return bool(self._packs)
         weights = [module.weight for module in self.model.modules() if is_plain(module)]
         return bool(weights) and packing_pays(max(weights, key=lambda weight: weight.numel()))
-
-
-def _has_products_of(dtype: torch.dtype) -> bool:
-    """On CPU."""
-    if dtype == torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    if dtype == torch.float16:
-        return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
-    return True

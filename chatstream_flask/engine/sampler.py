@@ -7,26 +7,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .candidates import candidates, draw, num_candidates
+from .candidates import Choice, Columns, drawn
 from .host_buffer import HostBuffer
 from .score_rules import ScoreRules
 from .sequence import Sequence
 
 NOT_A_TOKEN = -1  # the id of a row whose logits are not numbers, or whose grammar allows none
-MIN_TEMPERATURE = 1e-6  # below it float32 cannot divide; it is greedy in all but name
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Rows that take the same path; their parameters as columns `[rows, 1]`."""
+    """Rows that take the same path."""
 
     sequences: list[Sequence]
     rows: Tensor
     num_candidates: int
-    temperature: Tensor
-    top_k: Tensor
-    tail: Tensor  # 1 - top_p
-    min_p: Tensor | None  # if any row has it; 0 changes nothing
+    columns: Columns
 
 
 class Sampler:
@@ -49,35 +45,36 @@ class Sampler:
         scores = self._rules.apply(logits)
         top, ids = scores.max(dim=-1)  # the greedy choice; NaN wins every comparison
         for group, uniforms in zip(self._groups, self._draws(), strict=True):
-            ids.index_copy_(0, group.rows, _drawn(group, scores, uniforms))
-        return _marked(ids, top)
+            own = scores if len(group.sequences) == len(scores) else scores[group.rows]
+            ids.index_copy_(0, group.rows, drawn(own, group.num_candidates, group.columns, uniforms))
+        return marked(ids, top)
 
     def _draws(self) -> list[Tensor]:
-        """One uniform number in [0, 1) per sampled row, exact in float32; a column for each group."""
-        values = [s.random.getrandbits(24) * 2.0**-24 for group in self._groups for s in group.sequences]
+        """One uniform number per sampled row; a column for each group."""
+        values = [uniform(s) for group in self._groups for s in group.sequences]
         sizes = [len(group.sequences) for group in self._groups]
         return list(torch.split(self._uniforms.send(values)[:, None], sizes)) if values else []
 
     def _plan(self, rows: list[Sequence | None], vocab_size: int) -> None:
-        sampled: dict[int, list[int]] = {}
+        sampled: dict[int, list[tuple[int, Sequence, Choice]]] = {}
         for row, sequence in enumerate(rows):
             if sequence is not None and not sequence.params.is_greedy:
-                sampled.setdefault(num_candidates(sequence.params, vocab_size), []).append(row)
-        self._groups = [self._group(num, rows, indices) for num, indices in sampled.items()]
+                choice = Choice.of(sequence.params, vocab_size)
+                sampled.setdefault(choice.num_candidates, []).append((row, sequence, choice))
+        self._groups = [self._group(num, members) for num, members in sampled.items()]
         self._rules.plan(rows, vocab_size)
         self._rows = list(rows)
 
-    def _group(self, num: int, rows: list[Sequence | None], indices: list[int]) -> Group:
-        sequences = [sequence for i in indices if (sequence := rows[i]) is not None]
-        params = [sequence.params for sequence in sequences]
+    def _group(self, num: int, members: list[tuple[int, Sequence, Choice]]) -> Group:
+        rows, sequences, choices = zip(*members, strict=True)
+        columns = Columns(
+            temperature=self._column([choice.temperature for choice in choices]),
+            top_k=self._tensor([choice.top_k for choice in choices])[:, None],
+            tail=self._column([choice.tail for choice in choices]),
+            min_p=self._column([c.min_p for c in choices]) if any(c.min_p for c in choices) else None,
+        )
         return Group(
-            sequences=sequences,
-            rows=self._tensor(indices),
-            num_candidates=num,
-            temperature=self._column([max(p.temperature, MIN_TEMPERATURE) for p in params]),
-            top_k=self._tensor([min(p.top_k or num, num) or 1 for p in params])[:, None],
-            tail=self._column([1.0 - p.top_p for p in params]),
-            min_p=self._column([p.min_p for p in params]) if any(p.min_p for p in params) else None,
+            sequences=list(sequences), rows=self._tensor(list(rows)), num_candidates=num, columns=columns
         )
 
     def _tensor(self, values: list[int]) -> Tensor:
@@ -88,19 +85,16 @@ class Sampler:
 
 
 def greedy(logits: Tensor) -> Tensor:
-    """The likeliest ids `[..]` for logits `[.., vocab]`, NOT_A_TOKEN where these are not numbers."""
+    """The likeliest ids `[..]` for logits `[.., vocab]`, marked."""
     top, ids = logits.max(dim=-1)
-    return _marked(ids, top)
+    return marked(ids, top)
 
 
-def _marked(ids: Tensor, top: Tensor) -> Tensor:
+def marked(ids: Tensor, top: Tensor) -> Tensor:
+    """NOT_A_TOKEN where the largest score is not a number, or allows none."""
     return ids.masked_fill(~top.isfinite(), NOT_A_TOKEN)
 
 
-def _drawn(group: Group, scores: Tensor, uniforms: Tensor) -> Tensor:
-    own = scores if len(group.sequences) == len(scores) else scores[group.rows]
-    probs, ids = candidates(
-        own / group.temperature, group.num_candidates, group.top_k, group.tail, group.min_p
-    )
-    index = draw(probs, uniforms)
-    return index if ids is None else ids.gather(1, index[:, None]).squeeze(1)
+def uniform(sequence: Sequence) -> float:
+    """The next of a sequence's own, in [0, 1) and exact in float32."""
+    return sequence.random.getrandbits(24) * 2.0**-24

@@ -104,7 +104,7 @@ class ScoreRules:
         return torch.tensor(values, dtype=torch.float32, device=self._device)[:, None]
 
 
-def has_rules(sequence: Sequence) -> bool:
+def asks_for_rules(sequence: Sequence) -> bool:
     return any(asks(sequence) for asks in ASKS)
 
 
@@ -118,7 +118,7 @@ def _strength(sequence: Sequence) -> tuple[float, float]:
     return 1.0, params.repetition_penalty
 
 
-ASKS: tuple[Callable[[Sequence], bool], ...] = (
+ASKS: tuple[Callable[[Sequence], bool], ...] = (  # for a rule, in their order
     lambda s: s.matcher is not None,
     lambda s: bool(s.params.logit_bias),
     lambda s: _strength(s) != NEUTRAL,

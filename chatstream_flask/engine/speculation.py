@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .draft_choice import DraftChoice
-from .score_rules import has_rules
+from .score_rules import asks_for_rules
 from .sequence import Sequence
 
 
@@ -20,9 +20,14 @@ class Speculation:
         self._max_len = max_len
         self._sequences: list[Sequence] = []
         self._proposed: dict[Sequence, list[int]] = {}
+        self._only_waits = False
 
-    def begin(self, sequences: list[Sequence]) -> int:
-        """Writes `drafts` of each; returns how many they are at the most."""
+    def begin(self, sequences: list[Sequence], *, is_late: bool = False) -> int:
+        """Writes `drafts` of each; returns how many they are at the most.
+
+        :param is_late: a step is on its way whose ids must come first. Then there are no drafts, and if any
+            number is returned, that step is only to be waited for.
+        """
         self._sequences = sequences
         self._proposed = {
             sequence: sequence.lookup.propose(sequence.token_ids, self._num_allowed(sequence))
@@ -35,13 +40,15 @@ class Speculation:
             num_proposed=max(map(len, self._proposed.values()), default=0),
             expected=self._expected,
         )
+        self._only_waits = is_late and num > 0
         for sequence in sequences:
-            sequence.drafts = self._proposed.get(sequence, [])[:num]
+            sequence.drafts = [] if is_late else self._proposed.get(sequence, [])[:num]
         return num
 
     def end(self, new_ids: list[list[int]]) -> None:
         """What came, for each sequence of the step."""
-        self._choice.end()
+        if any(new_ids) and not self._only_waits:
+            self._choice.end()
         for sequence, ids in zip(self._sequences, new_ids, strict=True):
             if proposed := self._proposed.get(sequence):
                 sequence.lookup.learn(proposed, ids)
@@ -59,7 +66,7 @@ class Speculation:
 
 def is_greedy_only(sequence: Sequence) -> bool:
     params = sequence.params
-    return params.is_greedy and params.num_logprobs is None and not has_rules(sequence)
+    return params.is_greedy and params.num_logprobs is None and not asks_for_rules(sequence)
 
 
 def accepted(drafts: list[int], own_ids: list[int]) -> list[int]:

@@ -39,6 +39,9 @@ MESSAGES = {
     "gunicorn's reload loads the model anew after each change: leave it out in production": (
         "gunicorn の reload は変更のたびにモデルを読み込み直します。本番では使わないでください"
     ),
+    "a step cannot be captured as a CUDA graph; it is launched anew each time": (
+        "1 ステップを CUDA グラフにできません。毎回あらためて起動します"
+    ),
     "no native forward: %s": "ネイティブコードの計算は使いません: %s",
     "no %s forward: %s": "%s 方式の計算は使いません: %s",
     "nothing can be generated any more: %s": "これ以上生成できません: %s",

@@ -31,7 +31,7 @@ class Subject:
     device: str | None
     context_len: int
     max_slots: int
-    thread_counts: tuple[int, ...]
+    thread_counts: tuple[int, ...] = ()  # none: what a server takes by itself
     mock_sec_per_token: float = 0.02
 
     def config(self, num_threads: int, num_slots: int | None = None) -> EngineConfig:
@@ -74,14 +74,15 @@ def _measured_steps(subject: Subject, say: Say) -> Profile:
     except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(f"{subject.model} could not be loaded: {error}") from error
     source = TransformersSource(model, tokenizer, device, subject.context_len, None)
+    weights_bytes = sum(w.numel() * w.element_size() for w in model.parameters())  # before they are laid out
     costs = []
-    for num_threads in subject.thread_counts:
+    for num_threads in subject.thread_counts or [source.best_num_threads(subject.max_slots)]:
         say(f"Measuring steps of up to {subject.max_slots} slots with {num_threads} generation threads ...")
         costs.append(measure_steps(source, num_threads, subject.max_slots))
     profile = Profile(
         model=subject.model,
         device=device,
-        weights_bytes=sum(w.numel() * w.element_size() for w in model.parameters()),
+        weights_bytes=weights_bytes,
         kv_bytes_per_token=_kv_bytes_per_token(model),
         memory_bytes=memory_of(device),
         context_len=source.context_len,

@@ -132,8 +132,9 @@ def _profile(options: dict[str, Any]) -> tuple[Profile, Subject]:
 def _thread_counts(options: dict[str, Any]) -> tuple[int, ...]:
     if options["threads"]:
         return (options["threads"],)
-    counts = (1, 2) if (os.cpu_count() or 1) > 1 else (1,)
-    return counts[-1:] if options["is_check"] and not options["save_profile"] else counts
+    if options["is_check"] and not options["save_profile"]:
+        return ()
+    return (1, 2) if (os.cpu_count() or 1) > 1 else (1,)
 
 
 def _plan(profile: Profile, options: dict[str, Any]) -> None:
@@ -176,7 +177,7 @@ def _plan(profile: Profile, options: dict[str, Any]) -> None:
 
 
 def _check(profile: Profile, subject: Subject, options: dict[str, Any]) -> None:
-    num_threads = options["threads"] or max(profile.thread_counts)
+    num_threads = options["threads"] or profile.thread_counts[0]
     config = subject.config(num_threads, options["slots"])
     with running_client(subject, config, LONGEST_REPLY * CHECK_REPLY_TOKENS) as client:
         comparisons = compare(

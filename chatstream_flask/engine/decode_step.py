@@ -1,0 +1,106 @@
+"""DecodeStep: one step over tensors that stay where they are, so that a graph of it can be replayed."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import chain
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .candidates import GREEDY, Choice, Columns, drawn
+from .graph_replay import GraphReplay
+from .host_buffer import HostBuffer
+from .sampler import marked
+from .slot_model import SlotModel
+
+
+class StepRow(NamedTuple):
+    """What a step must know of one row, besides its Choice."""
+
+    source: int  # the row of the step before whose id it goes on from; -1: from `token_id`
+    token_id: int
+    position: int
+    column: int
+    uniform: float
+
+
+ROWS = (1, 2, 4, 8, 12, 16, 24, 32, 48)  # then multiples of 16
+NUM_FIELDS = len(StepRow._fields) + len(Choice._fields)
+
+
+class StepShape(NamedTuple):
+    """Steps of one shape are the same operations."""
+
+    num_rows: int
+    key_len: int
+    nums_candidates: tuple[int, ...]
+
+
+class DecodeStep:
+    """Row i is slot i. The ids of a step stay on the device, where the next step finds them."""
+
+    def __init__(self, slots: SlotModel, *, num_slots: int, device: torch.device, replays: bool) -> None:
+        """:param replays: graphs of its shapes, on CUDA; else the same operations are launched each time"""
+        self._slots = slots
+        self._num_slots = num_slots
+        self._inputs = HostBuffer(NUM_FIELDS * num_slots, torch.float64, device)  # exact for all there is
+        self._ids = torch.zeros(num_slots, dtype=torch.long, device=device)
+        self._graphs = GraphReplay() if replays else None
+
+    def num_rows(self, needed: int) -> int:
+        """Of the smallest shape that has room for these; others are padding."""
+        bucket = next((num for num in ROWS if num >= needed), -(-needed // 16) * 16)
+        return min(bucket, self._num_slots)
+
+    def key_len(self, needed: int) -> int:
+        """Four between a power of two and the next: there are few of them, and little is read in vain."""
+        finest = self._slots.key_len(1)
+        step = max(finest, 1 << (needed - 1).bit_length() >> 3)
+        return self._slots.key_len(-(-needed // step) * step)
+
+    def launch(self, rows: list[StepRow], choices: list[Choice], key_len: int) -> Tensor:
+        """Ids `[rows]`, on the device until the next launch."""
+        nums = {choice.num_candidates for choice in choices} - {GREEDY}
+        shape = StepShape(len(rows), key_len, tuple(sorted(nums)))
+        fields = chain(zip(*rows, strict=True), zip(*choices, strict=True))
+        self._inputs.send(list(chain.from_iterable(fields)))
+        compute = partial(self._compute, shape)
+        if self._graphs is None:
+            compute()
+        else:
+            self._graphs.run(shape, compute)
+        return self._ids[: len(rows)]
+
+    def _compute(self, shape: StepShape) -> None:
+        fields = list(self._inputs.twin(NUM_FIELDS * shape.num_rows).view(NUM_FIELDS, shape.num_rows, 1))
+        source, known, positions, columns = (field.long() for field in fields[:4])
+        ids = torch.where(source < 0, known, self._ids[source.clamp(min=0)])
+        ids = ids.clamp(min=0)  # of a row that has no next token, and is about to end
+        logits = self._slots.logits(0, ids, positions, columns, shape.key_len)[:, -1]
+        self._ids[: shape.num_rows] = _chosen(logits.float(), shape.nums_candidates, *fields[4:])
+
+
+def _chosen(
+    scores: Tensor,
+    nums_candidates: tuple[int, ...],
+    uniforms: Tensor,
+    own_num: Tensor,
+    temperature: Tensor,
+    top_k: Tensor,
+    tail: Tensor,
+    min_p: Tensor,
+) -> Tensor:
+    """Ids `[rows]`: all rows are drawn in each of these ways, then each has its own."""
+    top, ids = scores.max(dim=-1)
+    for num in nums_candidates:
+        columns = Columns(
+            temperature=temperature.float(),
+            top_k=top_k.long().clamp(max=max(num, 1)),
+            tail=tail.float(),
+            min_p=min_p.float(),
+        )
+        is_own = (own_num == num).squeeze(1)
+        ids = torch.where(is_own, drawn(scores, num, columns, uniforms.float()), ids)
+    return marked(ids, top)

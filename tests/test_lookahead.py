@@ -1,0 +1,197 @@
+"""Steps launched before the last one's ids are known, as on CUDA: the same replies as one step at a time."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from fakes import Bench, CharDecoder
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tiny_models import TinyTokenizer, make_prompt, make_sequence, tiny_model
+
+from chatstream_flask.config import SamplingParams
+from chatstream_flask.engine.decode_step import DecodeStep
+from chatstream_flask.engine.model_runner import ModelRunner
+from chatstream_flask.engine.prepared_model import PreparedModel
+from chatstream_flask.engine.request import FinishReason, GenerationRequest
+from chatstream_flask.engine.slot_model import SlotModel
+
+MAX_LEN = 200
+NUM_NEW = 12
+BROKEN_ID = 145  # its embedding is not a number: what goes on from it fails
+
+KINDS = [
+    SamplingParams(temperature=0, max_new_tokens=NUM_NEW),
+    SamplingParams(temperature=0, max_new_tokens=1),
+    SamplingParams(seed=1, top_k=5, max_new_tokens=NUM_NEW),
+    SamplingParams(seed=2, top_k=None, top_p=0.8, max_new_tokens=NUM_NEW),
+    SamplingParams(seed=3, top_k=None, temperature=0.7, min_p=0.01, max_new_tokens=NUM_NEW),
+    SamplingParams(temperature=0, logit_bias=((BROKEN_ID, 100.0),), max_new_tokens=NUM_NEW),
+    # One step at a time, as Python has its part in them:
+    SamplingParams(seed=4, top_k=20, repetition_penalty=1.3, max_new_tokens=NUM_NEW),
+    SamplingParams(temperature=0, num_logprobs=2, max_new_tokens=NUM_NEW),
+]
+
+
+class IdsAsText(ModelRunner):
+    """A reply's characters are its ids."""
+
+    def text_decoder(self, request: GenerationRequest) -> CharDecoder:
+        return CharDecoder()
+
+
+@cache
+def prepared() -> PreparedModel:
+    model: Any = tiny_model("llama")
+    it = PreparedModel(model, MAX_LEN, is_native=False, packs=False)
+    it.prepare(1)
+    model.get_input_embeddings().weight.data[BROKEN_ID] = torch.nan
+    return it
+
+
+def make_bench(num_slots: int, *, num_more: int = 1, looks_ahead: bool = True) -> Bench:
+    """:param num_more: slots that are only kept"""
+
+    def make_runner() -> ModelRunner:
+        runner = IdsAsText(
+            prepared(), TinyTokenizer(), num_slots=num_slots + num_more, looks_ahead=looks_ahead
+        )
+        runner.open()
+        return runner
+
+    return Bench(
+        slots=[num_slots],
+        num_waiting=99,
+        chunk_len=8,
+        num_kept_slots=num_slots + num_more,
+        make_runner=make_runner,
+    )
+
+
+def make_request(number: int, length: int) -> GenerationRequest:
+    prompt_ids = [i for i in make_prompt(30, number % 3)[:length] if i != BROKEN_ID]
+    return GenerationRequest(prompt_ids, KINDS[number % len(KINDS)], cache_owner=f"owner {number % 3}")
+
+
+@cache
+def alone(number: int, length: int) -> tuple[FinishReason, str]:
+    """One step at a time."""
+    bench, request = make_bench(1, looks_ahead=False), make_request(number, length)
+    bench.submit(request)
+    bench.finish_all()
+    return ended(request)
+
+
+def ended(request: GenerationRequest) -> tuple[FinishReason, str]:
+    assert request.outcome is not None
+    return request.outcome.finish_reason, request.text
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    num_slots=st.integers(1, 6),
+    events=st.lists(
+        st.tuples(st.integers(0, 23), st.integers(1, 30), st.integers(0, 6), st.booleans()),
+        min_size=2,
+        max_size=14,
+    ),
+)
+def test_replies_are_those_of_one_step_at_a_time(
+    num_slots: int, events: list[tuple[int, int, int, bool]]
+) -> None:
+    """They join and end at any time, some are cancelled, some fail; slots keep what may be gone on from."""
+    bench = make_bench(num_slots)
+    requests = []
+    for number, length, num_steps, is_cancelling in events:
+        requests.append(make_request(number, length))
+        bench.submit(requests[-1])
+        for _ in range(num_steps):
+            if bench.running or bench.queue.num_waiting:
+                bench.step()
+        if is_cancelling:
+            bench.cancel(requests[-1])
+    bench.finish_all()
+    for request, (number, length, _, is_cancelling) in zip(requests, events, strict=True):
+        expected_reason, expected_text = alone(number, length)
+        reason, text = ended(request)
+        if is_cancelling and reason is FinishReason.CANCELLED:
+            assert expected_text.startswith(text)
+        else:
+            assert (reason, text) == (expected_reason, expected_text)
+
+
+def test_the_kinds_do_what_they_are_for() -> None:
+    ends = [alone(number, 20) for number in range(len(KINDS))]
+    assert {reason for reason, _ in ends} == {FinishReason.LENGTH, FinishReason.ERROR}
+    assert ends[5] == (FinishReason.ERROR, chr(BROKEN_ID))
+    assert len({text for _, text in ends}) >= 5
+    greedy = [alone(0, length)[0] for length in range(1, 31)]
+    assert FinishReason.ERROR in greedy and FinishReason.LENGTH in greedy
+
+
+def test_who_leaves_before_its_fault_is_known_harms_nobody() -> None:
+    failing = next(length for length in range(1, 31) if alone(0, length)[0] is FinishReason.ERROR)
+    leaving, next_one = make_request(0, failing), make_request(2, 3)
+    bench = make_bench(1, num_more=0)
+    bench.submit(leaving)
+    while not leaving.text.endswith(chr(BROKEN_ID)):
+        bench.step()
+    bench.cancel(leaving)  # the step that fails is on its way
+    bench.submit(next_one)
+    bench.finish_all()
+    assert ended(leaving)[0] is FinishReason.CANCELLED
+    assert ended(next_one) == alone(2, 3) == (FinishReason.LENGTH, next_one.text)
+
+
+def test_ids_come_one_call_late_and_nobody_waits_in_vain() -> None:
+    runner = IdsAsText(prepared(), TinyTokenizer(), num_slots=2, looks_ahead=True)
+    runner.open()
+    sequence = make_sequence(make_prompt(9), SamplingParams(temperature=0, max_new_tokens=3))
+    sequence.token_ids += runner.prefill(sequence, 9)
+    sequence.num_cached = 9
+    sequence.request.count_token()
+    for num_new in (0, 1, 1):
+        (ids,) = runner.decode([sequence])
+        assert len(ids) == num_new
+        sequence.token_ids += ids
+        sequence.num_cached += num_new
+        for _ in ids:
+            sequence.request.count_token()
+    assert runner.decode([sequence]) == [[]]  # its last token needs no step
+
+
+def test_shapes_are_few_and_have_room() -> None:
+    it = prepared()
+    slots = SlotModel(it.model, it.forward, it.shapes, num_slots=1, max_len=5000)
+    step = DecodeStep(slots, num_slots=100, device=torch.device("cpu"), replays=False)
+    key_lens = [step.key_len(needed) for needed in range(1, 5001)]
+    assert all(
+        needed <= key_len <= max(1.25 * needed, needed + 63) for needed, key_len in enumerate(key_lens, 1)
+    )
+    assert len(set(key_lens)) <= 24 and key_lens == sorted(key_lens)
+    rows = [step.num_rows(needed) for needed in range(1, 101)]
+    assert all(needed <= num <= 2 * needed for needed, num in enumerate(rows, 1))
+    assert rows[-1] == 100 and len(set(rows)) <= 14
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kind", ["llama", "gemma3_text", "qwen3", "gpt2"])
+def test_captured_steps_give_what_launched_ones_give(kind: str) -> None:
+    model = tiny_model(kind).to("cuda")
+    texts = []
+    for looks_ahead in (False, True, True):
+        runner = IdsAsText(
+            PreparedModel(model, MAX_LEN), TinyTokenizer(), num_slots=6, looks_ahead=looks_ahead
+        )
+        bench = Bench(slots=[6], num_waiting=99, chunk_len=8, make_runner=lambda runner=runner: runner)  # type: ignore[misc]
+        runner.open()
+        requests = [make_request(number, 20 + number) for number in (0, 2, 3, 4, 8, 10)]
+        bench.submit(*requests)
+        bench.finish_all()
+        texts.append([request.text for request in requests])
+        runner.close()
+    assert texts[0] == texts[1] == texts[2]
