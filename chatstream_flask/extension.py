@@ -78,6 +78,9 @@ class ChatStream:
     :param logger: where this object logs; the default is the logger "chatstream_flask"
     :param kv_cache_slots: conversations whose keys and values are kept in memory, so that the next turn
         computes only what is new; None: as many as run at once
+    :param prompt_lookup_num_tokens: greedy replies are speculated on: up to so many tokens that followed the
+        last ones where these stood before, in prompt or reply, are proposed and verified in one step, while
+        that is measured to pay; None or 0 is off
     :param context_policy: for a conversation longer than the context: "drop_oldest_turns", "error", or
         "keep_system_and_recent", which leaves out the prompt class's own examples first
     :param on_busy: for a request while its conversation has a reply in the making: "reject" (409), "queue"
@@ -111,6 +114,7 @@ class ChatStream:
         request_handler: AbstractRequestHandler | None = None,
         logger: logging.Logger | None = None,
         kv_cache_slots: int | None = None,
+        prompt_lookup_num_tokens: int | None = None,
         context_policy: str = "drop_oldest_turns",
         on_busy: str = "reject",
         wire_format: str = "auto",
@@ -126,7 +130,14 @@ class ChatStream:
             repetition_penalty_method=repetition_penalty_method,
         )
         self.source: ModelSource = make_source(
-            model, tokenizer, device, context_len, add_special_tokens, use_mock_response, mock_params
+            model,
+            tokenizer,
+            device,
+            context_len,
+            add_special_tokens,
+            use_mock_response,
+            mock_params,
+            prompt_lookup_num_tokens,
         )
         self._wire_format = WireFormatName(wire_format)
         if max_new_tokens >= self.source.context_len:

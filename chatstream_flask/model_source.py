@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .devices import Devices
     from .engine.prepared_model import PreparedModel
 
+MAX_DRAFTS = 64  # tokens proposed for a sequence in a step
 FEW = 16  # sequences that one generation thread on CPU has alone
 
 
@@ -79,6 +80,7 @@ class TransformersSource:
         devices: Sequence[str],
         context_len: int,
         add_special_tokens: bool | None,
+        prompt_lookup_num_tokens: int | None = None,
     ) -> None:
         """:param devices: that are to have the model; none: where it is"""
         if model is None or tokenizer is None:
@@ -96,6 +98,7 @@ class TransformersSource:
         self._devices = devices
         self.num_devices = max(len(devices), 1)
         self._add_special_tokens = add_special_tokens
+        self._num_drafts = prompt_lookup_num_tokens or 0
         self._prepared: list[PreparedModel] = []  # one for each device
         self._num_cores = 0  # that a forward on CPU may use
         self._grammars = GrammarCompiler(tokenizer, self._eos_ids)
@@ -116,6 +119,7 @@ class TransformersSource:
     def make_runner(self, num_slots: int, num_threads: int, device: int) -> Runner:
         import torch
 
+        from .engine.draft_choice import DraftChoice
         from .engine.model_runner import ModelRunner
         from .engine.placement import place
         from .engine.prepared_model import PreparedModel
@@ -132,6 +136,7 @@ class TransformersSource:
             num_cores=max(1, self._num_cores // num_on_cpu),
             all_cores=self._num_cores,
             grammars=self._grammars,
+            draft_choice=DraftChoice(self._num_drafts) if self._num_drafts else None,
         )
 
     def fit(self, prompt: AbstractChatPrompt, max_tokens: int, policy: ContextPolicy) -> FittedPrompt:
@@ -246,8 +251,11 @@ def make_source(
     add_special_tokens: bool | None,
     use_mock_response: bool,
     mock_params: dict[str, Any] | None,
+    prompt_lookup_num_tokens: int | None = None,
 ) -> ModelSource:
     check_int("context_len", context_len, 2)
+    if prompt_lookup_num_tokens is not None:
+        check_int("prompt_lookup_num_tokens", prompt_lookup_num_tokens, 0, MAX_DRAFTS)
     if not isinstance(use_mock_response, bool):
         raise ConfigError(f"use_mock_response must be True or False, not {use_mock_response!r}")
     if add_special_tokens is not None and not isinstance(add_special_tokens, bool):
@@ -257,7 +265,9 @@ def make_source(
     devices = checked_devices(device)
     if use_mock_response:
         return MockSource(mock_params, context_len)
-    return TransformersSource(model, tokenizer, devices, context_len, add_special_tokens)
+    return TransformersSource(
+        model, tokenizer, devices, context_len, add_special_tokens, prompt_lookup_num_tokens
+    )
 
 
 def _short_name(name_or_path: str) -> str:

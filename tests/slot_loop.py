@@ -22,7 +22,8 @@ def serve(runner: Runner, jobs: list[Job], *, num_slots: int, chunk_len: int) ->
         _decode_all(runner, running)
         for number in [n for n, s in running.items() if _num_new(s) >= jobs[n].num_new]:
             sequence = running.pop(number)
-            replies[number] = sequence.token_ids[sequence.num_prompt :]
+            stop = sequence.num_prompt + jobs[number].num_new  # drafts may lead beyond
+            replies[number] = sequence.token_ids[sequence.num_prompt : stop]
             _fill_hole(runner, running, sequence.slot)
         step += 1
     return replies

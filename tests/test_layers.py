@@ -28,6 +28,7 @@ LAYERS = [  # a module, or a package with all its modules
     "engine.request_queue",
     "engine.detokenizer",
     "engine.held_logprobs",
+    "engine.prompt_lookup",
     "engine.sequence",
     "engine.runner",
     "engine.remains",
@@ -73,6 +74,8 @@ LAYERS = [  # a module, or a package with all its modules
     "engine.decode_step",
     "engine.lookahead",
     "engine.core_choice",
+    "engine.draft_choice",
+    "engine.speculation",
     "engine.model_runner",
     # the Flask side
     "devices",

@@ -12,7 +12,7 @@ from torch import Tensor
 from .candidates import GREEDY, Choice, Columns, drawn
 from .graph_replay import GraphReplay
 from .host_buffer import HostBuffer
-from .sampler import NOT_A_TOKEN
+from .sampler import marked
 from .slot_model import SlotModel
 
 
@@ -103,4 +103,4 @@ def _chosen(
         )
         is_own = (own_num == num).squeeze(1)
         ids = torch.where(is_own, drawn(scores, num, columns, uniforms.float()), ids)
-    return ids.masked_fill(~top.isfinite(), NOT_A_TOKEN)
+    return marked(ids, top)

@@ -64,6 +64,10 @@ class Lookahead:
         """Not one whose next token needs Python to have seen the last, or more than an id of it."""
         return sequence.params.num_logprobs is None and not asks_for_rules(sequence)
 
+    @property
+    def is_flying(self) -> bool:
+        return self._flight is not None
+
     def decode(self, sequences: list[Sequence]) -> list[list[int]]:
         before = self._flight
         self._flight = self._launched(sequences, before)

@@ -13,6 +13,7 @@ from torch import Tensor
 from .core_choice import CoreChoice
 from .decode_step import DecodeStep
 from .detokenizer import TextDecoder
+from .draft_choice import MAX_TOKENS, DraftChoice
 from .fused_decoder import FusedDecoder
 from .grammar_matcher import GrammarCompiler, GrammarMatcher
 from .host_buffer import HostBuffer
@@ -21,9 +22,10 @@ from .lookahead import Lookahead
 from .placement import is_dispatched
 from .prepared_model import PreparedModel
 from .request import GenerationRequest
-from .sampler import NOT_A_TOKEN, Sampler
+from .sampler import NOT_A_TOKEN, Sampler, greedy
 from .sequence import Sequence
 from .slot_model import SlotModel
+from .speculation import Speculation, accepted
 from .text_decoder import make_text_decoder
 
 
@@ -60,8 +62,12 @@ class ModelRunner:
         all_cores: int | None = None,  # while it works alone; None: the same
         grammars: GrammarCompiler | None = None,
         looks_ahead: bool | None = None,
+        draft_choice: DraftChoice | None = None,
     ) -> None:
-        """:param looks_ahead: launches a step before it knows the ids of the last one; None: on CUDA"""
+        """
+        :param looks_ahead: launches a step before it knows the ids of the last one; None: on CUDA
+        :param draft_choice: None: it never speculates
+        """
         self.eos_ids = eos_ids(prepared.model, tokenizer)
         self.num_slots = num_slots
         self.max_len = prepared.context_len
@@ -72,6 +78,7 @@ class ModelRunner:
         self._tokenizer = tokenizer
         self._grammars = grammars
         self._looks_ahead = looks_ahead
+        self._speculation = None if draft_choice is None else Speculation(draft_choice, self.max_len)
         self._stream: torch.cuda.Stream | None = None
         self._opened: Opened | None = None
 
@@ -96,13 +103,14 @@ class ModelRunner:
                 num_slots=self.num_slots,
                 max_len=self.max_len,
             )
+            most_tokens = self.num_slots if self._speculation is None else max(self.num_slots, MAX_TOKENS)
             self._opened = Opened(
                 slots=slots,
                 sampler=Sampler(num_slots=self.num_slots, max_len=self.max_len, device=device),
                 positions=torch.arange(self.max_len, device=device)[None],
                 prompt=HostBuffer(self.max_len, torch.long, device),
-                inputs=HostBuffer(3 * self.num_slots, torch.long, device),
-                ids=HostBuffer(self.num_slots, torch.long, device),
+                inputs=HostBuffer(3 * most_tokens, torch.long, device),
+                ids=HostBuffer(most_tokens, torch.long, device),
                 logprobs=Logprobs(num_slots=self.num_slots, device=device),
                 ahead=self._lookahead(slots, device),
             )
@@ -125,28 +133,37 @@ class ModelRunner:
                 self._settle(it)  # the slot's last owner may have been in a step that is on its way
             ids = it.prompt.send(sequence.token_ids[start:stop])[None]
             columns = it.positions[:, start:stop]
-            logits = it.slots.logits(sequence.slot, ids, columns, columns, it.slots.key_len(stop))[:, -1]
-            return self._sampled(it, logits, [sequence]) if stop == len(sequence.token_ids) else []
+            logits = it.slots.logits(sequence.slot, ids, columns, columns, it.slots.key_len(stop))[:, -1:]
+            return self._sampled(it, logits, [sequence])[0] if stop == len(sequence.token_ids) else []
 
     def decode(self, sequences: list[Sequence]) -> list[list[int]]:
+        if self._speculation is None:
+            return self._step(sequences)
+        num_drafts = self._speculation.begin(sequences, is_late=self._is_late)
+        new_ids = self._step(sequences, 1 + num_drafts)
+        self._speculation.end(new_ids)
+        return new_ids
+
+    def _step(self, sequences: list[Sequence], width: int = 1) -> list[list[int]]:
+        """Each row computes its newest token and its drafts, `width` tokens at the most."""
         num_rows = 1 + max(sequence.slot for sequence in sequences)
-        longest = 1 + max(sequence.num_cached for sequence in sequences)
-        with self._computing() as it, self._on_cores(num_rows, longest):
-            if it.ahead is not None and all(it.ahead.can_take(sequence) for sequence in sequences):
+        longest = 1 + max(sequence.num_cached + len(sequence.drafts) for sequence in sequences)
+        with self._computing() as it, self._on_cores(num_rows * width, longest):
+            if it.ahead is not None and width == 1 and all(map(it.ahead.can_take, sequences)):
                 return it.ahead.decode(sequences)
             if self._settle(it):
                 assert it.ahead is not None
                 return it.ahead.finish(sequences)
-            return self._decoded(it, sequences, num_rows, longest)
+            rows: list[Sequence | None] = [None] * num_rows
+            for sequence in sequences:
+                rows[sequence.slot] = sequence
+            new_ids = self._decoded(it, rows, width, it.slots.key_len(longest))
+        return [new_ids[sequence.slot] for sequence in sequences]
 
-    def _decoded(self, it: Opened, sequences: list[Sequence], num_rows: int, longest: int) -> list[list[int]]:
-        rows: list[Sequence | None] = [None] * num_rows
-        for sequence in sequences:
-            rows[sequence.slot] = sequence
-        ids, positions, columns = it.inputs.send(self._step_inputs(rows)).view(3, -1, 1)
-        logits = it.slots.logits(0, ids, positions, columns, it.slots.key_len(longest))[:, -1]
-        new_ids = self._sampled(it, logits, rows)
-        return [[new_ids[sequence.slot]] for sequence in sequences]
+    def _decoded(self, it: Opened, rows: list[Sequence | None], width: int, key_len: int) -> list[list[int]]:
+        ids, positions, columns = it.inputs.send(self._step_inputs(rows, width)).view(3, -1, width)
+        logits = it.slots.logits(0, ids, positions, columns, key_len, width)[:, -width:]
+        return self._sampled(it, logits, rows)
 
     def share(self, num_busy: int) -> None:
         if self._cores is not None:
@@ -174,26 +191,53 @@ class ModelRunner:
             self._stream.synchronize()
         self._opened = self._stream = None
 
+    @property
+    def _is_late(self) -> bool:
+        """The newest ids are not known to Python yet."""
+        ahead = None if self._opened is None else self._opened.ahead
+        return ahead is not None and ahead.is_flying
+
     def _settle(self, it: Opened) -> bool:
         """Before a slot changes hands. True: slots hold one column more than Python has counted."""
         return it.ahead is not None and it.ahead.settle()
 
-    def _step_inputs(self, rows: list[Sequence | None]) -> list[int]:
-        """Token ids, then positions, then columns; a padding row writes id 0 into the scratch column."""
-        ids = [0 if s is None else s.token_ids[s.num_cached] for s in rows]
-        positions = [0 if s is None else s.num_cached for s in rows]
-        columns = [self.max_len if s is None else s.num_cached for s in rows]
+    def _step_inputs(self, rows: list[Sequence | None], width: int) -> list[int]:
+        """Token ids, then positions, then columns, `[rows, width]` each.
+
+        Padding is id 0 in the scratch column, at the position before it, as positions of a row never fall.
+        """
+        ids: list[int] = []
+        positions: list[int] = []
+        columns: list[int] = []
+        for sequence in rows:
+            first = 0 if sequence is None else sequence.num_cached
+            tokens = [] if sequence is None else [sequence.token_ids[first], *sequence.drafts]
+            stop, num_spare = first + len(tokens), width - len(tokens)
+            ids += tokens + [0] * num_spare
+            positions += [*range(first, stop), *[max(stop - 1, 0)] * num_spare]
+            columns += [*range(first, stop), *[self.max_len] * num_spare]
         return ids + positions + columns
 
-    def _sampled(self, it: Opened, logits: Tensor, rows: list[Sequence | None]) -> list[int]:
-        sampled = it.sampler.sample(logits, rows)
-        it.logprobs.start(logits, sampled, rows)
+    def _sampled(self, it: Opened, logits: Tensor, rows: list[Sequence | None]) -> list[list[int]]:
+        """New ids of each row for logits `[rows, width, vocab]` of its newest token and its drafts."""
+        sampled = it.sampler.sample(logits[:, 0], rows)
+        it.logprobs.start(logits[:, 0], sampled, rows)
+        width = logits.shape[1]
+        if width > 1:
+            sampled = torch.cat([sampled[:, None], greedy(logits[:, 1:])], dim=1).flatten()
         ids: list[int] = it.ids.fetch(sampled)
-        it.logprobs.finish(ids)
-        for sequence, token_id in zip(rows, ids, strict=True):
-            if sequence is not None and token_id == NOT_A_TOKEN:
-                it.slots.cache.clear(sequence.slot, 0)
-        return ids
+        it.logprobs.finish(ids[::width])
+        chosen = [ids[i : i + width] for i in range(0, len(ids), width)]
+        return [self._new_ids(it, own_ids, row) for own_ids, row in zip(chosen, rows, strict=True)]
+
+    def _new_ids(self, it: Opened, own_ids: list[int], sequence: Sequence | None) -> list[int]:
+        """Of a row for which the model has chosen `own_ids`, one for each token that was computed."""
+        if sequence is None:
+            return []
+        if NOT_A_TOKEN in own_ids[: 1 + len(sequence.drafts)]:
+            it.slots.cache.clear(sequence.slot, 0)
+            return [NOT_A_TOKEN]
+        return accepted(sequence.drafts, own_ids)
 
     @contextmanager
     def _computing(self) -> Iterator[Opened]:

@@ -33,7 +33,9 @@ class Runner(Protocol):
     def decode(self, sequences: list[Sequence]) -> list[list[int]]:
         """Computes the newest token of each (different slots, all decoding); new ids for each, often one.
 
-        None where they come with the next call: by then the next token may be on its way as well.
+        None where they come with the next call: by then the next token may be on its way as well. Where it
+        speculates, `drafts` of a sequence are what it proposed: each one that was right is a new id more,
+        whose predecessor has been computed too.
         """
 
     def move(self, source: int, target: int, length: int) -> None:

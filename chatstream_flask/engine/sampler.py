@@ -47,7 +47,7 @@ class Sampler:
         for group, uniforms in zip(self._groups, self._draws(), strict=True):
             own = scores if len(group.sequences) == len(scores) else scores[group.rows]
             ids.index_copy_(0, group.rows, drawn(own, group.num_candidates, group.columns, uniforms))
-        return ids.masked_fill(~top.isfinite(), NOT_A_TOKEN)
+        return marked(ids, top)
 
     def _draws(self) -> list[Tensor]:
         """One uniform number per sampled row; a column for each group."""
@@ -82,6 +82,17 @@ class Sampler:
 
     def _column(self, values: list[float]) -> Tensor:
         return torch.tensor(values, dtype=torch.float32, device=self._device)[:, None]
+
+
+def greedy(logits: Tensor) -> Tensor:
+    """The likeliest ids `[..]` for logits `[.., vocab]`, marked."""
+    top, ids = logits.max(dim=-1)
+    return marked(ids, top)
+
+
+def marked(ids: Tensor, top: Tensor) -> Tensor:
+    """NOT_A_TOKEN where the largest score is not a number, or allows none."""
+    return ids.masked_fill(~top.isfinite(), NOT_A_TOKEN)
 
 
 def uniform(sequence: Sequence) -> float:

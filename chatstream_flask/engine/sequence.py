@@ -7,6 +7,7 @@ from typing import Protocol
 
 from .detokenizer import Detokenizer
 from .held_logprobs import HeldLogprobs
+from .prompt_lookup import PromptLookup
 from .request import GenerationRequest, TokenLogprob
 
 
@@ -34,6 +35,8 @@ class Sequence:
         self.num_prompt = len(request.prompt_ids)
         self.num_cached = 0
         self.logprobs: list[TokenLogprob] = []  # of each new token, if asked for; written by the runner
+        self.drafts: list[int] = []  # proposed for the newest step; written by the runner, as the next
+        self.lookup = PromptLookup()
         self.held_logprobs = HeldLogprobs(detokenizer)
         self.told_at: float | None = None  # when its newest token came
         self.matcher: Matcher | None = None  # of its grammar

@@ -13,6 +13,8 @@ class ThreadStats:
         self.num_prefilled = 0  # prompt tokens computed
         self.num_reused = 0  # prompt tokens whose keys and values were still there
         self.num_generated = 0  # tokens
+        self.num_drafted = 0  # tokens proposed by speculation
+        self.num_accepted = 0  # of these, those that the model would have said
         self.queue_sec = Histogram((*SHORT_SEC, 0.01, 0.05, 0.1, *REQUEST_SEC))
         self.first_token_sec = Histogram(FIRST_TOKEN_SEC)  # from arrival
         self.gap_sec = Histogram(GAP_SEC)  # between two tokens of a reply
@@ -29,10 +31,18 @@ class ThreadStats:
             self.gap_sec.add(now - sequence.told_at)
         sequence.told_at = now
 
+    def speculated(self, sequence: Sequence, num_new: int) -> None:
+        """A step brought so many tokens of this sequence, one beyond the drafts that were right."""
+        if sequence.drafts and num_new:
+            self.num_drafted += len(sequence.drafts)
+            self.num_accepted += num_new - 1
+
     def merge(self, other: ThreadStats) -> None:
         self.num_prefilled += other.num_prefilled
         self.num_reused += other.num_reused
         self.num_generated += other.num_generated
+        self.num_drafted += other.num_drafted
+        self.num_accepted += other.num_accepted
         self.queue_sec.merge(other.queue_sec)
         self.first_token_sec.merge(other.first_token_sec)
         self.gap_sec.merge(other.gap_sec)

@@ -178,6 +178,7 @@ class Worker(GenerationThread):
         rows = list(zip(sequences, self.runner.decode(sequences), strict=True))
         for sequence, ids in rows:  # all first: a reply that ends moves another one, whole
             sequence.num_cached += len(ids)
+            self.stats.speculated(sequence, len(ids))
         for sequence, ids in rows:
             self._accept(sequence, ids)
 

@@ -74,6 +74,8 @@ class EngineCollector(Collector):
             "Prompt tokens whose keys and values were still there",
             steps.num_reused,
         )
+        yield _counter("spec_decode_num_draft_tokens", "Tokens proposed by speculation", steps.num_drafted)
+        yield _counter("spec_decode_num_accepted_tokens", "Of these, the right ones", steps.num_accepted)
         success = {r.value: finished.get(r, 0) for r in (FinishReason.STOP, FinishReason.LENGTH)}
         yield _counters("request_success", "Replies that ended as they should", "finished_reason", success)
         yield _counter("request_error", "Replies that failed", finished.get(FinishReason.ERROR, 0))

@@ -25,6 +25,12 @@ OPTIONS = [
     click.option("--max-new-tokens", default=256, show_default=True, help="The most tokens of a reply."),
     click.option("--context-len", default=1024, show_default=True, help="Tokens of prompt and reply."),
     click.option("--temperature", default=1.0, show_default=True, help="0 is greedy."),
+    click.option(
+        "--prompt-lookup-num-tokens",
+        default=0,
+        show_default=True,
+        help="Speculation: the most tokens proposed in a step of a greedy reply that repeats; 0 is off.",
+    ),
     click.option("--mock", type=click.Choice(["round", "long", "echo"]), help="Fixed phrases, no model."),
     click.option("--mock-seconds-per-token", default=0.1, show_default=True),
 ]
