@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from fakes import FakeClock
 
-from chatstream_flask.engine.core_choice import PAUSE_FACTOR, CoreChoice
+from chatstream_flask.engine.core_choice import NUM_TRIED, PAUSE_FACTOR, CoreChoice
 
 Seconds = Callable[[int], float]  # of a forward on so many cores
 
@@ -51,6 +51,30 @@ def test_one_core_where_another_program_holds_the_other() -> None:
     assert machine.run(20) == [1] * 20
 
 
+def test_one_forward_that_was_held_up_decides_nothing() -> None:
+    machine = Machine(2, quiet)
+    machine.run(20)
+    machine.seconds = busy
+    machine.run(1)
+    machine.seconds = quiet
+    assert machine.run(20) == [2] * 20
+
+
+def test_cores_that_sleep_are_woken_before_they_are_measured() -> None:
+    """As those that were not used for a while: the first forward on them takes longer."""
+    last = 1
+
+    def sleepy(num_cores: int) -> float:
+        nonlocal last
+        is_woken, last = num_cores > last, num_cores
+        return quiet(num_cores) + (0.02 if is_woken else 0.0)
+
+    machine = Machine(2, busy)
+    machine.run(20)
+    machine.seconds = sleepy
+    assert set(machine.run(15_000)[-9:]) == {2}
+
+
 def test_tries_of_a_far_worse_choice_cost_little() -> None:
     machine = Machine(2, busy)
     machine.run(10)
@@ -75,8 +99,7 @@ def test_the_first_forwards_of_a_size_do_not_count() -> None:
     machine = Machine(2, lambda num_cores: 1.0)
     machine.run(2)
     machine.seconds = quiet
-    machine.run(2)
-    assert set(machine.run(50)) == {2}
+    assert machine.run(50).count(2) >= 50 - NUM_TRIED
 
 
 def test_another_size_begins_with_what_was_best_before() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from fakes import Bench, CharDecoder
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tiny_models import TinyTokenizer, make_prompt, make_sequence, tiny_model
 
@@ -90,6 +90,7 @@ def ended(request: GenerationRequest) -> tuple[FinishReason, str]:
     return request.outcome.finish_reason, request.text
 
 
+@example(num_slots=2, events=[(0, 1, 2, False), (0, 1, 0, False), (6, 11, 0, False)])
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     num_slots=st.integers(1, 6),

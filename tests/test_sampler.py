@@ -149,6 +149,9 @@ def test_seen_tokens_belong_to_the_sequence_not_to_the_slot() -> None:
     assert sampler.sample(logits.repeat(2, 1), [None, moved]).tolist()[1] == 20
     moved.slot = 0
     assert sampler.sample(logits, [moved]).tolist() == [20]
+    moved.slot = 1  # in the same row
+    moved.token_ids.append(20)
+    assert sampler.sample(logits, [moved]).tolist() == [10]
 
 
 def test_the_penalty_reaches_a_long_history() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 
 GAIN = 0.9  # times the seconds of the best: what another choice must be below
 WEIGHT = 0.25  # of the newest forward in the mean
-MIN_PAUSE_SEC = 2.0  # between two tries of another choice
+MAX_FACTOR = 3.0  # times the mean: what a forward counts at the most, so that not one alone decides
+NUM_TRIED = 4  # forwards of a try in a row; the first of them only wakes the cores
+MIN_PAUSE_SEC = 1.0  # between two tries of another choice
 MAX_PAUSE_SEC = 300.0
 NUM_WARM = 2  # first forwards of a size, which may choose kernels and are not counted
 PAUSE_FACTOR = 50.0  # times what a try cost, so that tries take 2 % of the time at the most
@@ -55,12 +58,13 @@ class Search:
         self._num_warm = NUM_WARM
         self._choices = [most >> i for i in range(most.bit_length())]
         self._seconds: dict[int, float] = {}
+        self._tried: list[float] = []  # seconds of the try that is going on
         self._pause_sec = MIN_PAUSE_SEC
         self._try_at = 0.0
         self._num_tries = 0
 
     def next(self, now: float) -> int:
-        if self.best not in self._seconds or now < self._try_at:
+        if self.best not in self._seconds or (now < self._try_at and not self._tried):
             return self.best
         return self._neighbour()
 
@@ -70,13 +74,24 @@ class Search:
             return
         if choice == self.best:
             mean = self._seconds.get(choice, seconds)
-            self._seconds[choice] = mean + WEIGHT * (seconds - mean)
+            self._seconds[choice] = mean + WEIGHT * (min(seconds, MAX_FACTOR * mean) - mean)
         else:
-            self._seconds[choice] = seconds
-            self._plan_next_try(seconds - self._seconds[self.best], now)
+            self._try(choice, seconds, now)
         fastest = min(self._seconds, key=lambda cores: self._seconds[cores])
         if self._seconds[fastest] < GAIN * self._seconds[self.best]:
             self.best = fastest
+            self._pause_sec = MIN_PAUSE_SEC
+            self._try_at = now + MIN_PAUSE_SEC
+
+    def _try(self, choice: int, seconds: float, now: float) -> None:
+        """Given up when it is far worse: then other programs hold the cores."""
+        best_sec = self._seconds[self.best]
+        self._tried.append(seconds)
+        if len(self._tried) < NUM_TRIED and seconds < MAX_FACTOR * best_sec:
+            return
+        self._seconds[choice] = statistics.median(self._tried[1:] or self._tried)
+        self._plan_next_try(sum(self._tried) - len(self._tried) * best_sec, now)
+        self._tried = []
 
     def _plan_next_try(self, cost: float, now: float) -> None:
         """A choice that is far worse is tried more and more rarely."""

@@ -32,7 +32,7 @@ class Sampler:
         self._device = device
         self._uniforms = HostBuffer(num_slots, torch.float32, device)
         self._rules = ScoreRules(num_slots=num_slots, max_len=max_len, device=device)
-        self._rows: list[Sequence | None] = []
+        self._planned: list[tuple[Sequence, int] | None] = []  # with their slots
         self._groups: list[Group] = []
 
     def sample(self, logits: Tensor, rows: list[Sequence | None]) -> Tensor:
@@ -40,8 +40,10 @@ class Sampler:
 
         None is a padding row, its id means nothing.
         """
-        if rows != self._rows:
+        placed = [None if sequence is None else (sequence, sequence.slot) for sequence in rows]
+        if placed != self._planned:
             self._plan(rows, logits.shape[1])
+            self._planned = placed
         scores = self._rules.apply(logits)
         top, ids = scores.max(dim=-1)  # the greedy choice; NaN wins every comparison
         for group, uniforms in zip(self._groups, self._draws(), strict=True):
@@ -63,7 +65,6 @@ class Sampler:
                 sampled.setdefault(choice.num_candidates, []).append((row, sequence, choice))
         self._groups = [self._group(num, members) for num, members in sampled.items()]
         self._rules.plan(rows, vocab_size)
-        self._rows = list(rows)
 
     def _group(self, num: int, members: list[tuple[int, Sequence, Choice]]) -> Group:
         rows, sequences, choices = zip(*members, strict=True)
