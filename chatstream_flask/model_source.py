@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .engine.prepared_model import PreparedModel
 
 MAX_DRAFTS = 64  # tokens proposed for a sequence in a step
-FEW = 16  # sequences that one generation thread on CPU has alone
+FEW = 32  # sequences that one generation thread on CPU has alone
 
 
 class ModelSource(Protocol):
