@@ -74,16 +74,19 @@ def test_decode_goes_by_rows_and_keys_and_prefill_by_tokens_and_what_is_there() 
         decode=((1, 64, 0.01), (9, 64, 0.09), (1, 1088, 0.03), (9, 1088, 0.27)),
         prefill=((64, 0, 0.1), (128, 0, 0.2), (128, 512, 0.3)),
     )
-    assert it.decode_sec(5, 64) == pytest.approx(0.05)
-    assert it.decode_sec(5, 576) == pytest.approx(0.10)
-    assert it.decode_sec(1, 1) == pytest.approx(0.01, rel=0.2)
+    assert it.decode_sec(5, [64]) == pytest.approx(0.05)
+    assert it.decode_sec(5, [576]) == pytest.approx(0.10)
+    assert it.decode_sec(1, [1]) == pytest.approx(0.01, rel=0.2)
+    assert it.decode_sec(8, [64, 576]) == it.decode_sec(8, [576])
+    by_row = replace(it, is_padded=False)
+    assert by_row.decode_sec(8, [64, 576]) == by_row.decode_sec(8, [320]) < it.decode_sec(8, [576])
     assert it.prefill_sec(96, 0) == pytest.approx(0.15)
     assert it.prefill_sec(128, 256) == pytest.approx(0.25)
 
 
 def test_scaled_costs() -> None:
     half = costs(token_sec=0.1).scaled(0.5)
-    assert half.decode_sec(8, 64) == pytest.approx(costs().decode_sec(8, 64) / 2)
+    assert half.decode_sec(8, [64]) == pytest.approx(costs().decode_sec(8, [64]) / 2)
     assert (half.prefill_sec(256, 0), half.token_sec) == (CHUNK_SEC / 2, 0.1)
 
 

@@ -16,6 +16,7 @@ from ..engine.sequence import Sequence
 from ..model_source import TransformersSource
 from .step_costs import StepCosts
 
+SHORT = 64  # keys of the shortest rows
 POINT_SEC = 1.0  # that each point is measured for
 MIN_STEPS = 5
 NUM_ROUNDS = 5  # over all points, so that a disturbance of seconds does not hit all samples of one
@@ -27,7 +28,7 @@ def measure_steps(source: TransformersSource, num_threads: int, max_slots: int) 
     """All threads measure the same point at the same time, as they step when there is much to do."""
     num_rows = max(max_slots // num_threads, 1)
     rows = [r for r in (1, 2, 4, 8, 16, 32, 64, 128) if r < num_rows] + [num_rows]
-    lengths = sorted({min(64, source.context_len), source.context_len // 2, source.context_len - 1})
+    lengths = sorted({min(SHORT, source.context_len), source.context_len // 2, source.context_len - 1})
     decode = [(r, length) for r in rows for length in lengths]
     prefill = _prefill_points(source)
     bench = StepBench([source.make_runner(num_rows, num_threads, 0) for _ in range(num_threads)])
@@ -35,6 +36,7 @@ def measure_steps(source: TransformersSource, num_threads: int, max_slots: int) 
     sys.setswitchinterval(SWITCH_SEC)
     try:
         steps = bench.measure(decode, decode_step) + bench.measure(prefill, prefill_step)
+        mixed = bench.measure(decode[-1:], mixed_decode_step)[0]
         middle = [decode[len(decode) // 2]]
         alone = bench.measure(middle, decode_step, alone=True)[0] if num_threads > 1 else 1.0
     finally:
@@ -46,7 +48,13 @@ def measure_steps(source: TransformersSource, num_threads: int, max_slots: int) 
         decode=tuple((*point, sec) for point, sec in zip(decode, steps, strict=False)),
         prefill=tuple((*point, sec) for point, sec in zip(prefill, steps[len(decode) :], strict=True)),
         alone_factor=min(max(alone / together, 0.01), 1.0),
+        is_padded=_is_padded(mixed, steps[len(decode) - len(lengths)], steps[len(decode) - 1]),
     )
+
+
+def _is_padded(mixed_sec: float, short_sec: float, long_sec: float) -> bool:
+    """Of steps with as many rows: half of them short, all short, all long."""
+    return mixed_sec - short_sec > 0.75 * (long_sec - short_sec)
 
 
 def _prefill_points(source: TransformersSource) -> list[tuple[int, int]]:
@@ -58,6 +66,13 @@ def _prefill_points(source: TransformersSource) -> list[tuple[int, int]]:
 
 def decode_step(runner: Runner, num_rows: int, key_len: int) -> Callable[[], object]:
     sequences = [_sequence(slot, key_len, key_len - 1) for slot in range(num_rows)]
+    return lambda: runner.decode(sequences)
+
+
+def mixed_decode_step(runner: Runner, num_rows: int, key_len: int) -> Callable[[], object]:
+    """Every second row as short as the shortest that are measured."""
+    lengths = [min(SHORT, key_len) if slot % 2 else key_len for slot in range(num_rows)]
+    sequences = [_sequence(slot, length, length - 1) for slot, length in enumerate(lengths)]
     return lambda: runner.decode(sequences)
 
 

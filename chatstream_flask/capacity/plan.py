@@ -181,7 +181,7 @@ def _full_step_sec(profile: Profile, config: EngineConfig) -> float:
         return profile.mock_sec_per_token
     costs = profile.costs_of(config.num_of_generation_threads)
     num_rows = math.ceil(config.num_of_concurrent_executions / config.num_of_generation_threads)
-    return costs.decode_sec(num_rows, 1) + costs.token_sec * num_rows
+    return costs.decode_sec(num_rows, [1]) + costs.token_sec * num_rows
 
 
 def num_slots_that_fit(

@@ -16,7 +16,7 @@ def profile_text(profile: Profile) -> str:
     ]
     for costs in profile.costs:
         rows = sorted({rows for rows, _, _ in costs.decode})
-        steps = ", ".join(f"{r}: {costs.decode_sec(r, 512) * 1000:.1f}" for r in rows)
+        steps = ", ".join(f"{r}: {costs.decode_sec(r, [512]) * 1000:.1f}" for r in rows)
         chunk = profile.prefill_chunk_len
         lines.append(
             f"  {costs.num_threads} threads: a step of each takes (ms, by its replies, 512 tokens each) "

@@ -10,7 +10,7 @@ from ..config import check_int, check_number
 from ..errors import ConfigError
 
 MAX_SEC = 3600
-KEY_LEN_STEP = 64  # key lengths are looked up in steps of so many tokens
+KEY_LEN_STEP = 64  # to a multiple of which keys are padded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,7 @@ class StepCosts:
     ]  # tokens, tokens before them, seconds; the last one the deepest
     token_sec: float = 0.0  # that a step takes longer for each of its tokens that a client is sent
     alone_factor: float = 1.0  # of a step while the other threads have nothing to do
+    is_padded: bool = True  # a row costs what the longest one does; else what its own keys do
 
     def __post_init__(self) -> None:
         check_int("num_threads", self.num_threads, 1, 64)
@@ -45,8 +46,13 @@ class StepCosts:
         prefill = tuple((tokens, cached, seconds * factor) for tokens, cached, seconds in self.prefill)
         return replace(self, decode=decode, prefill=prefill)
 
-    def decode_sec(self, num_rows: int, key_len: int) -> float:
-        return _decode_sec(self.decode, num_rows, -(-key_len // KEY_LEN_STEP) * KEY_LEN_STEP)
+    def decode_sec(self, num_rows: int, key_lens: Sequence[int]) -> float:
+        """:param key_lens: of the rows that are no padding"""
+        if self.is_padded:
+            key_len = -(-max(key_lens) // KEY_LEN_STEP) * KEY_LEN_STEP
+        else:
+            key_len = round(sum(key_lens) / len(key_lens))
+        return _decode_sec(self.decode, num_rows, key_len)
 
     def prefill_sec(self, num_tokens: int, num_cached: int) -> float:
         """Attention to what is there already costs in proportion to both numbers."""

@@ -48,8 +48,8 @@ class TimedRunner:
 
     def decode(self, sequences: list[Sequence]) -> list[list[int]]:
         num_rows = 1 + max(sequence.slot for sequence in sequences)
-        key_len = 1 + max(sequence.num_cached for sequence in sequences)
-        self._take(self._costs.decode_sec(num_rows, key_len))
+        key_lens = [1 + sequence.num_cached for sequence in sequences]
+        self._take(self._costs.decode_sec(num_rows, key_lens))
         self._clock.advance(self._costs.token_sec * len(sequences) + self._lost_sec())
         return [_next_ids(sequence) for sequence in sequences]
 
