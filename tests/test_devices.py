@@ -123,11 +123,11 @@ def test_a_device_that_is_not_there(devices: list[str], sentence: str) -> None:
 @pytest.mark.parametrize(
     ("devices", "num_sequences", "num_threads"),
     [
-        ("cpu", 16, 1),
-        ("cpu", 17, 2),
+        ("cpu", 32, 1),
+        ("cpu", 33, 2),
         ("cuda", 64, 1),
-        (["cpu", "cpu"], 32, 2),
-        (["cpu", "cpu"], 33, 4),
+        (["cpu", "cpu"], 64, 2),
+        (["cpu", "cpu"], 65, 4),
         (["cuda:0", "cuda:1"], 64, 2),
         (["cuda:0", "cpu"], 64, 2),
     ],

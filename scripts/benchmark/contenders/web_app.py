@@ -20,6 +20,6 @@ class WebApp:
         self._thread.start()
 
     def close(self) -> None:
-        self._server.close()
+        self._server.trigger.pull_trigger(self._server.close)  # by its own loop, which is looking at it
         self._thread.join(END_SEC)
         self._server.task_dispatcher.shutdown()
