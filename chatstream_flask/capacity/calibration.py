@@ -65,14 +65,16 @@ def _prefill_points(source: TransformersSource) -> list[tuple[int, int]]:
 
 
 def decode_step(runner: Runner, num_rows: int, key_len: int) -> Callable[[], object]:
-    sequences = [_sequence(slot, key_len, key_len - 1) for slot in range(num_rows)]
-    return lambda: runner.decode(sequences)
+    return _decode_step(runner, [key_len] * num_rows)
 
 
 def mixed_decode_step(runner: Runner, num_rows: int, key_len: int) -> Callable[[], object]:
     """Every second row as short as the shortest that are measured."""
-    lengths = [min(SHORT, key_len) if slot % 2 else key_len for slot in range(num_rows)]
-    sequences = [_sequence(slot, length, length - 1) for slot, length in enumerate(lengths)]
+    return _decode_step(runner, [min(SHORT, key_len) if i % 2 else key_len for i in range(num_rows)])
+
+
+def _decode_step(runner: Runner, key_lens: list[int]) -> Callable[[], object]:
+    sequences = [_sequence(slot, key_len, key_len - 1) for slot, key_len in enumerate(key_lens)]
     return lambda: runner.decode(sequences)
 
 

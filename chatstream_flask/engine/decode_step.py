@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from .candidates import GREEDY, Choice, Columns, drawn
 from .graph_replay import GraphReplay
 from .host_buffer import HostBuffer
 from .sampler import marked
-from .slot_model import SlotModel
+from .slot_model import KEY_LEN_STEP, SlotModel
 
 
 class StepRow(NamedTuple):
@@ -56,8 +57,7 @@ class DecodeStep:
 
     def key_len(self, needed: int) -> int:
         """Four between a power of two and the next: there are few of them, and little is read in vain."""
-        finest = self._slots.key_len(1)
-        step = max(finest, 1 << (needed - 1).bit_length() >> 3)
+        step = max(KEY_LEN_STEP, 1 << (needed - 1).bit_length() >> 3)
         return self._slots.key_len(-(-needed // step) * step)
 
     def launch(self, rows: list[StepRow], choices: list[Choice], key_len: int) -> Tensor:
@@ -79,28 +79,19 @@ class DecodeStep:
         ids = torch.where(source < 0, known, self._ids[source.clamp(min=0)])
         ids = ids.clamp(min=0)  # of a row that has no next token, and is about to end
         logits = self._slots.logits(0, ids, positions, columns, shape.key_len)[:, -1]
-        self._ids[: shape.num_rows] = _chosen(logits.float(), shape.nums_candidates, *fields[4:])
+        uniforms, own_num, temperature, top_k, tail, min_p = (field.float() for field in fields[4:])
+        columns = Columns(temperature=temperature, top_k=top_k.long(), tail=tail, min_p=min_p)
+        self._ids[: shape.num_rows] = _chosen(
+            logits.float(), shape.nums_candidates, own_num.squeeze(1), columns, uniforms
+        )
 
 
 def _chosen(
-    scores: Tensor,
-    nums_candidates: tuple[int, ...],
-    uniforms: Tensor,
-    own_num: Tensor,
-    temperature: Tensor,
-    top_k: Tensor,
-    tail: Tensor,
-    min_p: Tensor,
+    scores: Tensor, nums_candidates: tuple[int, ...], own_num: Tensor, columns: Columns, uniforms: Tensor
 ) -> Tensor:
     """Ids `[rows]`: all rows are drawn in each of these ways, then each has its own."""
     top, ids = scores.max(dim=-1)
     for num in nums_candidates:
-        columns = Columns(
-            temperature=temperature.float(),
-            top_k=top_k.long().clamp(max=max(num, 1)),
-            tail=tail.float(),
-            min_p=min_p.float(),
-        )
-        is_own = (own_num == num).squeeze(1)
-        ids = torch.where(is_own, drawn(scores, num, columns, uniforms.float()), ids)
+        within = replace(columns, top_k=columns.top_k.clamp(max=max(num, 1)))
+        ids = torch.where(own_num == num, drawn(scores, num, within, uniforms), ids)
     return marked(ids, top)

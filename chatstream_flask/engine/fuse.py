@@ -15,7 +15,7 @@ from .fused_decoder import FusedAttention, FusedDecoder, FusedLayer, LayerNorms
 from .fused_parts import FeedForward, RMSNorm, Rotary, gelu_tanh
 from .linear import Linear, Packed, PackedLinear, PlainLinear
 from .logits_check import FAULTS, NUM_TOKENS, shown_error
-from .packing import is_plain, packed
+from .packing import is_hooked, is_plain, packed
 
 # Those whose forward was read and is compared with `generate` in the tests. All others keep their own.
 FUSIBLE = frozenset({"gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3", "smollm3"})
@@ -108,7 +108,7 @@ def _check(model: nn.Module, kind: str) -> None:
     if kind not in FUSIBLE:
         raise NotFusible(f"{kind} is served by its own forward")
     for name, module in model.named_modules():
-        if module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__:
+        if is_hooked(module):
             raise NotFusible(f"{name or kind} has a hook, or a forward of its own")
         if name.endswith("_proj") and not (is_plain(module) or isinstance(module, PackedLinear)):
             raise NotFusible(f"{name} is a {type(module).__name__} with weights of its own kind")

@@ -9,7 +9,6 @@ from .candidates import Choice
 from .decode_step import DecodeStep, StepRow
 from .host_buffer import HostBuffer
 from .sampler import NOT_A_TOKEN, uniform
-from .score_rules import asks_for_rules
 from .sequence import Sequence
 from .slot_model import SlotModel
 
@@ -40,6 +39,8 @@ class Flight:
 class Lookahead:
     """A call of `decode` launches a step and gives the ids of the one before: none for those who just joined.
 
+    Only for sequences that go by scores alone: Python has no part in their next token.
+
     A sequence that has ended meanwhile was in one step in vain. What that wrote lies beyond its tokens and is
     overwritten, but a slot may change hands only after `settle`.
     """
@@ -58,11 +59,6 @@ class Lookahead:
         self._vocab_size = vocab_size
         self._buffers = [HostBuffer(num_slots, torch.long, device) for _ in range(NUM_BUFFERS)]
         self._flight: Flight | None = None
-
-    @staticmethod
-    def can_take(sequence: Sequence) -> bool:
-        """Not one whose next token needs Python to have seen the last, or more than an id of it."""
-        return sequence.params.num_logprobs is None and not asks_for_rules(sequence)
 
     @property
     def is_flying(self) -> bool:

@@ -23,6 +23,7 @@ from .placement import is_dispatched
 from .prepared_model import PreparedModel
 from .request import GenerationRequest
 from .sampler import NOT_A_TOKEN, Sampler, greedy
+from .score_rules import goes_by_scores_alone
 from .sequence import Sequence
 from .slot_model import SlotModel
 from .speculation import Speculation, accepted
@@ -149,7 +150,7 @@ class ModelRunner:
         num_rows = 1 + max(sequence.slot for sequence in sequences)
         longest = 1 + max(sequence.num_cached + len(sequence.drafts) for sequence in sequences)
         with self._computing() as it, self._on_cores(num_rows * width, longest):
-            if it.ahead is not None and width == 1 and all(map(it.ahead.can_take, sequences)):
+            if it.ahead is not None and width == 1 and all(map(goes_by_scores_alone, sequences)):
                 return it.ahead.decode(sequences)
             if self._settle(it):
                 assert it.ahead is not None

@@ -19,10 +19,13 @@ def is_plain(module: nn.Module) -> bool:
         type(module) is nn.Linear
         and type(module.weight.data) is Tensor
         and module.weight.dtype in DTYPES
-        and not module._forward_hooks
-        and not module._forward_pre_hooks
-        and "forward" not in module.__dict__
+        and not is_hooked(module)
     )
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """What calls it does more than its class says."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
 
 
 @torch.no_grad()

@@ -88,11 +88,11 @@ class PreparedModel:
     def _current_device(self) -> AbstractContextManager[object]:
         return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
 
-    def _widen(self) -> None:
+    def _widen(self) -> bool:
         """A processor without products of this number format is many times faster in float32."""
         model = self.model
         if model.device.type != "cpu" or has_products_of(model.dtype):
-            return
+            return False
         needed = ROOM * sum(p.numel() for p in model.parameters()) * (4 - model.dtype.itemsize)
         if needed > free_bytes(model.device):
             logger.warning(
@@ -100,21 +100,23 @@ class PreparedModel:
                 model.dtype,
                 needed / MIB,
             )
-            return
+            return False
         logger.info("%s is slow on this processor: the model is computed in float32", model.dtype)
         model.float()
         self._shapes = layer_shapes(model)
+        return True
 
     def _choose(self) -> Forward:
+        expected = own_logits(self.model)
         if is_dispatched(self.model):
-            return self._checked(OwnForward(self.model), own_logits(self.model))
+            return self._checked(OwnForward(self.model), expected)
         if self._is_native and self.model.device.type == "cpu":
             try:
-                return self._checked(NativeDecoder(self._fused(packs=False)), own_logits(self.model))
+                return self._checked(NativeDecoder(self._fused(packs=False)), expected)
             except (NotFusible, NotNative, UnsupportedModel) as error:
                 logger.info("no native forward: %s", error)
-        self._widen()
-        expected = own_logits(self.model)
+        if self._widen():
+            expected = own_logits(self.model)
         refusal: UnsupportedModel | NotFusible
         for packs in (True, False) if self._should_pack() else (False,):
             for make in (self._fused, self._own):

@@ -33,7 +33,7 @@ class Scheduler:
     @property
     def num_to_prefill(self) -> int:
         """Tokens of prompts."""
-        return sum(s.num_prompt - s.num_cached for s in self.running if not s.is_decoding)
+        return sum(s.num_pending for s in self.running if not s.is_decoding)
 
     # -- slots ---------------------------------------------------------------------------------------
 

@@ -104,8 +104,9 @@ class ScoreRules:
         return torch.tensor(values, dtype=torch.float32, device=self._device)[:, None]
 
 
-def asks_for_rules(sequence: Sequence) -> bool:
-    return any(asks(sequence) for asks in ASKS)
+def goes_by_scores_alone(sequence: Sequence) -> bool:
+    """Its tokens are chosen from the model's scores as they are, and only their ids are asked for."""
+    return sequence.params.num_logprobs is None and not any(asks(sequence) for asks in ASKS)
 
 
 def _strength(sequence: Sequence) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .draft_choice import DraftChoice
-from .score_rules import asks_for_rules
+from .score_rules import goes_by_scores_alone
 from .sequence import Sequence
 
 
@@ -32,7 +32,7 @@ class Speculation:
         self._proposed = {
             sequence: sequence.lookup.propose(sequence.token_ids, self._num_allowed(sequence))
             for sequence in sequences
-            if is_greedy_only(sequence)
+            if sequence.params.is_greedy and goes_by_scores_alone(sequence)
         }
         num = self._choice.begin(
             num_rows=1 + max(sequence.slot for sequence in sequences),
@@ -62,11 +62,6 @@ class Speculation:
     def _expected(self, num: int) -> float:
         accepted = (s.lookup.num_expected(min(num, len(it))) for s, it in self._proposed.items())
         return len(self._sequences) + sum(accepted)
-
-
-def is_greedy_only(sequence: Sequence) -> bool:
-    params = sequence.params
-    return params.is_greedy and params.num_logprobs is None and not asks_for_rules(sequence)
 
 
 def accepted(drafts: list[int], own_ids: list[int]) -> list[int]:
