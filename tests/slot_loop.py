@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+
 from tiny_models import Job, make_sequence
 
 from chatstream_flask.engine.runner import Runner
@@ -26,6 +29,25 @@ def serve(runner: Runner, jobs: list[Job], *, num_slots: int, chunk_len: int) ->
             replies[number] = sequence.token_ids[sequence.num_prompt : stop]
             _fill_hole(runner, running, sequence.slot)
         step += 1
+    return replies
+
+
+def serve_in_two_threads(
+    make_runner: Callable[[], Runner], jobs: list[Job], *, num_slots: int
+) -> dict[int, list[list[int]]]:
+    """The same jobs by a runner in each; by number of the thread."""
+    replies: dict[int, list[list[int]]] = {}
+
+    def work(number: int) -> None:
+        runner = make_runner()
+        replies[number] = serve(runner, jobs, num_slots=num_slots, chunk_len=6 + number)
+        runner.close()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     return replies
 
 

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from slot_loop import serve
+from slot_loop import serve_in_two_threads
 from test_model_runner import MAX_LEN, NUM_SLOTS, generate_alone
-from tiny_models import Job, TinyTokenizer, make_jobs, tiny_model
+from tiny_models import TinyTokenizer, make_jobs, tiny_model
 
 from chatstream_flask import ChatStream, demo_model
 from chatstream_flask.engine.model_runner import ModelRunner
@@ -35,20 +34,10 @@ def spread(model: Any, first: str, second: str, folder: Path | None = None) -> A
     return accelerate.dispatch_model(model, device_map, offload_dir=folder, skip_keys=skipped)
 
 
-def serve_in_two_threads(prepared: PreparedModel, jobs: list[Job]) -> dict[int, list[list[int]]]:
-    replies: dict[int, list[list[int]]] = {}
-
-    def work(number: int) -> None:
-        runner = ModelRunner(prepared, TinyTokenizer(), num_slots=NUM_SLOTS)
-        runner.open()
-        replies[number] = serve(runner, jobs, num_slots=NUM_SLOTS, chunk_len=6 + number)
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return replies
+def open_runner(prepared: PreparedModel) -> ModelRunner:
+    runner = ModelRunner(prepared, TinyTokenizer(), num_slots=NUM_SLOTS)
+    runner.open()
+    return runner
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3_text"])
@@ -57,7 +46,10 @@ def test_two_threads_serve_it_as_generate_does(kind: str, tmp_path: Path) -> Non
     expected = [generate_alone(model, job) for job in jobs]
     model = spread(model, "cpu", "disk", tmp_path)
     prepared = PreparedModel(model, MAX_LEN)
-    assert serve_in_two_threads(prepared, jobs) == {0: expected, 1: expected}
+    assert serve_in_two_threads(lambda: open_runner(prepared), jobs, num_slots=NUM_SLOTS) == {
+        0: expected,
+        1: expected,
+    }
     assert isinstance(prepared.forward, OwnForward)
     assert model.lm_head.weight.is_meta, "the weights are loaded for each forward only"
 
@@ -69,7 +61,10 @@ def test_two_cuda_devices_serve_it_as_generate_does(kind: str) -> None:
     model, jobs = tiny_model(kind).to("cuda:0"), make_jobs()
     expected = [generate_alone(model, job) for job in jobs]
     prepared = PreparedModel(spread(model.cpu(), "cuda:0", "cuda:1"), MAX_LEN)
-    assert serve_in_two_threads(prepared, jobs) == {0: expected, 1: expected}
+    assert serve_in_two_threads(lambda: open_runner(prepared), jobs, num_slots=NUM_SLOTS) == {
+        0: expected,
+        1: expected,
+    }
     assert [str(shape.device) for shape in prepared.shapes] == ["cuda:0", "cuda:1"]
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import Bench, CharDecoder
+from fakes import Bench
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from tiny_models import TinyTokenizer, make_prompt, make_sequence, tiny_model
+from tiny_models import IdsAsText, TinyTokenizer, make_prompt, make_sequence, tiny_model
 
 from chatstream_flask.config import SamplingParams
 from chatstream_flask.engine.decode_step import DecodeStep
@@ -34,13 +34,6 @@ KINDS = [
     SamplingParams(seed=4, top_k=20, repetition_penalty=1.3, max_new_tokens=NUM_NEW),
     SamplingParams(temperature=0, num_logprobs=2, max_new_tokens=NUM_NEW),
 ]
-
-
-class IdsAsText(ModelRunner):
-    """A reply's characters are its ids."""
-
-    def text_decoder(self, request: GenerationRequest) -> CharDecoder:
-        return CharDecoder()
 
 
 @cache

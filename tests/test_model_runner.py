@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import pytest
 import torch
-from slot_loop import serve
-from tiny_models import WINDOW, Job, TinyTokenizer, make_jobs, make_prompt, make_sequence, tiny_model
+from slot_loop import serve, serve_in_two_threads
+from tiny_models import WAYS, WINDOW, Job, TinyTokenizer, make_jobs, make_prompt, make_sequence, tiny_model
 
 from chatstream_flask.config import SamplingParams
 from chatstream_flask.engine.fuse import FUSIBLE
@@ -51,13 +50,6 @@ SERVED: list[tuple[str, dict[str, Any]]] = [
     ("stablelm", {}),
     ("starcoder2", {"sliding_window": WINDOW}),
 ]
-
-WAYS = {
-    "native": {"is_native": True},
-    "packed": {"is_native": False, "packs": True},
-    "plain": {"is_native": False, "packs": False},
-    "ahead": {"is_native": False, "packs": False, "looks_ahead": True},  # as on CUDA
-}
 
 
 def open_runner(
@@ -137,32 +129,20 @@ def test_a_seeded_reply_does_not_depend_on_its_neighbours() -> None:
 
 
 def test_two_threads_share_a_model() -> None:
-    model = tiny_model("gemma3_text")
-    serve_in_two_threads(model)
+    check_two_threads(tiny_model("gemma3_text"))
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("kind", ["llama", "gemma3_text"])
 def test_two_streams_share_a_model(kind: str) -> None:
-    serve_in_two_threads(tiny_model(kind).to("cuda"))
+    check_two_threads(tiny_model(kind).to("cuda"))
 
 
-def serve_in_two_threads(model: Any) -> None:
+def check_two_threads(model: Any) -> None:
     jobs = make_jobs()
     expected = [generate_alone(model, job) for job in jobs]
-    replies: dict[int, list[list[int]]] = {}
-
-    def work(number: int) -> None:
-        runner = open_runner(model)
-        replies[number] = serve(runner, jobs, num_slots=NUM_SLOTS, chunk_len=6 + number)
-        runner.close()
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    replies = serve_in_two_threads(lambda: open_runner(model), jobs, num_slots=NUM_SLOTS)
     assert replies == {0: expected, 1: expected}
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import Bench, CharDecoder, EchoRunner, ask
+from fakes import Bench, EchoRunner, ask
 from flask_fakes import PlainPrompt, ScriptedRunner, read_events, running_chat, say
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_models import TinyTokenizer, make_prompt, tiny_model
+from tiny_models import IdsAsText, TinyTokenizer, make_prompt, tiny_model
 
 from chatstream_flask.config import EngineConfig
 from chatstream_flask.engine.model_runner import ModelRunner
@@ -207,13 +207,6 @@ def test_every_reply_is_as_if_nothing_were_kept(
 
 
 # -- a model -----------------------------------------------------------------------------------------
-
-
-class IdsAsText(ModelRunner):
-    """A reply's characters are its ids."""
-
-    def text_decoder(self, request: GenerationRequest) -> CharDecoder:
-        return CharDecoder()
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma3_text", "deepseek_v3", "gpt2"])

@@ -9,15 +9,24 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import Bench, CharDecoder
+from fakes import Bench
 from slot_loop import serve
-from tiny_models import WINDOW, Job, TinyTokenizer, make_jobs, make_prompt, make_sequence, tiny_model
+from tiny_models import (
+    WAYS,
+    WINDOW,
+    IdsAsText,
+    Job,
+    TinyTokenizer,
+    make_jobs,
+    make_prompt,
+    make_sequence,
+    tiny_model,
+)
 from transformers import AutoTokenizer
 
 from chatstream_flask import demo_model
 from chatstream_flask.config import SamplingParams
 from chatstream_flask.engine.draft_choice import DraftChoice, Expected
-from chatstream_flask.engine.model_runner import ModelRunner
 from chatstream_flask.engine.prepared_model import PreparedModel
 from chatstream_flask.engine.request import FinishReason, GenerationRequest
 from chatstream_flask.engine.sequence import Sequence
@@ -27,12 +36,6 @@ from chatstream_flask.model_source import make_source
 
 VOCAB_SIZE = 12  # so few that n-grams come again, mostly with something else after them
 MAX_LEN = 250
-WAYS: dict[str, dict[str, Any]] = {
-    "native": {"is_native": True},
-    "packed": {"is_native": False, "packs": True},
-    "plain": {"is_native": False, "packs": False},
-    "ahead": {"is_native": False, "packs": False, "looks_ahead": True},  # as on CUDA
-}
 KINDS: list[tuple[str, dict[str, Any]]] = [
     *(("llama", how) for how in WAYS.values()),
     *(("gemma3_text", how) for how in WAYS.values()),
@@ -51,8 +54,8 @@ class AllThereAre(DraftChoice):
         return num_proposed
 
 
-class SpyRunner(ModelRunner):
-    """A reply's characters are its ids; knows what was proposed and accepted in each step."""
+class SpyRunner(IdsAsText):
+    """Knows what was proposed and accepted in each step."""
 
     def __init__(
         self,
@@ -81,9 +84,6 @@ class SpyRunner(ModelRunner):
             ends = [i for i in range(len(ids)) if ids[i] in sequence.request.stop_ids]
             self.num_dropped += len(ids) - 1 - ends[0] if ends else 0
         return new_ids
-
-    def text_decoder(self, request: GenerationRequest) -> CharDecoder:
-        return CharDecoder()
 
     def matcher(self, grammar: str) -> Any:
         return EvenOnly()

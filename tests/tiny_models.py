@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from fakes import CharDecoder
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from chatstream_flask.config import SamplingParams
 from chatstream_flask.engine.detokenizer import Detokenizer
+from chatstream_flask.engine.model_runner import ModelRunner
 from chatstream_flask.engine.request import GenerationRequest
 from chatstream_flask.engine.sequence import Sequence
 
@@ -23,6 +25,13 @@ torch.set_num_threads(1)  # for products this small a second thread only waits f
 VOCAB_SIZE = 200
 WINDOW = 16
 MAX_POSITIONS = 256
+
+WAYS: dict[str, dict[str, Any]] = {  # to compute a forward
+    "native": {"is_native": True},
+    "packed": {"is_native": False, "packs": True},
+    "plain": {"is_native": False, "packs": False},
+    "ahead": {"is_native": False, "packs": False, "looks_ahead": True},  # as on CUDA
+}
 
 SIZES: dict[str, Any] = {
     "vocab_size": VOCAB_SIZE,
@@ -114,6 +123,13 @@ class TinyTokenizer:
     """Nothing but what the runner asks a tokenizer for."""
 
     eos_token_id: int | None = None
+
+
+class IdsAsText(ModelRunner):
+    """A reply's characters are its ids."""
+
+    def text_decoder(self, request: GenerationRequest) -> CharDecoder:
+        return CharDecoder()
 
 
 class NoText:
