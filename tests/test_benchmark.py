@@ -243,7 +243,7 @@ def test_what_is_not_installed_is_named(settings: Settings) -> None:
 
 
 def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = "--only streams growth --contenders engine --model tiny --streams 1 2 --growth-streams 2"
+    command = "--only streams growth --contenders engine --model tiny --streams 1 2 --growth-streams 1"
     command += f" --new-tokens 4 --repeats 1 --picture-folder {tmp_path}"
     assert main(command.split()) == 0
     *shown, last = capsys.readouterr().out.splitlines()

@@ -83,6 +83,7 @@ def ended(request: GenerationRequest) -> tuple[FinishReason, str]:
     return request.outcome.finish_reason, request.text
 
 
+@example(num_slots=3, events=[(0, 1, 6, False), (0, 1, 0, False), (8, 14, 0, False)])
 @example(num_slots=2, events=[(0, 1, 2, False), (0, 1, 0, False), (6, 11, 0, False)])
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(

@@ -92,7 +92,7 @@ class Lookahead:
         if is_first:
             for sequence, row in flight.sequences.items():
                 if ids[row] == NOT_A_TOKEN:
-                    self._slots.cache.clear(sequence.slot, sequence.num_cached)
+                    self._slots.cache.clear(row, sequence.num_cached)  # its slot may be about to change
         return ids
 
     def _launched(self, sequences: list[Sequence], before: Flight | None) -> Flight | None:
