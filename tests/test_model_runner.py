@@ -139,6 +139,17 @@ def test_two_streams_share_a_model(kind: str) -> None:
     check_two_threads(tiny_model(kind).to("cuda"))
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kind", [*sorted(FUSIBLE), "gpt2"])
+@pytest.mark.parametrize("looks_ahead", [False, True])
+def test_replies_on_a_cuda_device_equal_generate(kind: str, looks_ahead: bool) -> None:
+    model, jobs = tiny_model(kind).to("cuda"), make_jobs()
+    expected = [generate_alone(model, job) for job in jobs]
+    runner = open_runner(model, looks_ahead=looks_ahead)
+    assert serve(runner, jobs, num_slots=NUM_SLOTS, chunk_len=6) == expected
+
+
 def check_two_threads(model: Any) -> None:
     jobs = make_jobs()
     expected = [generate_alone(model, job) for job in jobs]

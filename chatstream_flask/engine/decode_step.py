@@ -57,8 +57,19 @@ class DecodeStep:
 
     def key_len(self, needed: int) -> int:
         """Four between a power of two and the next: there are few of them, and little is read in vain."""
+        if not self._slots.is_padded:
+            return self._slots.max_len
         step = max(KEY_LEN_STEP, 1 << (needed - 1).bit_length() >> 3)
         return self._slots.key_len(-(-needed // step) * step)
+
+    def padding(self) -> StepRow:
+        """Of nobody: into the scratch column."""
+        return StepRow(-1, 0, 0, self._slots.max_len, 0.0)
+
+    def warm_up(self) -> None:
+        """So that no reply waits for what is compiled or captured once, but for rarer ways to choose."""
+        for num_rows in sorted({self.num_rows(needed) for needed in range(1, self._num_slots + 1)}):
+            self.launch([self.padding()] * num_rows, [Choice()] * num_rows, self.key_len(1))
 
     def launch(self, rows: list[StepRow], choices: list[Choice], key_len: int) -> Tensor:
         """Ids `[rows]`, on the device until the next launch."""

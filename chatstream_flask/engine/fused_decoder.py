@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -150,6 +151,7 @@ class FusedDecoder:
     norm: RMSNorm
     head: Linear
     softcap: float | None  # of the logits
+    is_padded: ClassVar[bool] = True
 
     def __repr__(self) -> str:
         return f"<FusedDecoder {len(self.layers)} layers>"

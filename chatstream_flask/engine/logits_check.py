@@ -73,7 +73,7 @@ def _slot_logits(model: Any, forward: Forward, shapes: list[LayerShape]) -> Tens
     rows: list[Tensor] = []
     for start, stop in CHUNKS:
         columns = torch.arange(start, stop, device=ids.device)[None]
-        logits = slots.logits(SLOT, ids[:, start:stop], columns, columns, slots.key_len(stop))
+        logits = slots.prefill(SLOT, ids[:, start:stop], columns, stop)
     rows.append(logits[0, -1])
     for position in range(CHUNKS[-1][1], NUM_TOKENS):
         token = torch.zeros(SLOT + 1, 1, dtype=torch.long, device=ids.device)

@@ -101,7 +101,7 @@ class Lookahead:
         if not going:
             return None
         num_rows = self._step.num_rows(1 + max(going))
-        rows = [StepRow(-1, 0, 0, self._slots.max_len, 0.0)] * num_rows  # padding: into the scratch column
+        rows = [self._step.padding()] * num_rows
         choices = [Choice()] * num_rows
         for slot, sequence in going.items():
             rows[slot] = self._row(sequence, sources.get(sequence))

@@ -14,7 +14,6 @@ from .core_choice import CoreChoice
 from .decode_step import DecodeStep
 from .detokenizer import TextDecoder
 from .draft_choice import MAX_TOKENS, DraftChoice
-from .fused_decoder import FusedDecoder
 from .grammar_matcher import GrammarCompiler, GrammarMatcher
 from .host_buffer import HostBuffer
 from .logprobs import Logprobs
@@ -25,7 +24,7 @@ from .request import GenerationRequest
 from .sampler import NOT_A_TOKEN, Sampler, greedy
 from .score_rules import goes_by_scores_alone
 from .sequence import Sequence
-from .slot_model import SlotModel
+from .slot_model import OwnForward, SlotModel
 from .speculation import Speculation, accepted
 from .text_decoder import make_text_decoder
 
@@ -120,8 +119,9 @@ class ModelRunner:
         is_cuda = device.type == "cuda" and not is_dispatched(self._prepared.model)
         if not (is_cuda if self._looks_ahead is None else self._looks_ahead):
             return None
-        replays = is_cuda and isinstance(self._prepared.forward, FusedDecoder)
+        replays = is_cuda and not isinstance(self._prepared.forward, OwnForward)
         step = DecodeStep(slots, num_slots=self.num_slots, device=device, replays=replays)
+        step.warm_up()
         return Lookahead(
             step, slots, num_slots=self.num_slots, vocab_size=self._prepared.vocab_size, device=device
         )
@@ -134,7 +134,7 @@ class ModelRunner:
                 self._settle(it)  # the slot's last owner may have been in a step that is on its way
             ids = it.prompt.send(sequence.token_ids[start:stop])[None]
             columns = it.positions[:, start:stop]
-            logits = it.slots.logits(sequence.slot, ids, columns, columns, it.slots.key_len(stop))[:, -1:]
+            logits = it.slots.prefill(sequence.slot, ids, columns, stop)
             return self._sampled(it, logits, [sequence])[0] if stop == len(sequence.token_ids) else []
 
     def decode(self, sequences: list[Sequence]) -> list[list[int]]:

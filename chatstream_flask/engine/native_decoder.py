@@ -94,6 +94,8 @@ class Room:
 class NativeDecoder:
     """Shared by the generation threads, as it holds only addresses of weights."""
 
+    is_padded = False
+
     def __init__(self, fused: FusedDecoder) -> None:
         """:raises NotNative: it was not built, or is not made for this decoder"""
         self._library = native_library()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -115,6 +116,11 @@ class PreparedModel:
                 return self._checked(NativeDecoder(self._fused(packs=False)), expected)
             except (NotFusible, NotNative, UnsupportedModel) as error:
                 logger.info("no native forward: %s", error)
+        if self.model.device.type == "cuda":
+            try:
+                return self._checked(self._triton(), expected)
+            except Exception as error:  # its compiler, and the C compiler it needs, may raise anything
+                logger.warning("no forward in Triton, which would be faster: %s", error)
         if self._widen():
             expected = own_logits(self.model)
         refusal: UnsupportedModel | NotFusible
@@ -136,6 +142,13 @@ class PreparedModel:
 
     def _fused(self, packs: bool) -> FusedDecoder:
         return fuse(self.model, self.context_len, packs=packs)
+
+    def _triton(self) -> Forward:
+        if find_spec("triton") is None:
+            raise NotFusible("triton is not installed")
+        from .triton_decoder import TritonDecoder
+
+        return TritonDecoder(self._fused(packs=False))
 
     def _own(self, packs: bool) -> Forward:
         if packs:

@@ -19,6 +19,10 @@ KEY_LEN_STEP = 64  # key lengths are rounded up to a multiple of this, so that s
 class Forward(Protocol):
     """Computes tokens, and keeps their keys and values where the cache was told to."""
 
+    @property
+    def is_padded(self) -> bool:
+        """Each row of a step reads as many keys as the longest one does; else its own."""
+
     def __call__(
         self, ids: Tensor, positions: Tensor, mask: AttentionMask, cache: SlotCache, num_last: int = 1
     ) -> Tensor:
@@ -27,6 +31,8 @@ class Forward(Protocol):
 
 class OwnForward:
     """The model's own, through transformers' public interface; one at a time where weights come and go."""
+
+    is_padded = True
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._adds_masks = model.config.get_text_config()._attn_implementation == "eager"
@@ -67,6 +73,7 @@ class SlotModel:
     ) -> None:
         device = device_of(model)
         self.max_len = max_len
+        self.is_padded = forward.is_padded
         self.cache = SlotCache(shapes, num_slots=num_slots, max_len=max_len, device=device)
         self._forward = forward
         self._mask = AttentionMask(
@@ -95,3 +102,8 @@ class SlotModel:
         """
         self.cache.select(first_slot, columns, key_len)
         return self._forward(ids, positions, self._mask, self.cache, num_last)
+
+    def prefill(self, slot: int, ids: Tensor, columns: Tensor, stop: int) -> Tensor:
+        """Logits `[1, 1, vocab]` of the last of `ids` `[1, tokens]`, which end before column `stop`."""
+        self.cache.select(slot, columns, stop, is_tail=True)
+        return self._forward(ids, columns, self._mask, self.cache)

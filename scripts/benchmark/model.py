@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -26,6 +27,9 @@ def make_model(shape: Shape = SHAPES["small"], dtype: str = "float32", device: s
         bos_token_id=None,
         eos_token_id=None,  # every reply has exactly as many tokens as were asked for
     )
+    gc.collect()  # of one that was there before, perhaps
+    if device != "cpu":
+        torch.cuda.empty_cache()
     torch.manual_seed(0)
     with torch.device(device), default_dtype(getattr(torch, dtype)):
         model = LlamaForCausalLM(config)

@@ -1,0 +1,140 @@
+"""The kernels of CUDA steps give the plain forward's logits; by Triton's interpreter where there is no device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import make_prompt, tiny_model
+from torch import Tensor
+
+from chatstream_flask.engine.fuse import NotFusible, fuse
+from chatstream_flask.engine.fused_decoder import FusedDecoder
+from chatstream_flask.engine.kv_cache import layer_shapes
+from chatstream_flask.engine.slot_model import Forward, SlotModel
+
+operations = pytest.importorskip("chatstream_flask.engine.triton_operations", reason="triton is missing")
+triton_decoder = pytest.importorskip("chatstream_flask.engine.triton_decoder", reason="triton is missing")
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter's numpy: inf and NaN
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+MAX_LEN = 100
+NUM_SLOTS = 3
+PROMPT_LENS = [36, 5, 20]  # the window of the tiny models is 16, and so are the keys of the smallest tile
+CHUNK_LEN = 20
+
+KINDS: list[tuple[str, dict[str, Any]]] = [
+    ("gemma2", {}),  # norms before and after, soft caps, windows
+    ("gemma3_text", {}),  # norms of queries and keys
+    ("llama", {"attention_bias": True, "mlp_bias": True}),
+    ("llama", {"hidden_size": 96, "num_attention_heads": 6, "head_dim": 24, "hidden_act": "gelu"}),
+    ("mistral", {"sliding_window": 16}),
+    ("smollm3", {}),  # layers without rotary angles
+]
+
+
+class Step:
+    """Prompts in three slots, and the next tokens of all of them."""
+
+    def __init__(self, model: Any, forward: Forward) -> None:
+        self.slots = SlotModel(model, forward, layer_shapes(model), num_slots=NUM_SLOTS, max_len=MAX_LEN)
+
+    def prefill(self) -> Tensor:
+        logits = []
+        for slot, length in enumerate(PROMPT_LENS):
+            ids = torch.tensor([make_prompt(length, slot)], device=DEVICE)
+            for start in range(0, length, CHUNK_LEN):
+                stop = min(start + CHUNK_LEN, length)
+                columns = torch.arange(start, stop, device=DEVICE)[None]
+                last = self.slots.prefill(slot, ids[:, start:stop], columns, stop)
+            logits.append(last[0, 0])
+        return torch.stack(logits)
+
+    def decode(self, width: int) -> Tensor:
+        """The row in the middle is padding; the others have a token and drafts."""
+        positions = torch.tensor(PROMPT_LENS, device=DEVICE)[:, None] + torch.arange(width, device=DEVICE)
+        ids, columns = positions % 50, positions.clone()
+        ids[1], positions[1], columns[1] = 0, 0, MAX_LEN
+        key_len = self.slots.key_len(max(PROMPT_LENS) + width)
+        return self.slots.logits(0, ids, positions, columns, key_len, width)[[0, 2]]
+
+
+def make_forwards(kind: str, dtype: torch.dtype, changes: dict[str, Any]) -> tuple[Any, FusedDecoder, Any]:
+    model = tiny_model(kind, **changes).to(DEVICE, dtype)
+    fused = fuse(model, MAX_LEN, packs=False)
+    return model, fused, triton_decoder.TritonDecoder(fused)
+
+
+@pytest.mark.parametrize(("kind", "changes"), KINDS)
+@torch.inference_mode()
+def test_logits_are_those_of_the_plain_forward(kind: str, changes: dict[str, Any]) -> None:
+    model, fused, triton = make_forwards(kind, torch.float32, changes)
+    expected, actual = Step(model, fused), Step(model, triton)
+    torch.testing.assert_close(actual.prefill(), expected.prefill(), rtol=1e-3, atol=1e-4)
+    for num_programs, width in ((1, 3), (1000, 1)):  # the keys of a token by one, or shared out
+        triton._most_programs = num_programs
+        torch.testing.assert_close(actual.decode(width), expected.decode(width), rtol=1e-3, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_small_tiles_too() -> None:
+    model, fused, triton = make_forwards("gemma3_text", torch.float32, {})
+    assert triton._tile == operations.TILES[0] or DEVICE == "cuda"
+    triton._tile = operations.TILES[-1]
+    expected, actual = Step(model, fused), Step(model, triton)
+    torch.testing.assert_close(actual.prefill(), expected.prefill(), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(actual.decode(1), expected.decode(1), rtol=1e-3, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_a_row_of_nan_stays_alone() -> None:
+    model, _, triton = make_forwards("llama", torch.float32, {})
+    step = Step(model, triton)
+    step.prefill()
+    expected = step.decode(1)
+    for layer in step.slots.cache.slot_layers:
+        layer.keys[0, :, 0] = torch.nan
+    logits = step.decode(1)
+    assert logits[0].isnan().all()
+    torch.testing.assert_close(logits[1], expected[1])
+
+
+@torch.inference_mode()
+def test_what_lies_beyond_a_sequence_is_never_read() -> None:
+    model, _, triton = make_forwards("llama", torch.float32, {})
+    step = Step(model, triton)
+    step.prefill()
+    expected = step.decode(1)
+    for layer in step.slots.cache.slot_layers:
+        layer.keys[2, :, PROMPT_LENS[2] + 1 :] = torch.nan
+        layer.values[2, :, PROMPT_LENS[2] + 1 :] = torch.nan
+    torch.testing.assert_close(step.decode(1), expected)
+
+
+def test_tiles_are_as_large_as_there_is_room_for() -> None:
+    hopper, ampere_of_games = 232_448, 101_376
+    assert operations.best_tile(2 * 128, hopper) == operations.Tile(128, 64, 3)
+    assert operations.best_tile(2 * 256, hopper) == operations.Tile(64, 64, 2)
+    assert operations.best_tile(2 * 128, ampere_of_games) == operations.Tile(64, 64, 2)
+    assert operations.best_tile(4 * 256, 1) == operations.TILES[-1]
+
+
+def test_norms_of_different_epsilon_are_refused() -> None:
+    model = tiny_model("llama").to(DEVICE)
+    model.model.norm.variance_epsilon = 1e-3
+    with pytest.raises(NotFusible, match="differ in epsilon"):
+        triton_decoder.TritonDecoder(fuse(model, MAX_LEN, packs=False))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("head_dim", [64, 128, 256])
+@torch.inference_mode()
+def test_half_precision_on_a_cuda_device(dtype: torch.dtype, head_dim: int) -> None:
+    model, fused, triton = make_forwards("qwen3", dtype, {"head_dim": head_dim})
+    exact = Step(model, fused).prefill().float()
+    actual = Step(model, triton).prefill().float()
+    assert (actual - exact).norm() / exact.norm() < 0.05
