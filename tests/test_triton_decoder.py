@@ -1,4 +1,4 @@
-"""The kernels of CUDA steps give the plain forward's logits; by Triton's interpreter where there is no device."""
+"""The kernels of CUDA steps give the logits of the plain forward; without a device Triton interprets them."""
 
 from __future__ import annotations
 
