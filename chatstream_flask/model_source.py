@@ -137,6 +137,7 @@ class TransformersSource:
             all_cores=self._num_cores,
             grammars=self._grammars,
             draft_choice=DraftChoice(self._num_drafts) if self._num_drafts else None,
+            prefill_chunk_len=self.prefill_chunk_len,
         )
 
     def fit(self, prompt: AbstractChatPrompt, max_tokens: int, policy: ContextPolicy) -> FittedPrompt:

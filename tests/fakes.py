@@ -12,7 +12,7 @@ from chatstream_flask.engine.request import FinishReason, GenerationRequest, Tok
 from chatstream_flask.engine.request_queue import RequestQueue
 from chatstream_flask.engine.runner import Runner
 from chatstream_flask.engine.scheduler import Scheduler
-from chatstream_flask.engine.sequence import Matcher, Sequence
+from chatstream_flask.engine.sequence import Chunk, Matcher, Sequence
 from chatstream_flask.engine.worker import Worker
 
 TIMEOUT = 10.0  # seconds: no wait in a test is longer
@@ -99,10 +99,13 @@ class EchoRunner:
         num_told = len(sequence.token_ids) - sequence.num_prompt
         return [*sequence.request.prompt_ids, EOS_ID][num_told]
 
-    def prefill(self, sequence: Sequence, num_tokens: int) -> list[int]:
-        self.chunks.append(num_tokens)
-        is_complete = self._compute(sequence, num_tokens)
-        return self._new_ids(sequence) if is_complete else []
+    def prefill(self, chunks: list[Chunk]) -> list[list[int]]:
+        self.chunks += [chunk.num_tokens for chunk in chunks]
+        are_complete = [self._compute(sequence, num_tokens) for sequence, num_tokens in chunks]
+        return [
+            self._new_ids(chunk.sequence) if is_complete else []
+            for chunk, is_complete in zip(chunks, are_complete, strict=True)
+        ]
 
     def decode(self, sequences: list[Sequence]) -> list[list[int]]:
         self.batches.append(len(sequences))

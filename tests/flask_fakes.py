@@ -23,7 +23,7 @@ from chatstream_flask.conversation import ConversationStore, Lease
 from chatstream_flask.conversation.local_leases import LocalLeases
 from chatstream_flask.engine.request import GenerationRequest, TokenLogprob
 from chatstream_flask.engine.runner import Runner
-from chatstream_flask.engine.sequence import Matcher, Sequence
+from chatstream_flask.engine.sequence import Chunk, Matcher, Sequence
 from chatstream_flask.errors import StoreUnavailable
 from chatstream_flask.model_source import ModelSource
 from chatstream_flask.prompts import ChatContent
@@ -64,10 +64,10 @@ class ScriptedRunner:
 
     def open(self) -> None: ...
 
-    def prefill(self, sequence: Sequence, num_tokens: int) -> list[int]:
-        if sequence.num_cached + num_tokens == sequence.num_prompt:
-            self.prompts.append("".join(map(chr, sequence.request.prompt_ids)))
-        return []
+    def prefill(self, chunks: list[Chunk]) -> list[list[int]]:
+        ended = [chunk.sequence.request for chunk in chunks if chunk.is_last]
+        self.prompts += ["".join(map(chr, request.prompt_ids)) for request in ended]
+        return [[] for _ in chunks]
 
     def decode(self, sequences: list[Sequence]) -> list[list[int]]:
         if self.is_held and not self._steps.acquire(timeout=0.005):

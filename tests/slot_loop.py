@@ -8,7 +8,13 @@ from collections.abc import Callable
 from tiny_models import Job, make_sequence
 
 from chatstream_flask.engine.runner import Runner
-from chatstream_flask.engine.sequence import Sequence
+from chatstream_flask.engine.sequence import Chunk, Sequence
+
+
+def prefill(runner: Runner, sequence: Sequence, num_tokens: int) -> list[int]:
+    """Its new ids."""
+    (new_ids,) = runner.prefill([Chunk(sequence, num_tokens)])
+    return new_ids
 
 
 def serve(runner: Runner, jobs: list[Job], *, num_slots: int, chunk_len: int) -> list[list[int]]:
@@ -60,7 +66,7 @@ def _prefill_one(runner: Runner, running: dict[int, Sequence], chunk_len: int) -
     if prefilling:
         sequence = prefilling[-1]  # the newest first, so that older ones stay behind as padding rows
         num_tokens = min(chunk_len, sequence.num_pending)
-        new_ids = runner.prefill(sequence, num_tokens)
+        new_ids = prefill(runner, sequence, num_tokens)
         sequence.num_cached += num_tokens
         sequence.token_ids += new_ids
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from slot_loop import prefill
 from tiny_models import make_prompt, make_sequence, random_logits, tiny_model
 from torch import Tensor
 
@@ -87,7 +88,7 @@ def test_penalties_and_temperature_do_not_change_them() -> None:
     runner = ModelRunner(PreparedModel(model, 40), object(), num_slots=1)
     runner.open()
     sequence = make_sequence(prompt, params)
-    sequence.token_ids += runner.prefill(sequence, 9)
+    sequence.token_ids += prefill(runner, sequence, 9)
     sequence.num_cached = 9
     for _ in range(5):
         sequence.token_ids += runner.decode([sequence])[0]

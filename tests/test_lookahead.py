@@ -10,6 +10,7 @@ import torch
 from fakes import Bench
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from slot_loop import prefill
 from tiny_models import IdsAsText, TinyTokenizer, make_prompt, make_sequence, tiny_model
 
 from chatstream_flask.config import SamplingParams
@@ -145,7 +146,7 @@ def test_ids_come_one_call_late_and_nobody_waits_in_vain() -> None:
     runner = IdsAsText(prepared(), TinyTokenizer(), num_slots=2, looks_ahead=True)
     runner.open()
     sequence = make_sequence(make_prompt(9), SamplingParams(temperature=0, max_new_tokens=3))
-    sequence.token_ids += runner.prefill(sequence, 9)
+    sequence.token_ids += prefill(runner, sequence, 9)
     sequence.num_cached = 9
     sequence.request.count_token()
     for num_new in (0, 1, 1):

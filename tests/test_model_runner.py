@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from slot_loop import serve, serve_in_two_threads
+from slot_loop import prefill, serve, serve_in_two_threads
 from tiny_models import WAYS, WINDOW, Job, TinyTokenizer, make_jobs, make_prompt, make_sequence, tiny_model
 
 from chatstream_flask.config import SamplingParams
@@ -75,7 +75,7 @@ def generate_alone(model: Any, job: Job) -> list[int]:
 
 def prefilled(runner: ModelRunner, prompt_ids: list[int], slot: int) -> Sequence:
     sequence = make_sequence(prompt_ids, slot=slot)
-    sequence.token_ids += runner.prefill(sequence, len(prompt_ids))
+    sequence.token_ids += prefill(runner, sequence, len(prompt_ids))
     sequence.num_cached = len(prompt_ids)
     return sequence
 
@@ -179,7 +179,7 @@ def test_a_row_of_nan_fails_alone_and_leaves_no_trace() -> None:
         good.token_ids += new_ids[1]
         good.num_cached += 1
     assert prefilled(runner, job.prompt_ids, 0).token_ids[-1] == good_ids[0]
-    assert runner.prefill(make_sequence([3, broken_id]), 2) == [-1]
+    assert prefill(runner, make_sequence([3, broken_id]), 2) == [-1]
 
 
 def test_a_prefilling_slot_is_not_disturbed_by_decoding() -> None:
@@ -187,14 +187,14 @@ def test_a_prefilling_slot_is_not_disturbed_by_decoding() -> None:
     first, second = Job(prompt_ids=make_prompt(30), num_new=1), Job(prompt_ids=make_prompt(9), num_new=5)
     runner = open_runner(model)
     waiting = make_sequence(first.prompt_ids, slot=0)
-    assert runner.prefill(waiting, 11) == []
+    assert prefill(runner, waiting, 11) == []
     waiting.num_cached = 11
     other = prefilled(runner, second.prompt_ids, 2)  # rows 0 and 1 are padding
     for _ in range(4):
         other.token_ids += runner.decode([other])[0]
         other.num_cached += 1
     assert other.token_ids[9:] == generate_alone(model, second)
-    assert runner.prefill(waiting, 19) == generate_alone(model, first)
+    assert prefill(runner, waiting, 19) == generate_alone(model, first)
 
 
 def test_a_cache_that_does_not_fit_is_refused_with_numbers() -> None:

@@ -7,7 +7,7 @@ from fakes import CharDecoder, FakeClock, ask
 
 from chatstream_flask.engine.detokenizer import Detokenizer
 from chatstream_flask.engine.remains import Move
-from chatstream_flask.engine.scheduler import Scheduler
+from chatstream_flask.engine.scheduler import LEAST, Scheduler
 from chatstream_flask.engine.sequence import Sequence
 
 
@@ -55,12 +55,20 @@ def test_oldest_prompt_is_computed_first_in_chunks() -> None:
     old = add(scheduler, "x" * 9, FakeClock(1))
     new = add(scheduler, "y" * 3, FakeClock(2))
     chunks = []
-    while chunk := scheduler.next_prefill(scheduler.prefill_chunk_len):
-        sequence, num_tokens = chunk
+    while chunk := scheduler.next_chunks(scheduler.prefill_chunk_len):
+        (sequence, num_tokens), *_ = chunk
         sequence.num_cached += num_tokens
-        chunks.append(chunk)
+        chunks += chunk
     assert chunks == [(old, 4), (old, 4), (old, 1), (new, 3)]
-    assert scheduler.next_prefill(0) is None
+    assert scheduler.next_chunks(0) == []
+
+
+def test_several_short_prompts_are_computed_together() -> None:
+    scheduler = Scheduler(4, 256)
+    newest, oldest, middle = (add(scheduler, "x" * 50, FakeClock(at)) for at in (9, 1, 2))
+    tiny = add(scheduler, "yy", FakeClock(0))
+    assert scheduler.next_chunks(LEAST + 60) == [(tiny, 2), (oldest, 50), (middle, 10)]
+    assert scheduler.next_chunks(256) == [(tiny, 2), (oldest, 50), (middle, 50), (newest, 50)]
 
 
 def test_decoding_are_those_with_a_complete_prompt() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from fakes import Bench
-from slot_loop import serve
+from slot_loop import prefill, serve
 from tiny_models import (
     WAYS,
     WINDOW,
@@ -276,7 +276,7 @@ def test_a_draft_that_is_not_a_number_fails_its_row_alone_and_leaves_no_trace(wa
     model.get_input_embeddings().weight.data[broken_id] = torch.nan
     bad, good = make_sequence([*job.prompt_ids, *others], slot=0), make_sequence(job.prompt_ids, slot=1)
     for sequence in (bad, good):
-        sequence.token_ids += runner.prefill(sequence, sequence.num_prompt)
+        sequence.token_ids += prefill(runner, sequence, sequence.num_prompt)
         sequence.num_cached = sequence.num_prompt
     bad.token_ids[:3] = [bad.token_ids[-2], bad.token_ids[-1], broken_id]  # to be found as a draft
     while len(good.token_ids) - good.num_prompt < job.num_new:

@@ -6,12 +6,17 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import make_prompt, tiny_model
+from slot_loop import serve
+from tiny_models import TinyTokenizer, make_jobs, make_prompt, make_sequence, tiny_model
 from torch import Tensor
 
 from chatstream_flask.engine.fuse import NotFusible, fuse
 from chatstream_flask.engine.fused_decoder import FusedDecoder
 from chatstream_flask.engine.kv_cache import layer_shapes
+from chatstream_flask.engine.model_runner import ModelRunner, drafted_logits
+from chatstream_flask.engine.packed_prefill import PackedPrefill, Part
+from chatstream_flask.engine.prepared_model import PreparedModel
+from chatstream_flask.engine.sequence import Sequence
 from chatstream_flask.engine.slot_model import Forward, SlotModel
 
 operations = pytest.importorskip("chatstream_flask.engine.triton_operations", reason="triton is missing")
@@ -23,7 +28,6 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 MAX_LEN = 100
 NUM_SLOTS = 3
 PROMPT_LENS = [36, 5, 20]  # the window of the tiny models is 16, and so are the keys of the smallest tile
-CHUNK_LEN = 20
 
 KINDS: list[tuple[str, dict[str, Any]]] = [
     ("gemma2", {}),  # norms before and after, soft caps, windows
@@ -40,17 +44,35 @@ class Step:
 
     def __init__(self, model: Any, forward: Forward) -> None:
         self.slots = SlotModel(model, forward, layer_shapes(model), num_slots=NUM_SLOTS, max_len=MAX_LEN)
+        if self.slots.packs:
+            self.packed = PackedPrefill(
+                self.slots,
+                most_parts=NUM_SLOTS,
+                most_tokens=64,
+                device=torch.device(DEVICE),
+                replays=DEVICE == "cuda",
+            )
 
     def prefill(self) -> Tensor:
-        logits = []
-        for slot, length in enumerate(PROMPT_LENS):
-            ids = torch.tensor([make_prompt(length, slot)], device=DEVICE)
-            for start in range(0, length, CHUNK_LEN):
-                stop = min(start + CHUNK_LEN, length)
-                columns = torch.arange(start, stop, device=DEVICE)[None]
-                last = self.slots.prefill(slot, ids[:, start:stop], columns, stop)
-            logits.append(last[0, 0])
-        return torch.stack(logits)
+        """Each prompt in one or two parts, and parts of two prompts in one forward."""
+        first, second, third = (make_prompt(length, slot) for slot, length in enumerate(PROMPT_LENS))
+        self._logits(Part(0, first[:20], 0), Part(2, third[:7], 0))
+        ends = [
+            *self._logits(Part(0, first[20:], 20), Part(1, second, 0)),
+            *self._logits(Part(2, third[7:], 7)),
+        ]
+        return torch.stack(ends)
+
+    def _logits(self, *parts: Part) -> Tensor:
+        if self.slots.packs:
+            return self.packed.logits(list(parts)).clone()
+        return torch.cat([self._alone(part) for part in parts])
+
+    def _alone(self, part: Part) -> Tensor:
+        ids = torch.tensor([part.token_ids], device=DEVICE)
+        columns = part.start + torch.arange(ids.shape[1], device=DEVICE)[None]
+        key_len = self.slots.key_len(part.start + ids.shape[1])
+        return self.slots.logits(part.slot, ids, columns, columns, key_len)[:, -1]
 
     def decode(self, width: int) -> Tensor:
         """The row in the middle is padding; the others have a token and drafts."""
@@ -76,6 +98,33 @@ def test_logits_are_those_of_the_plain_forward(kind: str, changes: dict[str, Any
     for num_programs, width in ((1, 3), (1000, 1)):  # the keys of a token by one, or shared out
         triton._most_programs = num_programs
         torch.testing.assert_close(actual.decode(width), expected.decode(width), rtol=1e-3, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_drafts_of_several_rows_in_one_forward() -> None:
+    model, fused, triton = make_forwards("gemma3_text", torch.float32, {})
+    expected, actual = Step(model, fused), Step(model, triton)
+    expected.prefill()
+    actual.prefill()
+    rows: list[Sequence | None] = [None] * NUM_SLOTS
+    for slot in (0, 2):
+        length = PROMPT_LENS[slot]
+        rows[slot] = it = make_sequence([0] * length, slot=slot)
+        it.num_cached, it.token_ids, it.drafts = length, [0] * length + [length % 50], [(length + 1) % 50]
+    logits = drafted_logits(actual.packed, rows, 2)[[0, 2]]
+    torch.testing.assert_close(logits, expected.decode(2), rtol=1e-3, atol=1e-4)
+
+
+def test_replies_equal_those_of_the_plain_forward() -> None:
+    model, jobs = tiny_model("llama"), make_jobs()[:3]
+    replies = []
+    for by_triton in (False, True):
+        prepared = PreparedModel(model, MAX_LEN, is_native=False, packs=False, by_triton=by_triton)
+        runner = ModelRunner(prepared, TinyTokenizer(), num_slots=3, looks_ahead=True, prefill_chunk_len=16)
+        runner.open()
+        assert isinstance(prepared.forward, triton_decoder.TritonDecoder) is by_triton
+        replies.append(serve(runner, jobs, num_slots=3, chunk_len=16))
+    assert replies[0] == replies[1]
 
 
 @torch.inference_mode()

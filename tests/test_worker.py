@@ -6,7 +6,7 @@ import pytest
 from fakes import Bench, CharDecoder, EchoRunner, EndlessRunner, FakeClock, ListMatcher, ask
 
 from chatstream_flask.engine.request import FinishReason, GenerationRequest, Status
-from chatstream_flask.engine.sequence import Sequence
+from chatstream_flask.engine.sequence import Chunk, Sequence
 from chatstream_flask.errors import TooManyRequests
 
 
@@ -251,10 +251,10 @@ class FaultyDecoder(CharDecoder):
 class FaultyRunner(EchoRunner):
     """The prompt names the fault."""
 
-    def prefill(self, sequence: Sequence, num_tokens: int) -> list[int]:
-        if name_of(sequence.request) == "prefill":
+    def prefill(self, chunks: list[Chunk]) -> list[list[int]]:
+        if any(name_of(chunk.sequence.request) == "prefill" for chunk in chunks):
             raise ValueError("prefill")
-        return super().prefill(sequence, num_tokens)
+        return super().prefill(chunks)
 
     def next_id(self, sequence: Sequence) -> int:
         return -1 if name_of(sequence.request) == "nan" else super().next_id(sequence)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from ..config import SamplingParams
 from ..engine.request import GenerationRequest
 from ..engine.runner import Runner
-from ..engine.sequence import Sequence
+from ..engine.sequence import Chunk, Sequence
 from ..model_source import TransformersSource
 from .step_costs import StepCosts
 
@@ -80,7 +80,7 @@ def _decode_step(runner: Runner, key_lens: list[int]) -> Callable[[], object]:
 
 def prefill_step(runner: Runner, num_tokens: int, num_cached: int) -> Callable[[], object]:
     sequence = _sequence(0, num_cached + num_tokens, num_cached)
-    return lambda: runner.prefill(sequence, num_tokens)
+    return lambda: runner.prefill([Chunk(sequence, num_tokens)])
 
 
 def _sequence(slot: int, num_tokens: int, num_cached: int) -> Sequence:

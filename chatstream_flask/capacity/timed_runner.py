@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ..engine.detokenizer import TextDecoder
 from ..engine.request import GenerationRequest
-from ..engine.sequence import Matcher, Sequence
+from ..engine.sequence import Chunk, Matcher, Sequence
 from .step_costs import StepCosts
 
 
@@ -42,9 +42,10 @@ class TimedRunner:
 
     def share(self, num_busy: int) -> None: ...
 
-    def prefill(self, sequence: Sequence, num_tokens: int) -> list[int]:
-        self._take(self._costs.prefill_sec(num_tokens, sequence.num_cached))
-        return _next_ids(sequence) if sequence.num_cached + num_tokens == len(sequence.token_ids) else []
+    def prefill(self, chunks: list[Chunk]) -> list[list[int]]:
+        for chunk in chunks:
+            self._take(self._costs.prefill_sec(chunk.num_tokens, chunk.sequence.num_cached))
+        return [_next_ids(chunk.sequence) if chunk.is_last else [] for chunk in chunks]
 
     def decode(self, sequences: list[Sequence]) -> list[list[int]]:
         num_rows = 1 + max(sequence.slot for sequence in sequences)

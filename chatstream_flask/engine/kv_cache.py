@@ -73,7 +73,7 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 
     def select(self, start: int, stop: int, key_len: int) -> None:
         """Prepares the views of the slots in play: all reads and writes go through them."""
-        keys, values = self.selected = self.keys[start:stop], self.values[start:stop]
+        keys, values = self.keys[start:stop], self.values[start:stop]
         self._writable = keys.transpose(1, 2), values.transpose(1, 2)  # [rows, columns, heads, dim]
         keys, values = keys[:, :, :key_len], values[:, :, :key_len]
         self.readable = keys, values  # [rows, heads, key_len, dim]
@@ -117,7 +117,6 @@ class SlotCache(Cache):
         self.max_len = max_len
         self._row_numbers = torch.arange(num_slots, device=device)[:, None]
         self._selected = (0, num_slots, max_len)
-        self.is_tail = False
         self.place = (self._row_numbers, self._row_numbers)
         self._places = {shape.device: self.place for shape in shapes}
 
@@ -137,15 +136,12 @@ class SlotCache(Cache):
         """What the tensors will take, known before they are made."""
         return num_slots * (max_len + 1) * sum(shape.num_bytes for shape in shapes)
 
-    def select(self, first_slot: int, columns: Tensor, key_len: int, *, is_tail: bool = False) -> None:
+    def select(self, first_slot: int, columns: Tensor, key_len: int) -> None:
         """The next forward is about slots `first_slot ..`, one per row of `columns` `[rows, tokens]`.
 
         Each token is written to its column (`max_len` is scratch); columns 0 .. key_len-1 are read back.
-
-        :param is_tail: the columns are the last ones of these
         """
         num_rows = columns.shape[0]
-        self.is_tail = is_tail
         rows, flat = self.place = self._row_numbers[:num_rows].expand_as(columns).flatten(), columns.flatten()
         self._places = {device: (rows.to(device), flat.to(device)) for device in self._places}
         selected = (first_slot, first_slot + num_rows, key_len)

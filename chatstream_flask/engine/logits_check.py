@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import UnsupportedModel
 from .kv_cache import LayerShape
+from .packed_prefill import PackedPrefill, Part
 from .placement import device_of
 from .slot_model import Forward, SlotModel
 
@@ -72,12 +73,20 @@ def _slot_logits(model: Any, forward: Forward, shapes: list[LayerShape]) -> Tens
     slots = SlotModel(model, forward, shapes, num_slots=SLOT + 2, max_len=MAX_LEN)
     rows: list[Tensor] = []
     for start, stop in CHUNKS:
-        columns = torch.arange(start, stop, device=ids.device)[None]
-        logits = slots.prefill(SLOT, ids[:, start:stop], columns, stop)
-    rows.append(logits[0, -1])
+        last = _prefilled(slots, ids, start, stop)
+    rows.append(last)
     for position in range(CHUNKS[-1][1], NUM_TOKENS):
         token = torch.zeros(SLOT + 1, 1, dtype=torch.long, device=ids.device)
         positions, columns = token.clone(), token + MAX_LEN  # padding rows: position 0, scratch column
         token[SLOT], positions[SLOT], columns[SLOT] = ids[0, position], position, position
         rows.append(slots.logits(0, token, positions, columns, slots.key_len(position + 1))[SLOT, -1])
     return torch.stack(rows)
+
+
+def _prefilled(slots: SlotModel, ids: Tensor, start: int, stop: int) -> Tensor:
+    """Logits `[vocab]` of the last token."""
+    if slots.packs:
+        prefill = PackedPrefill(slots, most_parts=1, most_tokens=NUM_TOKENS, device=ids.device, replays=False)
+        return prefill.logits([Part(SLOT, ids[0, start:stop].tolist(), start)])[0]
+    columns = torch.arange(start, stop, device=ids.device)[None]
+    return slots.logits(SLOT, ids[:, start:stop], columns, columns, slots.key_len(stop))[0, -1]

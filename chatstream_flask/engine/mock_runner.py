@@ -18,7 +18,7 @@ from ..errors import ConfigError
 from .detokenizer import TextDecoder
 from .mock_text import LONG, ROUND, split_mock_text
 from .request import GenerationRequest, TokenLogprob
-from .sequence import Matcher, Sequence
+from .sequence import Chunk, Matcher, Sequence
 
 SEPARATOR = "\x1e"  # between the visitor's messages in a prompt
 EOS_ID = 0  # token i of a reply has the id i + 1
@@ -86,8 +86,8 @@ class MockRunner:
 
     def share(self, num_busy: int) -> None: ...
 
-    def prefill(self, sequence: Sequence, num_tokens: int) -> list[int]:
-        return []
+    def prefill(self, chunks: list[Chunk]) -> list[list[int]]:
+        return [[] for _ in chunks]
 
     def decode(self, sequences: list[Sequence]) -> list[list[int]]:
         ready = [self._ready_at(sequence) for sequence in sequences]

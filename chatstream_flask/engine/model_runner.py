@@ -18,12 +18,13 @@ from .grammar_matcher import GrammarCompiler, GrammarMatcher
 from .host_buffer import HostBuffer
 from .logprobs import Logprobs
 from .lookahead import Lookahead
+from .packed_prefill import PackedPrefill, Part
 from .placement import is_dispatched
 from .prepared_model import PreparedModel
 from .request import GenerationRequest
 from .sampler import NOT_A_TOKEN, Sampler, greedy
 from .score_rules import goes_by_scores_alone
-from .sequence import Sequence
+from .sequence import Chunk, Sequence
 from .slot_model import OwnForward, SlotModel
 from .speculation import Speculation, accepted
 from .text_decoder import make_text_decoder
@@ -41,6 +42,7 @@ class Opened:
     ids: HostBuffer
     logprobs: Logprobs
     ahead: Lookahead | None
+    packed: PackedPrefill | None  # None: one prompt after the other
 
 
 class ModelRunner:
@@ -63,8 +65,10 @@ class ModelRunner:
         grammars: GrammarCompiler | None = None,
         looks_ahead: bool | None = None,
         draft_choice: DraftChoice | None = None,
+        prefill_chunk_len: int = 256,
     ) -> None:
         """
+        :param prefill_chunk_len: tokens that `prefill` is given at the most
         :param looks_ahead: launches a step before it knows the ids of the last one; None: on CUDA
         :param draft_choice: None: it never speculates
         """
@@ -78,6 +82,7 @@ class ModelRunner:
         self._tokenizer = tokenizer
         self._grammars = grammars
         self._looks_ahead = looks_ahead
+        self._prefill_chunk_len = prefill_chunk_len
         self._speculation = None if draft_choice is None else Speculation(draft_choice, self.max_len)
         self._stream: torch.cuda.Stream | None = None
         self._opened: Opened | None = None
@@ -113,6 +118,7 @@ class ModelRunner:
                 ids=HostBuffer(most_tokens, torch.long, device),
                 logprobs=Logprobs(num_slots=self.num_slots, device=device),
                 ahead=self._lookahead(slots, device),
+                packed=self._packed_prefill(slots, device),
             )
 
     def _lookahead(self, slots: SlotModel, device: torch.device) -> Lookahead | None:
@@ -126,16 +132,44 @@ class ModelRunner:
             step, slots, num_slots=self.num_slots, vocab_size=self._prepared.vocab_size, device=device
         )
 
-    def prefill(self, sequence: Sequence, num_tokens: int) -> list[int]:
-        start = sequence.num_cached
-        stop = start + num_tokens
-        with self._computing() as it, self._on_cores(num_tokens, stop):
-            if start == sequence.request.num_reused:
+    def _packed_prefill(self, slots: SlotModel, device: torch.device) -> PackedPrefill | None:
+        if not slots.packs:
+            return None
+        most_drafted = 0 if self._speculation is None else MAX_TOKENS
+        packed = PackedPrefill(
+            slots,
+            most_parts=max(self.num_slots, most_drafted),
+            most_tokens=max(self._prefill_chunk_len, most_drafted),
+            device=device,
+            replays=device.type == "cuda",
+        )
+        packed.warm_up()
+        return packed
+
+    def prefill(self, chunks: list[Chunk]) -> list[list[int]]:
+        with self._computing() as it:
+            if any(sequence.num_cached == sequence.request.num_reused for sequence, _ in chunks):
                 self._settle(it)  # the slot's last owner may have been in a step that is on its way
+            if it.packed is None:
+                logits = torch.cat([self._prefilled(it, chunk) for chunk in chunks])
+            else:
+                logits = it.packed.logits([part_of(chunk) for chunk in chunks])
+            ended = [row for row, chunk in enumerate(chunks) if chunk.is_last]
+            new_ids: list[list[int]] = [[] for _ in chunks]
+            if ended:
+                last = logits if len(ended) == len(chunks) else logits[ended]
+                ids = self._sampled(it, last[:, None], [chunks[row].sequence for row in ended])
+                for row, ids_of_row in zip(ended, ids, strict=True):
+                    new_ids[row] = ids_of_row
+        return new_ids
+
+    def _prefilled(self, it: Opened, chunk: Chunk) -> Tensor:
+        """Logits `[1, vocab]` of the last token."""
+        sequence, start, stop = chunk.sequence, chunk.sequence.num_cached, chunk.stop
+        with self._on_cores(chunk.num_tokens, stop):
             ids = it.prompt.send(sequence.token_ids[start:stop])[None]
             columns = it.positions[:, start:stop]
-            logits = it.slots.prefill(sequence.slot, ids, columns, stop)
-            return self._sampled(it, logits, [sequence])[0] if stop == len(sequence.token_ids) else []
+            return it.slots.logits(sequence.slot, ids, columns, columns, it.slots.key_len(stop))[:, -1]
 
     def decode(self, sequences: list[Sequence]) -> list[list[int]]:
         if self._speculation is None:
@@ -162,6 +196,8 @@ class ModelRunner:
         return [new_ids[sequence.slot] for sequence in sequences]
 
     def _decoded(self, it: Opened, rows: list[Sequence | None], width: int, key_len: int) -> list[list[int]]:
+        if width > 1 and it.packed is not None:
+            return self._sampled(it, drafted_logits(it.packed, rows, width), rows)
         ids, positions, columns = it.inputs.send(self._step_inputs(rows, width)).view(3, -1, width)
         logits = it.slots.logits(0, ids, positions, columns, key_len, width)[:, -width:]
         return self._sampled(it, logits, rows)
@@ -212,7 +248,7 @@ class ModelRunner:
         columns: list[int] = []
         for sequence in rows:
             first = 0 if sequence is None else sequence.num_cached
-            tokens = [] if sequence is None else [sequence.token_ids[first], *sequence.drafts]
+            tokens = [] if sequence is None else newest(sequence)
             stop, num_spare = first + len(tokens), width - len(tokens)
             ids += tokens + [0] * num_spare
             positions += [*range(first, stop), *[max(stop - 1, 0)] * num_spare]
@@ -263,6 +299,29 @@ class ModelRunner:
         on_stream = nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
         with torch.inference_mode(), on_stream:
             yield
+
+
+def part_of(chunk: Chunk) -> Part:
+    sequence, start = chunk.sequence, chunk.sequence.num_cached
+    return Part(sequence.slot, sequence.token_ids[start : chunk.stop], start)
+
+
+def newest(sequence: Sequence) -> list[int]:
+    """Its newest token and its drafts: what a step computes of it."""
+    return [sequence.token_ids[sequence.num_cached], *sequence.drafts]
+
+
+def drafted_logits(packed: PackedPrefill, rows: list[Sequence | None], width: int) -> Tensor:
+    """`[rows, width, vocab]` of the newest token and the drafts of each; what is padding may be anything."""
+    parts: list[Part] = []
+    places: list[int] = []
+    for sequence in rows:
+        tokens = [] if sequence is None else newest(sequence)
+        places += [len(parts) + i if i < len(tokens) else 0 for i in range(width)]
+        if sequence is not None:
+            parts += [Part(sequence.slot, [token], sequence.num_cached + i) for i, token in enumerate(tokens)]
+    logits = packed.logits(parts)
+    return logits[torch.tensor(places, device=logits.device)].view(len(rows), width, -1)
 
 
 def eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:

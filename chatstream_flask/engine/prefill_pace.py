@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from .scheduler import LEAST
+
 SMOOTH_SEC = 0.05  # that a running reply may stand still for a prompt
 MAX_STEPS = 1.7  # or so many of its own steps, if they take longer
-LEAST = 32  # tokens: a forward of fewer costs about as much
 WEIGHT = 0.25  # of the newest step in a mean
 
 

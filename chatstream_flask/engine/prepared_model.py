@@ -42,8 +42,10 @@ class PreparedModel:
         *,
         is_native: bool = True,
         packs: bool | None = None,
+        by_triton: bool | None = None,
     ) -> None:
         """
+        :param by_triton: by kernels in Triton; None: on CUDA
         :param is_native: by compiled code if there is any, on CPU
         :param packs: else by weights laid out for oneDNN; None: if that is measured to be faster, on CPU
         """
@@ -51,6 +53,7 @@ class PreparedModel:
         self.context_len = context_len
         self._is_native = is_native
         self._packs = packs
+        self._by_triton = model.device.type == "cuda" if by_triton is None else by_triton
         self._preparing = threading.Lock()
         self._forward: Forward | None = None
         self._shapes: list[LayerShape] = []
@@ -116,7 +119,7 @@ class PreparedModel:
                 return self._checked(NativeDecoder(self._fused(packs=False)), expected)
             except (NotFusible, NotNative, UnsupportedModel) as error:
                 logger.info("no native forward: %s", error)
-        if self.model.device.type == "cuda":
+        if self._by_triton:
             try:
                 return self._checked(self._triton(), expected)
             except Exception as error:  # its compiler, and the C compiler it needs, may raise anything

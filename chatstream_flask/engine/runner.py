@@ -6,7 +6,7 @@ from typing import Protocol
 
 from .detokenizer import TextDecoder
 from .request import GenerationRequest
-from .sequence import Matcher, Sequence
+from .sequence import Chunk, Matcher, Sequence
 
 
 class Runner(Protocol):
@@ -23,11 +23,11 @@ class Runner(Protocol):
     def share(self, num_busy: int) -> None:
         """So many generation threads have work now, this one among them: on CPU they share the cores."""
 
-    def prefill(self, sequence: Sequence, num_tokens: int) -> list[int]:
-        """Computes `num_tokens` from `sequence.num_cached` on.
+    def prefill(self, chunks: list[Chunk]) -> list[list[int]]:
+        """Computes tokens of prompts, of different sequences; together no more than fit between two steps.
 
-        Returns the new ids if that completes the prompt, else nothing. Changes nothing of the sequence but
-        `logprobs`: where its request asks for them, one is appended for each new id, here and in `decode`.
+        New ids for each, none where its prompt goes on. Changes nothing of a sequence but `logprobs`: where
+        its request asks for them, one is appended for each new id, here and in `decode`.
         """
 
     def decode(self, sequences: list[Sequence]) -> list[list[int]]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from .detokenizer import Detokenizer
 from .remains import Move, Remains, num_reusable
 from .request import GenerationRequest
-from .sequence import Sequence
+from .sequence import Chunk, Sequence
+
+LEAST = 32  # tokens of a prompt: a forward of fewer costs about as much
 
 
 class Scheduler:
@@ -119,13 +121,16 @@ class Scheduler:
 
     # -- steps ---------------------------------------------------------------------------------------
 
-    def next_prefill(self, budget: int) -> tuple[Sequence, int] | None:
-        """The oldest incomplete prompt and how many of its tokens to compute, `budget` at the most."""
+    def next_chunks(self, budget: int) -> list[Chunk]:
+        """Of the oldest prompts that are not complete, `budget` tokens at the most."""
+        chunks = []
         waiting = [s for s in self.running if not s.is_decoding]
-        if not waiting or budget <= 0:
-            return None
-        oldest = min(waiting, key=lambda s: s.request.created_at)
-        return oldest, min(oldest.num_prompt - oldest.num_cached, budget)
+        for sequence in sorted(waiting, key=lambda s: s.request.created_at):
+            if budget <= 0:
+                break
+            chunks.append(Chunk(sequence, min(sequence.num_prompt - sequence.num_cached, budget)))
+            budget -= max(chunks[-1].num_tokens, LEAST)
+        return chunks
 
     def decoding(self) -> list[Sequence]:
         return [s for s in self.running if s.is_decoding]

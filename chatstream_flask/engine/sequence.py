@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from .detokenizer import Detokenizer
 from .held_logprobs import HeldLogprobs
@@ -54,3 +54,18 @@ class Sequence:
     @property
     def is_decoding(self) -> bool:
         return self.num_cached >= self.num_prompt
+
+
+class Chunk(NamedTuple):
+    """The next tokens of a prompt that are computed."""
+
+    sequence: Sequence
+    num_tokens: int
+
+    @property
+    def stop(self) -> int:
+        return self.sequence.num_cached + self.num_tokens
+
+    @property
+    def is_last(self) -> bool:
+        return self.stop == len(self.sequence.token_ids)

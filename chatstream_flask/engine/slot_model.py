@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import nullcontext
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -27,6 +27,29 @@ class Forward(Protocol):
         self, ids: Tensor, positions: Tensor, mask: AttentionMask, cache: SlotCache, num_last: int = 1
     ) -> Tensor:
         """Logits `[rows, num_last, vocab]` of the last tokens, for ids and positions `[rows, tokens]`."""
+
+
+class Packed(NamedTuple):
+    """Tokens of several sequences, on the device."""
+
+    ids: Tensor  # [tokens], as the next three
+    positions: Tensor
+    rows: Tensor  # slots
+    columns: Tensor
+    tiles: Tensor | None  # [2, tiles]: the first token of each, and how many it has, all of one slot
+    lasts: Tensor  # [sequences]: the last token of each
+
+
+@runtime_checkable
+class PackingForward(Forward, Protocol):
+    """Takes tokens of any slots at once."""
+
+    @property
+    def tile_tokens(self) -> int:
+        """Tokens that a tile may have."""
+
+    def packed(self, tokens: Packed, cache: SlotCache) -> Tensor:
+        """Logits `[sequences, vocab]` of the last token of each."""
 
 
 class OwnForward:
@@ -103,7 +126,17 @@ class SlotModel:
         self.cache.select(first_slot, columns, key_len)
         return self._forward(ids, positions, self._mask, self.cache, num_last)
 
-    def prefill(self, slot: int, ids: Tensor, columns: Tensor, stop: int) -> Tensor:
-        """Logits `[1, 1, vocab]` of the last of `ids` `[1, tokens]`, which end before column `stop`."""
-        self.cache.select(slot, columns, stop, is_tail=True)
-        return self._forward(ids, columns, self._mask, self.cache)
+    @property
+    def packs(self) -> bool:
+        """It takes tokens of any slots at once."""
+        return isinstance(self._forward, PackingForward)
+
+    @property
+    def tile_tokens(self) -> int:
+        assert isinstance(self._forward, PackingForward)
+        return self._forward.tile_tokens
+
+    def packed_logits(self, tokens: Packed) -> Tensor:
+        """`[sequences, vocab]` of the last token of each."""
+        assert isinstance(self._forward, PackingForward)
+        return self._forward.packed(tokens, self.cache)

@@ -17,6 +17,7 @@ from .fused_decoder import FusedAttention, FusedDecoder, FusedLayer
 from .fused_parts import RMSNorm, gelu_tanh
 from .kv_cache import SlotCache, SlotLayer
 from .linear import Linear, PlainLinear
+from .slot_model import Packed
 
 ACTIVATIONS: dict[Any, int] = {
     functional.silu: operations.SILU,
@@ -45,49 +46,64 @@ class TritonDecoder:
         num_cores, shared_bytes = capacity(weight.device)
         key_bytes = triton.next_power_of_2(head_dim) * weight.element_size()
         self._tile = operations.best_tile(key_bytes, shared_bytes)
+        self._group = attention.group
         self._most_programs = PROGRAMS_PER_CORE * num_cores
 
     def __repr__(self) -> str:
         return f"<TritonDecoder {len(self._fused.layers)} layers>"
 
+    @property
+    def tile_tokens(self) -> int:
+        return operations.tile_tokens(self._tile, self._group)
+
     def __call__(
         self, ids: Tensor, positions: Tensor, mask: AttentionMask, cache: SlotCache, num_last: int = 1
     ) -> Tensor:
-        fused, (rows, tokens) = self._fused, ids.shape
-        x = fused.embed(ids).flatten(0, 1)
-        positions, of_rows, columns = (t.flatten().contiguous() for t in (positions, *cache.place))
-        num_splits = 0 if cache.is_tail else self._num_splits(rows * tokens)
+        """Each token is a tile, which is best for a few."""
+        of_rows, columns = cache.place
+        rows, tokens = ids.shape
+        of_tokens = torch.arange(rows * tokens, device=ids.device).view(rows, tokens)
+        logits = self._logits(
+            Packed(
+                ids=ids.flatten(),
+                positions=positions.flatten(),
+                rows=of_rows + cache.first_slot,
+                columns=columns.contiguous(),
+                tiles=None,
+                lasts=of_tokens[:, tokens - num_last :].flatten(),
+            ),
+            cache,
+        )
+        return logits.view(rows, num_last, -1)
+
+    def packed(self, tokens: Packed, cache: SlotCache) -> Tensor:
+        return self._logits(tokens, cache)
+
+    def _logits(self, tokens: Packed, cache: SlotCache) -> Tensor:
+        fused = self._fused
+        x = fused.embed(tokens.ids)
         added: Tensor | None = None
         added_norm: RMSNorm | None = None
         for layer, slots in zip(fused.layers, cache.slot_layers, strict=True):
             norms = layer.norms
             heads = layer.attention.qkv(_normed(x, norms.attention, added, added_norm))
-            seen = self._seen(layer.attention, heads, slots, (of_rows, columns), positions, num_splits)
-            out = layer.attention.out(seen.view(rows * tokens, -1))
+            out = layer.attention.out(self._seen(layer.attention, heads, slots, tokens).flatten(1))
             gate_up = layer.feed_forward.gate_up(_normed(x, norms.feed_forward, out, norms.attention_out))
             added = layer.feed_forward.down(operations.gate(gate_up, self._activation))
             added_norm = norms.feed_forward_out
         assert added is not None
-        x, added = (t.view(rows, tokens, -1)[:, tokens - num_last :].flatten(0, 1) for t in (x, added))
-        logits = fused.head(_normed(x, fused.norm, added, added_norm)).view(rows, num_last, -1)
+        lasts = tokens.lasts
+        logits = fused.head(_normed(x[lasts], fused.norm, added[lasts], added_norm))
         return logits if fused.softcap is None else torch.tanh(logits / fused.softcap) * fused.softcap
 
-    def _seen(
-        self,
-        attention: FusedAttention,
-        heads: Tensor,
-        slots: SlotLayer,
-        place: tuple[Tensor, Tensor],
-        positions: Tensor,
-        num_splits: int,
-    ) -> Tensor:
+    def _seen(self, attention: FusedAttention, heads: Tensor, slots: SlotLayer, tokens: Packed) -> Tensor:
         """What `out` is to be given, `[tokens, heads, head_dim]`."""
         rotary, norms = attention.rotary, attention.query_key_norm
         query = operations.turn_and_store(
-            heads.view(heads.shape[0], attention.num_heads + 2 * attention.num_key_heads, -1),
+            heads.view(len(heads), attention.num_heads + 2 * attention.num_key_heads, -1),
             slots,
-            place,
-            positions,
+            (tokens.rows, tokens.columns),
+            tokens.positions,
             num_heads=attention.num_heads,
             turning=None if rotary is None else (rotary.cos, rotary.sin),
             norms=None if norms is None else (norms[0].weight, norms[1].weight, norms[0].eps),
@@ -95,13 +111,14 @@ class TritonDecoder:
         return operations.attend(
             query,
             slots,
-            place[0],
-            positions,
+            tokens.rows,
+            tokens.positions,
             scale=attention.scale,
             window=attention.window,
             softcap=attention.softcap,
             tile=self._tile,
-            num_splits=num_splits,
+            num_splits=self._num_splits(len(query)) if tokens.tiles is None else 1,
+            tiles=tokens.tiles,
         )
 
     def _num_splits(self, num_tokens: int) -> int:

@@ -78,22 +78,23 @@ def turn_and_store(
         tl.store(target + HALF, other.to(query.dtype.element_ty), inside)
 
 
-@triton.jit(
-    do_not_specialize=["num_tokens"], do_not_specialize_on_alignment=["positions", "rows"]
-)  # else it is compiled anew for some numbers of tokens
+@triton.jit(do_not_specialize=["num_tiles"], do_not_specialize_on_alignment=["positions", "rows", "tiles"])
 def attend(
-    query, keys, values, rows, positions, out, parts, heights, sums, scale, softcap, window,
-    num_tokens, num_heads, slot_stride, head_stride, value_slot_stride, value_head_stride,
+    query, keys, values, rows, positions, tiles, num_tiles, out, parts, heights, sums, scale, softcap, window,
+    num_heads, slot_stride, head_stride, value_slot_stride, value_head_stride,
     GROUP: tl.constexpr, TOKENS: tl.constexpr, QUERIES: tl.constexpr, DIM: tl.constexpr,
     BLOCK_DIM: tl.constexpr, KEYS: tl.constexpr, SPLITS: tl.constexpr, CAPS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    first_token = (tl.num_programs(0) - 1 - tl.program_id(0)).to(tl.int64) * TOKENS  # the longest first
+    first_token, num_tokens = tl.program_id(0).to(tl.int64), 1
+    if TOKENS > 1:
+        num_tokens = tl.load(tiles + num_tiles + first_token)
+        first_token = tl.load(tiles + first_token)
     key_head, split = tl.program_id(1), tl.program_id(2)
     row = tl.load(rows + first_token)
     of_queries, dims, of_keys = tl.arange(0, QUERIES), tl.arange(0, BLOCK_DIM), tl.arange(0, KEYS)
     tokens = first_token + of_queries // GROUP
-    is_own, has_dim = (of_queries < TOKENS * GROUP) & (tokens < num_tokens), dims < DIM
+    is_own, has_dim = of_queries < num_tokens * GROUP, dims < DIM
     stops = tl.load(positions + tokens, is_own, -1).to(tl.int32) + 1
     starts = tl.maximum(stops - window, 0)
     stop, start = tl.max(stops, 0), tl.min(tl.where(is_own, starts, 1 << 30), 0)

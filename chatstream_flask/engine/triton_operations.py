@@ -83,7 +83,7 @@ def turn_and_store(
     query = heads.new_empty(tokens, num_heads, head_dim)
     query_weight, key_weight, eps = norms or (heads, heads, 0.0)
     cos, sin = turning or (heads, heads)
-    keys, values = slots.selected
+    keys, values = slots.keys, slots.values
     kernels.turn_and_store[(tokens, num_all)](
         heads,
         query_weight,
@@ -111,6 +111,11 @@ def turn_and_store(
     return query
 
 
+def tile_tokens(tile: Tile, group: int) -> int:
+    """Of a tile of queries, of which each token has `group` for the same keys."""
+    return max(tile.queries // group, 2)
+
+
 def attend(
     query: Tensor,
     slots: SlotLayer,
@@ -121,33 +126,39 @@ def attend(
     window: int | None,
     softcap: float | None,
     tile: Tile,
-    num_splits: int,
+    num_splits: int = 1,
+    tiles: Tensor | None = None,
 ) -> Tensor:
     """What each query `[tokens, heads, head_dim]` sees in its slot, up to its position: of the same shape.
 
     A tile of queries reads the keys that they see and no others, whatever the rest of the batch does; their
     softmax is computed as they come (arXiv 1805.02867).
 
+    :param rows: the slot of each
     :param num_splits: a power of two: programs that share out the keys of one token; what they find is
-        combined after that. 0: all tokens are of one slot, in order, and many of them make a tile.
+        combined after that
+    :param tiles: `[2, tiles]`: the first token of each, and how many it has, of one slot and no more than
+        `tile_tokens`; None: each token is one
     """
     num_tokens, num_heads, head_dim = query.shape
-    keys, values = slots.selected
+    keys, values = slots.keys, slots.values
     num_key_heads = keys.shape[1]
     group, block_dim = num_heads // num_key_heads, triton.next_power_of_2(head_dim)
-    tokens = 1 if num_splits else max(tile.queries // group, 1)
-    num_splits = max(num_splits, 1)
+    tokens = 1 if tiles is None else tile_tokens(tile, group)
+    num_tiles = num_tokens if tiles is None else tiles.shape[1]
     out = torch.empty_like(query)
     parts = heights = sums = out
     if num_splits > 1:
         parts = query.new_empty(num_tokens, num_heads, num_splits, head_dim, dtype=torch.float32)
         heights, sums = query.new_empty(2, num_tokens, num_heads, num_splits, dtype=torch.float32)
-    kernels.attend[(triton.cdiv(num_tokens, tokens), num_key_heads, num_splits)](
+    kernels.attend[(num_tiles, num_key_heads, num_splits)](
         query,
         keys,
         values,
         rows,
         positions,
+        rows if tiles is None else tiles,
+        num_tiles,
         out,
         parts,
         heights,
@@ -155,7 +166,6 @@ def attend(
         scale,
         softcap or 1.0,
         window or 1 << 30,
-        num_tokens,
         num_heads,
         keys.stride(0),
         keys.stride(1),

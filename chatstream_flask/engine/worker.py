@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 from .detokenizer import Detokenizer
 from .generation_thread import GenerationThread
-from .prefill_pace import LEAST, PrefillPace
+from .prefill_pace import PrefillPace
 from .remains import Move
 from .request import FinishReason, GenerationRequest
 from .request_queue import RequestQueue
 from .runner import Runner
 from .scheduler import Scheduler
-from .sequence import Sequence
+from .sequence import Chunk, Sequence
 
 logger = logging.getLogger("chatstream_flask")
 
@@ -119,15 +119,11 @@ class Worker(GenerationThread):
         self.stats.step_sec.add(self.last_step_at - began)
 
     def _prefill_some(self, budget: int) -> int:
-        """One chunk at the most, of one prompt or several; how many tokens it was."""
-        num_prefilled = 0
-        while chunk := self.scheduler.next_prefill(budget):
-            sequence, num_tokens = chunk
-            self._prefill(sequence, num_tokens)
+        """One forward at the most, of one prompt or several; how many tokens it was."""
+        if chunks := self.scheduler.next_chunks(budget):
+            self._prefill(chunks)
             self.last_step_at = self._clock()
-            num_prefilled += num_tokens
-            budget -= max(num_tokens, LEAST)
-        return num_prefilled
+        return sum(chunk.num_tokens for chunk in chunks)
 
     def _begin(self, request: GenerationRequest) -> None:
         if reason := request.end_wish:
@@ -163,16 +159,23 @@ class Worker(GenerationThread):
             if reason := sequence.request.end_wish:
                 self._finish(sequence, reason)
 
-    def _prefill(self, sequence: Sequence, num_tokens: int) -> None:
+    def _prefill(self, chunks: list[Chunk]) -> None:
+        """A fault ends only the reply in whose prompt it is."""
         try:
-            ids = self.runner.prefill(sequence, num_tokens)
+            new_ids = self.runner.prefill(chunks)
         except Exception:
-            logger.exception("prefill of %r failed", sequence)
-            self._finish(sequence, FinishReason.ERROR, FAILED)
+            if len(chunks) == 1:
+                logger.exception("prefill of %r failed", chunks[0].sequence)
+                self._finish(chunks[0].sequence, FinishReason.ERROR, FAILED)
+            else:
+                for chunk in chunks:
+                    self._prefill([chunk])
             return
-        sequence.num_cached += num_tokens
-        self.stats.num_prefilled += num_tokens
-        self._accept(sequence, ids)
+        for sequence, num_tokens in chunks:  # all first, as in `_decode`
+            sequence.num_cached += num_tokens
+            self.stats.num_prefilled += num_tokens
+        for (sequence, _), ids in zip(chunks, new_ids, strict=True):
+            self._accept(sequence, ids)
 
     def _decode(self, sequences: list[Sequence]) -> None:
         rows = list(zip(sequences, self.runner.decode(sequences), strict=True))

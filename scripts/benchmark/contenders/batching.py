@@ -62,5 +62,6 @@ class BatchingContender:
 
 def num_blocks(streams: int, context_len: int) -> int:
     """Of the cache, for twice what all streams together need."""
-    page_size = ContinuousBatchingConfig().page_size
+    config: Any = ContinuousBatchingConfig()
+    page_size: int = getattr(config, "page_size", None) or config.block_size  # its name until 5.17
     return max(64, 2 * streams * -(-context_len // page_size))

@@ -1,0 +1,116 @@
+"""PackedPrefill: prompts of several sequences, one after the other in one forward, as graphs of few sizes."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import accumulate
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .graph_replay import GraphReplay
+from .host_buffer import HostBuffer
+from .slot_model import Packed, SlotModel
+
+SIZES = (16, 32, 64, 128, 192, 256, 384, 512)  # tokens of a forward; then multiples of 256
+
+
+class Part(NamedTuple):
+    """Tokens of one sequence, whose columns begin at `start`."""
+
+    slot: int
+    token_ids: list[int]
+    start: int
+
+
+class PackedPrefill:
+    """For a forward that takes tokens of any slots."""
+
+    def __init__(
+        self, slots: SlotModel, *, most_parts: int, most_tokens: int, device: torch.device, replays: bool
+    ) -> None:
+        """
+        :param most_tokens: of all parts together
+        :param replays: graphs of its sizes, on CUDA; else the same operations are launched each time
+        """
+        self._slots = slots
+        self._most_parts = most_parts
+        self._most_tokens = most_tokens
+        self._inputs = HostBuffer(self._num_inputs(self.size(most_tokens)), torch.long, device)
+        self._logits: Tensor | None = None  # [parts, vocab], made by the first forward
+        self._graphs = GraphReplay() if replays else None
+
+    def size(self, num_tokens: int) -> int:
+        """Of the smallest forward that has room for these; others are padding."""
+        return next((size for size in SIZES if size >= num_tokens), -(-num_tokens // 256) * 256)
+
+    def warm_up(self) -> None:
+        """So that no prompt waits for what is compiled or captured once."""
+        for size in sorted({self.size(needed) for needed in range(1, self._most_tokens + 1)}):
+            self._launch(size, [])
+
+    def logits(self, parts: list[Part]) -> Tensor:
+        """`[parts, vocab]` after the last token of each, until the next call."""
+        return self._launch(self.size(sum(len(part.token_ids) for part in parts)), parts)[: len(parts)]
+
+    def _launch(self, size: int, parts: list[Part]) -> Tensor:
+        self._inputs.send(self._numbers(size, parts))
+        compute = partial(self._compute, size)
+        if self._graphs is None:
+            compute()
+        else:
+            self._graphs.run(size, compute)
+        assert self._logits is not None
+        return self._logits
+
+    def _num_tiles(self, size: int) -> int:
+        """Of attention; a tile is of one slot only."""
+        return -(-size // self._slots.tile_tokens) + self._most_parts
+
+    def _num_inputs(self, size: int) -> int:
+        return 4 * size + 2 * self._num_tiles(size) + self._most_parts
+
+    def _numbers(self, size: int, parts: list[Part]) -> list[int]:
+        """Token ids, positions, rows and columns, `[size]` each; tiles; where the last token of a part is.
+
+        Padding is in no tile, and goes into the scratch column.
+        """
+        ids: list[int] = []
+        positions: list[int] = []
+        rows: list[int] = []
+        for part in parts:
+            ids += part.token_ids
+            positions += range(part.start, part.start + len(part.token_ids))
+            rows += [part.slot] * len(part.token_ids)
+        num_spare = size - len(ids)
+        spare, scratch = [0] * num_spare, [self._slots.max_len] * num_spare
+        firsts, counts = self._tiles([len(part.token_ids) for part in parts])
+        no_tiles = [0] * (self._num_tiles(size) - len(firsts))
+        lasts = [stop - 1 for stop in accumulate(len(part.token_ids) for part in parts)]
+        tokens = [*ids, *spare, *positions, *spare, *rows, *spare, *positions, *scratch]
+        no_parts = [0] * (self._most_parts - len(parts))
+        return [*tokens, *firsts, *no_tiles, *counts, *no_tiles, *lasts, *no_parts]
+
+    def _tiles(self, lengths: list[int]) -> tuple[list[int], list[int]]:
+        """The first token of each, and how many tokens it has."""
+        firsts: list[int] = []
+        counts: list[int] = []
+        tile, begin = self._slots.tile_tokens, 0
+        for length in lengths:
+            starts = range(0, length, tile)
+            firsts += [begin + start for start in starts]
+            counts += [min(tile, length - start) for start in starts]
+            begin += length
+        return firsts, counts
+
+    def _compute(self, size: int) -> None:
+        num_tiles = self._num_tiles(size)
+        inputs = self._inputs.twin(self._num_inputs(size))
+        tokens, tiles, lasts = torch.split(inputs, [4 * size, 2 * num_tiles, self._most_parts])
+        ids, positions, rows, columns = tokens.view(4, size)
+        packed = Packed(ids, positions, rows, columns, tiles.view(2, num_tiles), lasts)
+        logits = self._slots.packed_logits(packed)
+        if self._logits is None:
+            self._logits = torch.empty_like(logits)
+        self._logits.copy_(logits)
