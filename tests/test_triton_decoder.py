@@ -47,7 +47,7 @@ class Step:
         if self.slots.packs:
             self.packed = PackedPrefill(
                 self.slots,
-                most_parts=NUM_SLOTS,
+                most_parts=2 * NUM_SLOTS,
                 most_tokens=64,
                 device=torch.device(DEVICE),
                 replays=DEVICE == "cuda",

@@ -52,7 +52,10 @@ class PackedPrefill:
 
     def logits(self, parts: list[Part]) -> Tensor:
         """`[parts, vocab]` after the last token of each, until the next call."""
-        return self._launch(self.size(sum(len(part.token_ids) for part in parts)), parts)[: len(parts)]
+        num_tokens = sum(len(part.token_ids) for part in parts)
+        if len(parts) > self._most_parts or num_tokens > self._most_tokens:
+            raise ValueError(f"{num_tokens} tokens in {len(parts)} parts are too many for one forward")
+        return self._launch(self.size(num_tokens), parts)[: len(parts)]
 
     def _launch(self, size: int, parts: list[Part]) -> Tensor:
         self._inputs.send(self._numbers(size, parts))
