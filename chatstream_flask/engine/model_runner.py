@@ -98,8 +98,9 @@ class ModelRunner:
             self._cores = CoreChoice(self._all_cores)
         self._prepared.prepare(self.num_slots)
         if device.type == "cuda":
-            torch.cuda.synchronize(device)  # the weights were made ready on the default stream
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            # For the weights. To wait for the whole device is an error while another thread captures a graph.
+            self._stream.wait_stream(torch.cuda.default_stream(device))
         with self._context():
             slots = SlotModel(
                 self._prepared.model,
