@@ -140,6 +140,11 @@ class TransformersSource:
             prefill_chunk_len=self.prefill_chunk_len,
         )
 
+    @property
+    def is_padded(self) -> bool:
+        """Each row of a step costs what the longest one does; known when a runner has been opened."""
+        return any(prepared.forward.is_padded for prepared in self._prepared)
+
     def fit(self, prompt: AbstractChatPrompt, max_tokens: int, policy: ContextPolicy) -> FittedPrompt:
         return fit_to_context(prompt, self._tokenizer, max_tokens, self._add_special_tokens, policy)
 

@@ -36,7 +36,6 @@ def measure_steps(source: TransformersSource, num_threads: int, max_slots: int) 
     sys.setswitchinterval(SWITCH_SEC)
     try:
         steps = bench.measure(decode, decode_step) + bench.measure(prefill, prefill_step)
-        mixed = bench.measure(decode[-1:], mixed_decode_step)[0]
         middle = [decode[len(decode) // 2]]
         alone = bench.measure(middle, decode_step, alone=True)[0] if num_threads > 1 else 1.0
     finally:
@@ -48,13 +47,8 @@ def measure_steps(source: TransformersSource, num_threads: int, max_slots: int) 
         decode=tuple((*point, sec) for point, sec in zip(decode, steps, strict=False)),
         prefill=tuple((*point, sec) for point, sec in zip(prefill, steps[len(decode) :], strict=True)),
         alone_factor=min(max(alone / together, 0.01), 1.0),
-        is_padded=_is_padded(mixed, steps[len(decode) - len(lengths)], steps[len(decode) - 1]),
+        is_padded=source.is_padded,
     )
-
-
-def _is_padded(mixed_sec: float, short_sec: float, long_sec: float) -> bool:
-    """Of steps with as many rows: half of them short, all short, all long."""
-    return mixed_sec - short_sec > 0.75 * (long_sec - short_sec)
 
 
 def _prefill_points(source: TransformersSource) -> list[tuple[int, int]]:
@@ -65,16 +59,7 @@ def _prefill_points(source: TransformersSource) -> list[tuple[int, int]]:
 
 
 def decode_step(runner: Runner, num_rows: int, key_len: int) -> Callable[[], object]:
-    return _decode_step(runner, [key_len] * num_rows)
-
-
-def mixed_decode_step(runner: Runner, num_rows: int, key_len: int) -> Callable[[], object]:
-    """Every second row as short as the shortest that are measured."""
-    return _decode_step(runner, [min(SHORT, key_len) if i % 2 else key_len for i in range(num_rows)])
-
-
-def _decode_step(runner: Runner, key_lens: list[int]) -> Callable[[], object]:
-    sequences = [_sequence(slot, key_len, key_len - 1) for slot, key_len in enumerate(key_lens)]
+    sequences = [_sequence(slot, key_len, key_len - 1) for slot in range(num_rows)]
     return lambda: runner.decode(sequences)
 
 

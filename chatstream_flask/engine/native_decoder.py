@@ -19,7 +19,7 @@ from .fused_parts import RMSNorm, gelu_tanh
 from .kv_cache import SlotCache
 from .linear import Linear, PlainLinear, has_products_of
 
-MAX_TOKENS = 128  # of one forward: torch is faster at more, if it has products of this number format
+MAX_TOKENS = 128  # of one forward: at more torch is faster, where the processor has products of bfloat16
 LANES = 8  # numbers that are computed together: all sizes must be multiples
 ACTIVATIONS: dict[Any, int] = {functional.silu: 0, gelu_tanh: 1}
 DTYPES = (torch.float32, torch.bfloat16)
@@ -109,7 +109,7 @@ class NativeDecoder:
         self._dtype = _plain(fused.head).weight.dtype
         if self._dtype not in DTYPES:
             raise NotNative(f"it has no {self._dtype}")
-        self._has_better = has_products_of(self._dtype)  # for many tokens
+        self._has_better = self._dtype == torch.bfloat16 and has_products_of(self._dtype)  # for many tokens
         if first.feed_forward.activation not in ACTIVATIONS:
             raise NotNative("its activation is not there")
         attention = first.attention

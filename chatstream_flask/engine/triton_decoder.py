@@ -43,7 +43,7 @@ class TritonDecoder:
             raise NotFusible("its norms differ in epsilon")
         attention = layer.attention
         head_dim = _width(attention.qkv) // (attention.num_heads + 2 * attention.num_key_heads)
-        num_cores, shared_bytes = capacity(weight.device)
+        num_cores, shared_bytes = limits(weight.device)
         key_bytes = triton.next_power_of_2(head_dim) * weight.element_size()
         self._tile = operations.best_tile(key_bytes, shared_bytes)
         self._group = attention.group
@@ -146,7 +146,7 @@ def _width(linear: Linear) -> int:
     return linear.weight.shape[0]
 
 
-def capacity(device: torch.device) -> tuple[int, int]:
+def limits(device: torch.device) -> tuple[int, int]:
     """Multiprocessors of a CUDA device, and bytes of shared memory that a program may have on one.
 
     On CPU, where Triton's interpreter takes its place in tests: 1 and no bound.

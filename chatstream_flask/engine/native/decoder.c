@@ -3,7 +3,9 @@
  * tensors; all sums are float32. Python.h is not needed: it is loaded by ctypes, which lets go of the GIL.
  *
  * All threads run through all phases of a layer and meet at a barrier after each; between two barriers each
- * computes its own range of outputs, and for itself what is cheap (residuals and norms). */
+ * computes its own range of outputs, and for itself what is cheap (residuals and norms).
+ *
+ * decoder_wide.c compiles this file once more, with vectors twice as long for processors that have AVX-512. */
 
 #include <math.h>
 #include <omp.h>
@@ -11,13 +13,22 @@
 #include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
-#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__clang__)
-#define CLONED __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#if defined(LANES)
+#define CLONED /* decoder_wide.c says for which processors */
+#elif defined(__x86_64__) && defined(__gnu_linux__) && !defined(__clang__)
+#define HAS_WIDE
+#define CLONED __attribute__((target_clones("arch=x86-64-v3", "default")))
 #else
 #define CLONED
 #endif
 
-enum { LANES = 8, ROWS = 3, OUTS = 4, ROW_BLOCK = 48, KEY_BLOCK = 32, TOKEN_BLOCK = 8, APART = 16 };
+#ifndef LANES
+#define LANES 8 /* numbers of a vector */
+#define ROWS 3  /* of a tile, whose sums fill the registers */
+#define NAME(name) name##_narrow
+#endif
+
+enum { OUTS = 4, ROW_BLOCK = 48, KEY_BLOCK = 32, TOKEN_BLOCK = 8, APART = 16 };
 enum { SILU = 0, GELU_TANH = 1 };
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
@@ -62,9 +73,9 @@ typedef struct {
     int64_t num_threads;
 } Step;
 
-/* -- eight numbers at a time ------------------------------------------------------------------------ */
+/* -- LANES numbers at a time ------------------------------------------------------------------------ */
 
-INLINE vec spread(float x) { return (vec){x, x, x, x, x, x, x, x}; }
+INLINE vec spread(float x) { return (vec){0} + x; }
 
 INLINE vec load(const void *from, int64_t i, int is_bf16) {
     if (!is_bf16) return *(const vec_u *)((const float *)from + i);
@@ -83,11 +94,12 @@ INLINE void store(void *to, int64_t i, vec x, int is_bf16) {
     *(halves *)((uint16_t *)to + i) = __builtin_convertvector((rounded & ~(x != x)) | kept, halves);
 }
 
+/* Four sums of every fourth number. */
 INLINE quad fold(vec x) {
-    quad low, high;
-    memcpy(&low, &x, sizeof low);
-    memcpy(&high, (char *)&x + sizeof low, sizeof high);
-    return low + high;
+    quad parts[LANES / 4];
+    memcpy(parts, &x, sizeof parts);
+    for (int i = 1; i < LANES / 4; i++) parts[0] += parts[i];
+    return parts[0];
 }
 
 /* The sums of four vectors. */
@@ -185,23 +197,25 @@ INLINE void tile(const float *x, int64_t x_stride, Block b, const void *next, in
     }
 }
 
-/* All rows of x with one block. */
+/* All rows of x with one block, in tiles of about the same size. */
 INLINE void column(const float *x, int64_t x_stride, int64_t rows, Block b, const void *next, int64_t next_at, float *y,
                    int64_t y_stride, int is_bf16, int next_is_bf16) {
-    for (int64_t r = 0; r < rows;) {
-        int64_t left = rows - r;
-        const float *from = x + r * x_stride;
-        float *to = y + r * y_stride;
-        if (left > ROWS + 1)
-            tile(from, x_stride, b, 0, 0, to, y_stride, ROWS, is_bf16, 0), r += ROWS;
-        else if (left == ROWS + 1)
-            tile(from, x_stride, b, 0, 0, to, y_stride, 2, is_bf16, 0), r += 2;
-        else if (left == ROWS)
-            tile(from, x_stride, b, next, next_at, to, y_stride, ROWS, is_bf16, next_is_bf16), r += ROWS;
-        else if (left == 2)
-            tile(from, x_stride, b, next, next_at, to, y_stride, 2, is_bf16, next_is_bf16), r += 2;
-        else
-            tile(from, x_stride, b, next, next_at, to, y_stride, 1, is_bf16, next_is_bf16), r += 1;
+    for (int64_t tiles = (rows + ROWS - 1) / ROWS; tiles > 0; tiles--) {
+        int64_t num = (rows + tiles - 1) / tiles;
+        const void *then = tiles == 1 ? next : 0;
+#define TILE(n) tile(x, x_stride, b, then, next_at, y, y_stride, n, is_bf16, next_is_bf16)
+        switch (num) { /* each is compiled for its number */
+            case 1: TILE(1); break;
+            case 2: TILE(2); break;
+#if ROWS > 3
+            case 3: TILE(3); break;
+            case 4: TILE(4); break;
+            case 5: TILE(5); break;
+#endif
+            default: TILE(ROWS);
+        }
+#undef TILE
+        rows -= num, x += num * x_stride, y += num * y_stride;
     }
 }
 
@@ -317,12 +331,12 @@ INLINE void weigh(const Decoder *d, float *scores, int64_t num_keys, int64_t fir
     for (int64_t c = 0; c < padded; c += LANES) *(vec_u *)(scores + c) *= share;
 }
 
-/* seen[num][dim] += weights[num][stride] values[num_keys][dim], for ROWS or fewer. */
+/* seen[num][dim] += weights[num][stride] values[num_keys][dim], for three or fewer. */
 INLINE void mix_tile(const float *weights, int64_t stride, int num, const void *values, int64_t at, int64_t num_keys,
                      int64_t dim, float *seen, int is_bf16) {
     for (int64_t i = 0; i < dim; i += OUTS * LANES) {
         int num_vecs = dim - i < OUTS * LANES ? (int)((dim - i) / LANES) : OUTS;
-        vec acc[ROWS][OUTS];
+        vec acc[3][OUTS];
         for (int q = 0; q < num; q++)
             for (int k = 0; k < OUTS; k++)
                 acc[q][k] = k < num_vecs ? (vec) * (vec_u *)(seen + q * dim + i + k * LANES) : (vec){0};
@@ -344,10 +358,10 @@ INLINE void mix(const float *weights, int64_t stride, int64_t num, const void *v
     memset(seen, 0, num * dim * sizeof(float));
     for (int64_t block = 0; block < num_keys; block += KEY_BLOCK) {
         int64_t keys = num_keys - block < KEY_BLOCK ? num_keys - block : KEY_BLOCK, from = at + block * dim;
-        for (int64_t q = 0; q < num; q += ROWS) {
+        for (int64_t q = 0; q < num; q += 3) {
             const float *w = weights + q * stride + block;
-            if (num - q >= ROWS)
-                mix_tile(w, stride, ROWS, values, from, keys, dim, seen + q * dim, is_bf16);
+            if (num - q >= 3)
+                mix_tile(w, stride, 3, values, from, keys, dim, seen + q * dim, is_bf16);
             else if (num - q == 2)
                 mix_tile(w, stride, 2, values, from, keys, dim, seen + q * dim, is_bf16);
             else
@@ -383,7 +397,7 @@ INLINE void attend(const Decoder *d, const Layer *layer, const Slots *slots, con
 /* -- the forward --------------------------------------------------------------------------------------- */
 
 /* Numbers that `work` must have room for. */
-int64_t work_size(const Decoder *d, const Step *step) {
+int64_t NAME(work_size)(const Decoder *d, const Step *step) {
     Own own;
     int64_t heads = (2 * d->num_heads + 2 * d->num_key_heads) * d->head_dim;
     int64_t shared = step->rows * step->tokens * (heads + 2 * d->inner + d->hidden) + APART;
@@ -493,10 +507,37 @@ CLONED static void run_bfloat16(const Decoder *d, const Slots *slots, const Step
     run(d, slots, s, thread, num, 1);
 }
 
-void forward(const Decoder *d, const Slots *slots, const Step *step) {
+void NAME(forward)(const Decoder *d, const Slots *slots, const Step *step) {
 #pragma omp parallel num_threads((int)step->num_threads)
     {
         int64_t thread = omp_get_thread_num(), num_threads = omp_get_num_threads();
         (d->is_bf16 ? run_bfloat16 : run_float32)(d, slots, step, thread, num_threads);
     }
 }
+
+#if LANES == 8
+
+#ifdef HAS_WIDE
+int64_t work_size_wide(const Decoder *d, const Step *step);
+void forward_wide(const Decoder *d, const Slots *slots, const Step *step);
+
+static int is_wide(const Decoder *d) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           (d->hidden | d->head_dim | d->inner) % 16 == 0;
+}
+#else
+static int is_wide(const Decoder *d) { return 0; }
+#define work_size_wide work_size_narrow
+#define forward_wide forward_narrow
+#endif
+
+int64_t work_size(const Decoder *d, const Step *step) {
+    return is_wide(d) ? work_size_wide(d, step) : work_size_narrow(d, step);
+}
+
+void forward(const Decoder *d, const Slots *slots, const Step *step) {
+    (is_wide(d) ? forward_wide : forward_narrow)(d, slots, step);
+}
+
+#endif
