@@ -42,7 +42,7 @@ MESSAGES = {
     "a step cannot be captured as a CUDA graph; it is launched anew each time": (
         "1 ステップを CUDA グラフにできません。毎回あらためて起動します"
     ),
-    "no forward in Triton, which would be faster: %s": "Triton の計算は使えません (使えればより速くなります): %s",
+    "no forward in Triton, which would be faster: %s": "Triton では計算できません (できれば速くなります): %s",
     "no native forward: %s": "ネイティブコードの計算は使いません: %s",
     "no %s forward: %s": "%s 方式の計算は使いません: %s",
     "nothing can be generated any more: %s": "これ以上生成できません: %s",
