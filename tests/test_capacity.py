@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from chatstream_flask.capacity.load_client import burst, play_simulated, poisson_arrivals
+from chatstream_flask.capacity.load_client import Arrival, Met, burst, play_simulated, poisson_arrivals
 from chatstream_flask.capacity.load_point import load_point, percentile
 from chatstream_flask.capacity.plan import CURVE, Goals, make_plan, num_slots_that_fit, simulate
 from chatstream_flask.capacity.profile import Profile
-from chatstream_flask.capacity.serving_costs import simulate_in_turn, solve
+from chatstream_flask.capacity.serving_costs import where, with_serving_costs
 from chatstream_flask.capacity.simulation import Answer, Ask, Simulation
 from chatstream_flask.capacity.step_costs import StepCosts, interpolate
 from chatstream_flask.capacity.workload import Conversations, Workload
@@ -143,19 +145,55 @@ def test_requests_hold_up_the_replies_in_the_making() -> None:
     assert simulation.answers[-1].total_sec == pytest.approx(CHUNK_SEC + 10 * 0.011 + 4 * 0.02)
 
 
-def test_prices_of_tokens_and_turns_are_told_apart() -> None:
-    assert solve((256, 4, 256 * 0.001 + 4 * 0.01), (192, 24, 192 * 0.001 + 24 * 0.01)) == pytest.approx(
-        (0.001, 0.01)
+class SimulatedClient:
+    """Of a server with costs that are known."""
+
+    def __init__(self, true: Profile, config: EngineConfig) -> None:
+        self._true = true
+        self._config = config
+
+    def play(self, arrivals: Sequence[Arrival], max_open: int) -> list[Met]:
+        simulation = Simulation(self._true, self._config)
+        met: dict[int, Met] = {}
+
+        def keep(number: int, answer: Answer) -> None:
+            server_sec = answer.first_token_sec - simulation.request_sec
+            met[number] = Met(answer=answer, server_first_token_sec=server_sec)
+
+        for number, arrival in enumerate(arrivals):
+            simulation.at(arrival.at, partial(simulation.ask, arrival.ask, partial(keep, number)))
+        simulation.run()
+        return [met[number] for number in range(len(arrivals))]
+
+
+def test_serving_costs_are_found_from_what_a_client_met() -> None:
+    engine = config(8, 8)
+    bare = profile(costs=(replace(costs(), prefill=((1, 0, 0.005), (256, 0, CHUNK_SEC))),))
+    priced = replace(bare.costs[0].scaled(1.0, 1.5), token_sec=0.0005)
+    true = replace(bare, costs=(priced,), turn_sec=0.01, request_sec=0.003)
+    found = with_serving_costs(bare, SimulatedClient(true, engine), engine)
+    assert found.request_sec == pytest.approx(0.003)
+    assert found.costs[0].token_sec == pytest.approx(0.0005, rel=0.2)
+    arrivals = poisson_arrivals(5.0, 60.0, 64, 48, 0.5, 1, 1024)  # others than it was found from
+    expected, actual, without = (
+        load_point(play_simulated(Simulation(it, engine), arrivals), 0.0, 60.0) for it in (true, found, bare)
     )
-    assert solve((256, 4, 0.256), (192, 24, 0.1)) == pytest.approx((0.001, 0.0))
-    assert solve((256, 4, 0.0), (192, 24, 0.24)) == pytest.approx((0.0, 0.01))
-    assert solve((256, 4, -1.0), (192, 24, -1.0)) == (0.0, 0.0)
+    for name in ("first_token_sec_p50", "first_token_sec_p95", "total_sec_p50", "total_sec_p95"):
+        assert getattr(actual, name) == pytest.approx(getattr(expected, name), rel=0.1)
+    assert without.total_sec_p50 < 0.8 * expected.total_sec_p50
 
 
-def test_clients_that_ask_one_after_the_other() -> None:
-    ask = turn(0, prompt_tokens=256, reply_tokens=11)
-    one = simulate_in_turn(Simulation(profile(request_sec=0.5), config()), ask, num_clients=1, num_turns=3)
-    assert one == pytest.approx(3 * (CHUNK_SEC + 10 * 0.011 + 0.5))
+def test_steps_that_were_measured_too_long_are_shortened() -> None:
+    engine, true = config(8, 8), profile()
+    slow = replace(true, costs=(costs().scaled(1.5),))
+    found = with_serving_costs(slow, SimulatedClient(true, engine), engine)
+    assert found.costs[0].decode_sec(8, [64]) == pytest.approx(costs().decode_sec(8, [64]), rel=0.05)
+
+
+def test_where_a_function_comes_to_a_value() -> None:
+    assert where(lambda x: x * x, 9.0, 0.0, 10.0) == pytest.approx(3.0, abs=0.01)
+    assert where(lambda x: x, -1.0, 0.0, 10.0) == 0.0
+    assert where(lambda x: x, 11.0, 0.0, 10.0) == pytest.approx(10.0, abs=0.01)
 
 
 def test_next_turn_of_a_conversation_goes_on_from_what_the_slot_holds() -> None:

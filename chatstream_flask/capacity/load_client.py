@@ -60,20 +60,6 @@ class LoadClient:
                 asked.append(clients.submit(self.ask, arrival.ask, began))
             return [future.result() for future in asked]
 
-    def play_in_turn(self, ask: Ask, num_clients: int, num_turns: int) -> float:
-        """Seconds until the last client has had all its replies, each asked for after the one before."""
-        began = time.perf_counter()
-        with ThreadPoolExecutor(num_clients) as clients:
-            running = [clients.submit(self._ask_in_turn, ask, num_turns) for _ in range(num_clients)]
-            for future in running:
-                future.result()
-        return time.perf_counter() - began
-
-    def _ask_in_turn(self, ask: Ask, num_turns: int) -> None:
-        for _ in range(num_turns):
-            if self.ask(ask).answer.is_refused:
-                raise ConfigError("the server refused a request though it had a free slot")
-
     def ask(self, ask: Ask, began: float = 0.0) -> Met:
         body = {"user_input": self._text_of(ask.prompt_tokens), "max_new_tokens": ask.reply_tokens}
         headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}

@@ -41,9 +41,13 @@ class StepCosts:
         if len(self.decode) != len({p[0] for p in self.decode}) * len({p[1] for p in self.decode}):
             raise ConfigError("decode must have each number of rows with each key length, once")
 
-    def scaled(self, factor: float) -> StepCosts:
+    def scaled(self, factor: float, prefill_factor: float | None = None) -> StepCosts:
+        """:param prefill_factor: if it is another one"""
+        prefill_factor = factor if prefill_factor is None else prefill_factor
         decode = tuple((rows, length, seconds * factor) for rows, length, seconds in self.decode)
-        prefill = tuple((tokens, cached, seconds * factor) for tokens, cached, seconds in self.prefill)
+        prefill = tuple(
+            (tokens, cached, seconds * prefill_factor) for tokens, cached, seconds in self.prefill
+        )
         return replace(self, decode=decode, prefill=prefill)
 
     def decode_sec(self, num_rows: int, key_lens: Sequence[int]) -> float:

@@ -13,7 +13,7 @@ import psutil
 from ..capacity.calibration import measure_steps
 from ..capacity.load_client import LoadClient, running_server
 from ..capacity.profile import Profile
-from ..capacity.serving_costs import PROMPT_TOKENS, REPLY_TOKENS, with_serving_costs
+from ..capacity.serving_costs import MAX_REPLY_TOKENS, PROMPT_TOKENS, with_serving_costs
 from ..config import EngineConfig
 from ..errors import ConfigError
 from ..model_source import MockSource, TransformersSource
@@ -52,7 +52,7 @@ def measure_profile(subject: Subject, say: Say) -> Profile:
     for num_threads in profile.thread_counts:
         say(f"Serving {subject.max_slots} clients with {num_threads} generation threads ...")
         config = subject.config(num_threads)
-        with running_client(subject, config, REPLY_TOKENS) as client:
+        with running_client(subject, config, MAX_REPLY_TOKENS) as client:
             profile = with_serving_costs(profile, client, config)
     return profile
 
