@@ -89,6 +89,14 @@ def make_forwards(kind: str, dtype: torch.dtype, changes: dict[str, Any]) -> tup
     return model, fused, triton_decoder.TritonDecoder(fused)
 
 
+def prefilled_step() -> tuple[Step, Tensor]:
+    """With the logits of its next tokens."""
+    model, _, triton = make_forwards("llama", torch.float32, {})
+    step = Step(model, triton)
+    step.prefill()
+    return step, step.decode(1)
+
+
 @pytest.mark.parametrize(("kind", "changes"), KINDS)
 @torch.inference_mode()
 def test_logits_are_those_of_the_plain_forward(kind: str, changes: dict[str, Any]) -> None:
@@ -139,10 +147,7 @@ def test_small_tiles_too() -> None:
 
 @torch.inference_mode()
 def test_a_row_of_nan_stays_alone() -> None:
-    model, _, triton = make_forwards("llama", torch.float32, {})
-    step = Step(model, triton)
-    step.prefill()
-    expected = step.decode(1)
+    step, expected = prefilled_step()
     for layer in step.slots.cache.slot_layers:
         layer.keys[0, :, 0] = torch.nan
     logits = step.decode(1)
@@ -152,10 +157,7 @@ def test_a_row_of_nan_stays_alone() -> None:
 
 @torch.inference_mode()
 def test_what_lies_beyond_a_sequence_is_never_read() -> None:
-    model, _, triton = make_forwards("llama", torch.float32, {})
-    step = Step(model, triton)
-    step.prefill()
-    expected = step.decode(1)
+    step, expected = prefilled_step()
     for layer in step.slots.cache.slot_layers:
         layer.keys[2, :, PROMPT_LENS[2] + 1 :] = torch.nan
         layer.values[2, :, PROMPT_LENS[2] + 1 :] = torch.nan

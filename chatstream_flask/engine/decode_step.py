@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .candidates import GREEDY, Choice, Columns, drawn
-from .graph_replay import GraphReplay
+from .graph_replay import GraphReplay, size_for
 from .host_buffer import HostBuffer
 from .sampler import marked
 from .slot_model import KEY_LEN_STEP, SlotModel
@@ -48,12 +48,11 @@ class DecodeStep:
         self._num_slots = num_slots
         self._inputs = HostBuffer(NUM_FIELDS * num_slots, torch.float64, device)  # exact for all there is
         self._ids = torch.zeros(num_slots, dtype=torch.long, device=device)
-        self._graphs = GraphReplay() if replays else None
+        self._graphs = GraphReplay(captures=replays)
 
     def num_rows(self, needed: int) -> int:
         """Of the smallest shape that has room for these; others are padding."""
-        bucket = next((num for num in ROWS if num >= needed), -(-needed // 16) * 16)
-        return min(bucket, self._num_slots)
+        return min(size_for(needed, ROWS, 16), self._num_slots)
 
     def key_len(self, needed: int) -> int:
         """Four between a power of two and the next: there are few of them, and little is read in vain."""
@@ -77,11 +76,7 @@ class DecodeStep:
         shape = StepShape(len(rows), key_len, tuple(sorted(nums)))
         fields = chain(zip(*rows, strict=True), zip(*choices, strict=True))
         self._inputs.send(list(chain.from_iterable(fields)))
-        compute = partial(self._compute, shape)
-        if self._graphs is None:
-            compute()
-        else:
-            self._graphs.run(shape, compute)
+        self._graphs.run(shape, partial(self._compute, shape))
         return self._ids[: len(rows)]
 
     def _compute(self, shape: StepShape) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 
 import torch
 
@@ -20,10 +20,11 @@ class GraphReplay:
     Where a capture fails, everything is launched as before, and the log says why.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, captures: bool) -> None:
+        """:param captures: on CUDA; else everything is launched each time"""
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
-        self._pool = torch.cuda.graph_pool_handle()
-        self._can_capture = True
+        self._pool = torch.cuda.graph_pool_handle() if captures else None
+        self._can_capture = captures
 
     def run(self, key: Hashable, compute: Callable[[], None]) -> None:
         """By the graph of this key; the first time by `compute`, of which one is made then.
@@ -54,3 +55,8 @@ class GraphReplay:
             )
         else:
             self._graphs[key] = graph
+
+
+def size_for(needed: int, sizes: Sequence[int], step: int) -> int:
+    """The smallest of few sizes, so that graphs are few: one of `sizes`, beyond them a multiple of `step`."""
+    return next((size for size in sizes if size >= needed), -(-needed // step) * step)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .graph_replay import GraphReplay
+from .graph_replay import GraphReplay, size_for
 from .host_buffer import HostBuffer
 from .slot_model import Packed, SlotModel
 
@@ -39,11 +39,11 @@ class PackedPrefill:
         self._most_tokens = most_tokens
         self._inputs = HostBuffer(self._num_inputs(self.size(most_tokens)), torch.long, device)
         self._logits: Tensor | None = None  # [parts, vocab], made by the first forward
-        self._graphs = GraphReplay() if replays else None
+        self._graphs = GraphReplay(captures=replays)
 
     def size(self, num_tokens: int) -> int:
         """Of the smallest forward that has room for these; others are padding."""
-        return next((size for size in SIZES if size >= num_tokens), -(-num_tokens // 256) * 256)
+        return size_for(num_tokens, SIZES, 256)
 
     def warm_up(self) -> None:
         """So that no prompt waits for what is compiled or captured once."""
@@ -59,11 +59,7 @@ class PackedPrefill:
 
     def _launch(self, size: int, parts: list[Part]) -> Tensor:
         self._inputs.send(self._numbers(size, parts))
-        compute = partial(self._compute, size)
-        if self._graphs is None:
-            compute()
-        else:
-            self._graphs.run(size, compute)
+        self._graphs.run(size, partial(self._compute, size))
         assert self._logits is not None
         return self._logits
 

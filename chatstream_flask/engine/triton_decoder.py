@@ -63,7 +63,7 @@ class TritonDecoder:
         of_rows, columns = cache.place
         rows, tokens = ids.shape
         of_tokens = torch.arange(rows * tokens, device=ids.device).view(rows, tokens)
-        logits = self._logits(
+        logits = self.packed(
             Packed(
                 ids=ids.flatten(),
                 positions=positions.flatten(),
@@ -77,9 +77,6 @@ class TritonDecoder:
         return logits.view(rows, num_last, -1)
 
     def packed(self, tokens: Packed, cache: SlotCache) -> Tensor:
-        return self._logits(tokens, cache)
-
-    def _logits(self, tokens: Packed, cache: SlotCache) -> Tensor:
         fused = self._fused
         x = fused.embed(tokens.ids)
         added: Tensor | None = None
