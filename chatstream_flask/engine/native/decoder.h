@@ -199,7 +199,8 @@ INLINE void tile(const float *x, int64_t x_stride, Block b, Ahead *next, int num
 INLINE void few(const float *x, int64_t x_stride, int64_t rows, int64_t size, const void *w, const float *bias,
                 Range outs, float *y, int64_t y_stride, Ahead *other, int is_bf16) {
     int64_t num_tiles = (rows + ROWS - 1) / ROWS;
-    int num_lines = (int)((OUTS * LANES * (is_bf16 ? 2 : 4) + LINE * num_tiles - 1) / (LINE * num_tiles));
+    const int lines = (OUTS * LANES * (is_bf16 ? 2 : 4) + LINE - 1) / LINE;
+    int num_lines = num_tiles == 1 ? lines : (lines + 1) / 2;
     for (int64_t o = outs.start; o < outs.stop; o += OUTS) {
         Block b = {w, o, size, outs.stop - o < OUTS ? (int)(outs.stop - o) : OUTS, bias ? bias + o : 0};
         Ahead more = ahead(w, (o + OUTS) * size, size, size, is_bf16), *next = other ? other : &more;
