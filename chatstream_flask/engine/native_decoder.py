@@ -152,7 +152,7 @@ class NativeDecoder:
         if room is None:
             room = self._rooms[cache] = Room(cache)
         embedded = self._fused.embed(ids).float().contiguous()
-        positions, columns = positions.contiguous(), cache.place[1]
+        positions, columns = positions.contiguous(), cache.place[1].contiguous()
         logits = torch.empty(rows, num_last, self._decoder.vocab)
         step = _Step(
             rows=rows,

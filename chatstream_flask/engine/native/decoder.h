@@ -111,6 +111,7 @@ typedef struct {
     int64_t thread, num_threads;
 } Work;
 
+/* Shares of a multiple of `least`. */
 INLINE void begin(uint64_t *left, int64_t size, int64_t least, int64_t num_threads) {
     int64_t parts = (size + least - 1) / least;
     for (int64_t t = 0; t < num_threads; t++) {
@@ -119,10 +120,12 @@ INLINE void begin(uint64_t *left, int64_t size, int64_t least, int64_t num_threa
     }
 }
 
-/* A piece of it, of a multiple of `least`; false when nothing is left. */
+/* A piece of it, of a multiple of `least` too: from the start of the own share, or up to half of what another has
+ * left, from its end; false when nothing is left. */
 INLINE int take(Work work, int64_t least, Range *piece) {
     for (int64_t i = 0; i < work.num_threads; i++) {
-        uint64_t *left = work.left + (work.thread + i) % work.num_threads, old = __atomic_load_n(left, __ATOMIC_RELAXED), new;
+        uint64_t *left = work.left + (work.thread + i) % work.num_threads;
+        uint64_t old = __atomic_load_n(left, __ATOMIC_RELAXED), new;
         do {
             int64_t start = old & 0xffffffff, stop = old >> 32, most = MOST_PARTS * least;
             if (start >= stop) break;
@@ -327,8 +330,9 @@ ONCE Input input(const float *x, int64_t stride, int64_t rows, int64_t size, flo
 INLINE void tall(const Input *in, Range r, const void *w, const float *bias, int64_t first, int64_t num_outs, float *y,
                  int64_t y_stride, int vecs, int is_bf16) {
     const int wide = vecs * LANES, step = SUMS / vecs;
-    int64_t size = in->size, bytes = is_bf16 ? 2 : 4, num_rows = in->rows < r.stop ? in->rows - r.start : r.stop - r.start;
-    int64_t stride = r.stop - r.start, lines = (step * 8 * bytes * wide + LINE * stride - 1) / (LINE * stride);
+    int64_t size = in->size, bytes = is_bf16 ? 2 : 4, stride = r.stop - r.start;
+    int64_t num_rows = in->rows < r.stop ? in->rows - r.start : stride;
+    int64_t lines = (step * 8 * bytes * wide + LINE * stride - 1) / (LINE * stride);
     memset(in->part, 0, num_outs * stride * sizeof(float));
     for (int64_t k = 0; k < size; k += SIZE_BLOCK) {
         int64_t num_k = size - k < SIZE_BLOCK ? size - k : SIZE_BLOCK;
@@ -352,8 +356,8 @@ INLINE void any_product(const Input *in, const void *w, const float *bias, Range
         few(in->x, in->stride, in->rows, in->size, w, bias, outs, y, y_stride, other, is_bf16);
         return;
     }
-    int64_t wide = in->vecs * LANES, num_blocks = (in->padded + TALL - 1) / TALL;
-    int64_t block = (in->padded / wide + num_blocks - 1) / num_blocks * wide;
+    int64_t wide = in->vecs * LANES, num_tiles = in->padded / wide, most = TALL / wide;
+    int64_t num_blocks = (num_tiles + most - 1) / most, block = (num_tiles + num_blocks - 1) / num_blocks * wide;
     for (int64_t first = outs.start; first < outs.stop; first += OUT_BLOCK) {
         int64_t num = outs.stop - first < OUT_BLOCK ? outs.stop - first : OUT_BLOCK;
         for (int64_t start = 0; start < in->padded; start += block) {
@@ -430,7 +434,8 @@ INLINE void begin_all(const Decoder *d, const Step *step) {
         [DOWN] = {d->hidden, LEAST},
     };
     for (int64_t l = 0; l < d->num_layers; l++)
-        for (int p = 0; p < PHASES; p++) begin(work_of(step, l, p, 0).left, phases[p].size, phases[p].least, step->num_threads);
+        for (int p = 0; p < PHASES; p++)
+            begin(work_of(step, l, p, 0).left, phases[p].size, phases[p].least, step->num_threads);
     begin(work_of(step, d->num_layers, 0, 0).left, d->vocab, LEAST, step->num_threads);
 }
 
@@ -569,7 +574,8 @@ INLINE int64_t first_key(const Decoder *d, const Layer *layer, const Step *step,
 /* What the queries of one key head see, for up to TOKEN_BLOCK tokens of a row in the order of their positions.
  * Meanwhile its values are fetched, and `next`. */
 INLINE void attend(const Decoder *d, const Layer *layer, const Slots *slots, const Step *step, int64_t token,
-                   int64_t num_tokens, int64_t key_head, Ahead *next, const float *qkv, float *seen, Own own, int is_bf16) {
+                   int64_t num_tokens, int64_t key_head, Ahead *next, const float *qkv, float *seen, Own own,
+                   int is_bf16) {
     int64_t dim = d->head_dim, group = d->num_heads / d->num_key_heads, stride = score_stride(step);
     int64_t heads = (d->num_heads + 2 * d->num_key_heads) * dim, num = num_tokens * group, first;
     const int64_t *positions = step->positions + token;

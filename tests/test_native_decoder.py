@@ -1,0 +1,64 @@
+"""The compiled forward for every number of tokens: other numbers take other paths through its products."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from tiny_models import tiny_model
+from torch import Tensor
+
+from chatstream_flask.engine.fuse import fuse
+from chatstream_flask.engine.kv_cache import layer_shapes
+from chatstream_flask.engine.logits_check import relative_error
+from chatstream_flask.engine.native_decoder import NativeDecoder, native_library
+from chatstream_flask.engine.slot_model import SlotModel
+
+pytestmark = pytest.mark.skipif(native_library() is None, reason="no C compiler when this was installed")
+
+MAX_LEN = 224
+NUM_SLOTS = 50
+VOCAB_SIZE = 203  # no multiple of a tile
+ERRORS = {torch.float32: 1e-4, torch.bfloat16: 0.06}  # the cache rounds keys and values as well
+
+
+def slots_of(dtype: torch.dtype, *, is_native: bool) -> SlotModel:
+    """Of a model whose products are longer than a block, with biases; else its numbers in float32."""
+    sizes = {"hidden_size": 544, "intermediate_size": 1048, "vocab_size": VOCAB_SIZE}
+    model = tiny_model("llama", attention_bias=True, mlp_bias=True, **sizes).to(dtype)
+    model = model if is_native else model.float()
+    fused = fuse(model, MAX_LEN, packs=False)
+    forward = NativeDecoder(fused) if is_native else fused
+    return SlotModel(model, forward, layer_shapes(model), num_slots=NUM_SLOTS, max_len=MAX_LEN)
+
+
+@pytest.fixture(params=[1, 2, 3], ids="threads={}".format)
+def num_threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """More than there are cores, too: threads take work from one that waits for its core."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@torch.inference_mode()
+def logits(slots: SlotModel, rows: int, tokens: int) -> Tensor:
+    """Of a few tokens in each row, and then of `tokens` behind them."""
+    before = 5
+    ids = torch.randint(VOCAB_SIZE, (rows, before + tokens), generator=torch.Generator().manual_seed(2))
+    columns = torch.arange(before + tokens).expand(rows, -1)
+    first, rest = columns[:, :before], columns[:, before:]
+    slots.logits(0, ids[:, :before], first, first, slots.key_len(before))
+    return slots.logits(0, ids[:, before:], rest, rest, slots.key_len(before + tokens)).float().flatten(0, 1)
+
+
+@pytest.mark.parametrize("dtype", ERRORS, ids=str)
+def test_any_number_of_tokens_gives_the_logits_of_plain_products(
+    dtype: torch.dtype, num_threads: int
+) -> None:
+    native, plain = slots_of(dtype, is_native=True), slots_of(dtype, is_native=False)
+    decoded = [(rows, 1) for rows in (1, 4, 5, 8, 9, 16, 17, 23, 33, 50)]
+    for rows, tokens in [*decoded, (1, 7), (1, 30), (2, 11), (3, 43), (48, 8), (1, 128), (1, 129), (1, 200)]:
+        error = relative_error(logits(plain, rows, tokens), logits(native, rows, tokens))
+        assert error < ERRORS[dtype], f"{rows} rows of {tokens} tokens: {error:.2g}"
