@@ -30,6 +30,10 @@ typedef int32_t four __attribute__((vector_size(16)));
 typedef int32_t ints __attribute__((vector_size(4 * LANES)));
 typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
 
+INLINE int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
+
+INLINE int64_t num_bytes(int is_bf16) { return is_bf16 ? 2 : 4; } /* of a weight, a key, a value */
+
 /* -- LANES numbers at a time ------------------------------------------------------------------------ */
 
 INLINE vec spread(float x) { return x - (vec){0}; } /* x + 0 is not x where that is -0 */
@@ -116,7 +120,7 @@ INLINE void begin(uint64_t *left, int64_t size, int64_t least, int64_t num_threa
     int64_t parts = (size + least - 1) / least;
     for (int64_t t = 0; t < num_threads; t++) {
         int64_t start = parts * t / num_threads * least, stop = parts * (t + 1) / num_threads * least;
-        left[t] = (uint64_t)start | (uint64_t)(stop < size ? stop : size) << 32;
+        left[t] = (uint64_t)start | (uint64_t)lesser(stop, size) << 32;
     }
 }
 
@@ -131,9 +135,9 @@ INLINE int take(Work work, int64_t least, Range *piece) {
             if (start >= stop) break;
             int64_t half = ((stop - start) / 2 + least - 1) / least * least;
             if (i == 0)
-                *piece = (Range){start, stop - start < most ? stop : start + most};
+                *piece = (Range){start, lesser(stop, start + most)};
             else
-                *piece = (Range){stop - start < least ? start : stop - (half < most ? half : most), stop};
+                *piece = (Range){stop - start < least ? start : stop - lesser(half, most), stop};
             new = i == 0 ? (uint64_t)piece->stop | (uint64_t)stop << 32 : (uint64_t)start | (uint64_t)piece->start << 32;
             if (__atomic_compare_exchange_n(left, &old, new, 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) return 1;
         } while (1);
@@ -158,7 +162,7 @@ typedef struct {
 } Ahead;
 
 INLINE Ahead ahead(const void *from, int64_t first, int64_t piece, int64_t apart, int is_bf16) {
-    int64_t size = is_bf16 ? 2 : 4;
+    int64_t size = num_bytes(is_bf16);
     const char *at = (const char *)from + first * size;
     return (Ahead){at, at + piece * size, piece * size, apart * size};
 }
@@ -202,10 +206,10 @@ INLINE void tile(const float *x, int64_t x_stride, Block b, Ahead *next, int num
 INLINE void few(const float *x, int64_t x_stride, int64_t rows, int64_t size, const void *w, const float *bias,
                 Range outs, float *y, int64_t y_stride, Ahead *other, int is_bf16) {
     int64_t num_tiles = (rows + ROWS - 1) / ROWS;
-    const int lines = (OUTS * LANES * (is_bf16 ? 2 : 4) + LINE - 1) / LINE;
+    const int lines = (int)(OUTS * LANES * num_bytes(is_bf16) + LINE - 1) / LINE;
     int num_lines = num_tiles == 1 ? lines : (lines + 1) / 2;
     for (int64_t o = outs.start; o < outs.stop; o += OUTS) {
-        Block b = {w, o, size, outs.stop - o < OUTS ? (int)(outs.stop - o) : OUTS, bias ? bias + o : 0};
+        Block b = {w, o, size, (int)lesser(outs.stop - o, OUTS), bias ? bias + o : 0};
         Ahead more = ahead(w, (o + OUTS) * size, size, size, is_bf16), *next = other ? other : &more;
         int64_t r = 0;
         for (int64_t left = num_tiles; left > 0; left--) {
@@ -315,10 +319,10 @@ ONCE Input input(const float *x, int64_t stride, int64_t rows, int64_t size, flo
     in.padded = by_three <= by_two ? by_three * LANES : by_two * LANES;
     int64_t wide = in.vecs * LANES;
     for (int64_t k = 0; k < size; k += SIZE_BLOCK) {
-        int64_t num_k = size - k < SIZE_BLOCK ? size - k : SIZE_BLOCK;
+        int64_t num_k = lesser(size - k, SIZE_BLOCK);
         for (int64_t r = 0; r < in.padded; r += wide) {
             float *to = in.panels + k * in.padded + r * num_k;
-            int64_t num_rows = rows - r < wide ? rows - r : wide;
+            int64_t num_rows = lesser(rows - r, wide);
             if (num_rows < wide) memset(to, 0, num_k * wide * sizeof(float));
             flip(x + r * stride + k, stride, num_rows, num_k, to, wide);
         }
@@ -330,15 +334,15 @@ ONCE Input input(const float *x, int64_t stride, int64_t rows, int64_t size, flo
 INLINE void tall(const Input *in, Range r, const void *w, const float *bias, int64_t first, int64_t num_outs, float *y,
                  int64_t y_stride, int vecs, int is_bf16) {
     const int wide = vecs * LANES, step = SUMS / vecs;
-    int64_t size = in->size, bytes = is_bf16 ? 2 : 4, stride = r.stop - r.start;
-    int64_t num_rows = in->rows < r.stop ? in->rows - r.start : stride;
+    int64_t size = in->size, bytes = num_bytes(is_bf16), stride = r.stop - r.start;
+    int64_t num_rows = lesser(in->rows, r.stop) - r.start;
     int64_t lines = (step * 8 * bytes * wide + LINE * stride - 1) / (LINE * stride);
     memset(in->part, 0, num_outs * stride * sizeof(float));
     for (int64_t k = 0; k < size; k += SIZE_BLOCK) {
-        int64_t num_k = size - k < SIZE_BLOCK ? size - k : SIZE_BLOCK;
+        int64_t num_k = lesser(size - k, SIZE_BLOCK);
         for (int64_t o = 0; o < num_outs; o += step) {
             int64_t at = (first + o) * size + k;
-            int num = num_outs - o < step ? (int)(num_outs - o) : step;
+            int num = (int)lesser(num_outs - o, step);
             Ahead next = ahead(w, at + step * size, num_k, size, is_bf16);
             for (int64_t t = r.start; t < r.stop; t += wide)
                 tall_tile(in->panels + k * in->padded + t * num_k, num_k, (const char *)w + at * bytes, size, num, &next,
@@ -359,9 +363,9 @@ INLINE void any_product(const Input *in, const void *w, const float *bias, Range
     int64_t wide = in->vecs * LANES, num_tiles = in->padded / wide, most = TALL / wide;
     int64_t num_blocks = (num_tiles + most - 1) / most, block = (num_tiles + num_blocks - 1) / num_blocks * wide;
     for (int64_t first = outs.start; first < outs.stop; first += OUT_BLOCK) {
-        int64_t num = outs.stop - first < OUT_BLOCK ? outs.stop - first : OUT_BLOCK;
+        int64_t num = lesser(outs.stop - first, OUT_BLOCK);
         for (int64_t start = 0; start < in->padded; start += block) {
-            Range rows = {start, start + block < in->padded ? start + block : in->padded};
+            Range rows = {start, lesser(start + block, in->padded)};
             if (in->vecs == 2)
                 tall(in, rows, w, bias, first, num, y, y_stride, 2, is_bf16);
             else
@@ -401,7 +405,7 @@ INLINE int64_t score_stride(const Step *step) { return (step->num_columns + LANE
 
 INLINE int64_t place_own(const Decoder *d, const Step *step, float *at, Own *own) {
     int64_t n = step->rows * step->tokens * d->hidden, seen = d->num_heads * d->head_dim;
-    int64_t queries = (step->tokens < TOKEN_BLOCK ? step->tokens : TOKEN_BLOCK) * d->num_heads / d->num_key_heads;
+    int64_t queries = lesser(step->tokens, TOKEN_BLOCK) * d->num_heads / d->num_key_heads;
     int64_t widest = d->inner > d->hidden ? d->inner : d->hidden, most = step->rows * step->tokens;
     int64_t rows = most > queries ? most : queries;
     own->x = at;
@@ -527,14 +531,14 @@ ONCE void weigh(const Decoder *d, float *scores, int64_t num_keys, int64_t first
 INLINE void mix_tile(const float *weights, int64_t stride, int num, const void *values, int64_t at, int64_t num_keys,
                      int64_t dim, float *seen, Ahead *next, int is_bf16) {
     for (int64_t i = 0; i < dim; i += VECS * LANES) {
-        int num_vecs = dim - i < VECS * LANES ? (int)((dim - i) / LANES) : VECS;
+        int num_vecs = (int)lesser((dim - i) / LANES, VECS);
         vec acc[3][VECS];
         for (int q = 0; q < num; q++)
             for (int k = 0; k < VECS; k++)
                 acc[q][k] = k < num_vecs ? (vec) * (vec_u *)(seen + q * dim + i + k * LANES) : (vec){0};
         for (int64_t c = 0; c < num_keys; c++) {
             vec v[VECS];
-            fetch(next, VECS * LANES * (is_bf16 ? 2 : 4) / LINE);
+            fetch(next, (int)(VECS * LANES * num_bytes(is_bf16) / LINE));
             for (int k = 0; k < VECS; k++)
                 v[k] = load(values, at + c * dim + i + (k < num_vecs ? k : 0) * LANES, is_bf16);
             for (int q = 0; q < num; q++)
@@ -550,7 +554,7 @@ INLINE void mix(const float *weights, int64_t stride, int64_t num, const void *v
                 int64_t dim, float *seen, Ahead *next, int is_bf16) {
     memset(seen, 0, num * dim * sizeof(float));
     for (int64_t block = 0; block < num_keys; block += KEY_BLOCK) {
-        int64_t keys = num_keys - block < KEY_BLOCK ? num_keys - block : KEY_BLOCK, from = at + block * dim;
+        int64_t keys = lesser(num_keys - block, KEY_BLOCK), from = at + block * dim;
         for (int64_t q = 0; q < num; q += 3) {
             const float *w = weights + q * stride + block;
             if (num - q >= 3)
@@ -585,7 +589,7 @@ INLINE void attend(const Decoder *d, const Layer *layer, const Slots *slots, con
                group * dim * sizeof(float));
     Input in = input(own.queries, dim, num, dim, own.spare);
     Ahead values = ahead(slots->values, at, num_keys * dim, 0, is_bf16);
-    product(&in, (const char *)slots->keys + at * (is_bf16 ? 2 : 4), 0, (Range){0, num_keys}, own.weights, stride,
+    product(&in, (const char *)slots->keys + at * num_bytes(is_bf16), 0, (Range){0, num_keys}, own.weights, stride,
             &values, is_bf16);
     for (int64_t q = 0; q < num; q++) {
         int64_t position = positions[q / group], oldest = layer->window ? position - layer->window + 1 : 0;
@@ -643,7 +647,7 @@ INLINE void attention(const Decoder *d, const Layer *layer, const Slots *slots, 
             int64_t then = token + (key_head + 1 == num_heads && step->tokens == 1 && token + 1 < step->rows);
             int64_t from = first_key(d, layer, step, then, (key_head + 1) % num_heads, &first);
             Ahead next = ahead(slots->keys, from, (step->positions[then] - first + 1) * d->head_dim, 0, is_bf16);
-            attend(d, layer, slots, step, token, left < TOKEN_BLOCK ? left : TOKEN_BLOCK, key_head, &next, all.qkv,
+            attend(d, layer, slots, step, token, lesser(left, TOKEN_BLOCK), key_head, &next, all.qkv,
                    all.seen, own, is_bf16);
         }
 }
