@@ -10,7 +10,7 @@ from collections.abc import Callable
 from chatstream_flask.config import NO_LIMITS, SamplingParams, VisitorLimits
 from chatstream_flask.engine.request import FinishReason, GenerationRequest, TokenLogprob
 from chatstream_flask.engine.request_queue import RequestQueue
-from chatstream_flask.engine.runner import Runner
+from chatstream_flask.engine.runner import NewIds, Runner
 from chatstream_flask.engine.scheduler import Scheduler
 from chatstream_flask.engine.sequence import Chunk, Matcher, Sequence
 from chatstream_flask.engine.worker import Worker
@@ -99,13 +99,17 @@ class EchoRunner:
         num_told = len(sequence.token_ids) - sequence.num_prompt
         return [*sequence.request.prompt_ids, EOS_ID][num_told]
 
-    def prefill(self, chunks: list[Chunk]) -> list[list[int]]:
+    def prefill(self, chunks: list[Chunk]) -> NewIds:
         self.chunks += [chunk.num_tokens for chunk in chunks]
         are_complete = [self._compute(sequence, num_tokens) for sequence, num_tokens in chunks]
-        return [
+        new_ids = [
             self._new_ids(chunk.sequence) if is_complete else []
             for chunk, is_complete in zip(chunks, are_complete, strict=True)
         ]
+        return lambda: new_ids
+
+    def catch_up(self, sequences: list[Sequence]) -> list[list[int]]:
+        return [[] for _ in sequences]
 
     def decode(self, sequences: list[Sequence]) -> list[list[int]]:
         self.batches.append(len(sequences))

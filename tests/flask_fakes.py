@@ -22,7 +22,7 @@ from chatstream_flask.config import ContextPolicy, SamplingParams
 from chatstream_flask.conversation import ConversationStore, Lease
 from chatstream_flask.conversation.local_leases import LocalLeases
 from chatstream_flask.engine.request import GenerationRequest, TokenLogprob
-from chatstream_flask.engine.runner import Runner
+from chatstream_flask.engine.runner import NewIds, Runner
 from chatstream_flask.engine.sequence import Chunk, Matcher, Sequence
 from chatstream_flask.errors import StoreUnavailable
 from chatstream_flask.model_source import ModelSource
@@ -64,10 +64,13 @@ class ScriptedRunner:
 
     def open(self) -> None: ...
 
-    def prefill(self, chunks: list[Chunk]) -> list[list[int]]:
+    def prefill(self, chunks: list[Chunk]) -> NewIds:
         ended = [chunk.sequence.request for chunk in chunks if chunk.is_last]
         self.prompts += ["".join(map(chr, request.prompt_ids)) for request in ended]
-        return [[] for _ in chunks]
+        return lambda: [[] for _ in chunks]
+
+    def catch_up(self, sequences: list[Sequence]) -> list[list[int]]:
+        return [[] for _ in sequences]
 
     def decode(self, sequences: list[Sequence]) -> list[list[int]]:
         if self.is_held and not self._steps.acquire(timeout=0.005):

@@ -13,7 +13,7 @@ from chatstream_flask.engine.sequence import Chunk, Sequence
 
 def prefill(runner: Runner, sequence: Sequence, num_tokens: int) -> list[int]:
     """Its new ids."""
-    (new_ids,) = runner.prefill([Chunk(sequence, num_tokens)])
+    (new_ids,) = runner.prefill([Chunk(sequence, num_tokens)])()
     return new_ids
 
 

@@ -18,6 +18,8 @@ from chatstream_flask.engine.decode_step import DecodeStep
 from chatstream_flask.engine.model_runner import ModelRunner
 from chatstream_flask.engine.prepared_model import PreparedModel
 from chatstream_flask.engine.request import FinishReason, GenerationRequest
+from chatstream_flask.engine.runner import NewIds
+from chatstream_flask.engine.sequence import Chunk
 from chatstream_flask.engine.slot_model import SlotModel
 
 MAX_LEN = 200
@@ -86,6 +88,7 @@ def ended(request: GenerationRequest) -> tuple[FinishReason, str]:
 
 @example(num_slots=3, events=[(0, 1, 6, False), (0, 1, 0, False), (8, 14, 0, False)])
 @example(num_slots=2, events=[(0, 1, 2, False), (0, 1, 0, False), (6, 11, 0, False)])
+@example(num_slots=2, events=[(0, 1, 2, False), (0, 1, 0, False), (0, 13, 0, False)])
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     num_slots=st.integers(1, 6),
@@ -157,6 +160,41 @@ def test_ids_come_one_call_late_and_nobody_waits_in_vain() -> None:
         for _ in ids:
             sequence.request.count_token()
     assert runner.decode([sequence]) == [[]]  # its last token needs no step
+
+
+class Watching(IdsAsText):
+    """Notes what a reply has said when the first token of a prompt is waited for."""
+
+    watched: GenerationRequest | None = None
+    seen: list[int]
+
+    def prefill(self, chunks: list[Chunk]) -> NewIds:
+        wait_for_ids = super().prefill(chunks)
+
+        def watched_ids() -> list[list[int]]:
+            if self.watched is not None:
+                self.seen.append(self.watched.num_generated)
+            return wait_for_ids()
+
+        return watched_ids
+
+
+def test_nobody_waits_for_another_ones_prompt_to_get_a_token_that_is_there() -> None:
+    runner = Watching(prepared(), TinyTokenizer(), num_slots=2, looks_ahead=True)
+    runner.open()
+    bench = Bench(slots=[2], num_waiting=9, chunk_len=8, make_runner=lambda: runner)
+    running, arriving = make_request(0, 3), make_request(0, 20)
+    bench.submit(running)
+    for _ in range(4):
+        bench.step()
+    runner.watched, runner.seen = running, []
+    num_before = running.num_generated
+    bench.submit(arriving)
+    while not arriving.num_generated:
+        bench.step()
+    assert runner.seen == [num_before, num_before + 1, num_before + 3]  # caught up in the last one
+    bench.finish_all()
+    assert [ended(running), ended(arriving)] == [alone(0, 3), alone(0, 20)]
 
 
 def test_shapes_are_few_and_have_room() -> None:

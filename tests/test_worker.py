@@ -6,6 +6,7 @@ import pytest
 from fakes import Bench, CharDecoder, EchoRunner, EndlessRunner, FakeClock, ListMatcher, ask
 
 from chatstream_flask.engine.request import FinishReason, GenerationRequest, Status
+from chatstream_flask.engine.runner import NewIds
 from chatstream_flask.engine.sequence import Chunk, Sequence
 from chatstream_flask.errors import TooManyRequests
 
@@ -177,7 +178,7 @@ def test_unwanted_before_it_runs_takes_no_slot() -> None:
     check_idle(bench)
 
 
-@pytest.mark.parametrize("fault", ["prefill", "nan", "text", "decoder", "filter", "filter end"])
+@pytest.mark.parametrize("fault", ["prefill", "wait", "nan", "text", "decoder", "filter", "filter end"])
 def test_fault_of_one_reply_ends_only_that_one(fault: str) -> None:
     bench = Bench(slots=[3], make_runner=FaultyRunner)
     text_filter = FaultyFilter(fault) if fault.startswith("filter") else None
@@ -251,10 +252,18 @@ class FaultyDecoder(CharDecoder):
 class FaultyRunner(EchoRunner):
     """The prompt names the fault."""
 
-    def prefill(self, chunks: list[Chunk]) -> list[list[int]]:
+    def prefill(self, chunks: list[Chunk]) -> NewIds:
         if any(name_of(chunk.sequence.request) == "prefill" for chunk in chunks):
             raise ValueError("prefill")
-        return super().prefill(chunks)
+        wait_for_ids = super().prefill(chunks)
+        names = {name_of(chunk.sequence.request) for chunk in chunks}
+
+        def wait() -> list[list[int]]:
+            if "wait" in names:
+                raise ValueError("wait")
+            return wait_for_ids()
+
+        return wait
 
     def next_id(self, sequence: Sequence) -> int:
         return -1 if name_of(sequence.request) == "nan" else super().next_id(sequence)

@@ -65,7 +65,7 @@ def decode_step(runner: Runner, num_rows: int, key_len: int) -> Callable[[], obj
 
 def prefill_step(runner: Runner, num_tokens: int, num_cached: int) -> Callable[[], object]:
     sequence = _sequence(0, num_cached + num_tokens, num_cached)
-    return lambda: runner.prefill([Chunk(sequence, num_tokens)])
+    return lambda: runner.prefill([Chunk(sequence, num_tokens)])()
 
 
 def _sequence(slot: int, num_tokens: int, num_cached: int) -> Sequence:

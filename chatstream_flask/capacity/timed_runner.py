@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ..engine.detokenizer import TextDecoder
 from ..engine.request import GenerationRequest
+from ..engine.runner import NewIds
 from ..engine.sequence import Chunk, Matcher, Sequence
 from .step_costs import StepCosts
 
@@ -42,10 +43,14 @@ class TimedRunner:
 
     def share(self, num_busy: int) -> None: ...
 
-    def prefill(self, chunks: list[Chunk]) -> list[list[int]]:
+    def prefill(self, chunks: list[Chunk]) -> NewIds:
         for chunk in chunks:
             self._take(self._costs.prefill_sec(chunk.num_tokens, chunk.sequence.num_cached))
-        return [_next_ids(chunk.sequence) if chunk.is_last else [] for chunk in chunks]
+        new_ids = [_next_ids(chunk.sequence) if chunk.is_last else [] for chunk in chunks]
+        return lambda: new_ids
+
+    def catch_up(self, sequences: list[Sequence]) -> list[list[int]]:
+        return [[] for _ in sequences]
 
     def decode(self, sequences: list[Sequence]) -> list[list[int]]:
         num_rows = 1 + max(sequence.slot for sequence in sequences)

@@ -42,16 +42,13 @@ class HostBuffer:
             self._record()
         return twin
 
-    def fetch(self, values: Tensor) -> list[Any]:
-        """The numbers of a device tensor `[n]`: the one place where a step waits for the device."""
-        self.start_fetch(values)
-        return self.fetched(len(values))
-
     def start_fetch(self, values: Tensor) -> None:
+        """Of a device tensor `[n]`."""
         self.host(len(values)).copy_(values, non_blocking=self._is_cuda)
         self._record()
 
     def fetched(self, size: int) -> list[Any]:
+        """Its numbers: the one place where a step waits for the device."""
         self._wait()
         return self._host[:size].tolist()
 

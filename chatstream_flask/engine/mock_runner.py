@@ -18,6 +18,7 @@ from ..errors import ConfigError
 from .detokenizer import TextDecoder
 from .mock_text import LONG, ROUND, split_mock_text
 from .request import GenerationRequest, TokenLogprob
+from .runner import NewIds
 from .sequence import Chunk, Matcher, Sequence
 
 SEPARATOR = "\x1e"  # between the visitor's messages in a prompt
@@ -86,8 +87,11 @@ class MockRunner:
 
     def share(self, num_busy: int) -> None: ...
 
-    def prefill(self, chunks: list[Chunk]) -> list[list[int]]:
-        return [[] for _ in chunks]
+    def prefill(self, chunks: list[Chunk]) -> NewIds:
+        return lambda: [[] for _ in chunks]
+
+    def catch_up(self, sequences: list[Sequence]) -> list[list[int]]:
+        return [[] for _ in sequences]
 
     def decode(self, sequences: list[Sequence]) -> list[list[int]]:
         ready = [self._ready_at(sequence) for sequence in sequences]

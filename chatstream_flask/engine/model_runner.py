@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from .packed_prefill import PackedPrefill, Part
 from .placement import is_dispatched
 from .prepared_model import PreparedModel
 from .request import GenerationRequest
+from .runner import NewIds
 from .sampler import NOT_A_TOKEN, Sampler, greedy
 from .score_rules import goes_by_scores_alone
 from .sequence import Chunk, Sequence
@@ -147,7 +149,7 @@ class ModelRunner:
         packed.warm_up()
         return packed
 
-    def prefill(self, chunks: list[Chunk]) -> list[list[int]]:
+    def prefill(self, chunks: list[Chunk]) -> NewIds:
         with self._computing() as it:
             if any(sequence.num_cached == sequence.request.num_reused for sequence, _ in chunks):
                 self._settle(it)  # the slot's last owner may have been in a step that is on its way
@@ -155,14 +157,19 @@ class ModelRunner:
                 logits = torch.cat([self._prefilled(it, chunk) for chunk in chunks])
             else:
                 logits = it.packed.logits([part_of(chunk) for chunk in chunks])
-            ended = [row for row, chunk in enumerate(chunks) if chunk.is_last]
-            new_ids: list[list[int]] = [[] for _ in chunks]
-            if ended:
-                last = logits if len(ended) == len(chunks) else logits[ended]
-                ids = self._sampled(it, last[:, None], [chunks[row].sequence for row in ended])
-                for row, ids_of_row in zip(ended, ids, strict=True):
-                    new_ids[row] = ids_of_row
-        return new_ids
+            if not any(chunk.is_last for chunk in chunks):
+                return lambda: [[] for _ in chunks]
+            rows = [chunk.sequence if chunk.is_last else None for chunk in chunks]
+            new_ids = self._sampling(it, logits[:, None], rows)
+        return partial(self._fetched, new_ids)
+
+    def _fetched(self, new_ids: NewIds) -> list[list[int]]:
+        with self._computing():
+            return new_ids()
+
+    def catch_up(self, sequences: list[Sequence]) -> list[list[int]]:
+        with self._computing() as it:
+            return [[] for _ in sequences] if it.ahead is None else it.ahead.finish(sequences)
 
     def _prefilled(self, it: Opened, chunk: Chunk) -> Tensor:
         """Logits `[1, vocab]` of the last token."""
@@ -198,10 +205,10 @@ class ModelRunner:
 
     def _decoded(self, it: Opened, rows: list[Sequence | None], width: int, key_len: int) -> list[list[int]]:
         if width > 1 and it.packed is not None:
-            return self._sampled(it, drafted_logits(it.packed, rows, width), rows)
+            return self._sampling(it, drafted_logits(it.packed, rows, width), rows)()
         ids, positions, columns = it.inputs.send(self._step_inputs(rows, width)).view(3, -1, width)
         logits = it.slots.logits(0, ids, positions, columns, key_len, width)[:, -width:]
-        return self._sampled(it, logits, rows)
+        return self._sampling(it, logits, rows)()
 
     def share(self, num_busy: int) -> None:
         if self._cores is not None:
@@ -256,14 +263,18 @@ class ModelRunner:
             columns += [*range(first, stop), *[self.max_len] * num_spare]
         return ids + positions + columns
 
-    def _sampled(self, it: Opened, logits: Tensor, rows: list[Sequence | None]) -> list[list[int]]:
-        """New ids of each row for logits `[rows, width, vocab]` of its newest token and its drafts."""
+    def _sampling(self, it: Opened, logits: Tensor, rows: list[Sequence | None]) -> NewIds:
+        """Of each row for logits `[rows, width, vocab]` of its newest token and its drafts."""
         sampled = it.sampler.sample(logits[:, 0], rows)
         it.logprobs.start(logits[:, 0], sampled, rows)
         width = logits.shape[1]
         if width > 1:
             sampled = torch.cat([sampled[:, None], greedy(logits[:, 1:])], dim=1).flatten()
-        ids: list[int] = it.ids.fetch(sampled)
+        it.ids.start_fetch(sampled)
+        return partial(self._sampled, it, rows, width)
+
+    def _sampled(self, it: Opened, rows: list[Sequence | None], width: int) -> list[list[int]]:
+        ids: list[int] = it.ids.fetched(len(rows) * width)
         it.logprobs.finish(ids[::width])
         chosen = [ids[i : i + width] for i in range(0, len(ids), width)]
         return [self._new_ids(it, own_ids, row) for own_ids, row in zip(chosen, rows, strict=True)]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from .detokenizer import TextDecoder
 from .request import GenerationRequest
 from .sequence import Chunk, Matcher, Sequence
+
+NewIds = Callable[[], list[list[int]]]  # waits for them
 
 
 class Runner(Protocol):
@@ -23,12 +26,16 @@ class Runner(Protocol):
     def share(self, num_busy: int) -> None:
         """So many generation threads have work now, this one among them: on CPU they share the cores."""
 
-    def prefill(self, chunks: list[Chunk]) -> list[list[int]]:
+    def prefill(self, chunks: list[Chunk]) -> NewIds:
         """Computes tokens of prompts, of different sequences; together no more than fit between two steps.
 
-        New ids for each, none where its prompt goes on. Changes nothing of a sequence but `logprobs`: where
-        its request asks for them, one is appended for each new id, here and in `decode`.
+        What it returns is called once, before the next `prefill` or `decode`, for the new ids of each; none
+        where its prompt goes on. Changes nothing of a sequence but `logprobs`: where its request asks for
+        them, one is appended for each new id, here and in `decode`.
         """
+
+    def catch_up(self, sequences: list[Sequence]) -> list[list[int]]:
+        """New ids of each that would else come with the next `decode`."""
 
     def decode(self, sequences: list[Sequence]) -> list[list[int]]:
         """Computes the newest token of each (different slots, all decoding); new ids for each, often one.

@@ -161,24 +161,42 @@ class Worker(GenerationThread):
 
     def _prefill(self, chunks: list[Chunk]) -> None:
         """A fault ends only the reply in whose prompt it is."""
+        decoding = self.scheduler.decoding()
+        is_awaited = any(chunk.is_last for chunk in chunks)
         try:
-            new_ids = self.runner.prefill(chunks)
+            wait_for_ids = self.runner.prefill(chunks)
         except Exception:
-            if len(chunks) == 1:
-                logger.exception("prefill of %r failed", chunks[0].sequence)
-                self._finish(chunks[0].sequence, FinishReason.ERROR, FAILED)
-            else:
-                for chunk in chunks:
-                    self._prefill([chunk])
+            self._prefill_failed(chunks)
             return
-        for sequence, num_tokens in chunks:  # all first, as in `_decode`
+        for sequence, num_tokens in chunks:  # all first, as in `_take_in`
             sequence.num_cached += num_tokens
-            self.stats.num_prefilled += num_tokens
+        if is_awaited:
+            self._take_in(decoding, self.runner.catch_up(decoding))
+        try:
+            new_ids = wait_for_ids()
+        except Exception:
+            for sequence, num_tokens in chunks:
+                sequence.num_cached -= num_tokens
+            self._prefill_failed(chunks)
+            return
+        self.stats.num_prefilled += sum(chunk.num_tokens for chunk in chunks)
         for (sequence, _), ids in zip(chunks, new_ids, strict=True):
             self._accept(sequence, ids)
 
+    def _prefill_failed(self, chunks: list[Chunk]) -> None:
+        """Of several, it is not known which."""
+        if len(chunks) > 1:
+            for chunk in chunks:
+                self._prefill([chunk])
+        else:
+            logger.exception("prefill of %r failed", chunks[0].sequence)
+            self._finish(chunks[0].sequence, FinishReason.ERROR, FAILED)
+
     def _decode(self, sequences: list[Sequence]) -> None:
-        rows = list(zip(sequences, self.runner.decode(sequences), strict=True))
+        self._take_in(sequences, self.runner.decode(sequences))
+
+    def _take_in(self, sequences: list[Sequence], new_ids: list[list[int]]) -> None:
+        rows = list(zip(sequences, new_ids, strict=True))
         for sequence, ids in rows:  # all first: a reply that ends moves another one, whole
             sequence.num_cached += len(ids)
             self.stats.speculated(sequence, len(ids))
