@@ -151,7 +151,8 @@ class Terminal:
 def terminal(*command: str) -> Iterator[tuple[Terminal, subprocess.Popen[bytes]]]:
     master, slave = os.openpty()
     environ = os.environ | {"LC_ALL": "ja_JP.UTF-8", "PYTHONUTF8": "1", "TERM": "dumb"}
-    setsid = ["setsid", "--ctty", *command]  # so that Ctrl-C becomes a signal
+    without_sigint = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *command]  # as in the background
+    setsid = ["setsid", "--ctty", *without_sigint]  # so that Ctrl-C becomes a signal
     with subprocess.Popen(setsid, stdin=slave, stdout=slave, stderr=slave, env=environ) as process:
         os.close(slave)
         try:

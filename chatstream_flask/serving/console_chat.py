@@ -38,6 +38,8 @@ class ConsoleChat:
 
     def run(self) -> None:
         if self._is_terminal:
+            # Also where it is ignored, as in what a script has started in the background.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             _edit_lines()
             self._help()
         while (line := self._read()) not in (None, "/quit"):
