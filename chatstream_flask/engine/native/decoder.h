@@ -6,7 +6,8 @@
  * the outputs, and each computes for itself what is cheap (residuals and norms).
  *
  * Compiled once for each kind of processor, by the files that include it. They say what its registers hold: LANES,
- * numbers of a vector; ROWS and OUTS of a tile; SUMS, vectors of a tall tile; and NAME, of what others call. */
+ * numbers of a vector; ROWS and OUTS of a tile; FEW rows that are multiplied as they lie; SUMS, vectors of a tall
+ * tile; and NAME, of what others call. */
 
 #include <math.h>
 #include <omp.h>
@@ -308,12 +309,12 @@ typedef struct {
 
 /* Numbers that an Input needs room for. */
 INLINE int64_t spare_size(int64_t rows, int64_t size) {
-    return rows <= LANES ? 0 : OUT_BLOCK * TALL + (rows + 3 * LANES) * size;
+    return rows <= FEW ? 0 : OUT_BLOCK * TALL + (rows + 3 * LANES) * size;
 }
 
 ONCE Input input(const float *x, int64_t stride, int64_t rows, int64_t size, float *spare) {
     Input in = {x, stride, rows, size, 0, 0, spare + OUT_BLOCK * TALL, spare};
-    if (rows <= LANES) return in;
+    if (rows <= FEW) return in;
     int64_t vecs = (rows + LANES - 1) / LANES, by_three = (vecs + 2) / 3 * 3, by_two = (vecs + 1) / 2 * 2;
     in.vecs = by_three <= by_two ? 3 : 2; /* whichever leaves less empty */
     in.padded = by_three <= by_two ? by_three * LANES : by_two * LANES;

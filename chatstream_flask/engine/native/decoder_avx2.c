@@ -7,6 +7,7 @@
 #define LANES 8
 #define ROWS 4
 #define OUTS 3
+#define FEW 8
 #define SUMS 12
 #define NAME(name) name##_avx2
 #include "decoder.h"

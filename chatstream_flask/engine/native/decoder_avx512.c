@@ -7,6 +7,7 @@
 #define LANES 16
 #define ROWS 6
 #define OUTS 4
+#define FEW 18
 #define SUMS 24
 #define NAME(name) name##_avx512
 #include "decoder.h"
