@@ -14,7 +14,7 @@ from chatstream_flask.engine.fuse import NotFusible, fuse
 from chatstream_flask.engine.fused_decoder import FusedDecoder
 from chatstream_flask.engine.kv_cache import layer_shapes
 from chatstream_flask.engine.model_runner import ModelRunner, drafted_logits
-from chatstream_flask.engine.packed_prefill import PackedPrefill, Part
+from chatstream_flask.engine.packed_prefill import Part, make_packed_prefill
 from chatstream_flask.engine.prepared_model import PreparedModel
 from chatstream_flask.engine.sequence import Sequence
 from chatstream_flask.engine.slot_model import Forward, SlotModel
@@ -44,14 +44,13 @@ class Step:
 
     def __init__(self, model: Any, forward: Forward) -> None:
         self.slots = SlotModel(model, forward, layer_shapes(model), num_slots=NUM_SLOTS, max_len=MAX_LEN)
-        if self.slots.packs:
-            self.packed = PackedPrefill(
-                self.slots,
-                most_parts=2 * NUM_SLOTS,
-                most_tokens=64,
-                device=torch.device(DEVICE),
-                replays=DEVICE == "cuda",
-            )
+        self.packed = make_packed_prefill(
+            self.slots,
+            most_parts=2 * NUM_SLOTS,
+            most_tokens=64,
+            device=torch.device(DEVICE),
+            replays=DEVICE == "cuda",
+        )
 
     def prefill(self) -> Tensor:
         """Each prompt in one or two parts, and parts of two prompts in one forward."""
@@ -64,7 +63,7 @@ class Step:
         return torch.stack(ends)
 
     def _logits(self, *parts: Part) -> Tensor:
-        if self.slots.packs:
+        if self.packed is not None:
             return self.packed.logits(list(parts)).clone()
         return torch.cat([self._alone(part) for part in parts])
 
@@ -119,6 +118,7 @@ def test_drafts_of_several_rows_in_one_forward() -> None:
         length = PROMPT_LENS[slot]
         rows[slot] = it = make_sequence([0] * length, slot=slot)
         it.num_cached, it.token_ids, it.drafts = length, [0] * length + [length % 50], [(length + 1) % 50]
+    assert actual.packed is not None
     logits = drafted_logits(actual.packed, rows, 2)[[0, 2]]
     torch.testing.assert_close(logits, expected.decode(2), rtol=1e-3, atol=1e-4)
 

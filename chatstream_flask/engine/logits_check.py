@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import UnsupportedModel
 from .kv_cache import LayerShape
-from .packed_prefill import PackedPrefill, Part
+from .packed_prefill import Part, make_packed_prefill
 from .placement import device_of
 from .slot_model import Forward, SlotModel
 
@@ -85,8 +85,10 @@ def _slot_logits(model: Any, forward: Forward, shapes: list[LayerShape]) -> Tens
 
 def _prefilled(slots: SlotModel, ids: Tensor, start: int, stop: int) -> Tensor:
     """Logits `[vocab]` of the last token."""
-    if slots.packs:
-        prefill = PackedPrefill(slots, most_parts=1, most_tokens=NUM_TOKENS, device=ids.device, replays=False)
-        return prefill.logits([Part(SLOT, ids[0, start:stop].tolist(), start)])[0]
+    packed = make_packed_prefill(
+        slots, most_parts=1, most_tokens=NUM_TOKENS, device=ids.device, replays=False
+    )
+    if packed is not None:
+        return packed.logits([Part(SLOT, ids[0, start:stop].tolist(), start)])[0]
     columns = torch.arange(start, stop, device=ids.device)[None]
     return slots.logits(SLOT, ids[:, start:stop], columns, columns, slots.key_len(stop))[0, -1]

@@ -19,7 +19,7 @@ from .grammar_matcher import GrammarCompiler, GrammarMatcher
 from .host_buffer import HostBuffer
 from .logprobs import Logprobs
 from .lookahead import Lookahead
-from .packed_prefill import PackedPrefill, Part
+from .packed_prefill import PackedPrefill, Part, make_packed_prefill
 from .placement import is_dispatched
 from .prepared_model import PreparedModel
 from .request import GenerationRequest
@@ -136,27 +136,20 @@ class ModelRunner:
         )
 
     def _packed_prefill(self, slots: SlotModel, device: torch.device) -> PackedPrefill | None:
-        if not slots.packs:
-            return None
         most_drafted = 0 if self._speculation is None else MAX_TOKENS
-        packed = PackedPrefill(
+        return make_packed_prefill(
             slots,
             most_parts=max(self.num_slots, most_drafted),
             most_tokens=max(self._prefill_chunk_len, most_drafted),
             device=device,
             replays=device.type == "cuda",
         )
-        packed.warm_up()
-        return packed
 
     def prefill(self, chunks: list[Chunk]) -> NewIds:
         with self._computing() as it:
             if any(sequence.num_cached == sequence.request.num_reused for sequence, _ in chunks):
                 self._settle(it)  # the slot's last owner may have been in a step that is on its way
-            if it.packed is None:
-                logits = torch.cat([self._prefilled(it, chunk) for chunk in chunks])
-            else:
-                logits = it.packed.logits([part_of(chunk) for chunk in chunks])
+            logits = self._prompt_logits(it, chunks)
             if not any(chunk.is_last for chunk in chunks):
                 return lambda: [[] for _ in chunks]
             rows = [chunk.sequence if chunk.is_last else None for chunk in chunks]
@@ -170,6 +163,14 @@ class ModelRunner:
     def catch_up(self, sequences: list[Sequence]) -> list[list[int]]:
         with self._computing() as it:
             return [[] for _ in sequences] if it.ahead is None else it.ahead.finish(sequences)
+
+    def _prompt_logits(self, it: Opened, chunks: list[Chunk]) -> Tensor:
+        """`[chunks, vocab]` of the last token of each."""
+        num_tokens = sum(chunk.num_tokens for chunk in chunks)
+        if it.packed is None or num_tokens > it.packed.most_tokens:
+            return torch.cat([self._prefilled(it, chunk) for chunk in chunks])
+        with self._on_cores(num_tokens, max(chunk.stop for chunk in chunks)):
+            return it.packed.logits([part_of(chunk) for chunk in chunks])
 
     def _prefilled(self, it: Opened, chunk: Chunk) -> Tensor:
         """Logits `[1, vocab]` of the last token."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from ctypes import POINTER, Structure, byref, c_float, c_int64, c_void_p
 from functools import cache
 from importlib.util import find_spec
@@ -18,6 +19,7 @@ from .fused_decoder import FusedDecoder, FusedLayer
 from .fused_parts import RMSNorm, gelu_tanh
 from .kv_cache import SlotCache
 from .linear import Linear, PlainLinear, has_products_of
+from .slot_model import Packed
 
 MAX_TOKENS = 128  # of one forward: at more torch is faster, where the processor has products of bfloat16
 LANES = 8  # numbers that are computed together: all sizes must be multiples
@@ -57,8 +59,9 @@ class _Slots(Structure):
 
 class _Step(Structure):
     _fields_ = [
-        *((name, c_int64) for name in ("rows", "tokens", "num_last", "first_slot", "num_columns")),
-        *((name, c_void_p) for name in ("positions", "columns", "embedded", "logits", "work")),
+        *((name, c_int64) for name in ("tokens", "num_last", "num_columns")),
+        *((name, c_void_p) for name in ("slots", "positions", "columns", "lasts")),
+        *((name, c_void_p) for name in ("embedded", "logits", "work")),
         ("num_threads", c_int64),
     ]
 
@@ -95,6 +98,7 @@ class NativeDecoder:
     """Shared by the generation threads, as it holds only addresses of weights."""
 
     is_padded = False
+    tile_tokens = None
 
     def __init__(self, fused: FusedDecoder) -> None:
         """:raises NotNative: it was not built, or is not made for this decoder"""
@@ -109,7 +113,8 @@ class NativeDecoder:
         self._dtype = _plain(fused.head).weight.dtype
         if self._dtype not in DTYPES:
             raise NotNative(f"it has no {self._dtype}")
-        self._has_better = self._dtype == torch.bfloat16 and has_products_of(self._dtype)  # for many tokens
+        has_better = self._dtype == torch.bfloat16 and has_products_of(self._dtype)
+        self.most_tokens = MAX_TOKENS if has_better else sys.maxsize
         if first.feed_forward.activation not in ACTIVATIONS:
             raise NotNative("its activation is not there")
         attention = first.attention
@@ -145,23 +150,28 @@ class NativeDecoder:
     def __call__(
         self, ids: Tensor, positions: Tensor, mask: AttentionMask, cache: SlotCache, num_last: int = 1
     ) -> Tensor:
-        rows, tokens = ids.shape
-        if self._has_better and ids.numel() > MAX_TOKENS:
+        if ids.numel() > self.most_tokens:
             return self._fused(ids, positions, mask, cache, num_last)
+        return self.packed(Packed.of_rows(ids, positions, cache, num_last), cache).view(
+            len(ids), num_last, -1
+        )
+
+    def packed(self, tokens: Packed, cache: SlotCache) -> Tensor:
         room = self._rooms.get(cache)
         if room is None:
             room = self._rooms[cache] = Room(cache)
-        embedded = self._fused.embed(ids).float().contiguous()
-        positions, columns = positions.contiguous(), cache.place[1].contiguous()
-        logits = torch.empty(rows, num_last, self._decoder.vocab)
+        embedded = self._fused.embed(tokens.ids).float().contiguous()
+        numbers = [it.contiguous() for it in (tokens.rows, tokens.positions, tokens.columns, tokens.lasts)]
+        slots, positions, columns, lasts = (it.data_ptr() for it in numbers)
+        logits = torch.empty(len(tokens.lasts), self._decoder.vocab)
         step = _Step(
-            rows=rows,
-            tokens=tokens,
-            num_last=num_last,
-            first_slot=cache.first_slot,
+            tokens=len(tokens.ids),
+            num_last=len(tokens.lasts),
             num_columns=cache.max_len + 1,
-            positions=positions.data_ptr(),
-            columns=columns.data_ptr(),
+            slots=slots,
+            positions=positions,
+            columns=columns,
+            lasts=lasts,
             embedded=embedded.data_ptr(),
             logits=logits.data_ptr(),
             num_threads=torch.get_num_threads(),

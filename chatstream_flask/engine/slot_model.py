@@ -6,6 +6,7 @@ import threading
 from contextlib import nullcontext
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -39,14 +40,32 @@ class Packed(NamedTuple):
     tiles: Tensor | None  # [2, tiles]: the first token of each, and how many it has, all of one slot
     lasts: Tensor  # [sequences]: the last token of each
 
+    @classmethod
+    def of_rows(cls, ids: Tensor, positions: Tensor, cache: SlotCache, num_last: int) -> Packed:
+        """Of the slots that the cache was told of, `[rows, tokens]`; the last ones of each row are wanted."""
+        of_rows, columns = cache.place
+        of_tokens = torch.arange(ids.numel(), device=ids.device).view(ids.shape)
+        return cls(
+            ids=ids.flatten(),
+            positions=positions.flatten(),
+            rows=of_rows + cache.first_slot,
+            columns=columns.contiguous(),
+            tiles=None,
+            lasts=of_tokens[:, ids.shape[1] - num_last :].flatten(),
+        )
+
 
 @runtime_checkable
 class PackingForward(Forward, Protocol):
     """Takes tokens of any slots at once."""
 
     @property
-    def tile_tokens(self) -> int:
-        """Tokens that a tile may have."""
+    def most_tokens(self) -> int:
+        """That it takes so."""
+
+    @property
+    def tile_tokens(self) -> int | None:
+        """Tokens that a tile may have; None: it finds its tiles itself, and needs no padding."""
 
     def packed(self, tokens: Packed, cache: SlotCache) -> Tensor:
         """Logits `[sequences, vocab]` of the last token of each."""
@@ -98,7 +117,7 @@ class SlotModel:
         self.max_len = max_len
         self.is_padded = forward.is_padded
         self.cache = SlotCache(shapes, num_slots=num_slots, max_len=max_len, device=device)
-        self._forward = forward
+        self.forward = forward
         self._mask = AttentionMask(
             model.config.get_text_config(),
             max_len=max_len,
@@ -124,19 +143,4 @@ class SlotModel:
         `ids`, `positions` and `columns` (where each token's keys go) are `[rows, tokens]`.
         """
         self.cache.select(first_slot, columns, key_len)
-        return self._forward(ids, positions, self._mask, self.cache, num_last)
-
-    @property
-    def packs(self) -> bool:
-        """It takes tokens of any slots at once."""
-        return isinstance(self._forward, PackingForward)
-
-    @property
-    def tile_tokens(self) -> int:
-        assert isinstance(self._forward, PackingForward)
-        return self._forward.tile_tokens
-
-    def packed_logits(self, tokens: Packed) -> Tensor:
-        """`[sequences, vocab]` of the last token of each."""
-        assert isinstance(self._forward, PackingForward)
-        return self._forward.packed(tokens, self.cache)
+        return self.forward(ids, positions, self._mask, self.cache, num_last)

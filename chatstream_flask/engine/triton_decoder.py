@@ -31,6 +31,7 @@ class TritonDecoder:
     """Shared by the generation threads, as it holds only weights."""
 
     is_padded = False
+    most_tokens = sys.maxsize
 
     def __init__(self, fused: FusedDecoder) -> None:
         """:raises NotFusible: it is not made for this decoder"""
@@ -60,21 +61,9 @@ class TritonDecoder:
         self, ids: Tensor, positions: Tensor, mask: AttentionMask, cache: SlotCache, num_last: int = 1
     ) -> Tensor:
         """Each token is a tile, which is best for a few."""
-        of_rows, columns = cache.place
-        rows, tokens = ids.shape
-        of_tokens = torch.arange(rows * tokens, device=ids.device).view(rows, tokens)
-        logits = self.packed(
-            Packed(
-                ids=ids.flatten(),
-                positions=positions.flatten(),
-                rows=of_rows + cache.first_slot,
-                columns=columns.contiguous(),
-                tiles=None,
-                lasts=of_tokens[:, tokens - num_last :].flatten(),
-            ),
-            cache,
+        return self.packed(Packed.of_rows(ids, positions, cache, num_last), cache).view(
+            len(ids), num_last, -1
         )
-        return logits.view(rows, num_last, -1)
 
     def packed(self, tokens: Packed, cache: SlotCache) -> Tensor:
         fused = self._fused

@@ -405,10 +405,10 @@ typedef struct {
 INLINE int64_t score_stride(const Step *step) { return (step->num_columns + LANES) / LANES * LANES; }
 
 INLINE int64_t place_own(const Decoder *d, const Step *step, float *at, Own *own) {
-    int64_t n = step->rows * step->tokens * d->hidden, seen = d->num_heads * d->head_dim;
+    int64_t n = step->tokens * d->hidden, seen = d->num_heads * d->head_dim;
     int64_t queries = lesser(step->tokens, TOKEN_BLOCK) * d->num_heads / d->num_key_heads;
-    int64_t widest = d->inner > d->hidden ? d->inner : d->hidden, most = step->rows * step->tokens;
-    int64_t rows = most > queries ? most : queries;
+    int64_t widest = d->inner > d->hidden ? d->inner : d->hidden;
+    int64_t rows = step->tokens > queries ? step->tokens : queries;
     own->x = at;
     own->normed = own->x + n;
     own->queries = own->normed + n;
@@ -419,6 +419,7 @@ INLINE int64_t place_own(const Decoder *d, const Step *step, float *at, Own *own
 
 /* All threads'; at the start of `work`, behind the work of each phase. */
 typedef struct {
+    int64_t *blocks; /* the first token of each block of attention; behind the last one the number of tokens */
     float *qkv, *seen, *gate_up, *y; /* [tokens, outputs] */
 } Shared;
 
@@ -426,28 +427,11 @@ INLINE Work work_of(const Step *step, int64_t layer, int64_t phase, int64_t thre
     return (Work){(uint64_t *)step->work + (layer * PHASES + phase) * step->num_threads, thread, step->num_threads};
 }
 
-INLINE void begin_all(const Decoder *d, const Step *step) {
-    int64_t blocks = (step->tokens + TOKEN_BLOCK - 1) / TOKEN_BLOCK, heads = d->num_heads + 2 * d->num_key_heads;
-    const struct {
-        int64_t size, least;
-    } phases[PHASES] = {
-        [QKV] = {heads * d->head_dim, LEAST},
-        [ENTER] = {step->rows * step->tokens * d->num_key_heads, 1},
-        [ATTEND] = {step->rows * blocks * d->num_key_heads, 1},
-        [OUT] = {d->hidden, LEAST},
-        [GATE_UP] = {d->inner, INNER_LEAST},
-        [DOWN] = {d->hidden, LEAST},
-    };
-    for (int64_t l = 0; l < d->num_layers; l++)
-        for (int p = 0; p < PHASES; p++)
-            begin(work_of(step, l, p, 0).left, phases[p].size, phases[p].least, step->num_threads);
-    begin(work_of(step, d->num_layers, 0, 0).left, d->vocab, LEAST, step->num_threads);
-}
-
 /* Where the memory behind it begins. */
 INLINE float *place_shared(const Decoder *d, const Step *step, Shared *all) {
-    int64_t n = step->rows * step->tokens, seen = d->num_heads * d->head_dim;
-    all->qkv = step->work + 2 * (PHASES * d->num_layers + 1) * step->num_threads;
+    int64_t n = step->tokens, seen = d->num_heads * d->head_dim;
+    all->blocks = (int64_t *)step->work + (PHASES * d->num_layers + 1) * step->num_threads;
+    all->qkv = (float *)(all->blocks + n + 1);
     all->seen = all->qkv + n * (seen + 2 * d->num_key_heads * d->head_dim);
     all->gate_up = all->seen + n * seen;
     all->y = all->gate_up + n * 2 * d->inner;
@@ -459,6 +443,37 @@ int64_t NAME(work_size)(const Decoder *d, const Step *step) {
     Shared all;
     Own own;
     return place_shared(d, step, &all) - step->work + step->num_threads * place_own(d, step, step->work, &own);
+}
+
+/* Tokens of a slot at positions one after the other, up to TOKEN_BLOCK of them; how many blocks there are. */
+INLINE int64_t divide(const Step *step, int64_t *blocks) {
+    int64_t num = 0;
+    for (int64_t t = 0; t < step->tokens; t++)
+        if (t == 0 || t - blocks[num - 1] == TOKEN_BLOCK || step->slots[t] != step->slots[t - 1] ||
+            step->positions[t] != step->positions[t - 1] + 1)
+            blocks[num++] = t;
+    blocks[num] = step->tokens;
+    return num;
+}
+
+INLINE void begin_all(const Decoder *d, const Step *step) {
+    Shared all;
+    place_shared(d, step, &all);
+    int64_t blocks = divide(step, all.blocks), heads = d->num_heads + 2 * d->num_key_heads;
+    const struct {
+        int64_t size, least;
+    } phases[PHASES] = {
+        [QKV] = {heads * d->head_dim, LEAST},
+        [ENTER] = {step->tokens * d->num_key_heads, 1},
+        [ATTEND] = {blocks * d->num_key_heads, 1},
+        [OUT] = {d->hidden, LEAST},
+        [GATE_UP] = {d->inner, INNER_LEAST},
+        [DOWN] = {d->hidden, LEAST},
+    };
+    for (int64_t l = 0; l < d->num_layers; l++)
+        for (int p = 0; p < PHASES; p++)
+            begin(work_of(step, l, p, 0).left, phases[p].size, phases[p].least, step->num_threads);
+    begin(work_of(step, d->num_layers, 0, 0).left, d->vocab, LEAST, step->num_threads);
 }
 
 /* -- norms and attention ------------------------------------------------------------------------------- */
@@ -488,7 +503,7 @@ INLINE void turn(float *head, int64_t dim, const float *cos, const float *sin) {
 INLINE void enter(const Decoder *d, const Layer *layer, const Slots *slots, const Step *step, int64_t token,
                   int64_t key_head, float *qkv, int is_bf16) {
     int64_t dim = d->head_dim, group = d->num_heads / d->num_key_heads, position = step->positions[token];
-    int64_t slot = step->first_slot + token / step->tokens;
+    int64_t slot = step->slots[token];
     float *key = qkv + (d->num_heads + key_head) * dim, *value = key + d->num_key_heads * dim;
     for (int64_t g = -1; g < group; g++) {
         float *head = g < 0 ? key : qkv + (key_head * group + g) * dim;
@@ -568,16 +583,15 @@ INLINE void mix(const float *weights, int64_t stride, int64_t num, const void *v
     }
 }
 
-/* Where the keys begin that this token and later ones of its row look at; `first` is their first position. */
+/* Where the keys begin that this token and later ones of its slot look at; `first` is their first position. */
 INLINE int64_t first_key(const Decoder *d, const Layer *layer, const Step *step, int64_t token, int64_t key_head,
                          int64_t *first) {
-    int64_t slot = step->first_slot + token / step->tokens, position = step->positions[token];
+    int64_t slot = step->slots[token], position = step->positions[token];
     *first = layer->window && position >= layer->window ? position - layer->window + 1 : 0;
     return ((slot * d->num_key_heads + key_head) * step->num_columns + *first) * d->head_dim;
 }
 
-/* What the queries of one key head see, for up to TOKEN_BLOCK tokens of a row in the order of their positions.
- * Meanwhile its values are fetched, and `next`. */
+/* What the queries of one key head see, for the tokens of a block. Meanwhile its values are fetched, and `next`. */
 INLINE void attend(const Decoder *d, const Layer *layer, const Slots *slots, const Step *step, int64_t token,
                    int64_t num_tokens, int64_t key_head, Ahead *next, const float *qkv, float *seen, Own own,
                    int is_bf16) {
@@ -632,9 +646,10 @@ INLINE void gate(float *gate_up, int64_t n, int64_t inner, Range r, int64_t acti
 /* Keys and values of new tokens, and what these see, of key heads that this thread takes. */
 INLINE void attention(const Decoder *d, const Layer *layer, const Slots *slots, const Step *step, Shared all, Own own,
                       Work entries, Work work, int is_bf16) {
-    int64_t heads = (d->num_heads + 2 * d->num_key_heads) * d->head_dim, num_heads = d->num_key_heads;
-    int64_t num_blocks = (step->tokens + TOKEN_BLOCK - 1) / TOKEN_BLOCK, first;
-    if (step->tokens > 1) { /* they look at each other */
+    int64_t heads = (d->num_heads + 2 * d->num_key_heads) * d->head_dim, num_heads = d->num_key_heads, first;
+    int are_apart = 1; /* each is of another slot */
+    for (int64_t t = 1; t < step->tokens; t++) are_apart &= step->slots[t] > step->slots[t - 1];
+    if (!are_apart) { /* they look at each other */
         for (Range r; take(entries, 1, &r);)
             for (int64_t u = r.start; u < r.stop; u++)
                 enter(d, layer, slots, step, u / num_heads, u % num_heads, all.qkv + u / num_heads * heads, is_bf16);
@@ -642,23 +657,19 @@ INLINE void attention(const Decoder *d, const Layer *layer, const Slots *slots, 
     }
     for (Range r; take(work, 1, &r);)
         for (int64_t u = r.start; u < r.stop; u++) {
-            int64_t key_head = u % num_heads, block = u / num_heads % num_blocks * TOKEN_BLOCK;
-            int64_t token = u / (num_heads * num_blocks) * step->tokens + block, left = step->tokens - block;
-            if (step->tokens == 1) enter(d, layer, slots, step, token, key_head, all.qkv + token * heads, is_bf16);
-            int64_t then = token + (key_head + 1 == num_heads && step->tokens == 1 && token + 1 < step->rows);
+            int64_t key_head = u % num_heads, *block = all.blocks + u / num_heads, token = block[0];
+            if (are_apart) enter(d, layer, slots, step, token, key_head, all.qkv + token * heads, is_bf16);
+            int64_t then = key_head + 1 == num_heads && block[1] < step->tokens ? block[1] : token;
             int64_t from = first_key(d, layer, step, then, (key_head + 1) % num_heads, &first);
             Ahead next = ahead(slots->keys, from, (step->positions[then] - first + 1) * d->head_dim, 0, is_bf16);
-            attend(d, layer, slots, step, token, lesser(left, TOKEN_BLOCK), key_head, &next, all.qkv,
-                   all.seen, own, is_bf16);
+            attend(d, layer, slots, step, token, block[1] - token, key_head, &next, all.qkv, all.seen, own, is_bf16);
         }
 }
 
 INLINE void logits(const Decoder *d, const Step *step, Own own, Work work, int is_bf16) {
-    int64_t hidden = d->hidden, num = step->rows * step->num_last;
-    for (int64_t i = 0; i < num; i++) {
-        int64_t token = i / step->num_last * step->tokens + step->tokens - step->num_last + i % step->num_last;
-        rms_norm(own.x + token * hidden, hidden, d->norm, d->eps, own.normed + i * hidden);
-    }
+    int64_t hidden = d->hidden, num = step->num_last;
+    for (int64_t i = 0; i < num; i++)
+        rms_norm(own.x + step->lasts[i] * hidden, hidden, d->norm, d->eps, own.normed + i * hidden);
     Input in = input(own.normed, hidden, num, hidden, own.spare);
     for (Range r; take(work, LEAST, &r);) {
         product(&in, d->head, d->head_bias, r, step->logits, d->vocab, 0, is_bf16);
@@ -671,7 +682,7 @@ INLINE void logits(const Decoder *d, const Step *step, Own own, Work work, int i
 }
 
 INLINE void run(const Decoder *d, const Slots *slots, const Step *step, int64_t thread, int is_bf16) {
-    int64_t n = step->rows * step->tokens, hidden = d->hidden, inner = d->inner;
+    int64_t n = step->tokens, hidden = d->hidden, inner = d->inner;
     int64_t seen_size = d->num_heads * d->head_dim, heads = seen_size + 2 * d->num_key_heads * d->head_dim;
     Shared all;
     Own own;

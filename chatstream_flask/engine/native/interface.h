@@ -31,13 +31,14 @@ typedef struct {
     void *keys, *values;
 } Slots;
 
+/* Tokens of any slots; those of one lie together, in the order of their positions. */
 typedef struct {
-    int64_t rows, tokens, num_last; /* tokens of each row; logits of its last ones */
-    int64_t first_slot, num_columns;
-    const int64_t *positions, *columns; /* [rows, tokens] */
-    const float *embedded;              /* [rows, tokens, hidden] */
-    float *logits;                      /* [rows, num_last, vocab] */
-    float *work;                        /* work_size() numbers */
+    int64_t tokens, num_last, num_columns;
+    const int64_t *slots, *positions, *columns; /* [tokens] */
+    const int64_t *lasts;                       /* [num_last]: tokens whose logits are wanted */
+    const float *embedded;                      /* [tokens, hidden] */
+    float *logits;                              /* [num_last, vocab] */
+    float *work;                                /* work_size() numbers */
     int64_t num_threads;
 } Step;
 
