@@ -145,6 +145,13 @@ class TransformersSource:
         """Each row of a step costs what the longest one does; known when a runner has been opened."""
         return any(prepared.forward.is_padded for prepared in self._prepared)
 
+    @property
+    def packs_prompts(self) -> bool:
+        """Those of a step are one forward; known likewise."""
+        from .engine.slot_model import PackingForward
+
+        return all(isinstance(prepared.forward, PackingForward) for prepared in self._prepared)
+
     def fit(self, prompt: AbstractChatPrompt, max_tokens: int, policy: ContextPolicy) -> FittedPrompt:
         return fit_to_context(prompt, self._tokenizer, max_tokens, self._add_special_tokens, policy)
 

@@ -35,9 +35,7 @@ from benchmark.words import text_of, tokens_of
 
 TINY = SHAPES["tiny"]
 PROMPTS = [[3, 1, 4, 1, 5], [9, 2, 6]]
-NEW_TOKENS = (
-    400  # so many that streams run at the same time, also where steps take a fraction of a millisecond
-)
+NEW_TOKENS = 400  # so many that streams overlap, also where a step takes a fraction of a millisecond
 
 
 @pytest.fixture

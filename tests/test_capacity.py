@@ -82,14 +82,17 @@ def test_decode_goes_by_rows_and_keys_and_prefill_by_tokens_and_what_is_there() 
     assert it.decode_sec(8, [64, 576]) == it.decode_sec(8, [576])
     by_row = replace(it, is_padded=False)
     assert by_row.decode_sec(8, [64, 576]) == by_row.decode_sec(8, [320]) < it.decode_sec(8, [576])
-    assert it.prefill_sec(96, 0) == pytest.approx(0.15)
-    assert it.prefill_sec(128, 256) == pytest.approx(0.25)
+    assert it.prefill_sec((96, 0)) == pytest.approx(0.15)
+    assert it.prefill_sec((128, 256)) == pytest.approx(0.25)
+    assert it.prefill_sec((32, 0), (64, 512)) == pytest.approx(0.05 + 0.15)
+    packing = replace(it, packs_prompts=True, prefill=((32, 0, 0.1), (128, 0, 0.2)))
+    assert packing.prefill_sec((32, 0), (32, 0), (64, 0)) == pytest.approx(0.2)
 
 
 def test_scaled_costs() -> None:
     half = costs(token_sec=0.1).scaled(0.5)
     assert half.decode_sec(8, [64]) == pytest.approx(costs().decode_sec(8, [64]) / 2)
-    assert (half.prefill_sec(256, 0), half.token_sec) == (CHUNK_SEC / 2, 0.1)
+    assert (half.prefill_sec((256, 0)), half.token_sec) == (CHUNK_SEC / 2, 0.1)
 
 
 # -- the simulation ------------------------------------------------------------------------------------

@@ -48,6 +48,7 @@ def measure_steps(source: TransformersSource, num_threads: int, max_slots: int) 
         prefill=tuple((*point, sec) for point, sec in zip(prefill, steps[len(decode) :], strict=True)),
         alone_factor=min(max(alone / together, 0.01), 1.0),
         is_padded=source.is_padded,
+        packs_prompts=source.packs_prompts,
     )
 
 

@@ -20,7 +20,7 @@ def profile_text(profile: Profile) -> str:
         chunk = profile.prefill_chunk_len
         lines.append(
             f"  {costs.num_threads} threads: a step of each takes (ms, by its replies, 512 tokens each) "
-            f"{steps}; {chunk} prompt tokens {costs.prefill_sec(chunk, 0) * 1000:.0f} ms; "
+            f"{steps}; {chunk} prompt tokens {costs.prefill_sec((chunk, 0)) * 1000:.0f} ms; "
             f"sending a token {costs.token_sec * 1e6:.0f} us"
         )
     ways = f"  To the queue and back {profile.request_sec * 1000:.1f} ms"

@@ -25,6 +25,7 @@ class StepCosts:
     token_sec: float = 0.0  # that a step takes longer for each of its tokens that a client is sent
     alone_factor: float = 1.0  # of a step while the other threads have nothing to do
     is_padded: bool = True  # a row costs what the longest one does; else what its own keys do
+    packs_prompts: bool = False  # those of a step are one forward; else one after the other
 
     def __post_init__(self) -> None:
         check_int("num_threads", self.num_threads, 1, 64)
@@ -58,12 +59,18 @@ class StepCosts:
             key_len = round(sum(key_lens) / len(key_lens))
         return _decode_sec(self.decode, num_rows, key_len)
 
-    def prefill_sec(self, num_tokens: int, num_cached: int) -> float:
-        """Attention to what is there already costs in proportion to both numbers."""
+    def prefill_sec(self, *parts: tuple[int, int]) -> float:
+        """Parts of prompts of one step, tokens and tokens before them of each.
+
+        Attention to what is there already costs in proportion to both numbers.
+        """
         flat = [(tokens, seconds) for tokens, cached, seconds in self.prefill if not cached]
         tokens, cached, seconds = self.prefill[-1]
         rate = max(seconds - interpolate(flat, tokens), 0.0) / (tokens * cached) if cached else 0.0
-        return interpolate(flat, num_tokens) + rate * num_tokens * num_cached
+        sizes = [num_tokens for num_tokens, _ in parts]
+        forwards = [sum(sizes)] if self.packs_prompts else sizes
+        before = sum(num_tokens * num_cached for num_tokens, num_cached in parts)
+        return sum(interpolate(flat, size) for size in forwards) + rate * before
 
 
 @lru_cache(maxsize=65536)

@@ -44,8 +44,8 @@ class TimedRunner:
     def share(self, num_busy: int) -> None: ...
 
     def prefill(self, chunks: list[Chunk]) -> NewIds:
-        for chunk in chunks:
-            self._take(self._costs.prefill_sec(chunk.num_tokens, chunk.sequence.num_cached))
+        parts = [(chunk.num_tokens, chunk.sequence.num_cached) for chunk in chunks]
+        self._take(self._costs.prefill_sec(*parts))
         new_ids = [_next_ids(chunk.sequence) if chunk.is_last else [] for chunk in chunks]
         return lambda: new_ids
 
