@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,10 @@ def slots_of(dtype: torch.dtype, *, is_native: bool) -> SlotModel:
     """Of a model whose products are longer than a block, with biases; else its numbers in float32."""
     sizes = {"hidden_size": 544, "intermediate_size": 1048, "vocab_size": VOCAB_SIZE}
     model = tiny_model("llama", attention_bias=True, mlp_bias=True, **sizes).to(dtype)
-    model = model if is_native else model.float()
+    return slots_with(model if is_native else model.float(), is_native=is_native)
+
+
+def slots_with(model: Any, *, is_native: bool) -> SlotModel:
     fused = fuse(model, MAX_LEN, packs=False)
     forward: Forward = fused
     if is_native:
@@ -67,6 +71,15 @@ def test_any_number_of_tokens_gives_the_logits_of_plain_products(
     for rows, tokens in [*decoded, (1, 7), (1, 30), (2, 11), (3, 43), (48, 8), (1, 128), (1, 129), (1, 200)]:
         error = relative_error(logits(plain, rows, tokens), logits(native, rows, tokens))
         assert error < ERRORS[dtype], f"{rows} rows of {tokens} tokens: {error:.2g}"
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "gemma3_text", "mistral"])
+def test_windows_and_caps_for_few_queries_and_for_many(kind: str) -> None:
+    model = tiny_model(kind, vocab_size=VOCAB_SIZE)
+    plain, native = slots_with(model, is_native=False), slots_with(model, is_native=True)
+    for rows, tokens in ((3, 1), (1, 4), (1, 12), (1, 40), (2, 90)):
+        error = relative_error(logits(plain, rows, tokens), logits(native, rows, tokens))
+        assert error < ERRORS[torch.float32], f"{rows} rows of {tokens} tokens: {error:.2g}"
 
 
 @pytest.mark.parametrize("dtype", ERRORS, ids=str)

@@ -18,7 +18,8 @@
 #define INLINE static inline __attribute__((always_inline))
 #define ONCE static __attribute__((noinline)) /* compiled once, or it takes minutes */
 
-enum { SIZE_BLOCK = 512, OUT_BLOCK = 48, TALL = 128, KEY_BLOCK = 32, TOKEN_BLOCK = 8, VECS = 4 };
+enum { SIZE_BLOCK = 512, OUT_BLOCK = 48, TALL = 128, KEY_BLOCK = 32, VECS = 4 };
+enum { QUERIES = SUMS / VECS }; /* of a tile of attention */
 enum { LEAST = 12, INNER_LEAST = 3 * LANES, MOST_PARTS = 4 }; /* of outputs that a thread takes */
 enum { QKV, ENTER, ATTEND, OUT, GATE_UP, DOWN, PHASES };     /* of a layer */
 enum { LINE = 64, APART = 16 }; /* of a cache line: bytes, numbers */
@@ -392,28 +393,66 @@ INLINE void product(const Input *in, const void *w, const float *bias, Range out
     (is_bf16 ? product_bfloat16 : product_float32)(in, w, bias, outs, y, y_stride, other);
 }
 
+/* to[outputs][padded] += w[outputs][size] x[rows][size]^T, for rows that are many. */
+INLINE void turned_product(const Input *in, const void *w, int64_t outs, float *to, int vecs, int is_bf16) {
+    const int wide = vecs * LANES, step = SUMS / vecs;
+    int64_t size = in->size, bytes = num_bytes(is_bf16);
+    int64_t lines = (step * 8 * bytes * wide + LINE * in->padded - 1) / (LINE * in->padded);
+    for (int64_t k = 0; k < size; k += SIZE_BLOCK) {
+        int64_t num_k = lesser(size - k, SIZE_BLOCK);
+        for (int64_t o = 0; o < outs; o += step) {
+            int64_t at = o * size + k;
+            Ahead next = ahead(w, at + step * size, num_k, size, is_bf16);
+            for (int64_t t = 0; t < in->padded; t += wide)
+                tall_tile(in->panels + k * in->padded + t * num_k, num_k, (const char *)w + at * bytes, size,
+                          (int)lesser(outs - o, step), &next, (int)lines, to + o * in->padded + t, in->padded, vecs,
+                          is_bf16);
+        }
+    }
+}
+
+ONCE void turned_float32(const Input *in, const void *w, int64_t outs, float *to) {
+    if (in->vecs == 2)
+        turned_product(in, w, outs, to, 2, 0);
+    else
+        turned_product(in, w, outs, to, 3, 0);
+}
+
+ONCE void turned_bfloat16(const Input *in, const void *w, int64_t outs, float *to) {
+    if (in->vecs == 2)
+        turned_product(in, w, outs, to, 2, 1);
+    else
+        turned_product(in, w, outs, to, 3, 1);
+}
+
 /* -- memory to work in --------------------------------------------------------------------------------- */
 
 /* A thread's own. */
 typedef struct {
     float *x, *normed; /* [tokens, hidden] */
-    float *queries;    /* [TOKEN_BLOCK * group, head_dim] */
-    float *weights;    /* [TOKEN_BLOCK * group, score_stride] */
+    float *queries;    /* [block_tokens * group, head_dim] */
+    float *weights;    /* [block_tokens * group, score_stride], or the other way round where queries are many */
     float *spare;      /* of an Input */
 } Own;
+
+/* Of a block of attention: so many that their queries fill tall tiles. */
+INLINE int64_t block_tokens(const Decoder *d) {
+    int64_t tokens = 3 * LANES * d->num_key_heads / d->num_heads;
+    return tokens > 1 ? tokens : 1;
+}
 
 INLINE int64_t score_stride(const Step *step) { return (step->num_columns + LANES) / LANES * LANES; }
 
 INLINE int64_t place_own(const Decoder *d, const Step *step, float *at, Own *own) {
     int64_t n = step->tokens * d->hidden, seen = d->num_heads * d->head_dim;
-    int64_t queries = lesser(step->tokens, TOKEN_BLOCK) * d->num_heads / d->num_key_heads;
+    int64_t queries = lesser(step->tokens, block_tokens(d)) * d->num_heads / d->num_key_heads;
     int64_t widest = d->inner > d->hidden ? d->inner : d->hidden;
     int64_t rows = step->tokens > queries ? step->tokens : queries;
     own->x = at;
     own->normed = own->x + n;
     own->queries = own->normed + n;
     own->weights = own->queries + queries * d->head_dim;
-    own->spare = own->weights + queries * score_stride(step);
+    own->spare = own->weights + (queries + 3 * LANES) * score_stride(step);
     return own->spare + spare_size(rows, seen > widest ? seen : widest) + APART - at;
 }
 
@@ -445,11 +484,11 @@ int64_t NAME(work_size)(const Decoder *d, const Step *step) {
     return place_shared(d, step, &all) - step->work + step->num_threads * place_own(d, step, step->work, &own);
 }
 
-/* Tokens of a slot at positions one after the other, up to TOKEN_BLOCK of them; how many blocks there are. */
-INLINE int64_t divide(const Step *step, int64_t *blocks) {
+/* Tokens of a slot at positions one after the other, up to `most` of them; how many blocks there are. */
+INLINE int64_t divide(const Step *step, int64_t most, int64_t *blocks) {
     int64_t num = 0;
     for (int64_t t = 0; t < step->tokens; t++)
-        if (t == 0 || t - blocks[num - 1] == TOKEN_BLOCK || step->slots[t] != step->slots[t - 1] ||
+        if (t == 0 || t - blocks[num - 1] == most || step->slots[t] != step->slots[t - 1] ||
             step->positions[t] != step->positions[t - 1] + 1)
             blocks[num++] = t;
     blocks[num] = step->tokens;
@@ -459,7 +498,7 @@ INLINE int64_t divide(const Step *step, int64_t *blocks) {
 INLINE void begin_all(const Decoder *d, const Step *step) {
     Shared all;
     place_shared(d, step, &all);
-    int64_t blocks = divide(step, all.blocks), heads = d->num_heads + 2 * d->num_key_heads;
+    int64_t blocks = divide(step, block_tokens(d), all.blocks), heads = d->num_heads + 2 * d->num_key_heads;
     const struct {
         int64_t size, least;
     } phases[PHASES] = {
@@ -543,52 +582,120 @@ ONCE void weigh(const Decoder *d, float *scores, int64_t num_keys, int64_t first
     for (int64_t c = 0; c < padded; c += LANES) *(vec_u *)(scores + c) *= share;
 }
 
-/* seen[num][dim] += weights[num][stride] values[num_keys][dim], for three or fewer. */
-INLINE void mix_tile(const float *weights, int64_t stride, int num, const void *values, int64_t at, int64_t num_keys,
-                     int64_t dim, float *seen, Ahead *next, int is_bf16) {
+/* As `weigh`, but not divided by their sums, of LANES queries with keys oldest..last; a lane is a query. */
+ONCE void weigh_many(const Decoder *d, float *scores, int64_t stride, int64_t num_keys, ints oldest, ints last,
+                     float *totals) {
+    vec nothing = spread(-INFINITY), most = nothing, total = spread(0);
+    for (int64_t c = 0; c < num_keys; c++) {
+        ints key = (int32_t)c - (ints){0};
+        vec s = *(vec_u *)(scores + c * stride) * d->scale;
+        if (d->softcap) s = d->softcap * tangent(s / d->softcap);
+        s = pick((key >= oldest) & (key <= last), s, nothing);
+        *(vec_u *)(scores + c * stride) = s;
+        most = pick(s > most, s, most);
+    }
+    for (int64_t c = 0; c < num_keys; c++) {
+        vec s = *(vec_u *)(scores + c * stride), e = pick(s > nothing, exponential(s - most), spread(0));
+        *(vec_u *)(scores + c * stride) = e;
+        total += e;
+    }
+    *(vec_u *)totals = total;
+}
+
+/* Weights of queries and keys, each so many numbers after the one before. */
+typedef struct {
+    const float *at;
+    int64_t by_query, by_key;
+} Weights;
+
+/* seen[num][dim] += weights[num][num_keys] values[num_keys][dim], for QUERIES or fewer. */
+INLINE void mix_tile(Weights weights, int num, const void *values, int64_t at, int64_t num_keys, int64_t dim,
+                     float *seen, Ahead *next, int is_bf16) {
     for (int64_t i = 0; i < dim; i += VECS * LANES) {
         int num_vecs = (int)lesser((dim - i) / LANES, VECS);
-        vec acc[3][VECS];
+        vec acc[QUERIES][VECS];
         for (int q = 0; q < num; q++)
             for (int k = 0; k < VECS; k++)
                 acc[q][k] = k < num_vecs ? (vec) * (vec_u *)(seen + q * dim + i + k * LANES) : (vec){0};
         for (int64_t c = 0; c < num_keys; c++) {
             vec v[VECS];
-            fetch(next, (int)(VECS * LANES * num_bytes(is_bf16) / LINE));
+            if (next) fetch(next, (int)(VECS * LANES * num_bytes(is_bf16) / LINE));
             for (int k = 0; k < VECS; k++)
                 v[k] = load(values, at + c * dim + i + (k < num_vecs ? k : 0) * LANES, is_bf16);
             for (int q = 0; q < num; q++)
-                for (int k = 0; k < VECS; k++) acc[q][k] += v[k] * weights[q * stride + c];
+                for (int k = 0; k < VECS; k++) acc[q][k] += v[k] * weights.at[q * weights.by_query + c * weights.by_key];
         }
         for (int q = 0; q < num; q++)
             for (int k = 0; k < num_vecs; k++) *(vec_u *)(seen + q * dim + i + k * LANES) = acc[q][k];
     }
 }
 
-/* A block of values stays in the first cache for all queries. */
-INLINE void mix(const float *weights, int64_t stride, int64_t num, const void *values, int64_t at, int64_t num_keys,
-                int64_t dim, float *seen, Ahead *next, int is_bf16) {
+/* A block of values stays in the first cache for all queries; if these are few, `next` is fetched meanwhile. */
+INLINE void mix(Weights weights, int64_t num, const void *values, int64_t at, int64_t num_keys, int64_t dim,
+                float *seen, Ahead *next, int is_bf16) {
     memset(seen, 0, num * dim * sizeof(float));
     for (int64_t block = 0; block < num_keys; block += KEY_BLOCK) {
         int64_t keys = lesser(num_keys - block, KEY_BLOCK), from = at + block * dim;
-        for (int64_t q = 0; q < num; q += 3) {
-            const float *w = weights + q * stride + block;
-            if (num - q >= 3)
-                mix_tile(w, stride, 3, values, from, keys, dim, seen + q * dim, next, is_bf16);
-            else if (num - q == 2)
-                mix_tile(w, stride, 2, values, from, keys, dim, seen + q * dim, next, is_bf16);
-            else
-                mix_tile(w, stride, 1, values, from, keys, dim, seen + q * dim, next, is_bf16);
+        for (int64_t q = 0; q < num; q += QUERIES) {
+            Weights w = {weights.at + q * weights.by_query + block * weights.by_key, weights.by_query, weights.by_key};
+#define TILE(n, next) mix_tile(w, n, values, from, keys, dim, seen + q * dim, next, is_bf16)
+            if (num > QUERIES && num - q >= QUERIES) {
+                TILE(QUERIES, 0);
+                continue;
+            }
+            switch (num - q) {
+                case 1: TILE(1, next); break;
+                case 2: TILE(2, next); break;
+#if SUMS > 12
+                case 3: TILE(3, next); break;
+                case 4: TILE(4, next); break;
+                case 5: TILE(5, next); break;
+#endif
+                default: TILE(QUERIES, next);
+            }
+#undef TILE
         }
     }
+}
+
+/* The position of the first key that a token looks at. */
+INLINE int64_t oldest_key(const Layer *layer, int64_t position) {
+    return layer->window && position >= layer->window ? position - layer->window + 1 : 0;
 }
 
 /* Where the keys begin that this token and later ones of its slot look at; `first` is their first position. */
 INLINE int64_t first_key(const Decoder *d, const Layer *layer, const Step *step, int64_t token, int64_t key_head,
                          int64_t *first) {
-    int64_t slot = step->slots[token], position = step->positions[token];
-    *first = layer->window && position >= layer->window ? position - layer->window + 1 : 0;
+    int64_t slot = step->slots[token];
+    *first = oldest_key(layer, step->positions[token]);
     return ((slot * d->num_key_heads + key_head) * step->num_columns + *first) * d->head_dim;
+}
+
+/* What so many queries see, that a lane is one of them; of the keys from position `first` on. */
+INLINE void see_many(const Decoder *d, const Layer *layer, const Input *in, const int64_t *positions, int64_t group,
+                     int64_t first, const void *keys, const void *values, int64_t at, int64_t num_keys, Own own,
+                     int is_bf16) {
+    int64_t dim = in->size, stride = in->padded;
+    float totals[3 * LANES];
+    memset(own.weights, 0, num_keys * stride * sizeof(float));
+    (is_bf16 ? turned_bfloat16 : turned_float32)(in, keys, num_keys, own.weights);
+    for (int64_t start = 0; start < in->rows; start += 3 * LANES) {
+        int64_t num = lesser(in->rows - start, 3 * LANES);
+        for (int64_t q = 0; q < num; q += LANES) {
+            ints oldest = {0}, last = {0};
+            for (int i = 0; i < LANES; i++) {
+                int64_t position = start + q + i < in->rows ? positions[(start + q + i) / group] : -1;
+                oldest[i] = position < 0 ? 0 : (int32_t)(oldest_key(layer, position) - first);
+                last[i] = position < 0 ? -1 : (int32_t)(position - first);
+            }
+            weigh_many(d, own.weights + start + q, stride, num_keys, oldest, last, totals + q);
+        }
+        mix((Weights){own.weights + start, 1, stride}, num, values, at, num_keys, dim, own.queries + start * dim, 0,
+            is_bf16);
+        for (int64_t q = 0; q < num; q++)
+            for (int64_t i = 0; i < dim; i += LANES)
+                *(vec_u *)(own.queries + (start + q) * dim + i) *= spread(1.0f / totals[q]);
+    }
 }
 
 /* What the queries of one key head see, for the tokens of a block. Meanwhile its values are fetched, and `next`. */
@@ -603,14 +710,18 @@ INLINE void attend(const Decoder *d, const Layer *layer, const Slots *slots, con
         memcpy(own.queries + t * group * dim, qkv + (token + t) * heads + key_head * group * dim,
                group * dim * sizeof(float));
     Input in = input(own.queries, dim, num, dim, own.spare);
-    Ahead values = ahead(slots->values, at, num_keys * dim, 0, is_bf16);
-    product(&in, (const char *)slots->keys + at * num_bytes(is_bf16), 0, (Range){0, num_keys}, own.weights, stride,
-            &values, is_bf16);
-    for (int64_t q = 0; q < num; q++) {
-        int64_t position = positions[q / group], oldest = layer->window ? position - layer->window + 1 : 0;
-        weigh(d, own.weights + q * stride, num_keys, oldest > first ? oldest - first : 0, position - first);
+    const void *keys = (const char *)slots->keys + at * num_bytes(is_bf16);
+    if (in.vecs) {
+        see_many(d, layer, &in, positions, group, first, keys, slots->values, at, num_keys, own, is_bf16);
+    } else {
+        Ahead values = ahead(slots->values, at, num_keys * dim, 0, is_bf16);
+        product(&in, keys, 0, (Range){0, num_keys}, own.weights, stride, &values, is_bf16);
+        for (int64_t q = 0; q < num; q++) {
+            int64_t position = positions[q / group], oldest = oldest_key(layer, position);
+            weigh(d, own.weights + q * stride, num_keys, oldest > first ? oldest - first : 0, position - first);
+        }
+        mix((Weights){own.weights, stride, 1}, num, slots->values, at, num_keys, dim, own.queries, next, is_bf16);
     }
-    mix(own.weights, stride, num, slots->values, at, num_keys, dim, own.queries, next, is_bf16);
     for (int64_t t = 0; t < num_tokens; t++)
         memcpy(seen + ((token + t) * d->num_heads + key_head * group) * dim, own.queries + t * group * dim,
                group * dim * sizeof(float));
