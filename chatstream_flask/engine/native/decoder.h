@@ -582,7 +582,7 @@ ONCE void weigh(const Decoder *d, float *scores, int64_t num_keys, int64_t first
     for (int64_t c = 0; c < padded; c += LANES) *(vec_u *)(scores + c) *= share;
 }
 
-/* As `weigh`, but not divided by their sums, of LANES queries with keys oldest..last; a lane is a query. */
+/* As `weigh` for LANES queries, a lane each, with keys oldest..last; not divided by the sums, which are `totals`. */
 ONCE void weigh_many(const Decoder *d, float *scores, int64_t stride, int64_t num_keys, ints oldest, ints last,
                      float *totals) {
     vec nothing = spread(-INFINITY), most = nothing, total = spread(0);
@@ -671,7 +671,7 @@ INLINE int64_t first_key(const Decoder *d, const Layer *layer, const Step *step,
     return ((slot * d->num_key_heads + key_head) * step->num_columns + *first) * d->head_dim;
 }
 
-/* What so many queries see, that a lane is one of them; of the keys from position `first` on. */
+/* What queries see that are so many that each is a lane; `keys` begin at the position `first`. */
 INLINE void see_many(const Decoder *d, const Layer *layer, const Input *in, const int64_t *positions, int64_t group,
                      int64_t first, const void *keys, const void *values, int64_t at, int64_t num_keys, Own own,
                      int is_bf16) {
