@@ -29,12 +29,11 @@ MAX_HOLD_SEC = 60.0
 
 def create_app() -> Flask:
     wanted = json.loads(os.environ["LIVE_APP"])
-    gate = threading.Event()
-    gate.set()
+    gate = Gate()
     options = wanted["options"]
     if not options.get("use_mock_response"):
         model, tokenizer, device = load_model(str(DEMO_MODEL), "cpu")
-        model.register_forward_pre_hook(lambda module, args: wait_for(gate))
+        model.register_forward_pre_hook(lambda module, args: gate.come_through())
         if template := options.pop("chat_template", None):
             tokenizer.chat_template = template
         options |= {"model": model, "tokenizer": tokenizer, "device": device}
@@ -77,7 +76,7 @@ def chat_app(name: str, chat_stream: ChatStream, folder: Path, config: dict[str,
     return app
 
 
-def add_test_routes(app: Flask, chat_stream: ChatStream, gate: threading.Event) -> None:
+def add_test_routes(app: Flask, chat_stream: ChatStream, gate: Gate) -> None:
     @app.get("/state")
     def state() -> Response:
         engine = chat_stream.engine
@@ -86,6 +85,7 @@ def add_test_routes(app: Flask, chat_stream: ChatStream, gate: threading.Event) 
             waiting=engine.num_waiting,
             accepted=engine.num_accepted,
             held=sum(len(worker.scheduler.running) for worker in engine.workers),
+            stopped=gate.num_stopped,
             pid=os.getpid(),
         )
 
@@ -97,17 +97,31 @@ def add_test_routes(app: Flask, chat_stream: ChatStream, gate: threading.Event) 
     @app.post("/hold")
     def hold() -> Response:
         """The demo model stops before its next forward."""
-        gate.clear()
+        gate.close()
         return jsonify("held")
 
     @app.post("/release")
     def release() -> Response:
-        gate.set()
+        gate.open()
         return jsonify("released")
 
 
-def wait_for(gate: threading.Event) -> None:
-    gate.wait(MAX_HOLD_SEC)
+class Gate:
+    def __init__(self) -> None:
+        self.num_stopped = 0  # threads
+        self._is_open = threading.Event()
+        self._is_open.set()
+
+    def open(self) -> None:
+        self._is_open.set()
+
+    def close(self) -> None:
+        self._is_open.clear()
+
+    def come_through(self) -> None:
+        self.num_stopped += 1
+        self._is_open.wait(MAX_HOLD_SEC)
+        self.num_stopped -= 1
 
 
 if __name__ == "__main__":

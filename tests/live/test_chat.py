@@ -57,7 +57,7 @@ def test_events_tell_the_life_of_a_reply(demo_server: Server) -> None:
 def test_a_queued_visitor_gets_cookie_and_place_before_any_generation(demo_server: Server) -> None:
     demo_server.check_idle()
     with held(demo_server), SocketChat(demo_server.port) as first:
-        wait_until(lambda: demo_server.has(running=1))
+        wait_until(lambda: demo_server.has(running=1, stopped=1))
         with SocketChat(demo_server.port) as second:
             second.read_until(lambda chat: bool(chat.events))
             assert demo_server.has(running=1, waiting=1)
