@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(native_library() is None, reason="no C compiler 
 MAX_LEN = 224
 NUM_SLOTS = 50
 VOCAB_SIZE = 203  # no multiple of a tile
-ERRORS = {torch.float32: 1e-4, torch.bfloat16: 0.1}  # the cache rounds keys and values as well
+ERRORS = {torch.float32: 1e-4, torch.bfloat16: 0.06}  # the cache rounds keys and values as well
 
 
 def slots_of(dtype: torch.dtype, *, is_native: bool) -> SlotModel:

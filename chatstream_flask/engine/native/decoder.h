@@ -332,25 +332,30 @@ ONCE Input input(const float *x, int64_t stride, int64_t rows, int64_t size, flo
     return in;
 }
 
+/* to[outputs][r.stop - r.start] += w[outputs][size] x[rows r.start..r.stop-1][size]^T, for rows that are turned. */
+INLINE void turned(const Input *in, Range r, const void *w, int64_t outs, float *to, int vecs, int is_bf16) {
+    const int wide = vecs * LANES, step = SUMS / vecs;
+    int64_t size = in->size, bytes = num_bytes(is_bf16), stride = r.stop - r.start;
+    int64_t lines = (step * 8 * bytes * wide + LINE * stride - 1) / (LINE * stride);
+    for (int64_t k = 0; k < size; k += SIZE_BLOCK) {
+        int64_t num_k = lesser(size - k, SIZE_BLOCK);
+        for (int64_t o = 0; o < outs; o += step) {
+            int64_t at = o * size + k;
+            int num = (int)lesser(outs - o, step);
+            Ahead next = ahead(w, at + step * size, num_k, size, is_bf16);
+            for (int64_t t = r.start; t < r.stop; t += wide)
+                tall_tile(in->panels + k * in->padded + t * num_k, num_k, (const char *)w + at * bytes, size, num,
+                          &next, (int)lines, to + o * stride + t - r.start, stride, vecs, is_bf16);
+        }
+    }
+}
+
 /* As `product`, for rows r.start..r.stop-1, which are TALL or fewer, and OUT_BLOCK or fewer outputs. */
 INLINE void tall(const Input *in, Range r, const void *w, const float *bias, int64_t first, int64_t num_outs, float *y,
                  int64_t y_stride, int vecs, int is_bf16) {
-    const int wide = vecs * LANES, step = SUMS / vecs;
-    int64_t size = in->size, bytes = num_bytes(is_bf16), stride = r.stop - r.start;
-    int64_t num_rows = lesser(in->rows, r.stop) - r.start;
-    int64_t lines = (step * 8 * bytes * wide + LINE * stride - 1) / (LINE * stride);
+    int64_t stride = r.stop - r.start, num_rows = lesser(in->rows, r.stop) - r.start;
     memset(in->part, 0, num_outs * stride * sizeof(float));
-    for (int64_t k = 0; k < size; k += SIZE_BLOCK) {
-        int64_t num_k = lesser(size - k, SIZE_BLOCK);
-        for (int64_t o = 0; o < num_outs; o += step) {
-            int64_t at = (first + o) * size + k;
-            int num = (int)lesser(num_outs - o, step);
-            Ahead next = ahead(w, at + step * size, num_k, size, is_bf16);
-            for (int64_t t = r.start; t < r.stop; t += wide)
-                tall_tile(in->panels + k * in->padded + t * num_k, num_k, (const char *)w + at * bytes, size, num, &next,
-                          (int)lines, in->part + o * stride + t - r.start, stride, vecs, is_bf16);
-        }
-    }
+    turned(in, r, (const char *)w + first * in->size * num_bytes(is_bf16), num_outs, in->part, vecs, is_bf16);
     flip(in->part, stride, num_outs, num_rows, y + r.start * y_stride + first, y_stride);
     for (int64_t i = r.start; bias && i < r.start + num_rows; i++)
         for (int64_t o = first; o < first + num_outs; o++) y[i * y_stride + o] += bias[o];
@@ -393,36 +398,20 @@ INLINE void product(const Input *in, const void *w, const float *bias, Range out
     (is_bf16 ? product_bfloat16 : product_float32)(in, w, bias, outs, y, y_stride, other);
 }
 
-/* to[outputs][padded] += w[outputs][size] x[rows][size]^T, for rows that are many. */
-INLINE void turned_product(const Input *in, const void *w, int64_t outs, float *to, int vecs, int is_bf16) {
-    const int wide = vecs * LANES, step = SUMS / vecs;
-    int64_t size = in->size, bytes = num_bytes(is_bf16);
-    int64_t lines = (step * 8 * bytes * wide + LINE * in->padded - 1) / (LINE * in->padded);
-    for (int64_t k = 0; k < size; k += SIZE_BLOCK) {
-        int64_t num_k = lesser(size - k, SIZE_BLOCK);
-        for (int64_t o = 0; o < outs; o += step) {
-            int64_t at = o * size + k;
-            Ahead next = ahead(w, at + step * size, num_k, size, is_bf16);
-            for (int64_t t = 0; t < in->padded; t += wide)
-                tall_tile(in->panels + k * in->padded + t * num_k, num_k, (const char *)w + at * bytes, size,
-                          (int)lesser(outs - o, step), &next, (int)lines, to + o * in->padded + t, in->padded, vecs,
-                          is_bf16);
-        }
-    }
-}
-
 ONCE void turned_float32(const Input *in, const void *w, int64_t outs, float *to) {
+    Range all = {0, in->padded};
     if (in->vecs == 2)
-        turned_product(in, w, outs, to, 2, 0);
+        turned(in, all, w, outs, to, 2, 0);
     else
-        turned_product(in, w, outs, to, 3, 0);
+        turned(in, all, w, outs, to, 3, 0);
 }
 
 ONCE void turned_bfloat16(const Input *in, const void *w, int64_t outs, float *to) {
+    Range all = {0, in->padded};
     if (in->vecs == 2)
-        turned_product(in, w, outs, to, 2, 1);
+        turned(in, all, w, outs, to, 2, 1);
     else
-        turned_product(in, w, outs, to, 3, 1);
+        turned(in, all, w, outs, to, 3, 1);
 }
 
 /* -- memory to work in --------------------------------------------------------------------------------- */
