@@ -1,8 +1,8 @@
 """Streams LLM chat out of a Flask app, under load control."""
 
+from .chat.request_handler import AbstractRequestHandler, SimpleSessionRequestHandler
 from .extension import ChatStream
 from .prompts import AbstractChatPrompt, ChatPrompt
-from .request_handler import AbstractRequestHandler, SimpleSessionRequestHandler
 
 __all__ = [
     "AbstractChatPrompt",

@@ -1,6 +1,6 @@
 """`python -m chatstream_flask serve`: the same commands as `flask chatstream`."""
 
-from .serving.cli import cli
+from .cli.cli import cli
 
 if __name__ == "__main__":
     cli(prog_name="python -m chatstream_flask")

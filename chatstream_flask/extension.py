@@ -8,35 +8,35 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Request, Response, current_app
 
-from .admission import Admission
-from .app_state import AppState, make_conversation_store
-from .chat_request import parse_chat_request
-from .completion import Callback
+from .chat.admission import Admission
+from .chat.app_state import AppState, make_conversation_store
+from .chat.chat_request import parse_chat_request
+from .chat.completion import Callback
+from .chat.conversation_access import Conversations
+from .chat.reply_registry import Replies, Reply
+from .chat.reply_response import close_lost_reply, reply_response
+from .chat.request_handler import AbstractRequestHandler, SimpleSessionRequestHandler
+from .chat.shared_prefix import SharedPrefix
+from .chat.wire_format import choose
 from .config import MULTIPLICATIVE, ContextPolicy, EngineConfig, OnBusy, SamplingParams, WireFormatName
-from .conversations import Conversations
 from .engine.engine import Engine
 from .engine.runner import Runner
 from .errors import ChatStreamError, ConfigError, NotAccepting, NotFound
+from .http.problem import problem_response
+from .http.request_body import parse_offset, read_body
+from .http.server_check import ServerCheck, check_gunicorn_that_loads_us
 from .model_source import ModelSource, make_source
 from .monitoring.access_log import AccessLog
 from .monitoring.japanese import speak
 from .monitoring.origin import give_request_id
 from .monitoring.reports import Reports
-from .problem import problem_response
 from .prompts import AbstractChatPrompt, ChatPrompt
 from .prompts.chat_prompt import check_has_template
-from .replies import Replies, Reply
-from .reply_response import close_lost_reply, reply_response
-from .request_body import parse_offset, read_body
-from .request_handler import AbstractRequestHandler, SimpleSessionRequestHandler
-from .server_check import ServerCheck, check_gunicorn_that_loads_us
 from .settings import Settings
-from .shared_prefix import SharedPrefix
 from .views import append_apis
-from .wire_format import choose
 
 if TYPE_CHECKING:
-    from .devices import Devices
+    from .inference.devices import Devices
 
 
 class ChatStream:

@@ -8,18 +8,18 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .config import ContextPolicy, SamplingParams, check_int
-from .devices import checked_devices
-from .engine.grammar_matcher import GrammarCompiler
-from .engine.mock_runner import MockParams, MockRunner, encode_mock_prompt
 from .engine.runner import Runner
 from .errors import BadRequest, ConfigError
+from .grammar.matcher import GrammarCompiler
+from .inference.devices import checked_devices
+from .mock.mock_runner import MockParams, MockRunner, encode_mock_prompt
 from .prompts import AbstractChatPrompt, ChatPrompt
 from .prompts.fit import FittedPrompt, fit_to_context
 from .prompts.message_prompt import Message, encode_messages
 
 if TYPE_CHECKING:
-    from .devices import Devices
-    from .engine.prepared_model import PreparedModel
+    from .inference.devices import Devices
+    from .inference.prepared_model import PreparedModel
 
 MAX_DRAFTS = 64  # tokens proposed for a sequence in a step
 FEW = 32  # sequences that one generation thread on CPU has alone
@@ -89,7 +89,7 @@ class TransformersSource:
             raise ConfigError(f"model must be a loaded transformers model, not {model!r}")
         if not hasattr(tokenizer, "decode"):
             raise ConfigError(f"tokenizer must be a loaded transformers tokenizer, not {tokenizer!r}")
-        from .engine.placement import is_dispatched  # here, so that the mock needs no torch
+        from .inference.placement import is_dispatched
 
         if devices and is_dispatched(model):
             raise ConfigError("the model is where its device_map has put it: leave device out")
@@ -119,10 +119,10 @@ class TransformersSource:
     def make_runner(self, num_slots: int, num_threads: int, device: int) -> Runner:
         import torch
 
-        from .engine.draft_choice import DraftChoice
-        from .engine.model_runner import ModelRunner
-        from .engine.placement import place
-        from .engine.prepared_model import PreparedModel
+        from .inference.model_runner import ModelRunner
+        from .inference.num_drafts import DraftChoice
+        from .inference.placement import place
+        from .inference.prepared_model import PreparedModel
 
         self._num_cores = self._num_cores or torch.get_num_threads()  # later it is what a thread has chosen
         if not self._prepared:
@@ -148,7 +148,7 @@ class TransformersSource:
     @property
     def packs_prompts(self) -> bool:
         """Those of a step are one forward; known likewise."""
-        from .engine.slot_model import PackingForward
+        from .inference.slot_model import PackingForward
 
         return all(isinstance(prepared.forward, PackingForward) for prepared in self._prepared)
 
@@ -197,7 +197,7 @@ class TransformersSource:
             self._grammars.matcher(params.grammar)
 
     def _eos_ids(self) -> frozenset[int]:
-        from .engine.model_runner import eos_ids
+        from .inference.model_runner import eos_ids
 
         return eos_ids(self._model, self._tokenizer)
 

@@ -6,7 +6,7 @@ import threading
 import time
 from pathlib import Path
 
-from chatstream_flask.engine.delivery import MAX_THREADS
+from chatstream_flask.engine.finisher import MAX_THREADS
 from chatstream_flask.serving.limits import SPARE_THREADS
 
 from .generator import run_phase

@@ -17,7 +17,8 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from chatstream_flask import AbstractChatPrompt, ChatStream
-from chatstream_flask.app_state import AppState
+from chatstream_flask.chat.app_state import AppState
+from chatstream_flask.chat.shared_prefix import SharedPrefix
 from chatstream_flask.config import ContextPolicy, SamplingParams
 from chatstream_flask.conversation import ConversationStore, Lease
 from chatstream_flask.conversation.local_leases import LocalLeases
@@ -28,7 +29,6 @@ from chatstream_flask.errors import StoreUnavailable
 from chatstream_flask.model_source import ModelSource
 from chatstream_flask.prompts import ChatContent
 from chatstream_flask.prompts.fit import FittedPrompt, fit_to_context
-from chatstream_flask.shared_prefix import SharedPrefix
 
 SSE = {"Accept": "text/event-stream"}
 FAIL = "\x01"  # in a scripted reply: the step fails here

@@ -16,9 +16,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-from chatstream_flask.engine.kv_cache import LayerShape
-from chatstream_flask.engine.placement import device_of
-from chatstream_flask.engine.slot_model import OwnForward, SlotModel
+from chatstream_flask.inference.kv_cache import LayerShape
+from chatstream_flask.inference.placement import device_of
+from chatstream_flask.inference.slot_model import OwnForward, SlotModel
 
 MAX_LEN = 32
 

@@ -20,9 +20,9 @@ from chatstream_flask.capacity.serving_costs import where, with_serving_costs
 from chatstream_flask.capacity.simulation import Answer, Ask, Simulation
 from chatstream_flask.capacity.step_costs import StepCosts, interpolate
 from chatstream_flask.capacity.workload import Conversations, Workload
+from chatstream_flask.cli.cli import cli
 from chatstream_flask.config import EngineConfig
 from chatstream_flask.errors import ConfigError
-from chatstream_flask.serving.cli import cli
 
 STEP_SEC, CHUNK_SEC = 0.01, 0.1
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chatstream_flask import ChatStream
-from chatstream_flask.chat_request import parse_chat_request
+from chatstream_flask.chat.chat_request import parse_chat_request
 from chatstream_flask.config import SamplingParams
 from chatstream_flask.errors import BadRequest
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from chatstream_flask.serving.cli import cli
+from chatstream_flask.cli.cli import cli
 
 
 def serve(*args: str) -> tuple[int, str]:

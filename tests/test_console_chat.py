@@ -16,9 +16,9 @@ import pytest
 from click.testing import CliRunner
 from fakes import TIMEOUT
 
-from chatstream_flask.engine.mock_text import LONG, ROUND
-from chatstream_flask.serving.cli import cli
-from chatstream_flask.serving.console_words import ENGLISH, JAPANESE, words_of_locale
+from chatstream_flask.cli.cli import cli
+from chatstream_flask.cli.console_words import ENGLISH, JAPANESE, words_of_locale
+from chatstream_flask.mock.phrases import LONG, ROUND
 
 QUICK = ("--mock-seconds-per-token", "0")
 

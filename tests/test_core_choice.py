@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from fakes import FakeClock
 
-from chatstream_flask.engine.core_choice import NUM_TRIED, PAUSE_FACTOR, CoreChoice
+from chatstream_flask.inference.cpu_threads import NUM_TRIED, PAUSE_FACTOR, CoreChoice
 
 Seconds = Callable[[int], float]  # of a forward on so many cores
 

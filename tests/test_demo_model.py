@@ -20,9 +20,9 @@ from fakes import Bench
 
 from chatstream_flask.config import SamplingParams
 from chatstream_flask.demo_model import PATH
-from chatstream_flask.engine.model_runner import ModelRunner
-from chatstream_flask.engine.prepared_model import PreparedModel
 from chatstream_flask.engine.request import GenerationRequest
+from chatstream_flask.inference.model_runner import ModelRunner
+from chatstream_flask.inference.prepared_model import PreparedModel
 
 Chat = list[dict[str, str]]
 Sample = Callable[[random.Random, str], str]

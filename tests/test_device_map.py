@@ -17,10 +17,10 @@ from test_model_runner import MAX_LEN, NUM_SLOTS, generate_alone
 from tiny_models import TinyTokenizer, make_jobs, tiny_model
 
 from chatstream_flask import ChatStream, demo_model
-from chatstream_flask.engine.model_runner import ModelRunner
-from chatstream_flask.engine.prepared_model import PreparedModel
-from chatstream_flask.engine.slot_model import OwnForward
 from chatstream_flask.errors import ConfigError, UnsupportedModel
+from chatstream_flask.inference.model_runner import ModelRunner
+from chatstream_flask.inference.prepared_model import PreparedModel
+from chatstream_flask.inference.slot_model import OwnForward
 
 accelerate = pytest.importorskip("accelerate", reason="scripts/install test has it")
 

@@ -16,11 +16,11 @@ from chatstream_flask import ChatStream
 from chatstream_flask.config import EngineConfig, SamplingParams
 from chatstream_flask.demo_model import PATH
 from chatstream_flask.engine.engine import Engine
-from chatstream_flask.engine.model_runner import ModelRunner
-from chatstream_flask.engine.placement import place
 from chatstream_flask.engine.request import GenerationRequest
 from chatstream_flask.errors import ConfigError
-from chatstream_flask.serving.load_model import load_model
+from chatstream_flask.inference.load_model import load_model
+from chatstream_flask.inference.model_runner import ModelRunner
+from chatstream_flask.inference.placement import place
 
 PROMPTS = [f"Count from {i} to {i + 5}" for i in range(1, 9)]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from chatstream_flask.disconnect import make_probe
+from chatstream_flask.http.disconnect import make_probe
 
 
 @pytest.mark.parametrize("key", ["gunicorn.socket", "werkzeug.socket"])

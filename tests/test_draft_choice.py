@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from fakes import FakeClock
 
-from chatstream_flask.engine.draft_choice import MAX_TOKENS, MIN_PAUSE_SEC, PAUSE_FACTOR, DraftChoice
+from chatstream_flask.inference.num_drafts import MAX_TOKENS, MIN_PAUSE_SEC, PAUSE_FACTOR, DraftChoice
 
 Seconds = Callable[[int], float]  # of a step with so many drafts
 

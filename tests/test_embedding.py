@@ -31,7 +31,7 @@ from flask_session.base import ServerSideSessionInterface
 from redis_server import connect, run_redis
 from werkzeug.test import TestResponse
 
-from chatstream_flask.request_handler import SESSION_KEY
+from chatstream_flask.chat.request_handler import SESSION_KEY
 
 
 @pytest.fixture(scope="module")

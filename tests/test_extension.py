@@ -17,7 +17,7 @@ from flask import Flask, Response, request
 from flask_fakes import make_chat, running_chat, say, stopping, talk
 
 from chatstream_flask import ChatStream
-from chatstream_flask.app_state import AppState
+from chatstream_flask.chat.app_state import AppState
 from chatstream_flask.errors import UnsupportedModel
 from chatstream_flask.serving.app import create_app
 from chatstream_flask.settings import Settings

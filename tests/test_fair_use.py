@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from chatstream_flask.config import VisitorLimits
+from chatstream_flask.engine.fair_queue import MAX_PASSED_OVER
 from chatstream_flask.engine.request import FinishReason, GenerationRequest
 from chatstream_flask.engine.request_queue import SWEEP_SEC, Place, RequestQueue
-from chatstream_flask.engine.turns import MAX_PASSED_OVER
 from chatstream_flask.errors import ConfigError, TooManyRequests
 
 ONE_RUNS = VisitorLimits(max_running=1)

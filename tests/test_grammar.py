@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from chatstream_flask.config import SamplingParams
-from chatstream_flask.engine.grammar import json_object_grammar, json_schema_grammar, regex_grammar
 from chatstream_flask.errors import BadRequest, GenerationError
+from chatstream_flask.grammar.schema import json_object_grammar, json_schema_grammar, regex_grammar
 from chatstream_flask.model_source import make_source
 
 

@@ -6,7 +6,7 @@ import torch
 from tiny_models import tiny_model
 from torch import Tensor
 
-from chatstream_flask.engine.kv_cache import LayerShape, SlotCache, layer_shapes
+from chatstream_flask.inference.kv_cache import LayerShape, SlotCache, layer_shapes
 
 CPU = torch.device("cpu")
 MAX_LEN = 8

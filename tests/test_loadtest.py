@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from chatstream_flask.chat.wire_format import ServerSentEvents
 from chatstream_flask.engine.request import FinishReason, Outcome
-from chatstream_flask.wire_format import ServerSentEvents
 from loadtest.arrival import PROFILES, poisson_arrivals
 from loadtest.event_stream import Event, EventReader
 from loadtest.options import parse

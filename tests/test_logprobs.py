@@ -9,11 +9,11 @@ from tiny_models import make_prompt, make_sequence, random_logits, tiny_model
 from torch import Tensor
 
 from chatstream_flask.config import SamplingParams
-from chatstream_flask.engine.logprobs import Logprobs
-from chatstream_flask.engine.model_runner import ModelRunner
-from chatstream_flask.engine.prepared_model import PreparedModel
 from chatstream_flask.engine.request import TokenLogprob
 from chatstream_flask.engine.sequence import Sequence
+from chatstream_flask.inference.model_runner import ModelRunner
+from chatstream_flask.inference.prepared_model import PreparedModel
+from chatstream_flask.inference.sampling.logprobs import Logprobs
 
 CPU = torch.device("cpu")
 

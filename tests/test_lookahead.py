@@ -14,13 +14,13 @@ from slot_loop import prefill
 from tiny_models import IdsAsText, TinyTokenizer, make_prompt, make_sequence, tiny_model
 
 from chatstream_flask.config import SamplingParams
-from chatstream_flask.engine.decode_step import DecodeStep
-from chatstream_flask.engine.model_runner import ModelRunner
-from chatstream_flask.engine.prepared_model import PreparedModel
 from chatstream_flask.engine.request import FinishReason, GenerationRequest
 from chatstream_flask.engine.runner import NewIds
 from chatstream_flask.engine.sequence import Chunk
-from chatstream_flask.engine.slot_model import SlotModel
+from chatstream_flask.inference.decode_step import DecodeStep
+from chatstream_flask.inference.model_runner import ModelRunner
+from chatstream_flask.inference.prepared_model import PreparedModel
+from chatstream_flask.inference.slot_model import SlotModel
 
 MAX_LEN = 200
 NUM_NEW = 12

@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 
 from chatstream_flask.config import EngineConfig, SamplingParams
 from chatstream_flask.engine.engine import Engine
-from chatstream_flask.engine.mock_runner import (
+from chatstream_flask.engine.request import FinishReason, GenerationRequest
+from chatstream_flask.errors import ConfigError
+from chatstream_flask.mock.mock_runner import (
     MAX_WAIT_SEC,
     MockParams,
     MockRunner,
     decode_mock_prompt,
     encode_mock_prompt,
 )
-from chatstream_flask.engine.mock_text import LONG, ROUND, split_mock_text
-from chatstream_flask.engine.request import FinishReason, GenerationRequest
-from chatstream_flask.errors import ConfigError
+from chatstream_flask.mock.phrases import LONG, ROUND, split_mock_text
 
 ALPHABET = "ab,. \n\x1e\u3000世界ไๆ😀é"
 
@@ -219,7 +219,7 @@ def test_it_needs_no_torch() -> None:
     code = """
 import sys
 import chatstream_flask.engine.engine
-from chatstream_flask.engine.mock_runner import MockParams, MockRunner
+from chatstream_flask.mock.mock_runner import MockParams, MockRunner
 MockRunner(MockParams()).open()
 assert "torch" not in sys.modules, "torch was imported"
 """

@@ -8,8 +8,8 @@ import pytest
 from tiny_models import tiny_model
 from transformers import T5Config, T5ForConditionalGeneration
 
-from chatstream_flask.engine.prepared_model import PreparedModel
 from chatstream_flask.errors import ConfigError, UnsupportedModel
+from chatstream_flask.inference.prepared_model import PreparedModel
 
 LONGROPE = {
     "rope_type": "longrope",

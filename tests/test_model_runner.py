@@ -10,11 +10,11 @@ from slot_loop import prefill, serve, serve_in_two_threads
 from tiny_models import WAYS, WINDOW, Job, TinyTokenizer, make_jobs, make_prompt, make_sequence, tiny_model
 
 from chatstream_flask.config import SamplingParams
-from chatstream_flask.engine.fuse import FUSIBLE
-from chatstream_flask.engine.model_runner import ModelRunner, eos_ids
-from chatstream_flask.engine.prepared_model import PreparedModel
 from chatstream_flask.engine.sequence import Sequence
 from chatstream_flask.errors import ConfigError
+from chatstream_flask.inference.decoders.fuse import FUSIBLE
+from chatstream_flask.inference.model_runner import ModelRunner, eos_ids
+from chatstream_flask.inference.prepared_model import PreparedModel
 
 MAX_LEN = 80  # more than one key length step
 NUM_SLOTS = 5

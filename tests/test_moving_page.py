@@ -24,11 +24,11 @@ import chatstream_flask
 import chatstream_flask.prompts as prompts
 import chatstream_flask.prompts.presets as presets
 from chatstream_flask import AbstractChatPrompt, ChatStream, SimpleSessionRequestHandler, demo_model
-from chatstream_flask.chat_request import FIELDS
+from chatstream_flask.chat.chat_request import FIELDS
+from chatstream_flask.cli.cli import cli
 from chatstream_flask.conversation.urls import make_store
 from chatstream_flask.prompts import ChatContent, RoleType
 from chatstream_flask.serving.app import create_app
-from chatstream_flask.serving.cli import cli
 from chatstream_flask.settings import Settings
 from chatstream_flask.views import API_NAMES
 from chatstream_flask.views.chat_api import Options

@@ -11,12 +11,12 @@ import torch
 from tiny_models import tiny_model
 from torch import Tensor
 
-from chatstream_flask.engine.fuse import fuse
-from chatstream_flask.engine.kv_cache import layer_shapes
-from chatstream_flask.engine.logits_check import relative_error
-from chatstream_flask.engine.native_decoder import NativeDecoder, native_library
-from chatstream_flask.engine.packed_prefill import Part, make_packed_prefill
-from chatstream_flask.engine.slot_model import Forward, SlotModel
+from chatstream_flask.inference.batched_prefill import Part, make_packed_prefill
+from chatstream_flask.inference.decoders.fuse import fuse
+from chatstream_flask.inference.decoders.native_decoder import NativeDecoder, native_library
+from chatstream_flask.inference.kv_cache import layer_shapes
+from chatstream_flask.inference.logits_check import relative_error
+from chatstream_flask.inference.slot_model import Forward, SlotModel
 
 pytestmark = pytest.mark.skipif(native_library() is None, reason="no C compiler when this was installed")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chatstream_flask.engine.prefill_pace import MAX_STEPS, SMOOTH_SEC, PrefillPace
+from chatstream_flask.engine.prefill_budget import MAX_STEPS, SMOOTH_SEC, PrefillPace
 from chatstream_flask.engine.scheduler import LEAST
 
 CHUNK = 256

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from tiny_models import IdsAsText, TinyTokenizer, make_prompt, tiny_model
 
 from chatstream_flask.config import EngineConfig
-from chatstream_flask.engine.model_runner import ModelRunner
-from chatstream_flask.engine.prepared_model import PreparedModel
-from chatstream_flask.engine.remains import MIN_REUSED_LEN, common_len
+from chatstream_flask.engine.prefix_cache import MIN_REUSED_LEN, common_len
 from chatstream_flask.engine.request import FinishReason, GenerationRequest, Outcome
 from chatstream_flask.errors import ConfigError
+from chatstream_flask.inference.model_runner import ModelRunner
+from chatstream_flask.inference.prepared_model import PreparedModel
 
 SYSTEM = "You are a kind and patient assistant."
 MINE = "My name is Hanako, and this is my own conversation."

@@ -13,12 +13,12 @@ from tiny_models import tiny_model
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from chatstream_flask.engine.fused_decoder import FusedDecoder
-from chatstream_flask.engine.linear import PackedLinear
-from chatstream_flask.engine.native_decoder import NativeDecoder
-from chatstream_flask.engine.packing import pack_linears, unpack
-from chatstream_flask.engine.prepared_model import PreparedModel
-from chatstream_flask.engine.slot_model import Forward, OwnForward
+from chatstream_flask.inference.decoders.fused_decoder import FusedDecoder
+from chatstream_flask.inference.decoders.linear import PackedLinear
+from chatstream_flask.inference.decoders.native_decoder import NativeDecoder
+from chatstream_flask.inference.decoders.onednn import pack_linears, unpack
+from chatstream_flask.inference.prepared_model import PreparedModel
+from chatstream_flask.inference.slot_model import Forward, OwnForward
 
 MAX_LEN = 32
 FUSIBLE = ["gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3", "smollm3"]

@@ -13,10 +13,10 @@ from flask.testing import FlaskClient
 from flask_fakes import SSE, Chat, Event, ScriptedRunner, read_events, read_until, running_chat
 from werkzeug.test import TestResponse
 
+from chatstream_flask.chat.reply_registry import MAX_ENDED, Replies, Reply
+from chatstream_flask.chat.reply_stream import MAX_READERS
 from chatstream_flask.engine.request import QUEUE_GRACE_SEC, FinishReason
 from chatstream_flask.errors import NotFound
-from chatstream_flask.replies import MAX_ENDED, Replies, Reply
-from chatstream_flask.stream import MAX_READERS
 from chatstream_flask.views import create_chat_blueprint
 
 TEXT = "日本語 and more"

@@ -18,9 +18,9 @@ from transformers import (
 )
 
 from chatstream_flask.config import SamplingParams
-from chatstream_flask.engine.candidates import candidates, draw, num_candidates, penalised
-from chatstream_flask.engine.sampler import Sampler
 from chatstream_flask.engine.sequence import Sequence
+from chatstream_flask.inference.sampling.candidates import candidates, draw, num_candidates, penalised
+from chatstream_flask.inference.sampling.sampler import Sampler
 
 CPU = torch.device("cpu")
 VOCAB = 300

@@ -6,7 +6,7 @@ import pytest
 from fakes import CharDecoder, FakeClock, ask
 
 from chatstream_flask.engine.detokenizer import Detokenizer
-from chatstream_flask.engine.remains import Move
+from chatstream_flask.engine.prefix_cache import Move
 from chatstream_flask.engine.scheduler import LEAST, Scheduler
 from chatstream_flask.engine.sequence import Sequence
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from transformers import RepetitionPenaltyLogitsProcessor, SequenceBiasLogitsProcessor
 
 from chatstream_flask.config import SamplingParams
-from chatstream_flask.engine.sampler import NOT_A_TOKEN, Sampler
-from chatstream_flask.engine.score_rules import ScoreRules
 from chatstream_flask.engine.sequence import Sequence
+from chatstream_flask.inference.sampling.logits_processors import ScoreRules
+from chatstream_flask.inference.sampling.sampler import NOT_A_TOKEN, Sampler
 
 CPU = torch.device("cpu")
 VOCAB = 300

@@ -26,12 +26,12 @@ from transformers import AutoTokenizer
 
 from chatstream_flask import demo_model
 from chatstream_flask.config import SamplingParams
-from chatstream_flask.engine.draft_choice import DraftChoice, Expected
-from chatstream_flask.engine.prepared_model import PreparedModel
 from chatstream_flask.engine.request import FinishReason, GenerationRequest
 from chatstream_flask.engine.sequence import Sequence
-from chatstream_flask.engine.speculation import accepted
 from chatstream_flask.errors import ConfigError
+from chatstream_flask.inference.num_drafts import DraftChoice, Expected
+from chatstream_flask.inference.prepared_model import PreparedModel
+from chatstream_flask.inference.speculation import accepted
 from chatstream_flask.model_source import make_source
 
 VOCAB_SIZE = 12  # so few that n-grams come again, mostly with something else after them

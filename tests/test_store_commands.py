@@ -10,8 +10,8 @@ from flask import Flask
 from flask.cli import ScriptInfo
 
 from chatstream_flask import ChatStream
+from chatstream_flask.cli.store_commands import init_db, purge
 from chatstream_flask.conversation.sql_store import SQLStore
-from chatstream_flask.serving.store_commands import init_db, purge
 
 
 def run(command: click.Command, *args: str, app: Flask | None = None) -> Result:

@@ -25,13 +25,13 @@ from flask_fakes import (
 )
 
 from chatstream_flask import ChatStream
+from chatstream_flask.chat.reply_stream import ReplyStream
+from chatstream_flask.chat.wire_format import PlainText, ServerSentEvents
 from chatstream_flask.config import EngineConfig
 from chatstream_flask.engine.engine import Engine
-from chatstream_flask.engine.mock_text import LONG, ROUND
 from chatstream_flask.engine.request import FinishReason
 from chatstream_flask.errors import GenerationError
-from chatstream_flask.stream import ReplyStream
-from chatstream_flask.wire_format import PlainText, ServerSentEvents
+from chatstream_flask.mock.phrases import LONG, ROUND
 
 
 def wait_until(engine: Engine, is_so: Callable[[], bool]) -> None:

@@ -14,12 +14,12 @@ from transformers import AutoTokenizer
 
 from chatstream_flask import demo_model
 from chatstream_flask.config import SamplingParams
-from chatstream_flask.engine.grammar import json_object_grammar, json_schema_grammar, regex_grammar
-from chatstream_flask.engine.grammar_matcher import GrammarCompiler
-from chatstream_flask.engine.model_runner import ModelRunner
-from chatstream_flask.engine.prepared_model import PreparedModel
 from chatstream_flask.engine.request import FinishReason, GenerationRequest
 from chatstream_flask.errors import BadRequest
+from chatstream_flask.grammar.matcher import GrammarCompiler
+from chatstream_flask.grammar.schema import json_object_grammar, json_schema_grammar, regex_grammar
+from chatstream_flask.inference.model_runner import ModelRunner
+from chatstream_flask.inference.prepared_model import PreparedModel
 from chatstream_flask.model_source import make_source
 
 MAX_LEN = 450

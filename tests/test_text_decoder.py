@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import ByT5Tokenizer, GPTNeoXJapaneseTokenizer, PreTrainedTokenizerFast
 
-from chatstream_flask.engine.text_decoder import MAX_WINDOW, WindowDecoder, make_text_decoder
+from chatstream_flask.inference.text_decoder import MAX_WINDOW, WindowDecoder, make_text_decoder
 
 SPECIAL = ["<s>", "</s>", "<unk>"]
 TEXTS = [

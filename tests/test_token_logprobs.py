@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatstream_flask.engine.detokenizer import Detokenizer
-from chatstream_flask.engine.held_logprobs import HeldLogprobs
-from chatstream_flask.engine.mock_runner import MockParams, MockRunner, encode_mock_prompt
+from chatstream_flask.engine.pending_logprobs import HeldLogprobs
 from chatstream_flask.engine.request import GenerationRequest, TokenLogprob
+from chatstream_flask.mock.mock_runner import MockParams, MockRunner, encode_mock_prompt
 
 
 class BytesRunner(EchoRunner):

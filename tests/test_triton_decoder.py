@@ -10,17 +10,19 @@ from slot_loop import serve
 from tiny_models import TinyTokenizer, make_jobs, make_prompt, make_sequence, tiny_model
 from torch import Tensor
 
-from chatstream_flask.engine.fuse import NotFusible, fuse
-from chatstream_flask.engine.fused_decoder import FusedDecoder
-from chatstream_flask.engine.kv_cache import layer_shapes
-from chatstream_flask.engine.model_runner import ModelRunner, drafted_logits
-from chatstream_flask.engine.packed_prefill import Part, make_packed_prefill
-from chatstream_flask.engine.prepared_model import PreparedModel
 from chatstream_flask.engine.sequence import Sequence
-from chatstream_flask.engine.slot_model import Forward, SlotModel
+from chatstream_flask.inference.batched_prefill import Part, make_packed_prefill
+from chatstream_flask.inference.decoders.fuse import NotFusible, fuse
+from chatstream_flask.inference.decoders.fused_decoder import FusedDecoder
+from chatstream_flask.inference.kv_cache import layer_shapes
+from chatstream_flask.inference.model_runner import ModelRunner, drafted_logits
+from chatstream_flask.inference.prepared_model import PreparedModel
+from chatstream_flask.inference.slot_model import Forward, SlotModel
 
-operations = pytest.importorskip("chatstream_flask.engine.triton_operations", reason="triton is missing")
-triton_decoder = pytest.importorskip("chatstream_flask.engine.triton_decoder", reason="triton is missing")
+operations = pytest.importorskip("chatstream_flask.inference.decoders.triton_ops", reason="triton is missing")
+triton_decoder = pytest.importorskip(
+    "chatstream_flask.inference.decoders.triton_decoder", reason="triton is missing"
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter's numpy: inf and NaN
 

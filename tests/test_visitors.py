@@ -13,7 +13,7 @@ from flask_fakes import SSE, Event, ScriptedRunner, read_events, read_until, run
 from werkzeug.test import EnvironBuilder, TestResponse
 
 from chatstream_flask import SimpleSessionRequestHandler
-from chatstream_flask.request_handler import address_of
+from chatstream_flask.chat.request_handler import address_of
 
 ONE_EACH = {"CHATSTREAM_MAX_RUNNING_PER_VISITOR": 1, "CHATSTREAM_MAX_WAITING_PER_VISITOR": 0}
 OPTIONS: dict[str, Any] = {"num_of_concurrent_executions": 4, "too_many_request_as_http_error": True}

@@ -12,11 +12,11 @@ from test_engine import end_of, reason, submit, wait_for_text
 
 from chatstream_flask.config import EngineConfig
 from chatstream_flask.engine.engine import Engine
-from chatstream_flask.engine.generation_thread import FIRST_STEP_FACTOR
 from chatstream_flask.engine.request import FinishReason, GenerationRequest
 from chatstream_flask.engine.runner import Runner
 from chatstream_flask.engine.sequence import Sequence
 from chatstream_flask.engine.watchdog import STANDSTILL_SEC
+from chatstream_flask.engine.worker_thread import FIRST_STEP_FACTOR
 from chatstream_flask.errors import ConfigError, EngineBroken
 from chatstream_flask.monitoring.health import status_of
 

@@ -7,10 +7,7 @@ import json
 import pytest
 from flask_fakes import parse_event
 
-from chatstream_flask.config import WireFormatName
-from chatstream_flask.engine.request import FinishReason, Outcome
-from chatstream_flask.errors import GenerationError
-from chatstream_flask.wire_format import (
+from chatstream_flask.chat.wire_format import (
     ChatStreamFrames,
     NewlineDelimitedJSON,
     PlainText,
@@ -18,6 +15,9 @@ from chatstream_flask.wire_format import (
     WireFormat,
     choose,
 )
+from chatstream_flask.config import WireFormatName
+from chatstream_flask.engine.request import FinishReason, Outcome
+from chatstream_flask.errors import GenerationError
 
 DONE = Outcome(
     finish_reason=FinishReason.LENGTH,

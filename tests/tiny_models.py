@@ -16,9 +16,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from chatstream_flask.config import SamplingParams
 from chatstream_flask.engine.detokenizer import Detokenizer
-from chatstream_flask.engine.model_runner import ModelRunner
 from chatstream_flask.engine.request import GenerationRequest
 from chatstream_flask.engine.sequence import Sequence
+from chatstream_flask.inference.model_runner import ModelRunner
 
 torch.set_num_threads(1)  # for products this small a second thread only waits for the first
 

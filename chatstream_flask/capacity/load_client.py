@@ -158,7 +158,7 @@ def running_server(
         "max-new-tokens": max_new_tokens,
         "port": port,
     }
-    command = [sys.executable, "-m", "chatstream_flask.serving.load_server"]
+    command = [sys.executable, "-m", "chatstream_flask.capacity.load_server"]
     command += [f"--{name}={value}" for name, value in options.items() if value is not None]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)

@@ -23,7 +23,7 @@ def model_size(path_or_hub_id: str, dtype_name: str | None = None) -> ModelSize:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from ..engine.kv_cache import layer_shapes
+    from ..inference.kv_cache import layer_shapes
 
     try:
         config = AutoConfig.from_pretrained(path_or_hub_id)

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..config import EngineConfig, SamplingParams
-from ..engine.mock_runner import MockParams, MockRunner
 from ..engine.request import FinishReason, GenerationRequest
 from ..engine.request_queue import RequestQueue
 from ..engine.runner import Runner
 from ..engine.scheduler import Scheduler
 from ..engine.worker import Worker
 from ..errors import TooManyRequests
+from ..mock.mock_runner import MockParams, MockRunner
 from .profile import Profile
 from .timed_runner import SimulatedClock, TimedRunner
 

@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 from ..config import NO_LIMITS, EngineConfig, VisitorLimits
 from ..errors import ChatStreamError, EngineBroken, NotAccepting, TooManyRequests
-from .delivery import Delivery
 from .engine_stats import EngineStats
+from .finisher import Delivery
 from .request import FinishReason, GenerationRequest, Status
 from .request_queue import Place, RequestQueue
 from .runner import Runner

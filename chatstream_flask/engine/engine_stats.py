@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from .histogram import FIRST_TOKEN_SEC, GAP_SEC, NUM_TOKENS, REQUEST_SEC, Histogram
 from .request import FinishReason, Outcome
-from .thread_stats import ThreadStats
+from .worker_stats import ThreadStats
 
 NUM_RECENT = 2048  # outcomes kept for percentiles over the last minutes
 

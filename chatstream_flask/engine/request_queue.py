@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from ..config import NO_LIMITS, VisitorLimits
 from ..errors import NotAccepting, TooManyRequests
+from .fair_queue import Turns
 from .request import GenerationRequest, Status
-from .turns import Turns
 from .visitor import Visitor
 
 LOOK_SEC = 0.1  # between two looks for waiting requests that must end

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .detokenizer import Detokenizer
-from .remains import Move, Remains, num_reusable
+from .prefix_cache import Move, Remains, num_reusable
 from .request import GenerationRequest
 from .sequence import Chunk, Sequence
 

@@ -6,7 +6,7 @@ import random
 from typing import NamedTuple, Protocol
 
 from .detokenizer import Detokenizer
-from .held_logprobs import HeldLogprobs
+from .pending_logprobs import HeldLogprobs
 from .prompt_lookup import PromptLookup
 from .request import GenerationRequest, TokenLogprob
 

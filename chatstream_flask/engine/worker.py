@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable
 
 from .detokenizer import Detokenizer
-from .generation_thread import GenerationThread
-from .prefill_pace import PrefillPace
-from .remains import Move
+from .prefill_budget import PrefillPace
+from .prefix_cache import Move
 from .request import FinishReason, GenerationRequest
 from .request_queue import RequestQueue
 from .runner import Runner
 from .scheduler import Scheduler
 from .sequence import Chunk, Sequence
+from .worker_thread import GenerationThread
 
 logger = logging.getLogger("chatstream_flask")
 

@@ -21,11 +21,11 @@ from flask_login import current_user, login_required, user_logged_in
 from sqlalchemy import create_engine
 
 from chatstream_flask import ChatStream, SimpleSessionRequestHandler, demo_model
+from chatstream_flask.chat.request_handler import SESSION_KEY
 from chatstream_flask.conversation.sql_store import SQLStore
 from chatstream_flask.examples.password_login import add_login, field
+from chatstream_flask.inference.load_model import load_model
 from chatstream_flask.prompts.export import to_markdown, to_messages
-from chatstream_flask.request_handler import SESSION_KEY
-from chatstream_flask.serving.load_model import load_model
 
 
 class AccountsHandler(SimpleSessionRequestHandler):

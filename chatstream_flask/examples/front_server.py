@@ -19,8 +19,8 @@ from flask import Flask, Request, Response, request
 
 from chatstream_flask import AbstractRequestHandler, ChatStream, demo_model
 from chatstream_flask.errors import BadRequest, ChatStreamError
+from chatstream_flask.inference.load_model import load_model
 from chatstream_flask.prompts.export import to_messages
-from chatstream_flask.serving.load_model import load_model
 
 KEY = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 

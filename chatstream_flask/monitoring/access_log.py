@@ -11,10 +11,10 @@ from typing import Any
 
 from flask import Flask
 
+from ..chat.wire_format import rounded
 from ..engine.request import GenerationRequest, Outcome
 from ..errors import ChatStreamError
 from ..settings import Settings
-from ..wire_format import rounded
 from .origin import Origin
 
 FIELDS = "chatstream"  # of a log record: the line's fields

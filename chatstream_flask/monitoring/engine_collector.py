@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from ..engine.engine import Engine
 from ..engine.histogram import Histogram
 from ..engine.request import FinishReason
-from ..engine.thread_stats import ThreadStats
+from ..engine.worker_stats import ThreadStats
 from .health import is_ready
 
 PREFIX = "chatstream_"

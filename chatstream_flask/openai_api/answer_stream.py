@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..disconnect import Probe
 from ..engine.request import TokenLogprob
+from ..http.disconnect import Probe
 from .answer import Answer, usage_of
 from .errors import error_object, failure_of
 from .generations import Choice, Generations

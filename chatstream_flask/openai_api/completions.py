@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Response, current_app, g, request
 
-from ..app_state import AppState
+from ..chat.app_state import AppState
+from ..chat.wire_format import COMMON_HEADERS, ServerSentEvents
 from ..config import SamplingParams
-from ..disconnect import make_probe
 from ..engine.request import GenerationRequest
 from ..errors import ChatStreamError
+from ..http.disconnect import make_probe
+from ..http.request_body import read_body
 from ..monitoring.origin import Origin
-from ..request_body import read_body
 from ..settings import Settings
-from ..wire_format import COMMON_HEADERS, ServerSentEvents
 from .answer import Answer, ChatAnswer, CompletionAnswer
 from .answer_stream import AnswerStream
 from .errors import ApiError

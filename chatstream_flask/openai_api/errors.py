@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException
 
 from ..engine.request import FinishReason, Outcome
 from ..errors import BadRequest, ChatStreamError, GenerationError, NotAccepting, TooManyRequests
-from ..problem import say_when_to_retry
+from ..http.problem import say_when_to_retry
 
 
 class ApiError(BadRequest):

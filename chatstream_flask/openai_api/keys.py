@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from flask import Request
 
-from ..request_handler import address_of
+from ..chat.request_handler import address_of
 from ..settings import KEY_DIGEST
 from .errors import ApiError
 

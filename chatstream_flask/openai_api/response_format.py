@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..engine.grammar import json_object_grammar, json_schema_grammar
+from ..grammar.schema import json_object_grammar, json_schema_grammar
 from .errors import ApiError
 from .schema import ResponseFormat
 from .tools import ToolUse

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from flask import Response, jsonify
 
-from ..disconnect import Probe
 from ..engine.request import TokenLogprob
+from ..http.disconnect import Probe
 from .answer import Answer, usage_of
 from .deltas import Delta
 from .errors import error_response, failure_of

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from ..errors import ConfigError
-from ..server_check import check_gunicorn
+from ..http.server_check import check_gunicorn
 from .drain import MAX_DRAIN_SEC, WRITE_OUT_SEC
 
 workers = 1

@@ -10,8 +10,8 @@ from types import FrameType
 
 from gunicorn.workers.gthread import ThreadWorker
 
+from ..http.server_check import check_forked
 from ..monitoring.log_format import set_up_logging
-from ..server_check import check_forked
 from .drain import WRITE_OUT_SEC, Drain
 from .limits import SWITCH_SEC, ServerLimits, chat_states
 

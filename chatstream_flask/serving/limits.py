@@ -8,7 +8,7 @@ from typing import Any
 
 from flask import Flask
 
-from ..app_state import AppState
+from ..chat.app_state import AppState
 from ..engine.engine import Engine
 from ..errors import ConfigError
 

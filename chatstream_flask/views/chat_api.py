@@ -8,17 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Flask, Response, jsonify, request
 
-from ..completion import Callback
+from ..chat.completion import Callback
 from ..config import check_names
 from ..errors import ConfigError
 from ..monitoring.origin import take_request_id
 from ..webui import create_webui_blueprint
-from .conversation_answers import (
-    conversation_of,
-    generation_params_of,
-    generation_params_to_set,
-    prompt_of,
-)
+from .conversation_answers import conversation_of, generation_params_of, generation_params_to_set, prompt_of
 from .feedback import OnFeedback, parse_feedback
 from .load_answers import load_of, resource_usage
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from flask import Request
 
 from ..errors import BadRequest
-from ..request_body import read_body
+from ..http.request_body import read_body
 
 if TYPE_CHECKING:
     from ..extension import ChatStream

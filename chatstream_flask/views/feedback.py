@@ -7,11 +7,11 @@ from typing import Any
 
 from flask import Request
 
-from ..chat_request import load_object
+from ..chat.chat_request import load_object
 from ..config import check_names, shown
 from ..errors import BadRequest, ConfigError, NotFound
+from ..http.request_body import read_body
 from ..prompts import AbstractChatPrompt
-from ..request_body import read_body
 
 MAX_FEEDBACK_LEN = 65_536  # bytes
 NAMES = {"message_id", "is_like", "form_data"}

@@ -8,8 +8,8 @@ from typing import Any
 
 import psutil
 
+from ..chat.wire_format import rounded
 from ..engine.engine import Engine
-from ..wire_format import rounded
 
 NAME = "node:0"  # there is one; ChatStream's name for it
 GIB = 2**30  # bytes

@@ -8,8 +8,8 @@ import os
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from chatstream_flask import ChatStream, demo_model
+from chatstream_flask.inference.load_model import load_model
 from chatstream_flask.serving.app import create_app
-from chatstream_flask.serving.load_model import load_model
 
 model, tokenizer, device = load_model(os.environ.get("MODEL", str(demo_model.PATH)), None)
 chat_stream = ChatStream(

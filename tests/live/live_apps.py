@@ -19,8 +19,8 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from chatstream_flask import ChatStream
 from chatstream_flask.demo_model import PATH as DEMO_MODEL
+from chatstream_flask.inference.load_model import load_model
 from chatstream_flask.openai_api import create_openai_blueprint
-from chatstream_flask.serving.load_model import load_model
 from chatstream_flask.serving.waitress_server import serve
 from chatstream_flask.views import create_chat_blueprint, create_operations_blueprint
 

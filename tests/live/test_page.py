@@ -21,7 +21,7 @@ from tcp_proxy import TCPProxy
 from werkzeug.wrappers import Response as BaseResponse
 
 from chatstream_flask import ChatStream
-from chatstream_flask.engine.mock_text import LONG
+from chatstream_flask.mock.phrases import LONG
 from chatstream_flask.views import create_chat_blueprint
 
 from .browser import chromium, log_of

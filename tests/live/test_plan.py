@@ -13,8 +13,8 @@ from chatstream_flask import demo_model
 from chatstream_flask.capacity.calibration import measure_steps
 from chatstream_flask.capacity.check import LOADS, MEASURES
 from chatstream_flask.capacity.profile import Profile
+from chatstream_flask.inference.load_model import load_model
 from chatstream_flask.model_source import TransformersSource
-from chatstream_flask.serving.load_model import load_model
 
 
 def test_steps_of_a_model_are_measured_at_every_point() -> None:

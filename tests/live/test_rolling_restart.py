@@ -14,7 +14,7 @@ import pytest
 import requests
 from redis_server import run_redis
 
-from chatstream_flask.engine.mock_text import ROUND
+from chatstream_flask.mock.phrases import ROUND
 
 from .client import Visitor, text_of, wait_until
 from .nginx import nginx, nginx_command

@@ -10,10 +10,7 @@ from .matsuolab_jp_gpt_neox_inst_sft import ChatPromptMatsuoLabJpGptNeoxInstSft
 from .meta_llama2_chat import ChatPromptMetaLlamaLlama2Chat
 from .mosaicml_mpt_chat import ChatPromptMosaicmlMptChat
 from .openlmr_open_llama import ChatPromptOpenlmrOpenLlama
-from .rinna_japanese_gpt_neox_inst import (
-    ChatPromptRinnaJapaneseGPTNeoxInst,
-    ChatPromptRinnaJpGptNeoxInstSft,
-)
+from .rinna_japanese_gpt_neox_inst import ChatPromptRinnaJapaneseGPTNeoxInst, ChatPromptRinnaJpGptNeoxInstSft
 from .stabilityai_jp_stablelm_inst import ChatPromptStabilityAiJpGptNeoxInstSft
 from .stockmark_gpt_neox_jp import ChatPromptStockmarkGptNeoxJp
 from .together_redpajama_incite_chat import ChatPromptTogetherRedPajamaINCITEChat

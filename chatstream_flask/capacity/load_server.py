@@ -1,0 +1,63 @@
+"""The server that calibration and `plan --check` put under load: replies exactly as long as asked for.
+
+Run: python -m chatstream_flask.capacity.load_server --model PATH_OR_HUB_ID|mock --slots 8 --port 3100
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from flask import Flask, Response, request
+
+from ..extension import ChatStream
+from ..inference.load_model import load_model
+from ..prompts import AbstractChatPrompt
+from ..serving.waitress_server import serve
+
+
+class LastMessage(AbstractChatPrompt):
+    """No history: the prompt is as long as what the client sent."""
+
+    def create_prompt(self, opts: dict[str, Any] | None = None) -> str:
+        return self.get_requester_last_msg() or ""
+
+
+def make_app(model: str, device: str | None, mock_sec_per_token: float, **options: Any) -> Flask:
+    app = Flask(__name__)
+    app.config.update(CHATSTREAM_STORE="memory://", SECRET_KEY="nobody's")
+    options |= {"chat_prompt_clazz": LastMessage, "too_many_request_as_http_error": True, "app": app}
+    if model == "mock":
+        params = {"type": "long", "time_per_token_sec": mock_sec_per_token}
+        chat_stream = ChatStream(use_mock_response=True, mock_params=params, **options)
+    else:
+        loaded, tokenizer, device = load_model(model, device)
+        loaded.generation_config.eos_token_id = tokenizer.eos_token = (
+            None  # nothing but the length ends a reply
+        )
+        chat_stream = ChatStream(model=loaded, tokenizer=tokenizer, device=device, **options)
+    chat_stream.start_queue_worker()
+
+    @app.post("/chat_stream")
+    def chat() -> Response:
+        return chat_stream.handle_chat_stream_request(request)
+
+    return app
+
+
+@click.command()
+@click.option("--model", required=True)
+@click.option("--device")
+@click.option("--mock-sec-per-token", type=float, default=0.02)
+@click.option("--slots", "num_of_concurrent_executions", type=int, required=True)
+@click.option("--threads", "num_of_generation_threads", type=int)
+@click.option("--queue", "max_queue_size", type=int, required=True)
+@click.option("--context-len", type=int, required=True)
+@click.option("--max-new-tokens", type=int, required=True)
+@click.option("--port", type=int, required=True)
+def main(port: int, **options: Any) -> None:
+    serve(make_app(**options), "127.0.0.1", port)
+
+
+if __name__ == "__main__":
+    main()

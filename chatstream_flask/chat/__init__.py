@@ -1,0 +1,1 @@
+"""One reply of a conversation, from the request to the wire."""

@@ -1,0 +1,123 @@
+"""From a checked chat request to its reply in the queue: everything or nothing."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+
+from flask import Flask, Request
+
+from ..config import ContextPolicy, OnBusy, SamplingParams
+from ..conversation.turn import Turn
+from ..engine.engine import Engine
+from ..engine.request import GenerationRequest
+from ..errors import BadRequest, ConfigError
+from ..http.disconnect import make_probe
+from ..http.server_check import ServerCheck
+from ..model_source import ModelSource
+from ..prompts import AbstractChatPrompt
+from ..prompts.replacer import Replacer
+from .app_state import AppState
+from .chat_request import ChatRequest
+from .completion import Callback, Completion
+from .conversation_access import Conversations
+from .reply_registry import Reply
+from .shared_prefix import SharedPrefix
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admission:
+    """What it has taken it gives back when a later step refuses."""
+
+    engine: Engine
+    source: ModelSource
+    conversations: Conversations
+    shared_prefix: SharedPrefix
+    params: SamplingParams  # for what neither the conversation nor the request says
+    context_policy: ContextPolicy
+    on_busy: OnBusy
+    check_server: ServerCheck
+
+    def accept(
+        self, app: Flask, state: AppState, request: Request, body: ChatRequest, callback: Callback | None
+    ) -> Reply:
+        self.check_server(request.environ)
+        self.engine.start(again=False)
+        with ExitStack() as undo:
+            visitor = self.conversations.visitor_of(request)
+            priority = self.conversations.priority_of(request)
+            place = self.engine.reserve(visitor, priority, state.settings.visitor_limits)
+            undo.callback(place.close)
+            conversation_id = self.conversations.id_of(request)
+            turn = self._begin_turn(request, conversation_id, body, state)
+            on_close = partial(state.replies.end, conversation_id, turn.message_id)
+            completion = Completion(app, request, turn, on_close, callback, state.reports, conversation_id)
+            undo.callback(completion.close)
+            params = self._params(body, turn)
+            max_tokens = self.engine.config.context_len - params.max_new_tokens
+            fitted = self.source.fit(turn.prompt, max_tokens, self.context_policy)
+            completion.num_dropped_turns = fitted.num_dropped_turns
+            generation = GenerationRequest(
+                fitted.token_ids,
+                params,
+                stop_ids=self.source.stop_ids(params.stop),
+                text_filter=_text_filter(turn.prompt),
+                before_done=completion.keep,
+                after_done=completion.tell,
+                cache_owner=conversation_id,
+                num_shared=self.shared_prefix.length(fitted.token_ids),
+                timeout_sec=state.settings.request_timeout_sec,
+            )
+            reply = Reply(
+                conversation_id=conversation_id,
+                message_id=turn.message_id,
+                user_input=turn.prompt.get_requester_last_msg() or "",
+                num_kept=turn.num_kept,
+                num_dropped_turns=fitted.num_dropped_turns,
+                generation=generation,
+            )
+            state.replies.add(reply)
+            self.engine.submit(generation, place)
+            undo.pop_all()
+        return reply
+
+    def stop_reply(self, state: AppState, conversation_id: str) -> None:
+        if reply := state.replies.running(conversation_id):
+            self.engine.cancel(reply.generation)
+
+    def _begin_turn(self, request: Request, conversation_id: str, body: ChatRequest, state: AppState) -> Turn:
+        lease = self.conversations.hold(
+            conversation_id,
+            self.on_busy,
+            stop_running=lambda: self.stop_reply(state, conversation_id),
+            is_gone=make_probe(request.environ) or (lambda: False),
+            timeout_sec=state.settings.request_timeout_sec,
+        )
+        try:
+            conversation = self.conversations.load(conversation_id)
+            turn = Turn(conversation, lease, state.settings.max_turns, state.settings.max_conversation_bytes)
+            if body.regenerate:
+                turn.ask_again()
+            elif body.edited_message_id is not None:
+                turn.ask_instead(body.edited_message_id, body.user_input)
+            else:
+                turn.ask(body.user_input)
+        except BaseException:
+            lease.close()
+            raise
+        return turn
+
+    def _params(self, body: ChatRequest, turn: Turn) -> SamplingParams:
+        """With the stop strings of the prompt's format, each once."""
+        params = body.params(self.params, turn.conversation.generation_params)
+        stop = tuple(dict.fromkeys((*params.stop, *turn.prompt.get_final_stop_strs())))
+        try:
+            return replace(params, stop=stop)
+        except ConfigError as error:
+            raise BadRequest(f"with those of the chat prompt: {error}") from error
+
+
+def _text_filter(prompt: AbstractChatPrompt) -> Replacer | None:
+    rules = prompt.get_replacement_when_output()
+    return Replacer(rules) if rules else None

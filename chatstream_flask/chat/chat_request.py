@@ -1,0 +1,136 @@
+"""The body of POST /chat_stream: checked completely before anything is reserved or changed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..config import SamplingParams, check_int, check_names, shown
+from ..errors import BadRequest, ConfigError
+
+SESSION_FIELDS = {  # that a conversation may keep
+    "temperature",
+    "top_k",
+    "top_p",
+    "repetition_penalty",
+    "repetition_penalty_method",
+    "seed",
+    "max_new_tokens",
+}
+SAMPLING_FIELDS = SESSION_FIELDS | {"stop"}
+FIELDS = SAMPLING_FIELDS | {"user_input", "regenerate", "edited_message_id"}
+MAX_MESSAGE_ID_LEN = 64  # characters
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatRequest:
+    user_input: str  # "" when regenerating
+    regenerate: bool
+    edited_message_id: str | None  # of the turn that user_input replaces, with all that follows it
+    own_params: dict[str, Any]  # checked, for this reply only
+
+    def params(self, defaults: SamplingParams, kept: dict[str, Any]) -> SamplingParams:
+        """The constructor's, below the conversation's `kept` ones, below the request's own."""
+        return _merged(merge_kept(defaults, kept), self.own_params)
+
+
+def parse_chat_request(
+    body: bytes | str | dict[str, Any], defaults: SamplingParams, max_input_len: int
+) -> ChatRequest:
+    """`defaults` are the constructor's; its max_new_tokens is also the most that a body may ask for."""
+    data = load_object(body)
+    own_params = _checked_params(data, defaults, FIELDS)
+    regenerate = data.get("regenerate", False)
+    if not isinstance(regenerate, bool):
+        raise BadRequest(f"regenerate must be true or false, not {shown(regenerate)}")
+    given = data.get("user_input")
+    is_ignored = regenerate and (given is None or isinstance(given, str))  # front ends send it along
+    user_input = "" if is_ignored else _user_input(given, max_input_len)
+    return ChatRequest(
+        user_input=user_input,
+        regenerate=regenerate,
+        edited_message_id=_edited_message_id(data.get("edited_message_id"), regenerate),
+        own_params=own_params,
+    )
+
+
+def parse_generation_params(given: dict[str, Any], defaults: SamplingParams) -> dict[str, Any]:
+    """Settings for a conversation to keep."""
+    if not isinstance(given, dict):
+        raise BadRequest(f"generation params must be a JSON object, not {type(given).__name__}")
+    return _checked_params(given, defaults, SESSION_FIELDS)
+
+
+def merge_kept(defaults: SamplingParams, kept: dict[str, Any]) -> SamplingParams:
+    """What a conversation kept, as far as it is still allowed: the constructor may have changed since."""
+    known = {name: value for name, value in kept.items() if name in SESSION_FIELDS}
+    known["max_new_tokens"] = min(
+        known.get("max_new_tokens", defaults.max_new_tokens), defaults.max_new_tokens
+    )
+    return _merged(defaults, known)
+
+
+def _checked_params(data: dict[str, Any], defaults: SamplingParams, allowed: set[str]) -> dict[str, Any]:
+    given = {name: data[name] for name in SAMPLING_FIELDS if name in data}
+    if isinstance(given.get("stop"), str):
+        given["stop"] = [given["stop"]]
+    if isinstance(given.get("stop"), list):
+        given["stop"] = tuple(given["stop"])
+    try:
+        check_names("field", data, allowed)
+        if "max_new_tokens" in given:
+            check_int("max_new_tokens", given["max_new_tokens"], 1, defaults.max_new_tokens)
+    except ConfigError as error:
+        raise BadRequest(str(error)) from error
+    _merged(defaults, given)
+    return given
+
+
+def _merged(params: SamplingParams, given: dict[str, Any]) -> SamplingParams:
+    try:
+        return replace(params, **given)
+    except ConfigError as error:
+        raise BadRequest(str(error)) from error
+
+
+def load_object(body: bytes | str | dict[str, Any]) -> dict[str, Any]:
+    """:raises BadRequest: it is no JSON object"""
+    if isinstance(body, (bytes, str)):
+        try:
+            body = json.loads(body, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise BadRequest(f"the body must be a JSON object: {error}") from error
+    if not isinstance(body, dict):
+        raise BadRequest(f"the body must be a JSON object, not {type(body).__name__}")
+    return body
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _edited_message_id(value: Any, regenerate: bool) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_MESSAGE_ID_LEN:
+        raise BadRequest(f"edited_message_id must be the message_id of a reply, not {shown(value)}")
+    if regenerate:
+        raise BadRequest("regenerate and edited_message_id cannot go together")
+    return value
+
+
+def _user_input(value: Any, max_len: int) -> str:
+    if not isinstance(value, str):
+        raise BadRequest("user_input is missing" if value is None else "user_input must be a string")
+    if not value.strip():
+        raise BadRequest("user_input is empty")
+    if len(value) > max_len:
+        raise BadRequest(f"user_input has {len(value)} characters; at most {max_len} are allowed")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise BadRequest("user_input holds half of a surrogate pair, which is not text") from error
+    if "\x00" in value:
+        raise BadRequest("user_input holds a NUL character")
+    return value

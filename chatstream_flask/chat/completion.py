@@ -1,0 +1,84 @@
+"""What follows the last token of a reply: its turn is kept, its conversation is free, the app is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flask import Flask, Request
+
+from ..conversation.turn import Turn
+from ..engine.request import FinishReason, GenerationRequest, Outcome
+from ..errors import ConversationBusy
+from ..monitoring.origin import Origin
+from ..monitoring.reports import Reports
+
+SUCCESS = "success"
+DISCONNECTED_BEFORE_STREAMING = "client_disconnected_before_streaming"
+DISCONNECTED_WHILE_STREAMING = "client_disconnected_while_streaming"
+UNKNOWN_ERROR = "unknown_error_occurred"
+
+Callback = Callable[[Request, str], None]
+
+
+class Completion:
+    """`keep` and `tell` are the hooks of a generation, called once each, in this order."""
+
+    def __init__(
+        self,
+        app: Flask,
+        request: Request,
+        turn: Turn,
+        on_close: Callable[[], None],
+        callback: Callback | None,
+        reports: Reports,
+        conversation_id: str,
+    ) -> None:
+        self._app = app
+        self._request = request
+        self._turn = turn
+        self._on_close = on_close
+        self._callback = callback
+        self._reports = reports
+        self._conversation_id = conversation_id
+        self._origin = Origin.of(request)
+        self.num_dropped_turns = 0  # told when the prompt is fitted
+
+    def keep(self, generation: GenerationRequest, outcome: Outcome) -> None:
+        """Before the client sees the end, so that its next turn finds this one kept and the way free."""
+        try:
+            if outcome.is_success:
+                if not self._turn.keep(generation.text, is_interrupted=False):
+                    raise ConversationBusy("the conversation was deleted or taken over meanwhile")
+            elif outcome.finish_reason is not FinishReason.ERROR and generation.text:
+                self._turn.keep(generation.text, is_interrupted=True)
+        finally:
+            self.close()
+
+    def tell(self, generation: GenerationRequest, outcome: Outcome) -> None:
+        try:
+            self._reports.ended(
+                self._origin,
+                generation,
+                outcome,
+                session=self._conversation_id,
+                num_dropped_turns=self.num_dropped_turns,
+                user_input=self._turn.prompt.get_requester_last_msg(),
+            )
+        finally:
+            if self._callback is not None:
+                with self._app.app_context():
+                    self._callback(self._request, message_of(generation, outcome))
+
+    def close(self) -> None:
+        """The conversation is free for its next turn. Idempotent."""
+        self._on_close()
+        self._turn.close()
+
+
+def message_of(generation: GenerationRequest, outcome: Outcome) -> str:
+    """The word that ChatStream's callbacks get."""
+    if outcome.is_success:
+        return SUCCESS
+    if outcome.finish_reason is FinishReason.DISCONNECTED:
+        return DISCONNECTED_WHILE_STREAMING if generation.text else DISCONNECTED_BEFORE_STREAMING
+    return UNKNOWN_ERROR

@@ -1,0 +1,98 @@
+"""The caller's conversation: which it is, and what is kept of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from flask import Request
+
+from ..config import OnBusy, SamplingParams
+from ..conversation import Conversation, Lease
+from ..errors import ConversationBusy
+from ..prompts import AbstractChatPrompt
+from .chat_request import SESSION_FIELDS, merge_kept, parse_generation_params
+from .request_handler import AbstractRequestHandler
+
+KNOWN_ID = "chatstream.conversation_id"  # in a request's environ
+BUSY_POLL_SEC = 0.05
+
+
+class Conversations:
+    """Found through the request handler, in the request's context."""
+
+    def __init__(
+        self,
+        request_handler: AbstractRequestHandler,
+        chat_prompt_clazz: type[AbstractChatPrompt],
+        params: SamplingParams,
+    ) -> None:
+        self._request_handler = request_handler
+        self._chat_prompt_clazz = chat_prompt_clazz
+        self._params = params  # for what a conversation does not set
+
+    def id_of(self, request: Request) -> str:
+        """Asked once for each request, so that a callback finds the same conversation."""
+        known: str | None = request.environ.get(KNOWN_ID)
+        if known is None:
+            known = request.environ[KNOWN_ID] = self._request_handler.get_conversation_id(request)
+        return known
+
+    def visitor_of(self, request: Request) -> str | None:
+        return self._request_handler.get_visitor(request)
+
+    def priority_of(self, request: Request) -> int:
+        return self._request_handler.get_priority(request)
+
+    def load(self, conversation_id: str) -> Conversation:
+        record = self._request_handler.get_store().load(conversation_id)
+        return Conversation.from_record(record, self._chat_prompt_clazz)
+
+    def of(self, request: Request) -> Conversation:
+        return self.load(self.id_of(request))
+
+    def hold(
+        self,
+        conversation_id: str,
+        on_busy: OnBusy,
+        *,
+        stop_running: Callable[[], None],
+        is_gone: Callable[[], bool],
+        timeout_sec: float,
+    ) -> Lease:
+        """Its lease; waits for it where `on_busy` says so and the client is still there."""
+        store = self._request_handler.get_store()
+        deadline = time.monotonic() + timeout_sec
+        while True:
+            try:
+                return store.hold(conversation_id)
+            except ConversationBusy:
+                if on_busy is OnBusy.REJECT or is_gone() or time.monotonic() >= deadline:
+                    raise
+            if on_busy is OnBusy.REPLACE:
+                stop_running()
+            time.sleep(BUSY_POLL_SEC)
+
+    def delete(self, conversation_id: str) -> None:
+        self._request_handler.get_store().delete(conversation_id)
+
+    # -- the visitor's own generation settings ---------------------------------------------------------
+
+    def generation_params(self, request: Request) -> dict[str, Any]:
+        params = merge_kept(self._params, self.of(request).generation_params)
+        return {name: getattr(params, name) for name in sorted(SESSION_FIELDS)}
+
+    def set_generation_params(self, request: Request, given: dict[str, Any] | None) -> None:
+        """Those named only; None forgets them all."""
+        checked = None if given is None else parse_generation_params(given, self._params)
+        conversation_id = self.id_of(request)
+        lease = self._request_handler.get_store().hold(conversation_id)
+        try:
+            conversation = self.load(conversation_id)
+            conversation.generation_params = (
+                {} if checked is None else conversation.generation_params | checked
+            )
+            lease.save(conversation.to_record())
+        finally:
+            lease.close()

@@ -1,0 +1,49 @@
+"""The HTTP answer that streams a reply."""
+
+from __future__ import annotations
+
+from flask import Request, Response, g
+
+from ..engine.engine import Engine
+from ..http.disconnect import limit_silence, make_probe
+from ..settings import Settings
+from .reply_registry import Reply
+from .reply_stream import ReplyStream
+from .wire_format import ChatStreamFrames, WireFormat
+
+
+def reply_response(
+    engine: Engine,
+    reply: Reply,
+    wire: WireFormat,
+    settings: Settings,
+    request: Request,
+    grace_sec: float,
+    offset: int,
+) -> Response:
+    limit_silence(request.environ, settings.client_timeout_sec)
+    stream = ReplyStream(
+        engine,
+        reply.generation,
+        wire,
+        is_gone=make_probe(request.environ),
+        probe_sec=settings.probe_sec,
+        heartbeat_sec=settings.heartbeat_sec,
+        extra={"num_dropped_turns": reply.num_dropped_turns},
+        grace_sec=grace_sec,
+        offset=0 if isinstance(wire, ChatStreamFrames) else offset,  # each frame holds the whole reply
+    )
+    response = Response(stream, content_type=wire.content_type, headers=wire.headers)
+    response.headers["X-ChatStream-Last-Generated-Message-Id"] = reply.message_id
+    if reply.num_dropped_turns:
+        response.headers["X-ChatStream-Truncated"] = f"turns={reply.num_dropped_turns}"
+    response.call_on_close(stream.close)
+    g.chatstream_reply = stream
+    return response
+
+
+def close_lost_reply(error: BaseException | None) -> None:
+    """Nobody will read or close it if the request failed after the view, as when no session can be saved."""
+    stream: ReplyStream | None = g.pop("chatstream_reply", None)
+    if error is not None and stream is not None:
+        stream.close()

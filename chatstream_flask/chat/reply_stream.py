@@ -1,0 +1,111 @@
+"""The response body of one reply."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ..engine.engine import Engine
+from ..engine.request import FinishReason, GenerationRequest, Outcome, Status
+from ..http.disconnect import Probe
+from .wire_format import WireFormat
+
+MAX_READERS = 8  # of one reply; each holds a thread of the server, and one more displaces the oldest
+
+
+class ReplyStream(Iterator[bytes]):
+    """Yields what is new until the reply ends; `close`, by whoever, says that this reader has gone.
+
+    The generation of a reply that has no reader left ends after `grace_sec`, in which one may come back.
+
+    A class and not a generator: the `finally` of a generator that was never started does not run, and a body
+    that is never iterated is just what a client leaves behind that goes early.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        request: GenerationRequest,
+        wire: WireFormat,
+        *,
+        is_gone: Probe | None,
+        probe_sec: float,
+        heartbeat_sec: float,
+        extra: dict[str, Any],
+        grace_sec: float = 0.0,
+        offset: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine = engine
+        self._request = request
+        self._wire = wire
+        self._is_gone = is_gone or (lambda: False)  # without a probe, a failing heartbeat tells
+        self._wait_sec = min(probe_sec, heartbeat_sec)
+        self._heartbeat_sec = heartbeat_sec
+        self._extra = extra  # goes into the last event
+        self._grace_sec = grace_sec
+        self._clock = clock
+        self._written_at = clock()
+        self._offset = offset  # characters that the reader has
+        self._position: int | None = None  # in the queue, as last told
+        self._is_started = False
+        self._is_over = False
+        longest_attached, *others = request.attach(self)
+        if len(others) >= MAX_READERS:
+            longest_attached.close()
+
+    def __repr__(self) -> str:
+        return f"<ReplyStream {self._request!r} offset={self._offset}>"
+
+    def __next__(self) -> bytes:
+        """Blocks until there is something to send; an empty chunk would not reach the client anyway."""
+        while not self._is_over:
+            if self._is_gone():
+                self.close()
+                break
+            if chunk := self._next_chunk():
+                self._written_at = self._clock()
+                return chunk
+        raise StopIteration
+
+    def close(self) -> None:
+        """By the server when it is done with the body, for whatever reason; idempotent."""
+        self._is_over = True
+        if self._request.detach(self, self._grace_sec) and not self._grace_sec:
+            self._engine.cancel(self._request, FinishReason.DISCONNECTED)
+
+    def _next_chunk(self) -> bytes:
+        """What to send now; waits a moment if that is nothing yet."""
+        if chunk := self._news():
+            return chunk
+        if self._offset and (early_sec := self._written_at + self._engine.pace_sec - self._clock()) > 0:
+            self._request.collect(early_sec)
+        text, outcome = self._request.read(self._offset, self._wait_sec)
+        if text or outcome:
+            return self._news() + (self._text(text) if text else self._end(outcome))
+        if self._clock() - self._written_at >= self._heartbeat_sec:
+            return self._wire.heartbeat()
+        return b""
+
+    def _news(self) -> bytes:
+        """The place in the queue when it changed, and once that generation began."""
+        if self._is_started:
+            return b""
+        if self._request.status is not Status.WAITING:
+            self._is_started = True
+            return self._wire.start() if self._request.started_at is not None else b""
+        position = self._engine.position(self._request)
+        if position in (0, self._position):  # 0: just leaving the queue
+            return b""
+        self._position = position
+        return self._wire.queue(position, self._engine.eta_sec(position))
+
+    def _text(self, text: str) -> bytes:
+        self._offset += len(text)
+        return self._wire.text(text, self._offset)
+
+    def _end(self, outcome: Outcome | None) -> bytes:
+        assert outcome is not None
+        self._is_over = True
+        return self._wire.end(outcome, self._extra, self._offset)

@@ -1,0 +1,181 @@
+"""How a reply looks on the wire: one small class for each format, all pure functions of what happened."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from typing import Any
+
+from ..config import WireFormatName
+from ..engine.request import FinishReason, Outcome
+from ..errors import GenerationError
+
+
+class WireFormat(ABC):
+    """Each method gives the bytes to send, b"" for nothing."""
+
+    content_type: str
+    headers: dict[str, str]
+    is_resumable = False  # its reader knows how far it has got, and so can come back
+
+    def __init__(self, message_id: str) -> None:
+        self.message_id = message_id
+
+    @abstractmethod
+    def queue(self, position: int, eta_sec: float | None) -> bytes: ...
+
+    @abstractmethod
+    def start(self) -> bytes: ...
+
+    @abstractmethod
+    def text(self, text: str, offset: int) -> bytes:
+        """New text; `offset` counts the characters up to its end."""
+
+    @abstractmethod
+    def end(self, outcome: Outcome, extra: dict[str, Any], offset: int) -> bytes: ...
+
+    @abstractmethod
+    def heartbeat(self) -> bytes: ...
+
+
+COMMON_HEADERS = {
+    "Cache-Control": "no-cache, no-store, no-transform",
+    "Content-Encoding": "identity",  # keeps Flask-Compress from collecting it, and from a database connection
+    "X-Accel-Buffering": "no",  # nginx passes every chunk on at once
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class PlainText(WireFormat):
+    """Each chunk is new text and nothing else, so it cannot carry anything before the first word."""
+
+    content_type = "text/plain; charset=utf-8"
+    headers = COMMON_HEADERS
+
+    def queue(self, position: int, eta_sec: float | None) -> bytes:
+        return b""
+
+    def start(self) -> bytes:
+        return b""
+
+    def text(self, text: str, offset: int) -> bytes:
+        return text.encode()
+
+    def end(self, outcome: Outcome, extra: dict[str, Any], offset: int) -> bytes:
+        """An error cuts the body short, which HTTP clients notice; text could not tell it from a reply."""
+        if outcome.finish_reason in (FinishReason.ERROR, FinishReason.SHUTDOWN):
+            raise GenerationError(outcome.error or "the server stopped")
+        return b""
+
+    def heartbeat(self) -> bytes:
+        return b""
+
+
+class ServerSentEvents(WireFormat):
+    """https://html.spec.whatwg.org/multipage/server-sent-events.html
+
+    The id of an event is the number of characters of the reply that its reader has then got.
+    """
+
+    content_type = "text/event-stream; charset=utf-8"
+    headers = COMMON_HEADERS
+    is_resumable = True
+
+    def queue(self, position: int, eta_sec: float | None) -> bytes:
+        place = {"message_id": self.message_id, "position": position, "eta_s": rounded(eta_sec)}
+        return self._event("queue", place, 0)
+
+    def start(self) -> bytes:
+        return self._event("start", {"message_id": self.message_id}, 0)
+
+    def text(self, text: str, offset: int) -> bytes:
+        return self._event("text", {"text": text}, offset)
+
+    def end(self, outcome: Outcome, extra: dict[str, Any], offset: int) -> bytes:
+        if outcome.finish_reason is FinishReason.ERROR:
+            return self._event("error", {"code": GenerationError.code, "message": outcome.error}, offset)
+        return self._event("done", describe(outcome) | {"message_id": self.message_id} | extra, offset)
+
+    def heartbeat(self) -> bytes:
+        return b": heartbeat\n\n"
+
+    def _event(self, name: str, data: dict[str, Any], offset: int) -> bytes:
+        return f"id: {offset}\nevent: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+
+
+class NewlineDelimitedJSON(WireFormat):
+    """One JSON object a line: the same events, their name in the field "event"."""
+
+    content_type = "application/x-ndjson"
+    headers = COMMON_HEADERS
+
+    def queue(self, position: int, eta_sec: float | None) -> bytes:
+        return self._line("queue", message_id=self.message_id, position=position, eta_s=rounded(eta_sec))
+
+    def start(self) -> bytes:
+        return self._line("start", message_id=self.message_id)
+
+    def text(self, text: str, offset: int) -> bytes:
+        return self._line("text", text=text)
+
+    def end(self, outcome: Outcome, extra: dict[str, Any], offset: int) -> bytes:
+        if outcome.finish_reason is FinishReason.ERROR:
+            return self._line("error", code=GenerationError.code, message=outcome.error)
+        return self._line("done", **describe(outcome), message_id=self.message_id, **extra)
+
+    def heartbeat(self) -> bytes:
+        return b"\n"
+
+    def _line(self, event: str, **fields: Any) -> bytes:
+        return json.dumps({"event": event, **fields}, ensure_ascii=False).encode() + b"\n"
+
+
+class ChatStreamFrames(PlainText):
+    """ChatStream's own: each frame is the whole reply so far and `<::EOS::>`, so the bytes are quadratic."""
+
+    END_OF_FRAME = "<::EOS::>"
+
+    def __init__(self, message_id: str) -> None:
+        super().__init__(message_id)
+        self._reply = ""
+
+    def text(self, text: str, offset: int) -> bytes:
+        self._reply += text
+        return (self._reply.strip() + self.END_OF_FRAME).encode()
+
+
+def describe(outcome: Outcome) -> dict[str, Any]:
+    """What a client is told at the end of a reply."""
+    return {
+        "finish_reason": outcome.finish_reason.value,
+        "usage": {
+            "prompt_tokens": outcome.prompt_tokens,
+            "cached_tokens": outcome.cached_tokens,
+            "completion_tokens": outcome.completion_tokens,
+            "total_tokens": outcome.prompt_tokens + outcome.completion_tokens,
+        },
+        "timings": {
+            "queue_ms": _ms(outcome.queue_sec),
+            "time_to_first_token_ms": _ms(outcome.first_token_sec),
+            "total_ms": _ms(outcome.total_sec),
+            "tokens_per_second": rounded(outcome.tokens_per_sec),
+        },
+    }
+
+
+def choose(wire_format: WireFormatName, accept: str, message_id: str) -> WireFormat:
+    """The constructor's; "auto" goes by the request's Accept header: events if asked for, else plain text."""
+    if wire_format is WireFormatName.CHATSTREAM:
+        return ChatStreamFrames(message_id)
+    wanted = accept.lower()
+    if "text/event-stream" in wanted:
+        return ServerSentEvents(message_id)
+    return (NewlineDelimitedJSON if "application/x-ndjson" in wanted else PlainText)(message_id)
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 1)
+
+
+def rounded(number: float | None) -> float | None:
+    return None if number is None else round(number, 1)

@@ -1,0 +1,119 @@
+"""`flask chatstream serve` and `chat`, also as `python -m chatstream_flask serve` and `chat`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+from flask import Flask
+from flask.cli import AppGroup, NoAppException, ScriptInfo
+
+from ..capacity.plan_command import plan
+from ..errors import ChatStreamError
+from ..extension import ChatStream
+from ..monitoring.log_format import set_up_logging
+from ..serving.app import create_app
+from ..serving.waitress_server import serve as serve_waitress
+from .console_chat import ConsoleChat
+from .console_words import words_of_locale
+from .model_options import make_chat_stream, model_options
+from .store_commands import init_db, purge
+
+cli = AppGroup("chatstream", help="Chat with a language model under load control.")
+cli.add_command(init_db)
+cli.add_command(purge)
+cli.add_command(plan)
+
+
+@cli.command(with_appcontext=False)
+@model_options
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=3000, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--num-of-concurrent-executions", default=2, show_default=True, help="Replies at once.")
+@click.option("--max-queue-size", default=5, show_default=True, help="Requests that may wait beyond those.")
+@click.option("--num-of-generation-threads", type=int, help="Threads that share the replies.")
+@click.option("--too-many-request-as-http-error", is_flag=True, help="Refuse with status 429, not 200.")
+@click.option("--store", metavar="URL", help="Where conversations are kept; embedded files if left out.")
+@click.option(
+    "--api-key",
+    "api_keys",
+    multiple=True,
+    envvar="CHATSTREAM_API_KEYS",
+    show_envvar=True,
+    help="For /v1: a key, or sha256:<hex> of one; repeatable.",
+)
+@click.option("--cookie-secure", is_flag=True, help="Cookies for https only: set it behind a TLS proxy.")
+@click.option("--locale", type=click.Choice(["en", "ja"]), default="en", help="Language of log messages.")
+@click.option("--log-format", type=click.Choice(["human", "json"]), default="human", show_default=True)
+@click.pass_context
+def serve(context: click.Context, /, host: str, port: int, **options: Any) -> None:
+    """Serves the chat under waitress: the app that Flask finds if it has a ChatStream, else one of its own.
+
+    The options that concern the model count only for the latter.
+    """
+    set_up_logging(options["log_format"])
+    try:
+        app = _found_app(context) or _own_app(**options)
+        set_up_logging(app.extensions["chatstream"].settings.log_format)
+        app.extensions["chatstream"].chat_stream.start_queue_worker()
+    except ChatStreamError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"Listening on http://{host}:{port}", err=True)
+    try:
+        serve_waitress(app, host, port)
+    except (OSError, ValueError) as error:  # the port is taken, there is no such host
+        raise click.ClickException(f"{host}:{port} cannot be served: {error}") from error
+
+
+@cli.command(with_appcontext=False)
+@model_options
+@click.pass_context
+def chat(context: click.Context, /, **options: Any) -> None:
+    """Chats in this terminal, with the model of the app that Flask finds, else with the one named here.
+
+    Piped, each line of stdin is a message.
+    """
+    try:
+        app = _found_app(context)
+        if app is not None:
+            chat_stream: ChatStream = app.extensions["chatstream"].chat_stream
+        else:
+            chat_stream = make_chat_stream(num_of_concurrent_executions=1, max_queue_size=0, **options)
+        chat_stream.start_queue_worker()
+    except ChatStreamError as error:
+        raise click.ClickException(str(error)) from error
+    try:
+        console = ConsoleChat(chat_stream, words_of_locale())
+        console.run()
+    finally:
+        chat_stream.engine.stop()
+    sys.exit(1 if console.num_failed else 0)
+
+
+def _found_app(context: click.Context) -> Flask | None:
+    """The app of `flask --app ...`, if it has a ChatStream."""
+    info = context.find_object(ScriptInfo)
+    try:
+        app = info.load_app() if info is not None else None
+    except NoAppException:
+        return None
+    return app if app is not None and "chatstream" in app.extensions else None
+
+
+def _own_app(
+    api_keys: tuple[str, ...],
+    store: str | None,
+    cookie_secure: bool,
+    locale: str,
+    log_format: str,
+    **options: Any,
+) -> Flask:
+    config = {
+        "CHATSTREAM_API_KEYS": api_keys or None,
+        "CHATSTREAM_COOKIE_SECURE": cookie_secure,
+        "CHATSTREAM_LOCALE": locale,
+        "CHATSTREAM_LOG_FORMAT": log_format,
+        "CHATSTREAM_STORE": store,
+    }
+    return create_app(make_chat_stream(**options), config)

@@ -1,0 +1,1 @@
+"""Structured replies: grammars, compiled once and matched token by token."""

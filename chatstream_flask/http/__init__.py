@@ -1,0 +1,1 @@
+"""What is read from any request, and how errors are answered."""

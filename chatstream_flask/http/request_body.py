@@ -1,0 +1,39 @@
+"""What is read from a request before anything is done for it."""
+
+from __future__ import annotations
+
+from flask import Request, current_app
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
+
+from ..config import shown
+from ..engine.request import GenerationRequest
+from ..errors import BadRequest, BodyTimeout, BodyTooLarge
+from .disconnect import limit_silence
+
+
+def read_body(request: Request, max_len: int) -> bytes:
+    """At most `max_len` bytes of JSON, and no more than the app's MAX_CONTENT_LENGTH."""
+    if not request.is_json:
+        raise BadRequest("the body must be JSON, sent with Content-Type: application/json")
+    app_max_len = request.max_content_length
+    max_len = max_len if app_max_len is None else min(app_max_len, max_len)
+    request.max_content_length = max_len
+    limit_silence(request.environ, current_app.config["CHATSTREAM_CLIENT_TIMEOUT_SEC"])
+    try:
+        return request.get_data()
+    except RequestEntityTooLarge as error:
+        raise BodyTooLarge(f"the body may have at most {max_len} bytes") from error
+    except (ClientDisconnected, TimeoutError) as error:
+        raise BodyTimeout("the body did not arrive") from error
+
+
+def parse_offset(request: Request, generation: GenerationRequest) -> int:
+    """How many characters of a reply its reader has, by `Last-Event-ID` or `?offset=`; 0 if it is silent."""
+    given = request.headers.get("Last-Event-ID") or request.args.get("offset") or "0"
+    num_chars = generation.num_chars
+    if not (given.isascii() and given.isdecimal() and len(given) <= 12 and int(given) <= num_chars):
+        raise BadRequest(
+            f"Last-Event-ID must be a number of characters that this reply has, 0 to {num_chars}, "
+            f"not {shown(given)}"
+        )
+    return int(given)

@@ -1,0 +1,133 @@
+"""Refuses a WSGI server under which chats would go wrong, in a sentence that says what to do instead."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from types import FrameType
+from typing import Any
+
+from ..config import EngineConfig
+from ..engine.engine import Engine
+from ..errors import ConfigError
+
+logger = logging.getLogger("chatstream_flask")
+
+CONF = "gunicorn -c python:chatstream_flask.serving.gunicorn_conf"
+SERVERS = ("gunicorn.socket", "werkzeug.socket", "uwsgi.version", "mod_wsgi.version")  # in an environ
+
+
+def check_gunicorn(cfg: Any) -> None:
+    """:param cfg: gunicorn's own, of master or worker
+    :raises ConfigError: a setting that would lose replies or load the model more than once
+    """
+    if cfg.workers > 1:
+        raise ConfigError(
+            f"gunicorn has workers={cfg.workers}, and each would load the model and have a queue of its own: "
+            "set workers=1, its threads carry the load; for more GPUs run one instance on each, behind nginx"
+        )
+    if cfg.max_requests > 0:
+        raise ConfigError(
+            f"gunicorn's max_requests={cfg.max_requests} would end the worker again and again, cut its "
+            "replies and load the model anew: leave it out"
+        )
+    if not _has_threads(cfg):
+        raise ConfigError(
+            f"gunicorn's worker class {cfg.worker_class_str} runs all requests in one thread, which each "
+            f"step of the model would stop: use gthread with threads, or start `{CONF}`"
+        )
+    if cfg.reload:
+        logger.warning("gunicorn's reload loads the model anew after each change: leave it out in production")
+
+
+def check_gunicorn_that_loads_us(config: EngineConfig) -> None:
+    """For `init_app`; nothing happens under other servers, and in commands."""
+    cfg = _gunicorn_on_the_stack()
+    if cfg is None:
+        return
+    check_gunicorn(cfg)
+    if getattr(cfg.worker_class, "is_sized_by_app", False):
+        return
+    num_chats = _num_chats(config)
+    if cfg.threads <= num_chats:
+        logger.warning(
+            "gunicorn has threads=%d, but up to %d running and waiting replies hold one each, and nobody "
+            "else would be answered: set threads=%d, or start `%s`",
+            *(cfg.threads, num_chats, num_chats + 8, CONF),
+        )
+
+
+def check_forked(engine: Engine) -> None:
+    if engine.is_started_elsewhere:
+        raise ConfigError(
+            "the generation threads were started before the server forked its worker, and threads do not "
+            "follow: leave start_queue_worker() to the worker, or preload_app out"
+        )
+
+
+class ServerCheck:
+    """Looks at the environ of the first chat: only there a server says how it runs an app."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._is_passed = False
+
+    def __call__(self, environ: dict[str, Any]) -> None:
+        """:raises ConfigError: this server would lose replies"""
+        if not self._is_passed:
+            self._check(environ)
+            self._is_passed = True
+
+    def _check(self, environ: dict[str, Any]) -> None:
+        num_chats = _num_chats(self._engine.config)
+        check_forked(self._engine)
+        if environ.get("wsgi.multiprocess"):
+            raise ConfigError(
+                "this server runs the app in several processes, and each would load the model and have a "
+                "queue of its own: let it have one process with threads"
+            )
+        if not environ.get("wsgi.multithread") and any(name in environ for name in SERVERS):
+            raise ConfigError(
+                "this server answers one request at a time, so that a reply would stop all others: give it "
+                f"at least {num_chats + 8} threads, or start `flask chatstream serve`"
+            )
+        if channel := getattr(environ.get("waitress.client_disconnected"), "__self__", None):
+            _check_waitress(channel.adj, num_chats)
+
+
+def _check_waitress(adj: Any, num_chats: int) -> None:
+    wanted = [
+        *([f"threads={num_chats + 8}"] if adj.threads <= num_chats else []),
+        *(["channel_request_lookahead=1"] if adj.channel_request_lookahead < 1 else []),
+        *([] if adj.asyncore_use_poll else ["asyncore_use_poll=True"]),
+    ]
+    if wanted:
+        logger.warning(
+            "waitress needs %s for up to %d running and waiting replies; `flask chatstream serve` sets all",
+            *(", ".join(wanted), num_chats),
+        )
+
+
+def _num_chats(config: EngineConfig) -> int:
+    """Running and waiting ones: each holds a thread of the server."""
+    return config.num_of_concurrent_executions + config.max_queue_size
+
+
+def _has_threads(cfg: Any) -> bool:
+    from gunicorn.workers.gthread import ThreadWorker  # gunicorn is running
+
+    return issubclass(cfg.worker_class, ThreadWorker)
+
+
+def _gunicorn_on_the_stack() -> Any:
+    """The settings of the gunicorn that is importing the app: nothing else tells them."""
+    if "gunicorn.config" not in sys.modules:
+        return None
+    config_class = sys.modules["gunicorn.config"].Config
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        cfg = getattr(frame.f_locals.get("self"), "cfg", None)
+        if isinstance(cfg, config_class):
+            return cfg
+        frame = frame.f_back
+    return None

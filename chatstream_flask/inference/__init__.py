@@ -1,0 +1,1 @@
+"""Everything that needs torch: from sequences to token ids."""

@@ -1,0 +1,41 @@
+"""What the argument `device` names: where a model is to compute, one device or several."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from ..config import shown
+from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TypeAlias
+
+    import torch
+
+    Devices: TypeAlias = "str | torch.device | Sequence[str | torch.device] | None"
+
+DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
+
+
+def checked_devices(device: Any) -> list[str]:
+    """By name; empty for None, which is where the model is."""
+    if device is None:
+        return []
+    given = device if isinstance(device, (list, tuple)) else [device]
+    if wrong := [it for it in given if not DEVICE.fullmatch(str(it))]:
+        raise ConfigError(
+            f'device must be "cpu", "mps", "cuda" or "cuda:N", or a list of these, not {shown(wrong[0])}'
+        )
+    names = [str(it) for it in given]
+    if not names:
+        raise ConfigError("device is an empty list; name one device at least, or set None")
+    if len(names) > 1 and "cuda" in names:
+        raise ConfigError('in a list, device must say which one: "cuda:0", not "cuda"')
+    if twice := [name for name in names if name != "cpu" and names.count(name) > 1]:
+        raise ConfigError(
+            f"device names {twice[0]} twice, but all threads of a device share one copy of the model; "
+            "for more threads set num_of_generation_threads"
+        )
+    return names
