@@ -12,8 +12,8 @@ from .chat.admission import Admission
 from .chat.app_state import AppState, make_conversation_store
 from .chat.chat_request import parse_chat_request
 from .chat.completion import Callback
-from .chat.conversation_access import Conversations
-from .chat.reply_registry import Replies, Reply
+from .chat.conversation_access import ConversationAccess
+from .chat.reply_registry import Reply, ReplyRegistry
 from .chat.reply_response import close_lost_reply, reply_response
 from .chat.request_handler import AbstractRequestHandler, SimpleSessionRequestHandler
 from .chat.shared_prefix import SharedPrefix
@@ -169,7 +169,7 @@ class ChatStream:
         handler = _checked(
             "request_handler", request_handler, AbstractRequestHandler, SimpleSessionRequestHandler()
         )
-        self._conversations = Conversations(handler, self.chat_prompt_clazz, self.params)
+        self._conversations = ConversationAccess(handler, self.chat_prompt_clazz, self.params)
         self._admission = Admission(
             engine=self.engine,
             source=self.source,
@@ -197,7 +197,9 @@ class ChatStream:
         self.engine.hung_after_sec = settings.hung_after_sec
         store = make_conversation_store(app, settings)
         reports = Reports(AccessLog(app, settings, self.logger))
-        app.extensions["chatstream"] = AppState(self, settings, store, Replies(settings.resume_sec), reports)
+        app.extensions["chatstream"] = AppState(
+            self, settings, store, ReplyRegistry(settings.resume_sec), reports
+        )
         speak(self.logger, settings.locale)
         app.after_request(give_request_id)
         app.register_error_handler(ChatStreamError, self._refusal)  # of every view that uses this object

@@ -120,7 +120,7 @@ class TransformersSource:
         import torch
 
         from .inference.model_runner import ModelRunner
-        from .inference.num_drafts import DraftChoice
+        from .inference.num_drafts import DraftLengthTuner
         from .inference.placement import place
         from .inference.prepared_model import PreparedModel
 
@@ -136,7 +136,7 @@ class TransformersSource:
             num_cores=max(1, self._num_cores // num_on_cpu),
             all_cores=self._num_cores,
             grammars=self._grammars,
-            draft_choice=DraftChoice(self._num_drafts) if self._num_drafts else None,
+            draft_choice=DraftLengthTuner(self._num_drafts) if self._num_drafts else None,
             prefill_chunk_len=self.prefill_chunk_len,
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from fakes import FakeClock
 
-from chatstream_flask.inference.cpu_threads import NUM_TRIED, PAUSE_FACTOR, CoreChoice
+from chatstream_flask.inference.cpu_threads import NUM_TRIED, PAUSE_FACTOR, ThreadTuner
 
 Seconds = Callable[[int], float]  # of a forward on so many cores
 
@@ -16,7 +16,7 @@ class Machine:
 
     def __init__(self, most: int, seconds: Seconds) -> None:
         self.clock = FakeClock()
-        self.choice = CoreChoice(most, self.clock)
+        self.choice = ThreadTuner(most, self.clock)
         self.seconds = seconds
 
     def run(self, num_forwards: int, num_tokens: int = 8) -> list[int]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from fakes import FakeClock
 
-from chatstream_flask.inference.num_drafts import MAX_TOKENS, MIN_PAUSE_SEC, PAUSE_FACTOR, DraftChoice
+from chatstream_flask.inference.num_drafts import MAX_TOKENS, MIN_PAUSE_SEC, PAUSE_FACTOR, DraftLengthTuner
 
 Seconds = Callable[[int], float]  # of a step with so many drafts
 
@@ -16,7 +16,7 @@ class Machine:
 
     def __init__(self, seconds: Seconds, share: float = 0.8, most: int = 8) -> None:
         self.clock = FakeClock()
-        self.choice = DraftChoice(most, self.clock)
+        self.choice = DraftLengthTuner(most, self.clock)
         self.seconds = seconds
         self.share = share
 

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from chatstream_flask.config import VisitorLimits
 from chatstream_flask.engine.request import FinishReason, GenerationRequest, Status
-from chatstream_flask.engine.request_queue import Place
+from chatstream_flask.engine.request_queue import Reservation
 from chatstream_flask.engine.worker import Retired
 from chatstream_flask.errors import NotAccepting, TooManyRequests
 
@@ -38,7 +38,7 @@ class EngineMachine(RuleBasedStateMachine):
         self.limits = VisitorLimits(max_running=max_running, max_waiting=max_waiting)
         self.queue = self.bench.queue
         self.is_draining = False
-        self.reserved: list[Place] = []
+        self.reserved: list[Reservation] = []
         self.accepted: list[GenerationRequest] = []  # in order
 
     # -- visitors ----------------------------------------------------------------------------------
@@ -93,8 +93,8 @@ class EngineMachine(RuleBasedStateMachine):
     def step(self, data: st.DataObject) -> None:
         worker = data.draw(st.integers(0, len(self.bench.workers) - 1))
         waiting = self.waiting_in_order()
-        overdue = [r for r in self.bench.running if r.end_wish and r in self.requests_of(worker)]
-        must_end = [r for r in waiting if r.end_wish]
+        overdue = [r for r in self.bench.running if r.stop_reason and r in self.requests_of(worker)]
+        must_end = [r for r in waiting if r.stop_reason]
         self.bench.step(worker)
         assert all(r.outcome is not None for r in overdue + must_end)
         if not must_end:  # one that ends when it is taken gives its turn to the next

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from chatstream_flask.config import VisitorLimits
 from chatstream_flask.engine.fair_queue import MAX_PASSED_OVER
 from chatstream_flask.engine.request import FinishReason, GenerationRequest
-from chatstream_flask.engine.request_queue import SWEEP_SEC, Place, RequestQueue
+from chatstream_flask.engine.request_queue import SWEEP_SEC, RequestQueue, Reservation
 from chatstream_flask.errors import ConfigError, TooManyRequests
 
 ONE_RUNS = VisitorLimits(max_running=1)
@@ -27,7 +27,7 @@ class Lobby:
         self.queue = RequestQueue(capacity, [num_slots], clock=self.clock)
         self.limits: dict[str, VisitorLimits] = defaultdict(VisitorLimits)
         self.requests: dict[str, GenerationRequest] = {}
-        self.places: dict[str, Place] = {}
+        self.places: dict[str, Reservation] = {}
         self.names: dict[GenerationRequest, str] = {}
 
     def put(self, *names: str, priority: int = 0, max_new_tokens: int = 256) -> None:

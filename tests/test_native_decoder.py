@@ -11,7 +11,7 @@ import torch
 from tiny_models import tiny_model
 from torch import Tensor
 
-from chatstream_flask.inference.batched_prefill import Part, make_packed_prefill
+from chatstream_flask.inference.batched_prefill import Part, make_batched_prefill
 from chatstream_flask.inference.decoders.fuse import fuse
 from chatstream_flask.inference.decoders.native_decoder import NativeDecoder, native_library
 from chatstream_flask.inference.kv_cache import layer_shapes
@@ -87,7 +87,7 @@ def test_windows_and_caps_for_few_queries_and_for_many(kind: str) -> None:
 def test_parts_of_several_slots_give_what_each_gives_alone(dtype: torch.dtype, num_threads: int) -> None:
     """Beginnings, rests and single tokens, of which some follow each other in one slot."""
     native, plain = slots_of(dtype, is_native=True), slots_of(dtype, is_native=False)
-    packed = make_packed_prefill(
+    packed = make_batched_prefill(
         native, most_parts=9, most_tokens=99, device=torch.device("cpu"), replays=False
     )
     assert packed is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chatstream_flask.engine.prefill_budget import MAX_STEPS, SMOOTH_SEC, PrefillPace
+from chatstream_flask.engine.prefill_budget import MAX_STEPS, SMOOTH_SEC, PrefillBudget
 from chatstream_flask.engine.scheduler import LEAST
 
 CHUNK = 256
@@ -14,7 +14,7 @@ class Machine:
     """Steps that take as long as is said, in the order of a worker."""
 
     def __init__(self, *, decode_sec: float, token_sec: float) -> None:
-        self.pace = PrefillPace(CHUNK)
+        self.pace = PrefillBudget(CHUNK)
         self.decode_sec = decode_sec
         self.token_sec = token_sec
 

@@ -91,20 +91,20 @@ def test_second_outcome_raises_and_the_first_stays() -> None:
 def test_first_wish_to_end_counts() -> None:
     clock = FakeClock()
     request = ask("hi", clock=clock, timeout_sec=5)
-    assert request.end_wish is None
+    assert request.stop_reason is None
     request.ask_to_end(FinishReason.DISCONNECTED)
     request.ask_to_end(FinishReason.CANCELLED)
     clock.advance(10)
-    assert request.end_wish is FinishReason.DISCONNECTED
+    assert request.stop_reason is FinishReason.DISCONNECTED
 
 
 def test_wish_to_end_comes_with_the_deadline() -> None:
     clock = FakeClock(100)
     request = ask("hi", clock=clock, timeout_sec=5)
     clock.advance(4.9)
-    assert request.end_wish is None
+    assert request.stop_reason is None
     clock.advance(0.1)
-    assert request.end_wish is FinishReason.TIMEOUT
+    assert request.stop_reason is FinishReason.TIMEOUT
 
 
 @pytest.mark.parametrize("now", [0, 100])

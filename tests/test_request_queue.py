@@ -9,7 +9,7 @@ import pytest
 from fakes import TIMEOUT, FakeClock, ask
 
 from chatstream_flask.engine.request import FinishReason, GenerationRequest
-from chatstream_flask.engine.request_queue import Place, RequestQueue
+from chatstream_flask.engine.request_queue import RequestQueue, Reservation
 from chatstream_flask.errors import NotAccepting, TooManyRequests
 
 
@@ -46,7 +46,7 @@ def test_fifty_at_once_get_exactly_seven_places() -> None:
     queue = RequestQueue(7, [2])
     barrier = threading.Barrier(50)
 
-    def reserve(_: int) -> Place | None:
+    def reserve(_: int) -> Reservation | None:
         barrier.wait(TIMEOUT)
         try:
             return queue.reserve()
@@ -197,7 +197,7 @@ def test_refuse_new_lets_the_rest_go_on() -> None:
     assert not queue.is_over
     assert queue.take(0, wait=True) is request
     assert queue.is_over
-    assert request.end_wish is None
+    assert request.stop_reason is None
 
 
 def test_wait_until_empty_waits_for_every_place() -> None:
@@ -216,7 +216,7 @@ def test_cancelled_before_it_was_taken_has_its_reason() -> None:
     (request,) = put(queue, "a")
     request.ask_to_end(FinishReason.DISCONNECTED)
     assert queue.pop_overdue() == [request]
-    assert request.end_wish is FinishReason.DISCONNECTED
+    assert request.stop_reason is FinishReason.DISCONNECTED
 
 
 def test_retired_thread_gets_nothing_and_loses_what_it_had() -> None:

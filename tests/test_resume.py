@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from flask_fakes import SSE, Chat, Event, ScriptedRunner, read_events, read_until, running_chat
 from werkzeug.test import TestResponse
 
-from chatstream_flask.chat.reply_registry import MAX_ENDED, Replies, Reply
+from chatstream_flask.chat.reply_registry import MAX_ENDED, Reply, ReplyRegistry
 from chatstream_flask.chat.reply_stream import MAX_READERS
 from chatstream_flask.engine.request import QUEUE_GRACE_SEC, FinishReason
 from chatstream_flask.errors import NotFound
@@ -144,16 +144,16 @@ def test_the_grace_time_begins_with_the_last_reader_and_ends_with_a_new_one() ->
     assert not request.detach(first, 30)
     assert not request.detach(first, 30)
     clock.advance(31)
-    assert request.end_wish is None
+    assert request.stop_reason is None
     assert request.detach(second, 30)
     clock.advance(29)
-    assert request.end_wish is None
+    assert request.stop_reason is None
     request.attach(first)
     clock.advance(31)
-    assert request.end_wish is None
+    assert request.stop_reason is None
     assert request.detach(first, 30)
     clock.advance(30)
-    assert request.end_wish is FinishReason.DISCONNECTED
+    assert request.stop_reason is FinishReason.DISCONNECTED
 
 
 def test_a_place_in_the_queue_is_kept_for_a_moment_only() -> None:
@@ -165,9 +165,9 @@ def test_a_place_in_the_queue_is_kept_for_a_moment_only() -> None:
     request.attach(reader)
     assert request.detach(reader, 30)
     clock.advance(QUEUE_GRACE_SEC - 0.1)
-    assert request.end_wish is None
+    assert request.stop_reason is None
     clock.advance(0.1)
-    assert request.end_wish is FinishReason.DISCONNECTED
+    assert request.stop_reason is FinishReason.DISCONNECTED
 
 
 def test_a_reply_left_alone_ends_and_is_kept_in_part(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_without_a_way_back_it_ends_at_once(tmp_path: Path, resume_sec: float, a
 
 def test_ended_replies_are_forgotten_by_age_and_number() -> None:
     clock = FakeClock()
-    replies = Replies(keep_sec=30, clock=clock)
+    replies = ReplyRegistry(keep_sec=30, clock=clock)
     for i in range(MAX_ENDED + 2):
         replies.add(made_up(i))
         assert replies.find(f"c{i}", f"m{i}") is replies.running(f"c{i}")

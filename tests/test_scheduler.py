@@ -6,7 +6,7 @@ import pytest
 from fakes import CharDecoder, FakeClock, ask
 
 from chatstream_flask.engine.detokenizer import Detokenizer
-from chatstream_flask.engine.prefix_cache import Move
+from chatstream_flask.engine.prefix_cache import SlotCopy
 from chatstream_flask.engine.scheduler import LEAST, Scheduler
 from chatstream_flask.engine.sequence import Sequence
 
@@ -35,7 +35,7 @@ def test_last_one_fills_the_hole() -> None:
     scheduler = Scheduler(3, 256)
     a, b, c = (add(scheduler, text) for text in "abc")
     c.num_cached = 7
-    assert scheduler.remove(a) == Move(2, 0, 7)
+    assert scheduler.remove(a) == SlotCopy(2, 0, 7)
     assert scheduler.running == [c, b]
     assert slots(scheduler) == [0, 1]
     assert scheduler.remove(b) is None  # the last one leaves no hole

@@ -16,7 +16,7 @@ from transformers import RepetitionPenaltyLogitsProcessor, SequenceBiasLogitsPro
 
 from chatstream_flask.config import SamplingParams
 from chatstream_flask.engine.sequence import Sequence
-from chatstream_flask.inference.sampling.logits_processors import ScoreRules
+from chatstream_flask.inference.sampling.logits_processors import LogitsProcessors
 from chatstream_flask.inference.sampling.sampler import NOT_A_TOKEN, Sampler
 
 CPU = torch.device("cpu")
@@ -52,7 +52,7 @@ def sequence(prompt_ids: list[int], new_ids: list[int], slot: int = 0, **params:
 
 
 def edited(logits: Tensor, rows: list[Sequence | None]) -> Tensor:
-    rules = ScoreRules(num_slots=len(rows), max_len=50, device=CPU)
+    rules = LogitsProcessors(num_slots=len(rows), max_len=50, device=CPU)
     rules.plan(rows, logits.shape[1])
     return rules.apply(logits)
 

@@ -29,7 +29,7 @@ from chatstream_flask.config import SamplingParams
 from chatstream_flask.engine.request import FinishReason, GenerationRequest
 from chatstream_flask.engine.sequence import Sequence
 from chatstream_flask.errors import ConfigError
-from chatstream_flask.inference.num_drafts import DraftChoice, Expected
+from chatstream_flask.inference.num_drafts import DraftLengthTuner, Expected
 from chatstream_flask.inference.prepared_model import PreparedModel
 from chatstream_flask.inference.speculation import accepted
 from chatstream_flask.model_source import make_source
@@ -46,7 +46,7 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-class AllThereAre(DraftChoice):
+class AllThereAre(DraftLengthTuner):
     """Proposes also what does not pay."""
 
     def begin(self, num_rows: int, key_len: int, num_proposed: int, expected: Expected) -> int:
@@ -60,7 +60,7 @@ class SpyRunner(IdsAsText):
     def __init__(
         self,
         model: Any,
-        choice: DraftChoice | None = None,
+        choice: DraftLengthTuner | None = None,
         *,
         num_slots: int = 5,
         max_len: int = MAX_LEN,
@@ -208,7 +208,7 @@ def test_a_reply_that_repeats_takes_fewer_steps(looks_ahead: bool) -> None:
     model, job = small_model("gpt_neox"), Job(prompt_ids=small_prompt(11), num_new=200)
     expected = serve(SpyRunner(model, num_slots=1), [job], num_slots=1, chunk_len=64)
     runner = SpyRunner(
-        model, DraftChoice(8, itertools.count().__next__), num_slots=1, looks_ahead=looks_ahead
+        model, DraftLengthTuner(8, itertools.count().__next__), num_slots=1, looks_ahead=looks_ahead
     )
     assert serve(runner, [job], num_slots=1, chunk_len=64) == expected
     assert len(runner.steps) < 0.3 * job.num_new

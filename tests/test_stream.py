@@ -432,7 +432,7 @@ def test_what_came_meanwhile_is_one_chunk() -> None:
     assert list(stream) == [b"d"]
     assert list(stream) == []
     stream.close()
-    assert generation.end_wish is None
+    assert generation.stop_reason is None
 
 
 def test_start_is_told_with_the_first_text_at_the_latest() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatstream_flask.engine.detokenizer import Detokenizer
-from chatstream_flask.engine.pending_logprobs import HeldLogprobs
+from chatstream_flask.engine.pending_logprobs import PendingLogprobs
 from chatstream_flask.engine.request import GenerationRequest, TokenLogprob
 from chatstream_flask.mock.mock_runner import MockParams, MockRunner, encode_mock_prompt
 
@@ -88,7 +88,7 @@ def test_a_token_that_runs_into_the_stop_string_is_told() -> None:
     """Some of its text is shown; those wholly within the stop string are not told."""
     pieces = ["one ", "two<", "e", "nd> three"]
     detokenizer = Detokenizer(Pieces(pieces), ["<end>"])
-    held = HeldLogprobs(detokenizer)
+    held = PendingLogprobs(detokenizer)
     shown, tokens = "", []
     for i in range(len(pieces)):
         num_before = detokenizer.num_decoded
@@ -120,7 +120,7 @@ def test_tokens_come_in_order_and_those_without_shown_text_are_the_last(
     pieces: list[str], stops: list[str]
 ) -> None:
     detokenizer = Detokenizer(Pieces(pieces), stops)
-    held = HeldLogprobs(detokenizer)
+    held = PendingLogprobs(detokenizer)
     shown, ids, num_pushed = "", [], 0
     for i in range(len(pieces)):
         num_before = detokenizer.num_decoded

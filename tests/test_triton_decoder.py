@@ -11,7 +11,7 @@ from tiny_models import TinyTokenizer, make_jobs, make_prompt, make_sequence, ti
 from torch import Tensor
 
 from chatstream_flask.engine.sequence import Sequence
-from chatstream_flask.inference.batched_prefill import Part, make_packed_prefill
+from chatstream_flask.inference.batched_prefill import Part, make_batched_prefill
 from chatstream_flask.inference.decoders.fuse import NotFusible, fuse
 from chatstream_flask.inference.decoders.fused_decoder import FusedDecoder
 from chatstream_flask.inference.kv_cache import layer_shapes
@@ -46,7 +46,7 @@ class Step:
 
     def __init__(self, model: Any, forward: Forward) -> None:
         self.slots = SlotModel(model, forward, layer_shapes(model), num_slots=NUM_SLOTS, max_len=MAX_LEN)
-        self.packed = make_packed_prefill(
+        self.packed = make_batched_prefill(
             self.slots,
             most_parts=2 * NUM_SLOTS,
             most_tokens=64,

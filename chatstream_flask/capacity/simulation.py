@@ -157,9 +157,9 @@ class Simulation:
             total_sec=outcome.total_sec + self.request_sec,
         )
         on_end = self._on_end.pop(request)
-        self.at(self.clock.now, lambda: self._tell(request, answer, on_end))
+        self.at(self.clock.now, lambda: self._emit(request, answer, on_end))
 
-    def _tell(self, request: GenerationRequest, answer: Answer, on_end: Callable[[Answer], None]) -> None:
+    def _emit(self, request: GenerationRequest, answer: Answer, on_end: Callable[[Answer], None]) -> None:
         assert request.place is not None
         request.place.close()
         self.answers.append(answer)

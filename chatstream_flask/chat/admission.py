@@ -21,7 +21,7 @@ from ..prompts.replacer import Replacer
 from .app_state import AppState
 from .chat_request import ChatRequest
 from .completion import Callback, Completion
-from .conversation_access import Conversations
+from .conversation_access import ConversationAccess
 from .reply_registry import Reply
 from .shared_prefix import SharedPrefix
 
@@ -32,7 +32,7 @@ class Admission:
 
     engine: Engine
     source: ModelSource
-    conversations: Conversations
+    conversations: ConversationAccess
     shared_prefix: SharedPrefix
     params: SamplingParams  # for what neither the conversation nor the request says
     context_policy: ContextPolicy

@@ -14,7 +14,7 @@ from ..conversation.file_sessions import file_session_interface
 from ..conversation.urls import make_store
 from ..monitoring.reports import Reports
 from ..settings import Settings
-from .reply_registry import Replies
+from .reply_registry import ReplyRegistry
 
 if TYPE_CHECKING:
     from ..extension import ChatStream
@@ -27,7 +27,7 @@ class AppState:
     chat_stream: ChatStream
     settings: Settings
     store: ConversationStore
-    replies: Replies
+    replies: ReplyRegistry
     reports: Reports
 
 

@@ -19,7 +19,7 @@ KNOWN_ID = "chatstream.conversation_id"  # in a request's environ
 BUSY_POLL_SEC = 0.05
 
 
-class Conversations:
+class ConversationAccess:
     """Found through the request handler, in the request's context."""
 
     def __init__(

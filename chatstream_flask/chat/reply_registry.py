@@ -25,7 +25,7 @@ class Reply:
     generation: GenerationRequest
 
 
-class Replies:
+class ReplyRegistry:
     """Of one app; shared by all threads of one process. Only who knows the conversation finds a reply."""
 
     def __init__(self, keep_sec: float, clock: Callable[[], float] = time.monotonic) -> None:

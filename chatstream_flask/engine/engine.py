@@ -15,9 +15,9 @@ from collections.abc import Callable
 from ..config import NO_LIMITS, EngineConfig, VisitorLimits
 from ..errors import ChatStreamError, EngineBroken, NotAccepting, TooManyRequests
 from .engine_stats import EngineStats
-from .finisher import Delivery
+from .finisher import Finisher
 from .request import FinishReason, GenerationRequest, Status
-from .request_queue import Place, RequestQueue
+from .request_queue import RequestQueue, Reservation
 from .runner import Runner
 from .worker import Worker
 from .worker_pool import WorkerPool
@@ -54,7 +54,7 @@ class Engine:
         self.is_draining = False  # by `begin_drain`: takes nothing new, until a `stop` and a `start`
         self._queue = self._make_queue()
         self._pool: WorkerPool | None = None
-        self._delivery: Delivery | None = None
+        self._finisher: Finisher | None = None
         stop = weakref.WeakMethod(self.stop)
         atexit.register(lambda: (method := stop()) and method(timeout=1.0))
 
@@ -117,7 +117,7 @@ class Engine:
             if self.is_started or ((self.is_stopped or self.is_draining) and not again):
                 return
             self._queue = self._make_queue()
-            self._delivery = Delivery(self.config.num_of_concurrent_executions, self.stats.finished)
+            self._finisher = Finisher(self.config.num_of_concurrent_executions, self.stats.finished)
             self._pool = self._make_pool()
             try:
                 self._pool.start()
@@ -154,15 +154,15 @@ class Engine:
 
     def _end_threads(self, timeout: float) -> None:
         all_ended = self._pool is None or self._pool.stop(timeout)
-        if self._delivery is not None:
-            self._delivery.close(wait=all_ended)
+        if self._finisher is not None:
+            self._finisher.close(wait=all_ended)
         self._pool = None
 
     # -- requests ------------------------------------------------------------------------------------
 
     def reserve(
         self, visitor: str | None = None, priority: int = 0, limits: VisitorLimits = NO_LIMITS
-    ) -> Place:
+    ) -> Reservation:
         """As `reserve_all`, for one request."""
         return self.reserve_all(1, visitor, priority, limits)[0]
 
@@ -172,7 +172,7 @@ class Engine:
         visitor: str | None = None,
         priority: int = 0,
         limits: VisitorLimits = NO_LIMITS,
-    ) -> list[Place]:
+    ) -> list[Reservation]:
         """Places for requests, all of them or none; each to be closed if it is not submitted.
 
         :param visitor: whose they are; those who wait are served in turn. None: nobody's, without limits
@@ -189,7 +189,7 @@ class Engine:
             self._refused(error)
             raise
 
-    def submit(self, request: GenerationRequest, place: Place) -> None:
+    def submit(self, request: GenerationRequest, place: Reservation) -> None:
         """:raises TooManyRequests: the visitor's tokens were used since the place was reserved"""
         if not self.is_started:
             raise NotAccepting("the engine is not started")
@@ -258,8 +258,8 @@ class Engine:
         outcome = request.finish(reason, error)
         if request.started_at is not None:
             self._durations.append(outcome.total_sec - outcome.queue_sec)
-        assert self._delivery is not None
-        self._delivery.submit(request, outcome)
+        assert self._finisher is not None
+        self._finisher.submit(request, outcome)
 
     def _make_queue(self) -> RequestQueue:
         config = self.config

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from .histogram import FIRST_TOKEN_SEC, GAP_SEC, NUM_TOKENS, REQUEST_SEC, Histogram
 from .request import FinishReason, Outcome
-from .worker_stats import ThreadStats
+from .worker_stats import WorkerStats
 
 NUM_RECENT = 2048  # outcomes kept for percentiles over the last minutes
 
@@ -22,7 +22,7 @@ class EngineStats:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
-        self.threads: list[ThreadStats] = []  # of every generation thread there was
+        self.threads: list[WorkerStats] = []  # of every generation thread there was
         self.total_sec = Histogram(REQUEST_SEC)
         self.prefill_sec = Histogram(FIRST_TOKEN_SEC)  # from a slot to the first token
         self.decode_sec = Histogram(REQUEST_SEC)  # from the first token to the end
@@ -67,9 +67,9 @@ class EngineStats:
     # -- asked by whoever watches ------------------------------------------------------------------------
 
     @property
-    def steps(self) -> ThreadStats:
+    def steps(self) -> WorkerStats:
         """Of all threads together."""
-        result = ThreadStats()
+        result = WorkerStats()
         for thread in list(self.threads):
             result.merge(thread)
         return result

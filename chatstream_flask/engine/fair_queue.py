@@ -13,7 +13,7 @@ MAX_PASSED_OVER = 8  # times, then a lower priority is served once: nobody waits
 T = TypeVar("T")  # what waits
 
 
-class Turn(Generic[T]):
+class VisitorQueue(Generic[T]):
     """What waits of one visitor with one priority, the oldest first."""
 
     def __init__(self, visitor: Visitor, number: int) -> None:
@@ -22,21 +22,21 @@ class Turn(Generic[T]):
         self.waiting: deque[T] = deque()
 
 
-class Lane(Generic[T]):
+class PriorityLane(Generic[T]):
     """The visitors of one priority. One that is at its running limit is held, and keeps its turn."""
 
     def __init__(self) -> None:
-        self.ready: dict[Visitor, Turn[T]] = {}  # in the order of their numbers
-        self.held: dict[Visitor, Turn[T]] = {}
+        self.ready: dict[Visitor, VisitorQueue[T]] = {}  # in the order of their numbers
+        self.held: dict[Visitor, VisitorQueue[T]] = {}
         self.num_passed_over = 0  # since it was last served
         self._last_number = 0
 
-    def turn_of(self, visitor: Visitor) -> Turn[T] | None:
+    def turn_of(self, visitor: Visitor) -> VisitorQueue[T] | None:
         return self.ready.get(visitor) or self.held.get(visitor)
 
     def add(self, visitor: Visitor, item: T) -> None:
         if (turn := self.turn_of(visitor)) is None:
-            turn = Turn(visitor, 0)
+            turn = VisitorQueue(visitor, 0)
             self._put_last(turn)
         turn.waiting.append(item)
 
@@ -76,18 +76,18 @@ class Lane(Generic[T]):
         self.ready = dict(sorted(self.held.items(), key=lambda entry: entry[1].number))
         self.held = {}
 
-    def _put_last(self, turn: Turn[T]) -> None:
+    def _put_last(self, turn: VisitorQueue[T]) -> None:
         self._last_number = turn.number = self._last_number + 1
         (self.ready if turn.visitor.may_run else self.held)[turn.visitor] = turn
 
 
-class Turns(Generic[T]):
+class FairQueue(Generic[T]):
     """All that wait. Not locked; `has_ready` and the length may be read by any thread."""
 
     def __init__(self) -> None:
         self.has_ready = False  # one that may run
         self._num_waiting = 0
-        self._lanes: dict[int, Lane[T]] = {}  # the highest priority first; none is empty
+        self._lanes: dict[int, PriorityLane[T]] = {}  # the highest priority first; none is empty
         self._positions: dict[T, int] | None = None  # until something changes
 
     def __len__(self) -> int:
@@ -100,7 +100,7 @@ class Turns(Generic[T]):
 
     def add(self, visitor: Visitor, priority: int, item: T) -> None:
         if priority not in self._lanes:
-            self._lanes[priority] = Lane()
+            self._lanes[priority] = PriorityLane()
             self._lanes = dict(sorted(self._lanes.items(), reverse=True))
         self._lanes[priority].add(visitor, item)
         self._num_waiting += 1
@@ -159,20 +159,20 @@ class Turns(Generic[T]):
                 lane.end_all_running()
         return order
 
-    def _ready_lanes(self) -> list[Lane[T]]:
+    def _ready_lanes(self) -> list[PriorityLane[T]]:
         return [lane for lane in self._lanes.values() if lane.ready]
 
-    def _copy(self) -> Turns[T]:
+    def _copy(self) -> FairQueue[T]:
         """With visitors of its own."""
-        copy, visitors = Turns[T](), dict[Visitor, Visitor]()
+        copy, visitors = FairQueue[T](), dict[Visitor, Visitor]()
         copy._num_waiting = self._num_waiting
         for priority, lane in self._lanes.items():
-            copy._lanes[priority] = new = Lane[T]()
+            copy._lanes[priority] = new = PriorityLane[T]()
             new.num_passed_over, new._last_number = lane.num_passed_over, lane._last_number
             for old, new_turns in ((lane.ready, new.ready), (lane.held, new.held)):
                 for visitor, turn in old.items():
                     twin = visitors.setdefault(visitor, Visitor(visitor.limits, visitor.num_running))
-                    new_turns[twin] = Turn(twin, turn.number)
+                    new_turns[twin] = VisitorQueue(twin, turn.number)
                     new_turns[twin].waiting.extend(turn.waiting)
         return copy
 
@@ -183,6 +183,6 @@ class Turns(Generic[T]):
         self.has_ready = any(lane.ready for lane in self._lanes.values())
 
 
-def _next(ready: list[Lane[T]]) -> Lane[T]:
+def _next(ready: list[PriorityLane[T]]) -> PriorityLane[T]:
     overlooked = [lane for lane in ready if lane.num_passed_over >= MAX_PASSED_OVER]
     return overlooked[-1] if overlooked else ready[0]

@@ -14,7 +14,7 @@ logger = logging.getLogger("chatstream_flask")
 MAX_THREADS = 32
 
 
-class Delivery:
+class Finisher:
     """First the reply is kept, then its place is free and its reader learns of the end, then the app does.
 
     A slow store holds up only its own reply; callbacks have a thread of their own.
@@ -51,11 +51,11 @@ class Delivery:
         request.publish(outcome)
         if request.after_done is not None:
             try:
-                self._callbacks.submit(self._tell, request, outcome)
+                self._callbacks.submit(self._notify, request, outcome)
             except RuntimeError:
-                self._tell(request, outcome)
+                self._notify(request, outcome)
 
-    def _tell(self, request: GenerationRequest, outcome: Outcome) -> None:
+    def _notify(self, request: GenerationRequest, outcome: Outcome) -> None:
         try:
             if request.after_done is not None:
                 request.after_done(request, outcome)

@@ -1,4 +1,4 @@
-"""HeldLogprobs: the log-probabilities of tokens whose text is not yet told."""
+"""PendingLogprobs: the log-probabilities of tokens whose text is not yet told."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from .detokenizer import Detokenizer
 from .request import TokenLogprob
 
 
-class HeldLogprobs:
+class PendingLogprobs:
     """Lets each token go with its text; those whose text lies within a stop string are never let go.
 
     A token's text ends where the decoder next gave out any: the parts of a character go together.

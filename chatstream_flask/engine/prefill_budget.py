@@ -1,4 +1,4 @@
-"""PrefillPace: how much of a prompt is computed between two tokens of the replies that run."""
+"""PrefillBudget: how much of a prompt is computed between two tokens of the replies that run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MAX_STEPS = 1.7  # or so many of its own steps, if they take longer
 WEIGHT = 0.25  # of the newest step in a mean
 
 
-class PrefillPace:
+class PrefillBudget:
     """Learns from the steps what a token of a prompt costs; a prompt alone is computed in whole chunks."""
 
     def __init__(self, most: int) -> None:

@@ -12,7 +12,7 @@ MIN_REUSED_LEN = 16  # tokens; a shorter prefix is computed as fast as it is cop
 
 
 @dataclass(frozen=True, kw_only=True)
-class Remains:
+class CachedPrefix:
     """Keys and values of `token_ids` are in the slot's first columns."""
 
     token_ids: list[int]
@@ -21,7 +21,7 @@ class Remains:
     number: int  # rises with time
 
     @classmethod
-    def of(cls, sequence: Sequence, number: int) -> Remains | None:
+    def of(cls, sequence: Sequence, number: int) -> CachedPrefix | None:
         """None if nobody could go on from there."""
         request = sequence.request
         if request.cache_owner is None and request.num_shared < MIN_REUSED_LEN:
@@ -35,7 +35,7 @@ class Remains:
 
 
 @dataclass(frozen=True)
-class Move:
+class SlotCopy:
     """Of the first `length` columns of slot `source` to slot `target`, and back if it is a swap."""
 
     source: int

@@ -153,7 +153,7 @@ class GenerationRequest:
         self._status = Status.WAITING
         self._end: FinishReason | None = None  # wish of another thread
         self._readers: list[Closable] = []
-        self._lonely_since: float | None = None
+        self._orphaned_at: float | None = None
         self._grace_sec = 0.0
         self._pieces: list[str] = []
         self._num_chars = 0
@@ -191,12 +191,12 @@ class GenerationRequest:
                 self._end = reason
 
     @property
-    def end_wish(self) -> FinishReason | None:
+    def stop_reason(self) -> FinishReason | None:
         """Why it must not go on, if it must not: asked by another thread, left alone, or out of time."""
         if self._end is not None:
             return self._end
-        now, lonely_since = self._clock(), self._lonely_since
-        if lonely_since is not None and now - lonely_since >= self._patience_sec:
+        now, orphaned_at = self._clock(), self._orphaned_at
+        if orphaned_at is not None and now - orphaned_at >= self._patience_sec:
             return FinishReason.DISCONNECTED
         return FinishReason.TIMEOUT if now >= self.deadline else None
 
@@ -210,7 +210,7 @@ class GenerationRequest:
         """Its readers now, the longest attached first."""
         with self._changed:
             self._readers.append(reader)
-            self._lonely_since = None
+            self._orphaned_at = None
             return list(self._readers)
 
     def detach(self, reader: Closable, grace_sec: float) -> bool:
@@ -221,7 +221,7 @@ class GenerationRequest:
             self._readers.remove(reader)
             is_left_alone = not self._readers and self._outcome is None
             if is_left_alone:
-                self._lonely_since, self._grace_sec = self._clock(), grace_sec
+                self._orphaned_at, self._grace_sec = self._clock(), grace_sec
             return is_left_alone
 
     def read(self, offset: int, timeout: float | None) -> tuple[str, Outcome | None]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from ..config import NO_LIMITS, VisitorLimits
 from ..errors import NotAccepting, TooManyRequests
-from .fair_queue import Turns
+from .fair_queue import FairQueue
 from .request import GenerationRequest, Status
 from .visitor import Visitor
 
@@ -18,7 +18,7 @@ MAX_HOMES = 4096  # remembered
 SWEEP_SEC = 60.0  # between two looks for visitors that can be forgotten
 
 
-class Place:
+class Reservation:
     """The right to be in work: taken before anything costly is done, given back exactly once."""
 
     def __init__(self, queue: RequestQueue, visitor: Visitor, priority: int) -> None:
@@ -32,7 +32,7 @@ class Place:
 
 
 class RequestQueue:
-    """Bounded, and `Turns` says who is next. What is accepted and not done holds a place; only `take` blocks.
+    """Hold a bounded number of accepted requests, in the order that `FairQueue` gives. Only `take` blocks.
 
     Shared by all threads; a waiting request leaves it through exactly one of `take`, `discard`,
     `pop_overdue` and `close`, and whoever got it there must finish it. Of a taken one this is whoever gets it
@@ -53,9 +53,9 @@ class RequestQueue:
         self._devices = [0] * len(num_slots) if devices is None else list(devices)
         self._clock = clock
         self._changed = threading.Condition()  # guards everything below
-        self._places: set[Place] = set()
-        self._submitted: dict[GenerationRequest, Place] = {}
-        self._turns = Turns[GenerationRequest]()  # those that wait
+        self._places: set[Reservation] = set()
+        self._submitted: dict[GenerationRequest, Reservation] = {}
+        self._turns = FairQueue[GenerationRequest]()  # those that wait
         self._taken: list[set[GenerationRequest]] = [set() for _ in num_slots]  # and not done, by thread
         self._visitors: dict[object, Visitor] = {}  # by name; those of nobody by their place
         self._homes: dict[str | None, int] = {}  # cache owners and the thread that had them, the latest last
@@ -95,7 +95,7 @@ class RequestQueue:
 
     def reserve(
         self, visitor: str | None = None, priority: int = 0, limits: VisitorLimits = NO_LIMITS
-    ) -> Place:
+    ) -> Reservation:
         """:param visitor: whose it is; None: nobody's, who has no limits and takes turns with everybody"""
         with self._changed:
             self._check_open()
@@ -104,7 +104,7 @@ class RequestQueue:
             account = self._account(visitor, limits)
             self._check_tokens(account)
             self._check_waiting(account)
-            place = Place(self, account, priority)
+            place = Reservation(self, account, priority)
             account.num_waiting += 1
             self._places.add(place)
             self._visitors[place if visitor is None else visitor] = account
@@ -112,14 +112,14 @@ class RequestQueue:
 
     def reserve_all(
         self, num: int, visitor: str | None = None, priority: int = 0, limits: VisitorLimits = NO_LIMITS
-    ) -> list[Place]:
+    ) -> list[Reservation]:
         """All of them or none."""
         with self._changed:
             self._check_open()
             num_free = self.capacity - len(self._places)
             if 0 < num_free < num:
                 raise TooManyRequests(f"{num} places are needed and {num_free} are free; try again later")
-            places: list[Place] = []
+            places: list[Reservation] = []
             try:
                 for _ in range(num):
                     places.append(self.reserve(visitor, priority, limits))
@@ -129,7 +129,7 @@ class RequestQueue:
                 raise
             return places
 
-    def give_back(self, place: Place) -> None:
+    def give_back(self, place: Reservation) -> None:
         with self._changed:
             if place not in self._places:
                 return
@@ -143,7 +143,7 @@ class RequestQueue:
                 del self._submitted[place.request]
             self._changed.notify_all()
 
-    def put(self, request: GenerationRequest, place: Place) -> None:
+    def put(self, request: GenerationRequest, place: Reservation) -> None:
         """:raises TooManyRequests: others of the visitor have used its tokens since it reserved the place"""
         with self._changed:
             self._check_open()
@@ -230,7 +230,7 @@ class RequestQueue:
             return []
         with self._changed:
             self._looked_at = self._clock()
-            overdue = [request for request in self._turns if request.end_wish is not None]
+            overdue = [request for request in self._turns if request.stop_reason is not None]
             for request in overdue:
                 place = self._submitted[request]
                 self._turns.remove(place.visitor, place.priority, request)
@@ -260,7 +260,7 @@ class RequestQueue:
             waiting = self._turns.order()
             for request in waiting:
                 self._not_run(request, self._submitted[request].visitor)
-            self._turns = Turns()
+            self._turns = FairQueue()
             self._changed.notify_all()
             return waiting
 

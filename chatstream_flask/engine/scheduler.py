@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .detokenizer import Detokenizer
-from .prefix_cache import Move, Remains, num_reusable
+from .prefix_cache import CachedPrefix, SlotCopy, num_reusable
 from .request import GenerationRequest
 from .sequence import Chunk, Sequence
 
@@ -22,7 +22,9 @@ class Scheduler:
         self.num_slots = num_slots
         self.prefill_chunk_len = prefill_chunk_len  # tokens
         self.running: list[Sequence] = []
-        self._remains: list[Remains | None] = [None] * (num_kept_slots or num_slots)  # None where one runs
+        self._remains: list[CachedPrefix | None] = [None] * (
+            num_kept_slots or num_slots
+        )  # None where one runs
         self._num_removed = 0
 
     def __repr__(self) -> str:
@@ -39,7 +41,7 @@ class Scheduler:
 
     # -- slots ---------------------------------------------------------------------------------------
 
-    def add(self, request: GenerationRequest, detokenizer: Detokenizer) -> tuple[Sequence, list[Move]]:
+    def add(self, request: GenerationRequest, detokenizer: Detokenizer) -> tuple[Sequence, list[SlotCopy]]:
         """Also what the runner must move first, in this order."""
         if not self.num_free:
             raise RuntimeError(f"{self!r} has no free slot for {request!r}")
@@ -49,28 +51,28 @@ class Scheduler:
         moves = self._bring(source, slot) if length else self._clear(slot)
         if not length:
             source, length = self._shared_prefix(request)
-            moves += [Move(source, slot, length)] if length and source != slot else []
+            moves += [SlotCopy(source, slot, length)] if length and source != slot else []
         sequence.num_cached = length
         self._remains[slot] = None
         self.running.append(sequence)
         return sequence, moves
 
-    def remove(self, sequence: Sequence, *, keeps: bool = True) -> Move | None:
+    def remove(self, sequence: Sequence, *, keeps: bool = True) -> SlotCopy | None:
         """Frees the slot, of which the last running one takes hold: what the runner must move for it.
 
         :param keeps: what it has computed is sound, and may be gone on from
         """
         hole, last = sequence.slot, self.running.pop()
         self._num_removed += 1
-        remains = Remains.of(sequence, self._num_removed) if keeps else None
+        remains = CachedPrefix.of(sequence, self._num_removed) if keeps else None
         self._remains[len(self.running)] = remains
         if last is sequence:
             return None
         self.running[hole], last.slot = last, hole
         if remains is None:
-            return Move(len(self.running), hole, last.num_cached)
+            return SlotCopy(len(self.running), hole, last.num_cached)
         length = max(last.num_cached, len(remains.token_ids))
-        return Move(len(self.running), hole, length, is_swap=True)
+        return SlotCopy(len(self.running), hole, length, is_swap=True)
 
     def remove_all(self) -> list[Sequence]:
         """After a fault: nothing that a slot holds is trusted any more."""
@@ -94,22 +96,22 @@ class Scheduler:
         lengths = ((slot, num_reusable(request, ids, None, shared)) for slot, ids, shared in held)
         return max(lengths, key=lambda found: found[1], default=(0, 0))
 
-    def _bring(self, source: int, slot: int) -> list[Move]:
+    def _bring(self, source: int, slot: int) -> list[SlotCopy]:
         """What is in `source` comes to `slot`, and the other way round."""
         if source == slot:
             return []
         length = max(self._num_held(source), self._num_held(slot))
         self._remains[source], self._remains[slot] = self._remains[slot], self._remains[source]
-        return [Move(source, slot, length, is_swap=True)]
+        return [SlotCopy(source, slot, length, is_swap=True)]
 
-    def _clear(self, slot: int) -> list[Move]:
+    def _clear(self, slot: int) -> list[SlotCopy]:
         """What has not been used for longest is given up: what is in `slot` goes to its place."""
         oldest = min(range(slot, len(self._remains)), key=self._age)
         length = self._num_held(slot)
         if oldest == slot or not length:
             return []
         self._remains[oldest], self._remains[slot] = self._remains[slot], None
-        return [Move(slot, oldest, length)]
+        return [SlotCopy(slot, oldest, length)]
 
     def _num_held(self, slot: int) -> int:
         remains = self._remains[slot]

@@ -6,7 +6,7 @@ import random
 from typing import NamedTuple, Protocol
 
 from .detokenizer import Detokenizer
-from .pending_logprobs import HeldLogprobs
+from .pending_logprobs import PendingLogprobs
 from .prompt_lookup import PromptLookup
 from .request import GenerationRequest, TokenLogprob
 
@@ -37,8 +37,8 @@ class Sequence:
         self.logprobs: list[TokenLogprob] = []  # of each new token, if asked for; written by the runner
         self.drafts: list[int] = []  # proposed for the newest step; written by the runner, as the next
         self.lookup = PromptLookup()
-        self.held_logprobs = HeldLogprobs(detokenizer)
-        self.told_at: float | None = None  # when its newest token came
+        self.held_logprobs = PendingLogprobs(detokenizer)
+        self.last_token_at: float | None = None  # when its newest token came
         self.matcher: Matcher | None = None  # of its grammar
         self.random = random.Random(request.seed)  # one uniform number per sampled token
 

@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable
 
 from .detokenizer import Detokenizer
-from .prefill_budget import PrefillPace
-from .prefix_cache import Move
+from .prefill_budget import PrefillBudget
+from .prefix_cache import SlotCopy
 from .request import FinishReason, GenerationRequest
 from .request_queue import RequestQueue
 from .runner import Runner
 from .scheduler import Scheduler
 from .sequence import Chunk, Sequence
-from .worker_thread import GenerationThread
+from .worker_thread import WorkerThread
 
 logger = logging.getLogger("chatstream_flask")
 
@@ -27,7 +27,7 @@ class Retired(Exception):
     """This thread was given up while it hung: what it works on has ended without it."""
 
 
-class Worker(GenerationThread):
+class Worker(WorkerThread):
     """Owns its runner and scheduler: only its thread touches them, so nothing of them is locked."""
 
     def __init__(
@@ -47,7 +47,7 @@ class Worker(GenerationThread):
         self.runner = runner
         self.scheduler = scheduler
         self._complete = complete
-        self._pace = PrefillPace(scheduler.prefill_chunk_len)
+        self._pace = PrefillBudget(scheduler.prefill_chunk_len)
 
     def __repr__(self) -> str:
         return f"<Worker {self.index} {self.scheduler!r}>"
@@ -126,7 +126,7 @@ class Worker(GenerationThread):
         return sum(chunk.num_tokens for chunk in chunks)
 
     def _begin(self, request: GenerationRequest) -> None:
-        if reason := request.end_wish:
+        if reason := request.stop_reason:
             self._end(request, reason)
             return
         request.start()
@@ -149,14 +149,14 @@ class Worker(GenerationThread):
         except Exception:
             self._fail_all()
 
-    def _move(self, move: Move) -> None:
+    def _move(self, move: SlotCopy) -> None:
         (self.runner.swap if move.is_swap else self.runner.move)(move.source, move.target, move.length)
 
     def _end_unwanted(self) -> None:
         for request in self.queue.pop_overdue():
-            self._complete(request, request.end_wish or FinishReason.TIMEOUT, None)
+            self._complete(request, request.stop_reason or FinishReason.TIMEOUT, None)
         for sequence in list(self.scheduler.running):
-            if reason := sequence.request.end_wish:
+            if reason := sequence.request.stop_reason:
                 self._finish(sequence, reason)
 
     def _prefill(self, chunks: list[Chunk]) -> None:
@@ -168,10 +168,10 @@ class Worker(GenerationThread):
         except Exception:
             self._prefill_failed(chunks)
             return
-        for sequence, num_tokens in chunks:  # all first, as in `_take_in`
+        for sequence, num_tokens in chunks:  # all first, as in `_accept_batch`
             sequence.num_cached += num_tokens
         if is_awaited:
-            self._take_in(decoding, self.runner.catch_up(decoding))
+            self._accept_batch(decoding, self.runner.catch_up(decoding))
         try:
             new_ids = wait_for_ids()
         except Exception:
@@ -193,9 +193,9 @@ class Worker(GenerationThread):
             self._finish(chunks[0].sequence, FinishReason.ERROR, FAILED)
 
     def _decode(self, sequences: list[Sequence]) -> None:
-        self._take_in(sequences, self.runner.decode(sequences))
+        self._accept_batch(sequences, self.runner.decode(sequences))
 
-    def _take_in(self, sequences: list[Sequence], new_ids: list[list[int]]) -> None:
+    def _accept_batch(self, sequences: list[Sequence], new_ids: list[list[int]]) -> None:
         rows = list(zip(sequences, new_ids, strict=True))
         for sequence, ids in rows:  # all first: a reply that ends moves another one, whole
             sequence.num_cached += len(ids)
@@ -228,7 +228,7 @@ class Worker(GenerationThread):
         self.stats.num_generated += 1
         if token_id in self.runner.eos_ids or token_id in request.stop_ids:
             return FinishReason.STOP
-        self._tell(sequence, self._decoded(sequence, token_id))
+        self._emit(sequence, self._decoded(sequence, token_id))
         if sequence.detokenizer.is_stopped:
             return FinishReason.STOP
         if sequence.matcher is not None and sequence.matcher.accept(token_id):
@@ -244,7 +244,7 @@ class Worker(GenerationThread):
             sequence.held_logprobs.push(sequence.logprobs[sequence.request.num_generated - 1], num_before)
         return text
 
-    def _tell(self, sequence: Sequence, text: str, *, is_last: bool = False) -> None:
+    def _emit(self, sequence: Sequence, text: str, *, is_last: bool = False) -> None:
         text_filter = sequence.request.text_filter
         if text and text_filter is not None:
             text = text_filter.push(text)
@@ -259,7 +259,7 @@ class Worker(GenerationThread):
         move = self.scheduler.remove(sequence, keeps=reason is not FinishReason.ERROR)
         try:
             if reason is not FinishReason.ERROR:
-                self._tell(sequence, sequence.detokenizer.finish(), is_last=True)
+                self._emit(sequence, sequence.detokenizer.finish(), is_last=True)
         except Exception:
             logger.exception("the last text of %r failed", sequence)
             reason, error = FinishReason.ERROR, FAILED

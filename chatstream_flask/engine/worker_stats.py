@@ -6,7 +6,7 @@ from .histogram import FIRST_TOKEN_SEC, GAP_SEC, REQUEST_SEC, SHORT_SEC, Histogr
 from .sequence import Sequence
 
 
-class ThreadStats:
+class WorkerStats:
     """Written by its generation thread only, read by any."""
 
     def __init__(self) -> None:
@@ -21,15 +21,15 @@ class ThreadStats:
         self.step_sec = Histogram(GAP_SEC)
 
     def __repr__(self) -> str:
-        return f"<ThreadStats [{self.step_sec.num} steps, {self.num_generated} tokens]>"
+        return f"<WorkerStats [{self.step_sec.num} steps, {self.num_generated} tokens]>"
 
     def told(self, sequence: Sequence, now: float) -> None:
         """A step brought tokens of this sequence."""
-        if sequence.told_at is None:
+        if sequence.last_token_at is None:
             self.first_token_sec.add(now - sequence.request.created_at)
         else:
-            self.gap_sec.add(now - sequence.told_at)
-        sequence.told_at = now
+            self.gap_sec.add(now - sequence.last_token_at)
+        sequence.last_token_at = now
 
     def speculated(self, sequence: Sequence, num_new: int) -> None:
         """A step brought so many tokens of this sequence, one beyond the drafts that were right."""
@@ -37,7 +37,7 @@ class ThreadStats:
             self.num_drafted += len(sequence.drafts)
             self.num_accepted += num_new - 1
 
-    def merge(self, other: ThreadStats) -> None:
+    def merge(self, other: WorkerStats) -> None:
         self.num_prefilled += other.num_prefilled
         self.num_reused += other.num_reused
         self.num_generated += other.num_generated

@@ -9,19 +9,19 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-from .worker_stats import ThreadStats
+from .worker_stats import WorkerStats
 
 logger = logging.getLogger("chatstream_flask")
 
 FIRST_STEP_FACTOR = 4  # opening, and the first step, may take so much longer: kernels are chosen or compiled
 
 
-class GenerationThread(ABC):
+class WorkerThread(ABC):
     """Opens, generates until all is over, closes. Any thread may read `stats`, `is_idle`, `last_step_at`."""
 
     def __init__(self, name: str, on_end: Callable[[], None], clock: Callable[[], float]) -> None:
         self.name = name
-        self.stats = ThreadStats()
+        self.stats = WorkerStats()
         self.is_idle = False  # waiting for a request, or ended as it should
         self.has_died = False  # of a fault
         self.last_step_at = clock()  # or when it last took up work

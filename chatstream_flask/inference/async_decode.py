@@ -1,4 +1,4 @@
-"""Lookahead: the next step is launched before the ids of the last one are known to Python."""
+"""AsyncDecode: the next step is launched before the ids of the last one are known to Python."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from torch import Tensor
 from ..engine.sequence import Sequence
 from .decode_step import DecodeStep, StepRow
 from .host_buffer import HostBuffer
-from .sampling.candidates import Choice
+from .sampling.candidates import SamplingPlan
 from .sampling.sampler import NOT_A_TOKEN, uniform
 from .slot_model import SlotModel
 
 NUM_BUFFERS = 2  # ids of the step that is launched, and of the one that is waited for
 
 
-class Flight:
+class PendingStep:
     """A step on its way: who is in it, and their ids once it has landed."""
 
     def __init__(self, sequences: dict[Sequence, int], ids: Tensor, buffer: HostBuffer) -> None:
@@ -36,7 +36,7 @@ class Flight:
         return self._ids
 
 
-class Lookahead:
+class AsyncDecode:
     """A call of `decode` launches a step and gives the ids of the one before: none for those who just joined.
 
     Only for sequences that go by scores alone: Python has no part in their next token.
@@ -58,7 +58,7 @@ class Lookahead:
         self._slots = slots
         self._vocab_size = vocab_size
         self._buffers = [HostBuffer(num_slots, torch.long, device) for _ in range(NUM_BUFFERS)]
-        self._flight: Flight | None = None
+        self._flight: PendingStep | None = None
 
     @property
     def is_flying(self) -> bool:
@@ -80,13 +80,13 @@ class Lookahead:
             self._land(self._flight)
         return self._flight is not None
 
-    def _ids(self, flight: Flight | None, sequences: list[Sequence]) -> list[list[int]]:
+    def _ids(self, flight: PendingStep | None, sequences: list[Sequence]) -> list[list[int]]:
         if flight is None:
             return [[] for _ in sequences]
         ids = self._land(flight)
         return [[ids[row]] if (row := flight.sequences.get(s)) is not None else [] for s in sequences]
 
-    def _land(self, flight: Flight) -> list[int]:
+    def _land(self, flight: PendingStep) -> list[int]:
         is_first = not flight.has_landed
         ids = flight.land()
         if is_first:
@@ -95,21 +95,21 @@ class Lookahead:
                     self._slots.cache.clear(row, sequence.num_cached)  # its slot may be about to change
         return ids
 
-    def _launched(self, sequences: list[Sequence], before: Flight | None) -> Flight | None:
+    def _launched(self, sequences: list[Sequence], before: PendingStep | None) -> PendingStep | None:
         sources = {} if before is None else before.sequences
         going = {s.slot: s for s in sequences if self._has_next(s, is_ahead=s in sources)}
         if not going:
             return None
         num_rows = self._step.num_rows(1 + max(going))
         rows = [self._step.padding()] * num_rows
-        choices = [Choice()] * num_rows
+        choices = [SamplingPlan()] * num_rows
         for slot, sequence in going.items():
             rows[slot] = self._row(sequence, sources.get(sequence))
-            choices[slot] = Choice.of(sequence.params, self._vocab_size)
+            choices[slot] = SamplingPlan.of(sequence.params, self._vocab_size)
         key_len = self._step.key_len(1 + max(row.position for row in rows))
         ids = self._step.launch(rows, choices, key_len)
         self._buffers.reverse()
-        return Flight({s: slot for slot, s in going.items()}, ids, self._buffers[0])
+        return PendingStep({s: slot for slot, s in going.items()}, ids, self._buffers[0])
 
     def _has_next(self, sequence: Sequence, *, is_ahead: bool) -> bool:
         """After its last token a step would be in vain, or beyond its slot."""

@@ -1,4 +1,4 @@
-"""PackedPrefill: prompts of several sequences, one after the other in one forward."""
+"""BatchedPrefill: prompts of several sequences, one after the other in one forward."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .cuda_graphs import GraphReplay, size_for
 from .host_buffer import HostBuffer
-from .slot_model import Packed, PackingForward, SlotModel
+from .slot_model import PackingForward, SlotModel, TokenBatch
 
 SIZES = (16, 32, 64, 128, 192, 256, 384, 512)  # tokens of a forward; then multiples of 256
 
@@ -24,7 +24,7 @@ class Part(NamedTuple):
     start: int
 
 
-class PackedPrefill(Protocol):
+class BatchedPrefill(Protocol):
     @property
     def most_tokens(self) -> int:
         """Of all parts together."""
@@ -33,9 +33,9 @@ class PackedPrefill(Protocol):
         """`[parts, vocab]` after the last token of each, until the next call."""
 
 
-def make_packed_prefill(
+def make_batched_prefill(
     slots: SlotModel, *, most_parts: int, most_tokens: int, device: torch.device, replays: bool
-) -> PackedPrefill | None:
+) -> BatchedPrefill | None:
     """None: the forward does not take tokens of any slots at once.
 
     :param most_tokens: that will be asked for
@@ -66,7 +66,7 @@ class PlainPrefill:
     def logits(self, parts: list[Part]) -> Tensor:
         ids, positions, rows = flat(parts)
         columns = torch.tensor(positions)
-        packed = Packed(
+        packed = TokenBatch(
             ids=torch.tensor(ids),
             positions=columns,
             rows=torch.tensor(rows),
@@ -161,7 +161,7 @@ class PaddedPrefill:
         inputs = self._inputs.twin(self._num_inputs(size))
         tokens, tiles, ends = torch.split(inputs, [4 * size, 2 * num_tiles, self._most_parts])
         ids, positions, rows, columns = tokens.view(4, size)
-        packed = Packed(ids, positions, rows, columns, tiles.view(2, num_tiles), ends)
+        packed = TokenBatch(ids, positions, rows, columns, tiles.view(2, num_tiles), ends)
         logits = self._forward.packed(packed, self._slots.cache)
         if self._logits is None:
             self._logits = torch.empty_like(logits)

@@ -1,4 +1,4 @@
-"""CoreChoice: how many cores a forward on CPU uses, by what the last ones took."""
+"""ThreadTuner: how many cores a forward on CPU uses, by what the last ones took."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NUM_WARM = 2  # first forwards of a size, which may choose kernels and are not c
 PAUSE_FACTOR = 50.0  # times what a try cost: the pause before any other
 
 
-class CoreChoice:
+class ThreadTuner:
     """All that the thread may use, unless fewer are measured to be faster, now and then anew.
 
     The parts of one product wait for each other: at each layer for milliseconds, if another program holds a

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from .cuda_graphs import GraphReplay, size_for
 from .host_buffer import HostBuffer
-from .sampling.candidates import GREEDY, Choice, Columns, drawn
+from .sampling.candidates import GREEDY, SamplingPlan, SamplingTensors, drawn
 from .sampling.sampler import marked
 from .slot_model import KEY_LEN_STEP, SlotModel
 
 
 class StepRow(NamedTuple):
-    """What a step must know of one row, besides its Choice."""
+    """What a step must know of one row, besides its SamplingPlan."""
 
     source: int  # the row of the step before whose id it goes on from; -1: from `token_id`
     token_id: int
@@ -28,7 +28,7 @@ class StepRow(NamedTuple):
 
 
 ROWS = (1, 2, 4, 8, 12, 16, 24, 32, 48)  # then multiples of 16
-NUM_FIELDS = len(StepRow._fields) + len(Choice._fields)
+NUM_FIELDS = len(StepRow._fields) + len(SamplingPlan._fields)
 
 
 class StepShape(NamedTuple):
@@ -68,9 +68,9 @@ class DecodeStep:
     def warm_up(self) -> None:
         """So that no reply waits for what is compiled or captured once, but for rarer ways to choose."""
         for num_rows in sorted({self.num_rows(needed) for needed in range(1, self._num_slots + 1)}):
-            self.launch([self.padding()] * num_rows, [Choice()] * num_rows, self.key_len(1))
+            self.launch([self.padding()] * num_rows, [SamplingPlan()] * num_rows, self.key_len(1))
 
-    def launch(self, rows: list[StepRow], choices: list[Choice], key_len: int) -> Tensor:
+    def launch(self, rows: list[StepRow], choices: list[SamplingPlan], key_len: int) -> Tensor:
         """Ids `[rows]`, on the device until the next launch."""
         nums = {choice.num_candidates for choice in choices} - {GREEDY}
         shape = StepShape(len(rows), key_len, tuple(sorted(nums)))
@@ -86,14 +86,18 @@ class DecodeStep:
         ids = ids.clamp(min=0)  # of a row that has no next token, and is about to end
         logits = self._slots.logits(0, ids, positions, columns, shape.key_len)[:, -1]
         uniforms, own_num, temperature, top_k, tail, min_p = (field.float() for field in fields[4:])
-        columns = Columns(temperature=temperature, top_k=top_k.long(), tail=tail, min_p=min_p)
+        columns = SamplingTensors(temperature=temperature, top_k=top_k.long(), tail=tail, min_p=min_p)
         self._ids[: shape.num_rows] = _chosen(
             logits.float(), shape.nums_candidates, own_num.squeeze(1), columns, uniforms
         )
 
 
 def _chosen(
-    scores: Tensor, nums_candidates: tuple[int, ...], own_num: Tensor, columns: Columns, uniforms: Tensor
+    scores: Tensor,
+    nums_candidates: tuple[int, ...],
+    own_num: Tensor,
+    columns: SamplingTensors,
+    uniforms: Tensor,
 ) -> Tensor:
     """Ids `[rows]`: all rows are drawn in each of these ways, then each has its own."""
     top, ids = scores.max(dim=-1)

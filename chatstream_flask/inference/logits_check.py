@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UnsupportedModel
-from .batched_prefill import Part, make_packed_prefill
+from .batched_prefill import Part, make_batched_prefill
 from .kv_cache import LayerShape
 from .placement import device_of
 from .slot_model import Forward, SlotModel
@@ -85,7 +85,7 @@ def _slot_logits(model: Any, forward: Forward, shapes: list[LayerShape]) -> Tens
 
 def _prefilled(slots: SlotModel, ids: Tensor, start: int, stop: int) -> Tensor:
     """Logits `[vocab]` of the last token."""
-    packed = make_packed_prefill(
+    packed = make_batched_prefill(
         slots, most_parts=1, most_tokens=NUM_TOKENS, device=ids.device, replays=False
     )
     if packed is not None:

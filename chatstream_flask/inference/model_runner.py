@@ -16,12 +16,12 @@ from ..engine.request import GenerationRequest
 from ..engine.runner import NewIds
 from ..engine.sequence import Chunk, Sequence
 from ..grammar.matcher import GrammarCompiler, GrammarMatcher
-from .async_decode import Lookahead
-from .batched_prefill import PackedPrefill, Part, make_packed_prefill
-from .cpu_threads import CoreChoice
+from .async_decode import AsyncDecode
+from .batched_prefill import BatchedPrefill, Part, make_batched_prefill
+from .cpu_threads import ThreadTuner
 from .decode_step import DecodeStep
 from .host_buffer import HostBuffer
-from .num_drafts import MAX_TOKENS, DraftChoice
+from .num_drafts import MAX_TOKENS, DraftLengthTuner
 from .placement import is_dispatched
 from .prepared_model import PreparedModel
 from .sampling.logits_processors import goes_by_scores_alone
@@ -43,8 +43,8 @@ class Opened:
     inputs: HostBuffer
     ids: HostBuffer
     logprobs: Logprobs
-    ahead: Lookahead | None
-    packed: PackedPrefill | None  # None: one prompt after the other
+    ahead: AsyncDecode | None
+    packed: BatchedPrefill | None  # None: one prompt after the other
 
 
 class ModelRunner:
@@ -66,7 +66,7 @@ class ModelRunner:
         all_cores: int | None = None,  # while it works alone; None: the same
         grammars: GrammarCompiler | None = None,
         looks_ahead: bool | None = None,
-        draft_choice: DraftChoice | None = None,
+        draft_choice: DraftLengthTuner | None = None,
         prefill_chunk_len: int = 256,
     ) -> None:
         """
@@ -79,7 +79,7 @@ class ModelRunner:
         self.max_len = prepared.context_len
         self._num_cores = num_cores
         self._all_cores = all_cores or num_cores
-        self._cores: CoreChoice | None = None
+        self._cores: ThreadTuner | None = None
         self._prepared = prepared
         self._tokenizer = tokenizer
         self._grammars = grammars
@@ -97,7 +97,7 @@ class ModelRunner:
     def open(self) -> None:
         device = self._prepared.device
         if device.type == "cpu":
-            self._cores = CoreChoice(self._all_cores)
+            self._cores = ThreadTuner(self._all_cores)
         self._prepared.prepare(self.num_slots)
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -124,20 +124,20 @@ class ModelRunner:
                 packed=self._packed_prefill(slots, device),
             )
 
-    def _lookahead(self, slots: SlotModel, device: torch.device) -> Lookahead | None:
+    def _lookahead(self, slots: SlotModel, device: torch.device) -> AsyncDecode | None:
         is_cuda = device.type == "cuda" and not is_dispatched(self._prepared.model)
         if not (is_cuda if self._looks_ahead is None else self._looks_ahead):
             return None
         replays = is_cuda and not isinstance(self._prepared.forward, OwnForward)
         step = DecodeStep(slots, num_slots=self.num_slots, device=device, replays=replays)
         step.warm_up()
-        return Lookahead(
+        return AsyncDecode(
             step, slots, num_slots=self.num_slots, vocab_size=self._prepared.vocab_size, device=device
         )
 
-    def _packed_prefill(self, slots: SlotModel, device: torch.device) -> PackedPrefill | None:
+    def _packed_prefill(self, slots: SlotModel, device: torch.device) -> BatchedPrefill | None:
         most_drafted = 0 if self._speculation is None else MAX_TOKENS
-        return make_packed_prefill(
+        return make_batched_prefill(
             slots,
             most_parts=max(self.num_slots, most_drafted),
             most_tokens=max(self._prefill_chunk_len, most_drafted),
@@ -324,7 +324,7 @@ def newest(sequence: Sequence) -> list[int]:
     return [sequence.token_ids[sequence.num_cached], *sequence.drafts]
 
 
-def drafted_logits(packed: PackedPrefill, rows: list[Sequence | None], width: int) -> Tensor:
+def drafted_logits(packed: BatchedPrefill, rows: list[Sequence | None], width: int) -> Tensor:
     """`[rows, width, vocab]` of the newest token and the drafts of each; what is padding may be anything."""
     parts: list[Part] = []
     places: list[int] = []

@@ -1,4 +1,4 @@
-"""DraftChoice: how many tokens are proposed in a step, by what steps with and without drafts took."""
+"""DraftLengthTuner: how many tokens are proposed in a step, by what steps with and without drafts took."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAUSE_FACTOR = 50.0  # times what a try took, so that tries take 2 % of the time
 Expected = Callable[[int], float]  # tokens of a step with so many drafts for each sequence
 
 
-class DraftChoice:
+class DraftLengthTuner:
     """None, 1, 2, 4 and so on up to `most`: the number that is expected to bring the most tokens a second.
 
     A number is first tried when the one below it pays. Now and then another one is tried anew, as what else

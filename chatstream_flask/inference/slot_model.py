@@ -30,7 +30,7 @@ class Forward(Protocol):
         """Logits `[rows, num_last, vocab]` of the last tokens, for ids and positions `[rows, tokens]`."""
 
 
-class Packed(NamedTuple):
+class TokenBatch(NamedTuple):
     """Tokens of several sequences, on the device."""
 
     ids: Tensor  # [tokens], as the next three
@@ -41,7 +41,7 @@ class Packed(NamedTuple):
     lasts: Tensor  # [sequences]: the last token of each
 
     @classmethod
-    def of_rows(cls, ids: Tensor, positions: Tensor, cache: SlotCache, num_last: int) -> Packed:
+    def of_rows(cls, ids: Tensor, positions: Tensor, cache: SlotCache, num_last: int) -> TokenBatch:
         """Of the slots that the cache was told of, `[rows, tokens]`; the last ones of each row are wanted."""
         of_rows, columns = cache.place
         of_tokens = torch.arange(ids.numel(), device=ids.device).view(ids.shape)
@@ -67,7 +67,7 @@ class PackingForward(Forward, Protocol):
     def tile_tokens(self) -> int | None:
         """Tokens that a tile may have; None: it finds its tiles itself, and needs no padding."""
 
-    def packed(self, tokens: Packed, cache: SlotCache) -> Tensor:
+    def packed(self, tokens: TokenBatch, cache: SlotCache) -> Tensor:
         """Logits `[sequences, vocab]` of the last token of each."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..engine.sequence import Sequence
-from .num_drafts import DraftChoice
+from .num_drafts import DraftLengthTuner
 from .sampling.logits_processors import goes_by_scores_alone
 
 
@@ -15,7 +15,7 @@ class Speculation:
     rounds as one over fewer.
     """
 
-    def __init__(self, choice: DraftChoice, max_len: int) -> None:
+    def __init__(self, choice: DraftLengthTuner, max_len: int) -> None:
         self._choice = choice
         self._max_len = max_len
         self._sequences: list[Sequence] = []

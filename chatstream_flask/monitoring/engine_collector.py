@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from ..engine.engine import Engine
 from ..engine.histogram import Histogram
 from ..engine.request import FinishReason
-from ..engine.worker_stats import ThreadStats
+from ..engine.worker_stats import WorkerStats
 from .health import is_ready
 
 PREFIX = "chatstream_"
@@ -59,7 +59,7 @@ class EngineCollector(Collector):
         yield _gauge("kv_cache_usage_perc", "Share of the KV cache in use; 1 is all", engine.kv_usage)
         yield _gauge("ready", "1 if /health/ready answers 200, else 0", is_ready(engine))
 
-    def _counters(self, steps: ThreadStats) -> Iterable[Metric]:
+    def _counters(self, steps: WorkerStats) -> Iterable[Metric]:
         stats = self._engine.stats
         finished, aborted = stats.num_finished, stats.num_aborted
         yield _counter("prompt_tokens", "Prompt tokens computed", steps.num_prefilled)
@@ -98,7 +98,7 @@ class EngineCollector(Collector):
             dict.fromkeys(FAULTS, 0) | stats.num_replaced,
         )
 
-    def _histograms(self, steps: ThreadStats) -> Iterable[Metric]:
+    def _histograms(self, steps: WorkerStats) -> Iterable[Metric]:
         stats = self._engine.stats
         yield _histogram("request_queue_time_seconds", "Arrival to a slot", steps.queue_sec)
         yield _histogram("time_to_first_token_seconds", "Arrival to the first token", steps.first_token_sec)

@@ -14,7 +14,7 @@ from ..attention_mask import layer_windows
 from ..logits_check import FAULTS, NUM_TOKENS, shown_error
 from .fused_decoder import FusedAttention, FusedDecoder, FusedLayer, LayerNorms
 from .fused_layers import FeedForward, RMSNorm, Rotary, gelu_tanh
-from .linear import Linear, Packed, PackedLinear, PlainLinear
+from .linear import Linear, PackedLinear, PlainLinear, PrepackedLinear
 from .onednn import is_hooked, is_plain, packed
 
 # Those whose forward was read and is compared with `generate` in the tests. All others keep their own.
@@ -27,7 +27,7 @@ class NotFusible(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Read:
+class ModelParts:
     """What is taken from a model's modules as it is."""
 
     decoder: Any
@@ -88,12 +88,12 @@ def fuse(model: Any, context_len: int, *, packs: bool) -> FusedDecoder:
     )
 
 
-def _read(model: Any, context_len: int) -> Read:
+def _read(model: Any, context_len: int) -> ModelParts:
     decoder = model.get_decoder()
     config = decoder.config
     _check(model, config.model_type)
     kinds = _layer_kinds(config)
-    return Read(
+    return ModelParts(
         decoder=decoder,
         kinds=kinds,
         rotaries={kind: _rotary(decoder, config, kind, context_len) for kind in sorted(set(kinds))},
@@ -196,7 +196,7 @@ def _merged(parent: Any, names: Sequence[str], packs: bool) -> Linear:
         for module, part in zip(modules, torch.split(weight, sizes), strict=True):
             module.weight.data = part
         return PlainLinear(weight, bias)
-    whole, start = Packed.of(weight, bias), 0
+    whole, start = PrepackedLinear.of(weight, bias), 0
     for name, size in zip(names, sizes, strict=True):
         setattr(parent, name, PackedLinear(whole, start, start + size))
         start += size

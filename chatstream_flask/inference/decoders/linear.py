@@ -38,7 +38,7 @@ class PlainLinear:
         return residual + self(x)
 
 
-class Packed:
+class PrepackedLinear:
     """By what torch's own inductor emits for frozen weights. Not a module: calling one takes its time."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -48,7 +48,7 @@ class Packed:
         self._sum = torch.ops.mkldnn._linear_pointwise.binary
 
     @classmethod
-    def of(cls, weight: Tensor, bias: Tensor | None) -> Packed:
+    def of(cls, weight: Tensor, bias: Tensor | None) -> PrepackedLinear:
         return cls(torch.ops.mkldnn._reorder_linear_weight(weight.detach(), PACKED_FOR), bias)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class PackedLinear(nn.Module):
     It stands for some of the outputs where one product was made of several linear layers.
     """
 
-    def __init__(self, whole: Packed, start: int = 0, stop: int | None = None) -> None:
+    def __init__(self, whole: PrepackedLinear, start: int = 0, stop: int | None = None) -> None:
         super().__init__()
         self.whole = whole
         self._part = slice(start, stop)
@@ -97,7 +97,7 @@ def has_products_of(dtype: torch.dtype) -> bool:
 def packing_pays(weight: Tensor) -> bool:
     """Measured on this machine, in some hundredths of a second; False where oneDNN cannot have this dtype."""
     try:
-        packed = Packed.of(weight, None)
+        packed = PrepackedLinear.of(weight, None)
     except RuntimeError:
         return False
     plain = PlainLinear(weight, None)

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from ..attention_mask import AttentionMask
 from ..kv_cache import SlotCache
-from ..slot_model import Packed
+from ..slot_model import TokenBatch
 from .fused_decoder import FusedDecoder, FusedLayer
 from .fused_layers import RMSNorm, gelu_tanh
 from .linear import Linear, PlainLinear, has_products_of
@@ -77,7 +77,7 @@ def native_library() -> Any:
     return library
 
 
-class Room:
+class Workspace:
     """What the compiled code needs of one thread: where its keys and values are, and memory to work in."""
 
     def __init__(self, cache: SlotCache) -> None:
@@ -107,7 +107,7 @@ class NativeDecoder:
             raise NotNative("it was not built when the package was installed")
         self._fused = fused
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}  # by the first one's id
-        self._rooms: WeakKeyDictionary[SlotCache, Room] = WeakKeyDictionary()
+        self._rooms: WeakKeyDictionary[SlotCache, Workspace] = WeakKeyDictionary()
         first = fused.layers[0]
         self._eps = fused.norm.eps
         self._dtype = _plain(fused.head).weight.dtype
@@ -152,14 +152,14 @@ class NativeDecoder:
     ) -> Tensor:
         if ids.numel() > self.most_tokens:
             return self._fused(ids, positions, mask, cache, num_last)
-        return self.packed(Packed.of_rows(ids, positions, cache, num_last), cache).view(
+        return self.packed(TokenBatch.of_rows(ids, positions, cache, num_last), cache).view(
             len(ids), num_last, -1
         )
 
-    def packed(self, tokens: Packed, cache: SlotCache) -> Tensor:
+    def packed(self, tokens: TokenBatch, cache: SlotCache) -> Tensor:
         room = self._rooms.get(cache)
         if room is None:
-            room = self._rooms[cache] = Room(cache)
+            room = self._rooms[cache] = Workspace(cache)
         embedded = self._fused.embed(tokens.ids).float().contiguous()
         numbers = [it.contiguous() for it in (tokens.rows, tokens.positions, tokens.columns, tokens.lasts)]
         slots, positions, columns, lasts = (it.data_ptr() for it in numbers)

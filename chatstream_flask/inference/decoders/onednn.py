@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from .linear import Packed, PackedLinear
+from .linear import PackedLinear, PrepackedLinear
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -38,7 +38,7 @@ def pack_linears(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def packed(parent: nn.Module, name: str, *, shares: bool = False) -> Packed:
+def packed(parent: nn.Module, name: str, *, shares: bool = False) -> PrepackedLinear:
     """In place of the linear layer `name`; what is there already if it was packed before.
 
     :param shares: its weight is also another module's: it stays where it is, but is laid out transposed
@@ -49,9 +49,9 @@ def packed(parent: nn.Module, name: str, *, shares: bool = False) -> Packed:
     bias = None if module.bias is None else module.bias.detach()
     if shares:
         module.weight.data = module.weight.data.t().contiguous().t()
-        whole = Packed(module.weight, bias)
+        whole = PrepackedLinear(module.weight, bias)
     else:
-        whole = Packed.of(module.weight, bias)
+        whole = PrepackedLinear.of(module.weight, bias)
     setattr(parent, name, PackedLinear(whole))
     return whole
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ..attention_mask import AttentionMask
 from ..kv_cache import SlotCache, SlotLayer
-from ..slot_model import Packed
+from ..slot_model import TokenBatch
 from . import triton_ops as operations
 from .fuse import NotFusible
 from .fused_decoder import FusedAttention, FusedDecoder, FusedLayer
@@ -61,11 +61,11 @@ class TritonDecoder:
         self, ids: Tensor, positions: Tensor, mask: AttentionMask, cache: SlotCache, num_last: int = 1
     ) -> Tensor:
         """Each token is a tile, which is best for a few."""
-        return self.packed(Packed.of_rows(ids, positions, cache, num_last), cache).view(
+        return self.packed(TokenBatch.of_rows(ids, positions, cache, num_last), cache).view(
             len(ids), num_last, -1
         )
 
-    def packed(self, tokens: Packed, cache: SlotCache) -> Tensor:
+    def packed(self, tokens: TokenBatch, cache: SlotCache) -> Tensor:
         fused = self._fused
         x = fused.embed(tokens.ids)
         added: Tensor | None = None
@@ -82,7 +82,7 @@ class TritonDecoder:
         logits = fused.head(_normed(x[lasts], fused.norm, added[lasts], added_norm))
         return logits if fused.softcap is None else torch.tanh(logits / fused.softcap) * fused.softcap
 
-    def _seen(self, attention: FusedAttention, heads: Tensor, slots: SlotLayer, tokens: Packed) -> Tensor:
+    def _seen(self, attention: FusedAttention, heads: Tensor, slots: SlotLayer, tokens: TokenBatch) -> Tensor:
         """What `out` is to be given, `[tokens, heads, head_dim]`."""
         rotary, norms = attention.rotary, attention.query_key_norm
         query = operations.turn_and_store(

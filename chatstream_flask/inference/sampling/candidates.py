@@ -18,7 +18,7 @@ GREEDY = -1  # in place of a number of candidates: the largest score
 MIN_TEMPERATURE = 1e-6  # below it float32 cannot divide; it is greedy in all but name
 
 
-class Choice(NamedTuple):
+class SamplingPlan(NamedTuple):
     """How one row's token is chosen from its scores."""
 
     num_candidates: int = GREEDY
@@ -28,7 +28,7 @@ class Choice(NamedTuple):
     min_p: float = 0.0
 
     @classmethod
-    def of(cls, params: SamplingParams, vocab_size: int) -> Choice:
+    def of(cls, params: SamplingParams, vocab_size: int) -> SamplingPlan:
         if params.is_greedy:
             return cls()
         num = num_candidates(params, vocab_size)
@@ -37,7 +37,7 @@ class Choice(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Columns:
+class SamplingTensors:
     """The choices of several rows that have the same number of candidates, `[rows, 1]`."""
 
     temperature: Tensor
@@ -98,7 +98,7 @@ def candidates(
     return probs.masked_fill(is_dropped, 0.0), ids
 
 
-def drawn(scores: Tensor, num: int, columns: Columns, uniforms: Tensor) -> Tensor:
+def drawn(scores: Tensor, num: int, columns: SamplingTensors, uniforms: Tensor) -> Tensor:
     """Ids `[rows]`, by one uniform number `[rows, 1]` each."""
     probs, ids = candidates(scores / columns.temperature, num, columns.top_k, columns.tail, columns.min_p)
     index = draw(probs, uniforms)

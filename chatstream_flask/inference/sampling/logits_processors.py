@@ -1,4 +1,4 @@
-"""ScoreRules: what is done to the scores of some rows before a token is chosen from them."""
+"""LogitsProcessors: what is done to the scores of some rows before a token is chosen from them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Rule:
     edit: Edit
 
 
-class ScoreRules:
+class LogitsProcessors:
     """Grammar, bias, repetition penalty, frequency and presence penalty, in this order.
 
     Planned once per batch composition. Where any row asks for one, all scores are copied once; beyond that

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ...engine.sequence import Sequence
 from ..host_buffer import HostBuffer
-from .candidates import Choice, Columns, drawn
-from .logits_processors import ScoreRules
+from .candidates import SamplingPlan, SamplingTensors, drawn
+from .logits_processors import LogitsProcessors
 
 NOT_A_TOKEN = -1  # the id of a row whose logits are not numbers, or whose grammar allows none
 
@@ -22,7 +22,7 @@ class Group:
     sequences: list[Sequence]
     rows: Tensor
     num_candidates: int
-    columns: Columns
+    columns: SamplingTensors
 
 
 class Sampler:
@@ -31,7 +31,7 @@ class Sampler:
     def __init__(self, *, num_slots: int, max_len: int, device: torch.device) -> None:
         self._device = device
         self._uniforms = HostBuffer(num_slots, torch.float32, device)
-        self._rules = ScoreRules(num_slots=num_slots, max_len=max_len, device=device)
+        self._rules = LogitsProcessors(num_slots=num_slots, max_len=max_len, device=device)
         self._planned: list[tuple[Sequence, int] | None] = []  # with their slots
         self._groups: list[Group] = []
 
@@ -58,17 +58,17 @@ class Sampler:
         return list(torch.split(self._uniforms.send(values)[:, None], sizes)) if values else []
 
     def _plan(self, rows: list[Sequence | None], vocab_size: int) -> None:
-        sampled: dict[int, list[tuple[int, Sequence, Choice]]] = {}
+        sampled: dict[int, list[tuple[int, Sequence, SamplingPlan]]] = {}
         for row, sequence in enumerate(rows):
             if sequence is not None and not sequence.params.is_greedy:
-                choice = Choice.of(sequence.params, vocab_size)
+                choice = SamplingPlan.of(sequence.params, vocab_size)
                 sampled.setdefault(choice.num_candidates, []).append((row, sequence, choice))
         self._groups = [self._group(num, members) for num, members in sampled.items()]
         self._rules.plan(rows, vocab_size)
 
-    def _group(self, num: int, members: list[tuple[int, Sequence, Choice]]) -> Group:
+    def _group(self, num: int, members: list[tuple[int, Sequence, SamplingPlan]]) -> Group:
         rows, sequences, choices = zip(*members, strict=True)
-        columns = Columns(
+        columns = SamplingTensors(
             temperature=self._column([choice.temperature for choice in choices]),
             top_k=self._tensor([choice.top_k for choice in choices])[:, None],
             tail=self._column([choice.tail for choice in choices]),
