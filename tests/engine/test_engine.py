@@ -375,8 +375,8 @@ engine.stop()
 def test_child_of_a_fork_starts_its_own_threads() -> None:
     done = subprocess.run(
         [sys.executable, "-c", FORK],
-        cwd=Path(__file__).parent,
-        env={"PYTHONPATH": f".:{Path(__file__).parent.parent}"},
+        cwd=Path(__file__).parents[1],
+        env={"PYTHONPATH": f".:{Path(__file__).parents[2]}"},
         capture_output=True,
         text=True,
         timeout=60,

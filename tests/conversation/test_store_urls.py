@@ -74,7 +74,7 @@ for url, library in [("redis://a", "redis"), ("sqlite:///a", "sqlalchemy"), ("po
 
 
 def test_a_missing_library_is_named_with_the_extra_that_has_it() -> None:
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     command = [sys.executable, "-c", WITHOUT_LIBRARIES]
     run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, cwd=root)
     assert run.stdout.splitlines() == [

@@ -15,7 +15,7 @@ from chatstream_flask import ChatStream
 from chatstream_flask.settings import Settings
 from chatstream_flask.views import API_NAMES, create_chat_blueprint
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 README_JA = (ROOT / "README_ja.md").read_text(encoding="utf-8")
 BOTH = pytest.mark.parametrize("readme", [README, README_JA], ids=["en", "ja"])

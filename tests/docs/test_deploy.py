@@ -15,7 +15,7 @@ import yaml
 from chatstream_flask.serving.drain import WRITE_OUT_SEC
 from chatstream_flask.settings import Settings
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 DEPLOY = DOCS / "deploy"
 STOP_SEC = Settings.drain_sec + WRITE_OUT_SEC
 

@@ -41,7 +41,7 @@ from chatstream_flask.inference.load_model import load_model
 from chatstream_flask.settings import Settings
 from chatstream_flask.views import create_chat_blueprint
 
-PAGE = (Path(__file__).parents[1] / "docs" / "embedding.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "embedding.md").read_text(encoding="utf-8")
 RAW_TOKEN = "0" * 40  # of the host's CSRF protection; random otherwise
 SIGNED_DATE = re.compile(rb"(?<=\.)[\w-]{6}\.[\w-]{27}(?![\w-])")
 REFERER = "https://shop.example/tea/"

@@ -12,7 +12,7 @@ import pytest
 from chatstream_flask import ChatStream
 from chatstream_flask.monitoring.engine_collector import make_registry
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 DASHBOARD = json.loads((DOCS / "grafana-dashboard.json").read_text(encoding="utf-8"))
 ALERTS = (DOCS / "prometheus-alerts.yml").read_text(encoding="utf-8")
 PAGE = (DOCS / "monitoring.md").read_text(encoding="utf-8")

@@ -90,6 +90,6 @@ def test_parts_on_two_devices_without_hooks_are_refused() -> None:
 
 
 def test_everything_is_on_the_device_of_its_layer() -> None:
-    program = Path(__file__).parent / "pretended_devices.py"
+    program = Path(__file__).parents[1] / "pretended_devices.py"
     done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

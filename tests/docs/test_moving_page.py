@@ -33,7 +33,7 @@ from chatstream_flask.settings import Settings
 from chatstream_flask.views import API_NAMES
 from chatstream_flask.views.chat_api import Options
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "moving-from-chatstream.md").read_text(encoding="utf-8")
 PAGE_JA = (DOCS / "moving-from-chatstream_ja.md").read_text(encoding="utf-8")
 

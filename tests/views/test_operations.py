@@ -173,9 +173,9 @@ def test_a_host_that_has_prometheus_in_multiprocess_mode_changes_nothing(tmp_pat
     """Our numbers are those of the process that holds the model, and leave no files behind."""
     done = subprocess.run(
         [sys.executable, "-c", MULTIPROC],
-        cwd=Path(__file__).parent,
+        cwd=Path(__file__).parents[1],
         env=os.environ
-        | {"PYTHONPATH": f".:{Path(__file__).parent.parent}", "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
+        | {"PYTHONPATH": f".:{Path(__file__).parents[2]}", "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=60,

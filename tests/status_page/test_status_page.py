@@ -25,7 +25,7 @@ PAGE, NUMBERS, SCRIPT, STYLE = (
     "/chatstream/status/status.js",
     "/chatstream/status/status.css",
 )
-ROOT = Path(__file__).parent.parent / "chatstream_flask" / "status_page"
+ROOT = Path(__file__).parents[2] / "chatstream_flask" / "status_page"
 HTML = (ROOT / "templates" / "chatstream_status" / "status.html").read_text(encoding="utf-8")
 JS = (ROOT / "static" / "status.js").read_text(encoding="utf-8")
 

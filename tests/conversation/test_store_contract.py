@@ -373,7 +373,7 @@ store.close()
 
 
 def command(shared: Backend, script: str, lease_sec: float) -> list[str]:
-    root = str(Path(__file__).parent.parent)
+    root = str(Path(__file__).parents[2])
     kind = "redis" if isinstance(shared, RedisBackend) else "sql"
     return [sys.executable, "-W", "error", "-c", STORE + script, root, kind, shared.url, str(lease_sec)]
 

@@ -31,7 +31,7 @@ NUM_SLOTS = 64
 
 torch.set_num_threads(1)  # two wait for each other at every layer, for long on a busy machine
 
-GENERATOR = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "demo_dialogues.py"))
+GENERATOR = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "demo_dialogues.py"))
 is_held_out: Callable[[str], bool] = GENERATOR["is_held_out"]
 person: Sample = GENERATOR["person"]
 made: Sample = GENERATOR["made"]

@@ -22,7 +22,7 @@ from chatstream_flask.monitoring.log_format import JsonFormatter
 from chatstream_flask.openai_api import create_openai_blueprint
 from chatstream_flask.views import create_chat_blueprint, create_operations_blueprint
 
-ROOT = Path(__file__).parent.parent / "chatstream_flask"
+ROOT = Path(__file__).parents[2] / "chatstream_flask"
 
 
 @pytest.fixture(autouse=True)

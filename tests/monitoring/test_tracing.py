@@ -117,7 +117,7 @@ assert not [name for name in sys.modules if name.startswith("opentelemetry.")]
 
 
 def test_without_the_package_nothing_happens(tmp_path: Path) -> None:
-    tests = Path(__file__).parent
+    tests = Path(__file__).parents[1]
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT, str(tmp_path)],
         cwd=tests,
