@@ -192,7 +192,7 @@ class ChatStream:
         """Reads CHATSTREAM_* from the app's config and makes sure that it has server-side conversations."""
         if "chatstream" in app.extensions:
             raise RuntimeError(f"{app!r} already has a ChatStream; one app has one")
-        settings = Settings.of(app)
+        settings = Settings.from_app(app)
         check_gunicorn_that_loads_us(self.engine.config)
         self.engine.hung_after_sec = settings.hung_after_sec
         store = make_conversation_store(app, settings)

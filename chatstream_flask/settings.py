@@ -1,4 +1,4 @@
-"""What a deployment sets for each app: the CHATSTREAM_* keys of its Flask config."""
+"""Settings of one Flask app: the `CHATSTREAM_*` keys of its config."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
 
 from flask import Flask
 
@@ -14,46 +15,116 @@ from .errors import ConfigError
 
 PREFIX = "CHATSTREAM_"
 CHOICES = {"locale": ("en", "ja"), "log_format": ("human", "json"), "status": ("off", "open", "key")}
-OPTIONAL_COUNTS = {  # and their lowest values; None: no limit
+OPTIONAL_COUNTS = {  # each with its lowest value; None means no limit
     "max_conversation_bytes": 1,
     "max_turns": 1,
     "max_running_per_visitor": 1,
     "max_waiting_per_visitor": 0,
     "max_tokens_per_minute_per_visitor": 1,
 }
-KEY_DIGEST = "sha256:"  # before the digest of an API key, for those who keep no key in a config
+KEY_DIGEST = "sha256:"  # prefix of an API key that is given as its SHA-256 digest
+
+
+class ConfigKey(NamedTuple):
+    """Documentation of one key of the Flask config."""
+
+    name: str  # CHATSTREAM_...
+    type: str  # as annotated: "float", "int | None", ...
+    default: Any
+    text: str
+
+
+def _key(default: Any, text: str, *, repr: bool = True) -> Any:
+    """Return a dataclass field that carries its description for `describe`."""
+    return field(default=default, repr=repr, metadata={"text": text})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Field `x` is the config key CHATSTREAM_X."""
+    """Validated settings of one app; field `x` is the config key `CHATSTREAM_X`."""
 
-    api_keys: Sequence[str] | None = field(default=None, repr=False)  # for /v1; None lets everybody in
-    client_timeout_sec: float = 60.0  # gunicorn: cuts off a client that neither sends nor takes anything
-    cookie_secure: bool = True  # of the session that we set up; False only for plain http on your own machine
-    drain_sec: float = 30.0  # a server that is told to end lets replies finish for so long
-    heartbeat_sec: float = 10.0  # an event stream is never silent for longer
-    hung_after_sec: float = 30.0  # a generation thread that makes no step for longer is replaced
-    locale: str = "en"  # of log messages: "en" or "ja"
-    log_format: str = "human"  # or "json": one object a line
-    log_prompts: bool = False  # also what visitors wrote and were answered
-    max_body_len: int = 1_048_576  # bytes of a request's body
-    max_input_len: int = 65_536  # characters of user_input
-    probe_sec: float = 0.1  # how often a waiting reply looks whether its client is still there
-    resume_sec: float = 30.0  # a reply goes on so long for a reader that lost its connection; 0: ends at once
-    request_timeout_sec: float = 600.0  # from arrival to the last token
-    max_conversation_bytes: int | None = None  # of a kept conversation; its oldest turns are left out
-    max_turns: int | None = None  # of a kept conversation, likewise
-    max_running_per_visitor: int | None = None  # of a visitor: replies at once
-    max_waiting_per_visitor: int | None = None  # of a visitor: requests
-    max_tokens_per_minute_per_visitor: int | None = None  # of a visitor
-    admin_key: str | None = None  # for the status page, where it asks for a key
-    status: str = "off"  # the page /chatstream/status: "off", "open", or "key" for who has the admin key
-    store: str | None = None  # URL of a store of its own: memory://, redis://, sqlite:/// or postgresql://
-    store_dir: str | os.PathLike[str] | None = None  # embedded; None: "chatstream" in the instance folder
-
-    store_lease_sec: float = 30.0  # after which another process may go on where one died in a reply
-    store_ttl_sec: float = 2_678_400.0  # a store of its own keeps a conversation so long after its last turn
+    api_keys: Sequence[str] | None = _key(
+        None,
+        "API keys that requests to `/v1` may use, each as it is or as `sha256:` and its hexadecimal digest; "
+        "`None` accepts every request.",
+        repr=False,
+    )
+    client_timeout_sec: float = _key(
+        60.0,
+        "Under gunicorn: seconds after which a client that neither sends its request nor reads its reply is "
+        "disconnected.",
+    )
+    cookie_secure: bool = _key(
+        True,
+        "Whether the session cookie has the `Secure` attribute, where the app has no session of its own; "
+        "`False` is only for plain HTTP on your own machine.",
+    )
+    drain_sec: float = _key(
+        30.0, "Seconds for which a server that is told to stop lets running and waiting replies finish."
+    )
+    heartbeat_sec: float = _key(
+        10.0, "Longest silence of an event stream in seconds; a comment is sent when there is no text."
+    )
+    hung_after_sec: float = _key(
+        30.0, "Seconds without a step after which a busy worker thread counts as hung and is replaced."
+    )
+    locale: str = _key("en", 'Language of log messages: `"en"` or `"ja"`.')
+    log_format: str = _key(
+        "human", 'Format of log lines: `"human"` for text, `"json"` for one JSON object per line.'
+    )
+    log_prompts: bool = _key(False, "Whether the access log contains what visitors wrote and the replies.")
+    max_body_len: int = _key(1_048_576, "Largest request body in bytes.")
+    max_input_len: int = _key(65_536, "Longest `user_input` in characters.")
+    probe_sec: float = _key(
+        0.1, "Seconds between two checks whether the client of a reply is still connected."
+    )
+    resume_sec: float = _key(
+        30.0,
+        "Seconds for which a reply goes on after its reader lost the connection (in the queue at most 5), "
+        "and for which an ended reply can be read again; 0 ends a reply as soon as its reader is gone.",
+    )
+    request_timeout_sec: float = _key(
+        600.0, "Longest time in seconds from the arrival of a request to the last token of its reply."
+    )
+    max_conversation_bytes: int | None = _key(
+        None, "Largest stored conversation in bytes; its oldest turns are dropped. `None`: no limit."
+    )
+    max_turns: int | None = _key(
+        None, "Most turns stored of one conversation; the oldest are dropped. `None`: no limit."
+    )
+    max_running_per_visitor: int | None = _key(
+        None, "Most replies generated for one visitor at once; further requests wait. `None`: no limit."
+    )
+    max_waiting_per_visitor: int | None = _key(
+        None, "Most requests of one visitor that may wait; further ones are refused. `None`: no limit."
+    )
+    max_tokens_per_minute_per_visitor: int | None = _key(
+        None, "Most tokens of prompts and replies for one visitor within a minute. `None`: no limit."
+    )
+    admin_key: str | None = _key(None, 'Key that opens the status page when `CHATSTREAM_STATUS` is `"key"`.')
+    status: str = _key(
+        "off",
+        'Access to the status page `/chatstream/status`: `"off"`, `"open"` for everybody, or `"key"` for '
+        "those who have the admin key.",
+    )
+    store: str | None = _key(
+        None,
+        "URL of the conversation store: `memory://`, `redis://`, `sqlite:///path` or `postgresql://`; `None` "
+        "stores conversations where the app's sessions are stored.",
+    )
+    store_dir: str | os.PathLike[str] | None = _key(  # noqa: RUF009
+        None,
+        "Folder of the file-based session and conversation store; `None` is `chatstream` in the app's "
+        "instance folder.",
+    )
+    store_lease_sec: float = _key(
+        30.0,
+        "Seconds after which another process may continue a conversation whose process died during a reply.",
+    )
+    store_ttl_sec: float = _key(
+        2_678_400.0,
+        "Seconds for which the store of `CHATSTREAM_STORE` keeps a conversation after its last turn.",
+    )
 
     def __post_init__(self) -> None:
         for name in ("cookie_secure", "log_prompts"):
@@ -90,6 +161,7 @@ class Settings:
 
     @property
     def visitor_limits(self) -> VisitorLimits:
+        """Return the limits that hold for each visitor."""
         return VisitorLimits(
             max_running=self.max_running_per_visitor,
             max_waiting=self.max_waiting_per_visitor,
@@ -97,8 +169,11 @@ class Settings:
         )
 
     @classmethod
-    def of(cls, app: Flask) -> Settings:
-        """Reads them once; afterwards the config shows every key with the value in force."""
+    def from_app(cls, app: Flask) -> Settings:
+        """Read the app's config once, and add the keys it lacks with their defaults.
+
+        :raises ConfigError: a key is unknown, or its value is not allowed
+        """
         given = {key: value for key, value in app.config.items() if key.startswith(PREFIX)}
         try:
             check_names("setting", given, {PREFIX + setting.name.upper() for setting in fields(cls)})
@@ -110,8 +185,16 @@ class Settings:
         return settings
 
 
+def describe() -> list[ConfigKey]:
+    """Return every key of the config with its type, default and description, in the order of the fields."""
+    return [
+        ConfigKey(PREFIX + known.name.upper(), str(known.type), known.default, known.metadata["text"])
+        for known in fields(Settings)
+    ]
+
+
 def check_api_keys(keys: object) -> None:
-    """An error names no key."""
+    """Raise ConfigError, without showing any key, unless these are API keys or their digests."""
     if not isinstance(keys, list | tuple) or not all(isinstance(key, str) and key.strip() for key in keys):
         raise ConfigError("api_keys must be a list of non-empty strings, or None")
     if any(

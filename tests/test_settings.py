@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 
 from chatstream_flask.errors import ConfigError
-from chatstream_flask.settings import Settings
+from chatstream_flask.settings import Settings, describe
 
 
 def app_with(**config: Any) -> Flask:
@@ -21,7 +21,7 @@ def app_with(**config: Any) -> Flask:
 
 def test_every_setting_is_in_the_config_afterwards() -> None:
     app = app_with(CHATSTREAM_HEARTBEAT_SEC=3, OTHER=1)
-    settings = Settings.of(app)
+    settings = Settings.from_app(app)
     assert settings.heartbeat_sec == 3
     for field in fields(Settings):
         assert app.config[f"CHATSTREAM_{field.name.upper()}"] == getattr(settings, field.name)
@@ -29,7 +29,7 @@ def test_every_setting_is_in_the_config_afterwards() -> None:
 
 def test_a_misspelt_key_names_itself() -> None:
     with pytest.raises(ConfigError) as caught:
-        Settings.of(app_with(CHATSTREAM_HEARTBEAT_SECS=3))
+        Settings.from_app(app_with(CHATSTREAM_HEARTBEAT_SECS=3))
     assert "in the config of host" in str(caught.value)
     assert "unknown setting CHATSTREAM_HEARTBEAT_SECS; allowed: CHATSTREAM_ADMIN_KEY, " in str(caught.value)
 
@@ -57,9 +57,23 @@ def test_a_misspelt_key_names_itself() -> None:
 )
 def test_wrong_value(key: str, value: Any, sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        Settings.of(app_with(**{f"CHATSTREAM_{key}": value}))
+        Settings.from_app(app_with(**{f"CHATSTREAM_{key}": value}))
     assert sentence in str(caught.value)
 
 
 def test_a_path_is_a_store_dir(tmp_path: Path) -> None:
-    assert Settings.of(app_with(CHATSTREAM_STORE_DIR=tmp_path)).store_dir == tmp_path
+    assert Settings.from_app(app_with(CHATSTREAM_STORE_DIR=tmp_path)).store_dir == tmp_path
+
+
+def test_every_key_is_described() -> None:
+    described = {key.name: key for key in describe()}
+    assert list(described) == [f"CHATSTREAM_{field.name.upper()}" for field in fields(Settings)]
+    for name, _, default, text in described.values():
+        assert text[0].isupper() and text.endswith("."), name
+        assert default == getattr(Settings(), name.removeprefix("CHATSTREAM_").lower())
+    assert described["CHATSTREAM_MAX_TURNS"].type == "int | None"
+    assert described["CHATSTREAM_DRAIN_SEC"][1:3] == ("float", 30.0)
+
+
+def test_api_keys_are_not_shown() -> None:
+    assert "secret" not in repr(Settings(api_keys=["secret"]))

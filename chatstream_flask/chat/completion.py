@@ -40,7 +40,7 @@ class Completion:
         self._callback = callback
         self._reports = reports
         self._conversation_id = conversation_id
-        self._origin = Origin.of(request)
+        self._origin = Origin.from_request(request)
         self.num_dropped_turns = 0  # told when the prompt is fitted
 
     def keep(self, generation: GenerationRequest, outcome: Outcome) -> None:

@@ -23,7 +23,7 @@ class Origin:
     parent: Any  # of its span, where traces are made
 
     @classmethod
-    def of(cls, request: Request) -> Origin:
+    def from_request(cls, request: Request) -> Origin:
         rule = request.url_rule
         return cls(
             request_id=request_id_of(request),

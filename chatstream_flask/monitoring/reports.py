@@ -19,7 +19,7 @@ class Reports:
 
     def refused(self, error: ChatStreamError, status: int) -> None:
         """Within the request."""
-        self._access_log.refused(Origin.of(request), error, status)
+        self._access_log.refused(Origin.from_request(request), error, status)
 
     def ended(
         self,

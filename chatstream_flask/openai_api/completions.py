@@ -117,7 +117,7 @@ class Completions:
     ) -> None:
         stop_ids = self._source.stop_ids(params.stop)
         owner = cache_owner_of(request, self.settings.api_keys, body.prompt_cache_key or body.user)
-        report = partial(self._state.reports.ended, Origin.of(request))
+        report = partial(self._state.reports.ended, Origin.from_request(request))
         generations.submit(
             [
                 Choice(
