@@ -27,8 +27,8 @@ from .http.request_body import parse_offset, read_body
 from .http.server_check import ServerCheck, check_gunicorn_that_loads_us
 from .model_source import ModelSource, make_source
 from .monitoring.access_log import AccessLog
-from .monitoring.japanese import speak
-from .monitoring.origin import give_request_id
+from .monitoring.japanese import set_log_language
+from .monitoring.origin import add_request_id_header
 from .monitoring.reports import Reports
 from .prompts import AbstractChatPrompt, ChatPrompt
 from .prompts.chat_prompt import check_has_template
@@ -200,8 +200,8 @@ class ChatStream:
         app.extensions["chatstream"] = AppState(
             self, settings, store, ReplyRegistry(settings.resume_sec), reports
         )
-        speak(self.logger, settings.locale)
-        app.after_request(give_request_id)
+        set_log_language(self.logger, settings.locale)
+        app.after_request(add_request_id_header)
         app.register_error_handler(ChatStreamError, self._refusal)  # of every view that uses this object
         app.teardown_request(close_lost_reply)
 

@@ -1,1 +1,1 @@
-"""What operators see of a running ChatStream."""
+"""Logs, metrics, traces and health of a running ChatStream."""

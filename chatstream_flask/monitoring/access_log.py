@@ -1,4 +1,4 @@
-"""One line for each request: when it has ended, or was refused."""
+"""Access log: one line for each reply that ended and for each refused request."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from typing import Any
 
 from flask import Flask
 
-from ..chat.wire_format import rounded
 from ..engine.request import GenerationRequest, Outcome
 from ..errors import ChatStreamError
 from ..settings import Settings
 from .origin import Origin
 
-FIELDS = "chatstream"  # of a log record: the line's fields
+FIELDS = "chatstream"  # attribute of a log record that holds the line's fields
 
 ENDED = {
     "en": "%(method)s %(route)s %(request_id)s session %(session)s ended: %(finish_reason)s, "
@@ -35,7 +34,10 @@ REFUSED = {
 
 
 class AccessLog:
-    """Of one app. Who reads the log cannot tell a conversation's id from its hash, nor guess it."""
+    """Access log of one app.
+
+    Conversations appear as keyed hashes, so that a reader of the log cannot learn or guess their ids.
+    """
 
     def __init__(self, app: Flask, settings: Settings, logger: logging.Logger) -> None:
         self._settings = settings
@@ -49,10 +51,11 @@ class AccessLog:
         generation: GenerationRequest,
         outcome: Outcome,
         *,
-        session: str | None,  # its hash
+        session: str | None,  # hash of the conversation's id
         num_dropped_turns: int,
         user_input: str | None,
     ) -> None:
+        """Log a reply that ended, with its token counts and times."""
         fields: dict[str, Any] = {
             "event": "request",
             **self._common(origin),
@@ -65,7 +68,7 @@ class AccessLog:
             "queue_ms": _ms(outcome.queue_sec),
             "time_to_first_token_ms": _ms(outcome.first_token_sec),
             "total_ms": _ms(outcome.total_sec),
-            "tokens_per_second": rounded(outcome.tokens_per_sec),
+            "tokens_per_second": _rounded(outcome.tokens_per_sec),
             "num_dropped_turns": num_dropped_turns,
         }
         if self._settings.log_prompts:
@@ -76,6 +79,7 @@ class AccessLog:
         self._log(logging.INFO, template, fields)
 
     def refused(self, origin: Origin, error: ChatStreamError, status: int) -> None:
+        """Log a refused request: a warning if the server is at fault, else for information."""
         fields = {
             "event": "refusal",
             **self._common(origin),
@@ -89,7 +93,8 @@ class AccessLog:
     def _common(self, origin: Origin) -> dict[str, Any]:
         return {"request_id": origin.request_id, "method": origin.method, "route": origin.route}
 
-    def hash_of(self, session: str) -> str:
+    def hash_session(self, session: str) -> str:
+        """Return the hash under which the log shows a conversation's id."""
         return hmac.new(self._key, session.encode(), hashlib.sha256).hexdigest()[:16]
 
     def _log(self, level: int, template: str, fields: dict[str, Any]) -> None:
@@ -106,3 +111,7 @@ class AccessLog:
 
 def _ms(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds * 1000)
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else round(number, 1)

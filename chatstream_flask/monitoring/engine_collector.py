@@ -1,4 +1,4 @@
-"""The engine's numbers as Prometheus metrics, with vLLM's names after `chatstream_`."""
+"""Prometheus metrics of the engine, named as vLLM's after the prefix `chatstream_`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..engine.worker_stats import WorkerStats
 from .health import is_ready
 
 PREFIX = "chatstream_"
-REFUSALS = (  # shown from the start, others once they occur
+REFUSALS = (  # exported as 0 from the start; other reasons appear when they first occur
     *("queue_full", "visitor_running", "visitor_waiting", "visitor_tokens"),
     *("not_accepting", "engine_broken"),
 )
@@ -31,7 +31,7 @@ FAULTS = ("hung", "died")
 
 
 def make_registry(engine: Engine) -> CollectorRegistry:
-    """One of its own, with the memory, files and CPU time of the process besides."""
+    """Return a new registry with the engine's metrics and the process's memory, files and CPU time."""
     registry = CollectorRegistry()
     registry.register(EngineCollector(engine))
     ProcessCollector(registry=registry)
@@ -39,7 +39,7 @@ def make_registry(engine: Engine) -> CollectorRegistry:
 
 
 class EngineCollector(Collector):
-    """Reads the engine when it is scraped; keeps nothing itself, so any number of them may exist."""
+    """Collector that reads the engine at each scrape and has no state of its own."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -55,9 +55,9 @@ class EngineCollector(Collector):
         yield _gauge("num_requests_running", "Replies being generated", engine.num_running)
         yield _gauge("num_requests_waiting", "Requests in the queue", engine.num_waiting)
         yield _gauge("max_requests_running", "Replies generated at once", config.num_of_concurrent_executions)
-        yield _gauge("max_requests_waiting", "Places in the queue", config.max_queue_size)
-        yield _gauge("kv_cache_usage_perc", "Share of the KV cache in use; 1 is all", engine.kv_usage)
-        yield _gauge("ready", "1 if /health/ready answers 200, else 0", is_ready(engine))
+        yield _gauge("max_requests_waiting", "Requests that may wait in the queue", config.max_queue_size)
+        yield _gauge("kv_cache_usage_perc", "Fraction of the KV cache in use, 0 to 1", engine.kv_usage)
+        yield _gauge("ready", "1 if /health/ready returns 200, else 0", is_ready(engine))
 
     def _counters(self, steps: WorkerStats) -> Iterable[Metric]:
         stats = self._engine.stats
@@ -66,50 +66,52 @@ class EngineCollector(Collector):
         yield _counter("generation_tokens", "Tokens generated", steps.num_generated)
         yield _counter(
             "prefix_cache_queries",
-            "Prompt tokens of requests that got a slot",
+            "Prompt tokens of started requests",
             steps.num_prefilled + steps.num_reused,
         )
         yield _counter(
             "prefix_cache_hits",
-            "Prompt tokens whose keys and values were still there",
+            "Prompt tokens found in the prefix cache",
             steps.num_reused,
         )
-        yield _counter("spec_decode_num_draft_tokens", "Tokens proposed by speculation", steps.num_drafted)
-        yield _counter("spec_decode_num_accepted_tokens", "Of these, the right ones", steps.num_accepted)
+        yield _counter("spec_decode_num_draft_tokens", "Draft tokens proposed", steps.num_drafted)
+        yield _counter("spec_decode_num_accepted_tokens", "Draft tokens accepted", steps.num_accepted)
         success = {r.value: finished.get(r, 0) for r in (FinishReason.STOP, FinishReason.LENGTH)}
-        yield _counters("request_success", "Replies that ended as they should", "finished_reason", success)
+        yield _counters("request_success", "Replies that ended normally", "finished_reason", success)
         yield _counter("request_error", "Replies that failed", finished.get(FinishReason.ERROR, 0))
         yield _counters(
             "request_aborted",
-            "Replies cancelled, out of time, or left by their client, by how far they had come",
+            "Replies cancelled, timed out or abandoned by their client, by the phase they were in",
             "phase",
             dict.fromkeys(PHASES, 0) | aborted,
         )
         yield _counters(
             "admission_rejections",
-            "Requests that got no place",
+            "Refused requests",
             "reason",
             dict.fromkeys(REFUSALS, 0) | stats.num_refused,
         )
         yield _counters(
             "generation_thread_replacements",
-            "Generation threads replaced",
+            "Worker threads replaced",
             "reason",
             dict.fromkeys(FAULTS, 0) | stats.num_replaced,
         )
 
     def _histograms(self, steps: WorkerStats) -> Iterable[Metric]:
         stats = self._engine.stats
-        yield _histogram("request_queue_time_seconds", "Arrival to a slot", steps.queue_sec)
-        yield _histogram("time_to_first_token_seconds", "Arrival to the first token", steps.first_token_sec)
+        yield _histogram("request_queue_time_seconds", "From arrival to a slot", steps.queue_sec)
+        yield _histogram(
+            "time_to_first_token_seconds", "From arrival to the first token", steps.first_token_sec
+        )
         yield _histogram("inter_token_latency_seconds", "Between two tokens of a reply", steps.gap_sec)
-        yield _histogram("step_time_seconds", "A step of a generation thread", steps.step_sec)
-        yield _histogram("e2e_request_latency_seconds", "Arrival to the end", stats.total_sec)
-        yield _histogram("request_prefill_time_seconds", "A slot to the first token", stats.prefill_sec)
-        yield _histogram("request_decode_time_seconds", "First token to the end", stats.decode_sec)
+        yield _histogram("step_time_seconds", "One step of a worker thread", steps.step_sec)
+        yield _histogram("e2e_request_latency_seconds", "From arrival to the end", stats.total_sec)
+        yield _histogram("request_prefill_time_seconds", "From a slot to the first token", stats.prefill_sec)
+        yield _histogram("request_decode_time_seconds", "From the first token to the end", stats.decode_sec)
         yield _histogram(
             "request_time_per_output_token_seconds",
-            "Mean time of a reply's tokens after its first",
+            "Mean time per token of a reply, without its first",
             stats.sec_per_token,
         )
         yield _histogram("request_prompt_tokens", "Prompt tokens of a request", stats.prompt_tokens)

@@ -1,4 +1,4 @@
-"""Whether the server lives and may be sent requests, and how its generation threads are."""
+"""Health of the engine: whether it can take requests, and the state of its worker threads."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ..engine.worker import Worker
 READY = "ready"
 
 
-def status_of(engine: Engine) -> str:
-    """One word; READY, or why not."""
+def readiness(engine: Engine) -> str:
+    """Return READY, or one word for the reason why the engine cannot take requests."""
     if engine.broken is not None:
         return "broken"
     if engine.is_draining:
@@ -29,23 +29,24 @@ def status_of(engine: Engine) -> str:
 
 
 def is_ready(engine: Engine) -> bool:
-    return status_of(engine) == READY
+    return readiness(engine) == READY
 
 
-def health_of(engine: Engine) -> dict[str, Any]:
+def engine_health(engine: Engine) -> dict[str, Any]:
+    """Return the body of `/health/ready`."""
     return {
-        "status": status_of(engine),
+        "status": readiness(engine),
         "broken": engine.broken,
         "running": engine.num_running,
         "max_running": engine.config.num_of_concurrent_executions,
         "waiting": engine.num_waiting,
         "max_waiting": engine.config.max_queue_size,
-        "threads": [thread_health(engine, worker) for worker in engine.workers],
+        "threads": [_thread_health(engine, worker) for worker in engine.workers],
     }
 
 
-def thread_health(engine: Engine, worker: Worker) -> dict[str, Any]:
-    """`last_step_at`: when the thread last moved; an idle one does not."""
+def _thread_health(engine: Engine, worker: Worker) -> dict[str, Any]:
+    """Return the state of one worker thread; `last_step_at` does not change while it is idle."""
     age = max(engine.stats.clock() - worker.last_step_at, 0.0)
     at = datetime.fromtimestamp(time.time() - age, timezone.utc)
     return {

@@ -1,4 +1,7 @@
-"""Our log messages in Japanese, for CHATSTREAM_LOCALE "ja"; codes and field names stay English."""
+"""Japanese translations of the package's log messages, for `CHATSTREAM_LOCALE = "ja"`.
+
+Error codes and the names of fields stay English.
+"""
 
 from __future__ import annotations
 
@@ -61,17 +64,18 @@ MESSAGES = {
 }
 
 
-class Japanese(logging.Filter):
-    """On our own logger; what it does not know stays English."""
+class JapaneseFilter(logging.Filter):
+    """Filter that translates the messages it knows and leaves all others as they are."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg = MESSAGES.get(record.msg, record.msg) if isinstance(record.msg, str) else record.msg
+        if isinstance(record.msg, str):
+            record.msg = MESSAGES.get(record.msg, record.msg)
         return True
 
 
-def speak(logger: logging.Logger, locale: str) -> None:
-    """The last app that was set up says in which language; twice is once."""
-    for known in [known for known in logger.filters if isinstance(known, Japanese)]:
+def set_log_language(logger: logging.Logger, locale: str) -> None:
+    """Set the language of the logger's messages; with several apps in one process the last call counts."""
+    for known in [known for known in logger.filters if isinstance(known, JapaneseFilter)]:
         logger.removeFilter(known)
     if locale == "ja":
-        logger.addFilter(Japanese())
+        logger.addFilter(JapaneseFilter())

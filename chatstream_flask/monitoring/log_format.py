@@ -1,4 +1,7 @@
-"""How `serve` writes logs: lines for people, or JSON; an app that embeds us sets up its own."""
+"""Logging set-up of the `serve` command: plain text or JSON lines.
+
+An app that embeds ChatStream configures logging itself.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,17 @@ HUMAN = "%(asctime)s %(levelname)s %(message)s"
 
 
 def set_up_logging(log_format: str) -> None:
-    """On the root logger, as a program of its own may."""
+    """Send all log records to standard error; replaces the root logger's handlers.
+
+    :param log_format: "human" or "json"
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if log_format == "json" else logging.Formatter(HUMAN))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line; a request's fields stand beside `time`, `level` and `logger`."""
+    """One JSON object per line: `time`, `level`, `logger`, and the message or a request's fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, timezone.utc)

@@ -1,4 +1,4 @@
-"""Where a request came from: what log lines and traces say of it besides its numbers."""
+"""Identity of an HTTP request, as log lines, traces and the `X-Request-Id` header show it."""
 
 from __future__ import annotations
 
@@ -9,46 +9,48 @@ from typing import Any
 
 from flask import Request, Response, request
 
-from .tracing import parent_of
+from .tracing import parent_context
 
-REQUEST_ID = "chatstream.request_id"  # in a request's environ
-SANE = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
+REQUEST_ID = "chatstream.request_id"  # key of the WSGI environ
+SANE_ID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
+    """The HTTP request that a reply belongs to."""
+
     request_id: str
     method: str
-    route: str  # the rule, not the path, so that lines of one view are alike
-    parent: Any  # of its span, where traces are made
+    route: str  # the URL rule, not the path, so that all requests of one view have the same value
+    parent: Any  # OpenTelemetry context of the parent span, if there is one
 
     @classmethod
     def from_request(cls, request: Request) -> Origin:
         rule = request.url_rule
         return cls(
-            request_id=request_id_of(request),
+            request_id=get_request_id(request),
             method=request.method,
             route="-" if rule is None else rule.rule,
-            parent=parent_of(request.headers),
+            parent=parent_context(request.headers),
         )
 
 
-def request_id_of(request: Request) -> str:
-    """The client's or the proxy's own if it is sane, else a new one; one for each request."""
+def get_request_id(request: Request) -> str:
+    """Return the request's id: the `X-Request-Id` it came with if that is well-formed, else a new one."""
     known: str | None = request.environ.get(REQUEST_ID)
     if known is None:
         given = request.headers.get("X-Request-Id", "")
-        known = request.environ[REQUEST_ID] = given if SANE.fullmatch(given) else uuid.uuid4().hex
+        known = request.environ[REQUEST_ID] = given if SANE_ID.fullmatch(given) else uuid.uuid4().hex
     return known
 
 
-def take_request_id() -> None:
-    """Before each request of our blueprints."""
-    request_id_of(request)
+def assign_request_id() -> None:
+    """Give the current request an id; a `before_request` function of our blueprints."""
+    get_request_id(request)
 
 
-def give_request_id(response: Response) -> Response:
-    """After each request of the app: those that are ours have one."""
+def add_request_id_header(response: Response) -> Response:
+    """Set `X-Request-Id` on responses of our blueprints; an `after_request` function of the app."""
     if request_id := request.environ.get(REQUEST_ID):
         response.headers.setdefault("X-Request-Id", request_id)
     return response

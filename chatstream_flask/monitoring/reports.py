@@ -1,4 +1,4 @@
-"""What is told of each request once it is over, to the log and to a trace."""
+"""Reports of ended and refused requests, to the access log and to the trace."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from ..engine.request import GenerationRequest, Outcome
 from ..errors import ChatStreamError
 from .access_log import AccessLog
 from .origin import Origin
-from .tracing import trace_ended
+from .tracing import record_span
 
 
 class Reports:
-    """Of one app. Every view that lets requests in calls these two."""
+    """Reports of one app; every view that accepts generation requests calls these two methods."""
 
     def __init__(self, access_log: AccessLog) -> None:
         self._access_log = access_log
 
     def refused(self, error: ChatStreamError, status: int) -> None:
-        """Within the request."""
+        """Report that the current request was refused."""
         self._access_log.refused(Origin.from_request(request), error, status)
 
     def ended(
@@ -31,8 +31,12 @@ class Reports:
         num_dropped_turns: int = 0,
         user_input: str | None = None,
     ) -> None:
-        """Later, in any thread: `origin` is taken within the request, `session` is the conversation's id."""
-        session = None if session is None else self._access_log.hash_of(session)
+        """Report the end of a reply; may be called in any thread, after the HTTP request is over.
+
+        :param origin: made while the request was being handled
+        :param session: the conversation's id
+        """
+        session = None if session is None else self._access_log.hash_session(session)
         self._access_log.ended(
             origin,
             generation,
@@ -41,7 +45,7 @@ class Reports:
             num_dropped_turns=num_dropped_turns,
             user_input=user_input,
         )
-        trace_ended(
+        record_span(
             origin.parent,
             generation,
             outcome,

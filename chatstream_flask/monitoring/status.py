@@ -1,4 +1,4 @@
-"""What the status page shows: what runs now, and the last minutes in numbers."""
+"""Data of the status page: the engine's current state and the latencies of the last minutes."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..engine.engine import Engine
-from .health import health_of
+from .health import engine_health
 
 WINDOW_SEC = 300
 PERCENTILES = (50, 90, 99)
 
 
-def status_of(engine: Engine) -> dict[str, Any]:
-    """Totals are since the process began; `clock_sec` is for rates between two answers."""
+def live_status(engine: Engine) -> dict[str, Any]:
+    """Return the engine's state, totals since the process started, and recent latencies.
+
+    Rates follow from two results: the difference of totals by the difference of `clock_sec`.
+    """
     stats, recent = engine.stats, engine.stats.recent(WINDOW_SEC)
     steps = stats.steps
-    return health_of(engine) | {
+    return engine_health(engine) | {
         "clock_sec": round(stats.clock(), 3),
         "kv_cache_usage": round(engine.kv_usage, 4),
         "prompt_tokens": steps.num_prefilled,
@@ -37,7 +40,7 @@ def status_of(engine: Engine) -> dict[str, Any]:
 
 
 def _percentiles(values: Iterable[float | None]) -> list[float] | None:
-    """In seconds, of nearest rank; None of nothing."""
+    """Return nearest-rank percentiles in seconds; None if there are no values."""
     known = sorted(value for value in values if value is not None)
     if not known:
         return None

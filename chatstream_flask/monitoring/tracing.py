@@ -1,4 +1,7 @@
-"""A span for each request where OpenTelemetry is installed; its attributes follow the GenAI conventions."""
+"""OpenTelemetry spans of requests, with attributes of the GenAI semantic conventions.
+
+Without OpenTelemetry installed nothing is recorded.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,11 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from werkzeug.datastructures import Headers
 
-PHASES = ("queue", "prefill", "decode")  # child spans, as far as the request came
+PHASES = ("queue", "prefill", "decode")  # names of the child spans
 
 
-def parent_of(headers: Headers) -> Context | None:
-    """Within a request: its own span if the app makes one, else that of its traceparent."""
+def parent_context(headers: Headers) -> Context | None:
+    """Return the current span's context if the app traces requests, else that of the `traceparent` header."""
     if not is_available:
         return None
     if trace.get_current_span().get_span_context().is_valid:
@@ -32,7 +35,7 @@ def parent_of(headers: Headers) -> Context | None:
     return TraceContextTextMapPropagator().extract(carrier)
 
 
-def trace_ended(
+def record_span(
     parent: Context | None,
     generation: GenerationRequest,
     outcome: Outcome,
@@ -41,7 +44,10 @@ def trace_ended(
     session: str | None,
     operation: str,
 ) -> None:
-    """Made when all is over, with the times that were measured; without an SDK nothing comes of it."""
+    """Record the spans of an ended reply from the times that were measured.
+
+    Without a tracer provider, which the app sets up with the OpenTelemetry SDK, nothing is exported.
+    """
     if not is_available:
         return
     tracer = trace.get_tracer("chatstream_flask")
@@ -68,7 +74,7 @@ def trace_ended(
 
 
 def _ends(outcome: Outcome) -> list[float]:
-    """Of the phases that it came to."""
+    """Return the end of each phase that the request reached, in seconds since its arrival."""
     if not outcome.is_started:
         return [outcome.total_sec]
     if outcome.first_token_sec is None:

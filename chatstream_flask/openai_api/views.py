@@ -9,7 +9,7 @@ from flask import Blueprint, Response, request
 from werkzeug.exceptions import HTTPException
 
 from ..errors import ChatStreamError, NotAccepting
-from ..monitoring.origin import take_request_id
+from ..monitoring.origin import assign_request_id
 from .completions import Completions
 from .errors import ApiError, error_response, http_error_response
 from .keys import check_key
@@ -57,7 +57,7 @@ def create_openai_blueprint(
     route("/models/<path:name>", "GET", models.get)
     blueprint.add_url_rule("/<path:path>", endpoint="no_route", view_func=no_route, methods=METHODS)
 
-    blueprint.before_request(take_request_id)
+    blueprint.before_request(assign_request_id)
 
     @blueprint.before_request
     def check_caller() -> None:

@@ -18,7 +18,7 @@ from flask import (
     send_from_directory,
 )
 
-from ..monitoring.status import PERCENTILES, WINDOW_SEC, status_of
+from ..monitoring.status import PERCENTILES, WINDOW_SEC, live_status
 from ..settings import Settings
 from .admin_key import has_admin_key
 from .words import WORDS
@@ -68,7 +68,7 @@ def add_status_page(blueprint: Blueprint, chat_stream: ChatStream) -> None:
     @blueprint.get("/chatstream/status.json")
     def status_json() -> Response:
         _check_caller()
-        return make_response(jsonify(status_of(chat_stream.engine)), HEADERS)
+        return make_response(jsonify(live_status(chat_stream.engine)), HEADERS)
 
     @blueprint.get("/chatstream/status/<any('status.js', 'status.css'):name>")
     def status_file(name: str) -> Response:

@@ -11,7 +11,7 @@ from flask import Blueprint, Flask, Response, jsonify, request
 from ..chat.completion import Callback
 from ..config import check_names
 from ..errors import ConfigError
-from ..monitoring.origin import take_request_id
+from ..monitoring.origin import assign_request_id
 from ..webui import create_webui_blueprint
 from .conversation_answers import conversation_of, generation_params_of, generation_params_to_set, prompt_of
 from .feedback import OnFeedback, parse_feedback
@@ -41,7 +41,7 @@ def create_chat_blueprint(
     """
     check_names("option", options, Options)
     blueprint = Blueprint("chatstream", __name__)
-    blueprint.before_request(take_request_id)
+    blueprint.before_request(assign_request_id)
     for name in API_NAMES if include is None else _known(include):
         _VIEWS[name](blueprint, chat_stream, Options(**options))
     return blueprint

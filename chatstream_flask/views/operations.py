@@ -9,8 +9,8 @@ from flask import Blueprint, Response, jsonify, request
 from prometheus_client.exposition import choose_encoder
 
 from ..monitoring.engine_collector import make_registry
-from ..monitoring.health import READY, health_of
-from ..monitoring.origin import take_request_id
+from ..monitoring.health import READY, engine_health
+from ..monitoring.origin import assign_request_id
 from ..status_page import add_status_page
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def create_operations_blueprint(chat_stream: ChatStream) -> Blueprint:
     """For those who run the server: keep it from the outside, by a `url_prefix` or at the proxy."""
     blueprint = Blueprint("chatstream_operations", __name__)
-    blueprint.before_request(take_request_id)
+    blueprint.before_request(assign_request_id)
     registry = make_registry(chat_stream.engine)
 
     @blueprint.get("/metrics")
@@ -36,7 +36,7 @@ def create_operations_blueprint(chat_stream: ChatStream) -> Blueprint:
 
     @blueprint.get("/health/ready")
     def ready() -> Response:
-        health = health_of(chat_stream.engine)
+        health = engine_health(chat_stream.engine)
         return _health(health, is_well=health["status"] == READY)
 
     add_status_page(blueprint, chat_stream)

@@ -10,7 +10,7 @@ from typing import Any
 
 from flask import Blueprint, Response, make_response, render_template, send_from_directory
 
-from ..monitoring.origin import take_request_id
+from ..monitoring.origin import assign_request_id
 from .params import WebUIParams
 
 STATIC = Path(__file__).parent / "static"
@@ -53,7 +53,7 @@ def create_webui_blueprint(web_ui_params: dict[str, Any] | None = None) -> Bluep
     params = WebUIParams.of(web_ui_params)
     version = version_of(path for path in sorted(STATIC.rglob("*")) if path.is_file())
     blueprint = Blueprint("chatstream_webui", __name__, template_folder="templates")
-    blueprint.before_request(take_request_id)
+    blueprint.before_request(assign_request_id)
 
     @blueprint.get("/")
     def index() -> Response:

@@ -18,7 +18,7 @@ from chatstream_flask.engine.sequence import Sequence
 from chatstream_flask.engine.watchdog import STANDSTILL_SEC
 from chatstream_flask.engine.worker_thread import FIRST_STEP_FACTOR
 from chatstream_flask.errors import ConfigError, EngineBroken
-from chatstream_flask.monitoring.health import status_of
+from chatstream_flask.monitoring.health import readiness
 
 HANG = "hang"  # as a prompt: the decode step with it hangs
 HUNG_AFTER = 30.0
@@ -259,7 +259,7 @@ def test_other_threads_go_on_while_one_is_replaced(start_pool: StartPool) -> Non
     while reason(dies) is not FinishReason.ERROR:  # the other thread took it
         (dies,) = pool.submit("die")
     assert opening.opens.wait(TIMEOUT)
-    assert status_of(pool.engine) == "thread_starting"
+    assert readiness(pool.engine) == "thread_starting"
     requests = pool.submit("one", "two", "three")  # in turn, by the one that is left
     assert [reason(r) for r in requests] == [FinishReason.STOP] * 3
     wakes.set()

@@ -15,7 +15,7 @@ from flask_fakes import Chat, ScriptedRunner, running_chat, say, talk
 
 from chatstream_flask.engine.request import FinishReason, Outcome
 from chatstream_flask.errors import ConfigError
-from chatstream_flask.monitoring.status import status_of
+from chatstream_flask.monitoring.status import live_status
 from chatstream_flask.status_page.words import WORDS
 from chatstream_flask.views import create_operations_blueprint
 
@@ -120,7 +120,7 @@ def test_percentiles_are_those_of_the_last_minutes(tmp_path: Path) -> None:
         now += 301
         for i in range(1, 101):
             engine.stats.finished(Outcome(finish_reason=FinishReason.STOP, total_sec=i))
-        latencies = status_of(engine)["latencies"]
+        latencies = live_status(engine)["latencies"]
         assert latencies["total"] == [50, 90, 99]
         assert latencies["first_token"] is None  # none had one
 
