@@ -106,8 +106,8 @@ def fake_model() -> Any:
 @pytest.mark.parametrize(
     ("kwargs", "sentence"),
     [
-        ({}, "model and tokenizer are needed, unless use_mock_response=True"),
-        ({"model": fake_model()}, "model and tokenizer are needed"),
+        ({}, "model and tokenizer are required, unless use_mock_response=True"),
+        ({"model": fake_model()}, "model and tokenizer are required"),
         ({"model": "gpt2", "tokenizer": "gpt2"}, "model must be a loaded transformers model, not 'gpt2'"),
         ({"model": fake_model(), "tokenizer": "gpt2"}, "tokenizer must be a loaded transformers tokenizer"),
         (

@@ -14,6 +14,7 @@ from ..engine.request import GenerationRequest
 from ..engine.runner import Runner
 from ..engine.sequence import Chunk, Sequence
 from ..model_source import TransformersSource
+from ..serving.limits import SWITCH_SEC
 from .step_costs import StepCosts
 
 SHORT = 64  # keys of the shortest rows
@@ -21,7 +22,6 @@ POINT_SEC = 1.0  # that each point is measured for
 MIN_STEPS = 5
 NUM_ROUNDS = 5  # over all points, so that a disturbance of seconds does not hit all samples of one
 WAIT_SEC = 600.0
-SWITCH_SEC = 0.001  # between two holders of the GIL, as the servers set it
 
 
 def measure_steps(source: TransformersSource, num_threads: int, max_slots: int) -> StepCosts:

@@ -8,9 +8,9 @@ from functools import lru_cache
 
 from ..config import check_int, check_number
 from ..errors import ConfigError
+from ..inference.padding import padded_key_len
 
 MAX_SEC = 3600
-KEY_LEN_STEP = 64  # to a multiple of which keys are padded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +53,7 @@ class StepCosts:
 
     def decode_sec(self, num_rows: int, key_lens: Sequence[int]) -> float:
         """:param key_lens: of the rows that are no padding"""
-        if self.is_padded:
-            key_len = -(-max(key_lens) // KEY_LEN_STEP) * KEY_LEN_STEP
-        else:
-            key_len = round(sum(key_lens) / len(key_lens))
+        key_len = padded_key_len(max(key_lens)) if self.is_padded else round(sum(key_lens) / len(key_lens))
         return _decode_sec(self.decode, num_rows, key_len)
 
     def prefill_sec(self, *parts: tuple[int, int]) -> float:

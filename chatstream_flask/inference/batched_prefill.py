@@ -9,8 +9,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from .cuda_graphs import GraphReplay, size_for
+from .cuda_graphs import GraphReplay
 from .host_buffer import HostBuffer
+from .padding import padded_size
 from .slot_model import PackingForward, SlotModel, TokenBatch
 
 SIZES = (16, 32, 64, 128, 192, 256, 384, 512)  # tokens of a forward; then multiples of 256
@@ -104,7 +105,7 @@ class PaddedPrefill:
 
     def size(self, num_tokens: int) -> int:
         """Of the smallest forward that has room for these; others are padding."""
-        return size_for(num_tokens, SIZES, 256)
+        return padded_size(num_tokens, SIZES, 256)
 
     def _warm_up(self) -> None:
         """So that no prompt waits for what is compiled or captured once."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 
 import torch
 
@@ -55,8 +55,3 @@ class GraphReplay:
             )
         else:
             self._graphs[key] = graph
-
-
-def size_for(needed: int, sizes: Sequence[int], step: int) -> int:
-    """The smallest of few sizes, so that graphs are few: one of `sizes`, beyond them a multiple of `step`."""
-    return next((size for size in sizes if size >= needed), -(-needed // step) * step)

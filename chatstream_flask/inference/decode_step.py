@@ -10,11 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .cuda_graphs import GraphReplay, size_for
+from .cuda_graphs import GraphReplay
 from .host_buffer import HostBuffer
+from .padding import KEY_LEN_STEP, padded_size, round_up
 from .sampling.candidates import GREEDY, SamplingPlan, SamplingTensors, drawn
 from .sampling.sampler import marked
-from .slot_model import KEY_LEN_STEP, SlotModel
+from .slot_model import SlotModel
 
 
 class StepRow(NamedTuple):
@@ -52,14 +53,14 @@ class DecodeStep:
 
     def num_rows(self, needed: int) -> int:
         """Of the smallest shape that has room for these; others are padding."""
-        return min(size_for(needed, ROWS, 16), self._num_slots)
+        return min(padded_size(needed, ROWS, 16), self._num_slots)
 
     def key_len(self, needed: int) -> int:
         """Four between a power of two and the next: there are few of them, and little is read in vain."""
         if not self._slots.is_padded:
             return self._slots.max_len
         step = max(KEY_LEN_STEP, 1 << (needed - 1).bit_length() >> 3)
-        return self._slots.key_len(-(-needed // step) * step)
+        return self._slots.key_len(round_up(needed, step))
 
     def padding(self) -> StepRow:
         """Of nobody: into the scratch column."""

@@ -12,9 +12,8 @@ from transformers import PreTrainedModel
 
 from .attention_mask import AttentionMask
 from .kv_cache import LayerShape, SlotCache
+from .padding import padded_key_len
 from .placement import device_of, is_offloaded
-
-KEY_LEN_STEP = 64  # key lengths are rounded up to a multiple of this, so that shapes repeat
 
 
 class Forward(Protocol):
@@ -127,7 +126,7 @@ class SlotModel:
 
     def key_len(self, num_tokens: int) -> int:
         """Columns read for sequences of up to `num_tokens`."""
-        return min(-(-num_tokens // KEY_LEN_STEP) * KEY_LEN_STEP, self.max_len)
+        return min(padded_key_len(num_tokens), self.max_len)
 
     def logits(
         self,

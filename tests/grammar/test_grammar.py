@@ -99,7 +99,7 @@ def test_a_check_that_cannot_be_started_is_the_servers_fault(monkeypatch: pytest
 def test_the_mock_makes_no_structured_replies() -> None:
     source = make_source(None, None, None, 64, None, True, None)
     source.check(SamplingParams(logit_bias=((10**9, 1),), num_logprobs=5))  # ignored, as documented
-    with pytest.raises(BadRequest, match="the mock makes no structured replies"):
+    with pytest.raises(BadRequest, match="the mock does not support structured output"):
         source.check(SamplingParams(grammar=json_object_grammar()))
 
 
@@ -111,5 +111,5 @@ def test_a_token_that_the_model_does_not_have_is_told() -> None:
     model.config = SimpleNamespace(get_text_config=lambda: config)  # type: ignore[attr-defined]
     source = make_source(model, SimpleNamespace(decode=str), None, 64, None, False, None)
     source.check(SamplingParams(logit_bias=((199, 1),)))
-    with pytest.raises(BadRequest, match="names the token 200; the model has the tokens 0 to 199"):
+    with pytest.raises(BadRequest, match="contains token id 200; this model has token ids 0 to 199"):
         source.check(SamplingParams(logit_bias=((3, 1), (200, 1))))

@@ -78,7 +78,7 @@ def test_one_that_transformers_has_loaded(tmp_path: Path) -> None:
     assert model.model.layers[1].mlp.up_proj.weight.is_meta
     tokenizer = AutoTokenizer.from_pretrained(demo_model.PATH)
     ChatStream(model=model, tokenizer=tokenizer).source.make_runner(2, 1, 0).open()
-    with pytest.raises(ConfigError, match="the model is where its device_map has put it: leave device out"):
+    with pytest.raises(ConfigError, match=r"loaded with device_map, .* leave device out"):
         ChatStream(model=model, tokenizer=tokenizer, device="cpu")
 
 

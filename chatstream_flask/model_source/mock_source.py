@@ -1,0 +1,70 @@
+"""MockSource: fixed phrases in place of a model; needs neither torch nor transformers nor a tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ..config import ContextPolicy, SamplingParams
+from ..engine.runner import Runner
+from ..errors import BadRequest
+from ..mock.mock_runner import MockParams, MockRunner, encode_mock_prompt
+from ..prompts import AbstractChatPrompt, ChatPrompt
+from ..prompts.fit import FittedPrompt
+from ..prompts.message_prompt import Message
+
+
+class MockSource:
+    """The ModelSource of `use_mock_response=True`."""
+
+    num_devices = 1
+    prefill_chunk_len = 1_000_000  # a mock prompt costs nothing
+    model_name = "mock"
+    response_template: dict[str, Any] | None = None
+
+    def __init__(self, mock_params: dict[str, Any] | None, context_len: int) -> None:
+        self._params = MockParams.of(mock_params or {})
+        self.context_len = context_len
+
+    def best_num_threads(self, num_sequences: int) -> int:
+        return 1
+
+    def make_runner(self, num_slots: int, num_threads: int, device: int) -> Runner:
+        return MockRunner(self._params)
+
+    def stop_ids(self, stop_strings: Iterable[str]) -> frozenset[int]:
+        return frozenset()
+
+    def check(self, params: SamplingParams) -> None:
+        if params.grammar is not None:
+            raise BadRequest("the mock does not support structured output: its phrases are fixed")
+
+    def fit(self, prompt: AbstractChatPrompt, max_tokens: int, policy: ContextPolicy) -> FittedPrompt:
+        messages = [c.message or "" for c in prompt.get_contents() if c.is_requester]
+        return FittedPrompt(encode_mock_prompt(messages), 0)
+
+    def text_of(self, prompt: AbstractChatPrompt) -> str:
+        """Return the prompt's text; a ChatPrompt, which needs a chat template, is shown as plain lines."""
+        if not isinstance(prompt, ChatPrompt):
+            return prompt.create_prompt()
+        return "\n".join(f"{c.role.value}: {c.message or ''}" for c in prompt.get_contents())
+
+    def encode_messages(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[dict[str, Any]],
+        template_kwargs: Mapping[str, Any],
+    ) -> list[int]:
+        if tools:
+            raise BadRequest("the mock does not support tools")
+        return encode_mock_prompt([m["content"] for m in messages if m["role"] == "user"] or [""])
+
+    def encode_text(self, text: str) -> list[int]:
+        return encode_mock_prompt([text])
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return "".join(map(chr, token_ids))
+
+    def token_text(self, token_id: int) -> str:
+        """Return a placeholder: an id is an index into a phrase and has no text of its own."""
+        return f"<{token_id}>"

@@ -1,0 +1,177 @@
+"""TransformersSource: a transformers model with its tokenizer; imports torch only when it is created."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from ..config import ContextPolicy, EngineConfig, SamplingParams
+from ..engine.runner import Runner
+from ..errors import BadRequest, ConfigError
+from ..grammar.matcher import GrammarCompiler
+from ..prompts import AbstractChatPrompt
+from ..prompts.fit import FittedPrompt, fit_to_context
+from ..prompts.message_prompt import Message, encode_messages
+
+if TYPE_CHECKING:
+    from ..inference.prepared_model import PreparedModel
+
+MAX_SEQUENCES_OF_ONE_CPU_THREAD = 32  # beyond it, two threads on half of the cores each are faster
+
+
+class TransformersSource:
+    """The ModelSource of a local model.
+
+    No device is touched before the first `make_runner`, so that a server may fork until then.
+    """
+
+    prefill_chunk_len = EngineConfig.prefill_chunk_len
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        devices: Sequence[str],
+        context_len: int,
+        add_special_tokens: bool | None,
+        prompt_lookup_num_tokens: int | None = None,
+    ) -> None:
+        """
+        :param devices: the devices to move or copy the model to; empty: leave it where it is
+        :raises ConfigError: the model or the tokenizer cannot be used
+        """
+        if model is None or tokenizer is None:
+            raise ConfigError("model and tokenizer are required, unless use_mock_response=True")
+        if not hasattr(model, "config") or not callable(model):
+            raise ConfigError(f"model must be a loaded transformers model, not {model!r}")
+        if not hasattr(tokenizer, "decode"):
+            raise ConfigError(f"tokenizer must be a loaded transformers tokenizer, not {tokenizer!r}")
+        from ..inference.placement import is_dispatched
+
+        if devices and is_dispatched(model):
+            raise ConfigError(
+                "the model was loaded with device_map, which has placed it already: leave device out"
+            )
+        self._model = model
+        self._tokenizer = tokenizer
+        self._devices = devices
+        self.num_devices = max(len(devices), 1)
+        self._add_special_tokens = add_special_tokens
+        self._num_drafts = prompt_lookup_num_tokens or 0
+        self._prepared: list[PreparedModel] = []  # one for each device
+        self._num_cores = 0  # CPU cores of the process; 0 until the first make_runner
+        self._grammars = GrammarCompiler(tokenizer, self._eos_ids)
+        self.context_len = min(context_len, _max_positions(model.config) or context_len)
+        self.model_name = _short_name(getattr(model.config, "name_or_path", ""))
+        self.response_template = getattr(tokenizer, "response_template", None)
+
+    def best_num_threads(self, num_sequences: int) -> int:
+        """Return one thread per device, or on CPU two for more than a few sequences.
+
+        One thread reads the weights once for all of its sequences. With many sequences the matrix products
+        take longer than reading the weights, and two threads with half of the cores each never wait for one
+        another.
+        """
+        kinds = set(self._devices or [str(self._model.device)])
+        are_many = num_sequences > MAX_SEQUENCES_OF_ONE_CPU_THREAD * self.num_devices
+        per_device = min(2, os.cpu_count() or 1) if kinds == {"cpu"} and are_many else 1
+        return per_device * self.num_devices
+
+    def make_runner(self, num_slots: int, num_threads: int, device: int) -> Runner:
+        import torch
+
+        from ..inference.model_runner import ModelRunner
+        from ..inference.num_drafts import DraftLengthTuner
+        from ..inference.placement import place
+        from ..inference.prepared_model import PreparedModel
+
+        # Read once: later, torch reports what a worker thread has set for itself.
+        self._num_cores = self._num_cores or torch.get_num_threads()
+        if not self._prepared:
+            models = place(self._model, self._devices)
+            self._prepared = [PreparedModel(model, self.context_len) for model in models]
+        num_cpu_threads = num_threads * max(self._devices.count("cpu"), 1) // self.num_devices
+        return ModelRunner(
+            self._prepared[device],
+            self._tokenizer,
+            num_slots=num_slots,
+            num_cores=max(1, self._num_cores // num_cpu_threads),
+            all_cores=self._num_cores,
+            grammars=self._grammars,
+            draft_choice=DraftLengthTuner(self._num_drafts) if self._num_drafts else None,
+            prefill_chunk_len=self.prefill_chunk_len,
+        )
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether each row of a decode step costs as much as the longest; known once a runner was opened."""
+        return any(prepared.forward.is_padded for prepared in self._prepared)
+
+    @property
+    def packs_prompts(self) -> bool:
+        """Whether the prompts of a step share one forward pass; known once a runner was opened."""
+        from ..inference.slot_model import PackingForward
+
+        return all(isinstance(prepared.forward, PackingForward) for prepared in self._prepared)
+
+    def fit(self, prompt: AbstractChatPrompt, max_tokens: int, policy: ContextPolicy) -> FittedPrompt:
+        return fit_to_context(prompt, self._tokenizer, max_tokens, self._add_special_tokens, policy)
+
+    def text_of(self, prompt: AbstractChatPrompt) -> str:
+        return prompt.create_prompt({"tokenizer": self._tokenizer})
+
+    def encode_messages(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[dict[str, Any]],
+        template_kwargs: Mapping[str, Any],
+    ) -> list[int]:
+        return encode_messages(self._tokenizer, messages, tools, template_kwargs)
+
+    def encode_text(self, text: str) -> list[int]:
+        kwargs = {} if self._add_special_tokens is None else {"add_special_tokens": self._add_special_tokens}
+        return list(self._tokenizer.encode(text, **kwargs))
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(token_ids), clean_up_tokenization_spaces=False))
+
+    def token_text(self, token_id: int) -> str:
+        """Return the token's text after another token: decoders drop a space at the start of a text."""
+        before = self._token_before
+        return self.decode([*before, token_id]).removeprefix(self.decode(before))
+
+    @cached_property
+    def _token_before(self) -> list[int]:
+        return list(self._tokenizer.encode("a", add_special_tokens=False))
+
+    def stop_ids(self, stop_strings: Iterable[str]) -> frozenset[int]:
+        added = self._tokenizer.get_added_vocab()
+        return frozenset(added[string] for string in stop_strings if string in added)
+
+    def check(self, params: SamplingParams) -> None:
+        vocab_size = getattr(self._model.config.get_text_config(), "vocab_size", None)
+        ids = [token_id for token_id, _ in params.logit_bias]
+        if ids and vocab_size is not None and max(ids) >= vocab_size:
+            raise BadRequest(
+                f"logit_bias contains token id {max(ids)}; this model has token ids 0 to {vocab_size - 1}"
+            )
+        if params.grammar is not None:
+            self._grammars.matcher(params.grammar)
+
+    def _eos_ids(self) -> frozenset[int]:
+        from ..inference.model_runner import eos_ids
+
+        return eos_ids(self._model, self._tokenizer)
+
+
+def _short_name(name_or_path: str) -> str:
+    """Return the hub id or the folder's name, without the path: clients must not see where it is stored."""
+    is_path = os.path.isabs(name_or_path) or os.path.isdir(name_or_path)
+    return (os.path.basename(os.path.normpath(name_or_path)) if is_path else name_or_path) or "model"
+
+
+def _max_positions(config: Any) -> int | None:
+    """Return the number of positions that the model was trained for, if its config has it."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
