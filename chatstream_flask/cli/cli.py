@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 from flask import Flask
-from flask.cli import AppGroup, NoAppException, ScriptInfo
+from flask.cli import AppGroup
 
 from ..capacity.plan_command import plan
 from ..errors import ChatStreamError
@@ -17,7 +17,8 @@ from ..serving.app import create_app
 from ..serving.waitress_server import serve as serve_waitress
 from .console_chat import ConsoleChat
 from .console_words import words_of_locale
-from .model_options import make_chat_stream, model_options
+from .found_app import load_found_app, refuse_options
+from .model_options import make_chat_stream, model_options, named_model
 from .store_commands import init_db, purge
 
 cli = AppGroup("chatstream", help="Chat with a language model under load control.")
@@ -48,13 +49,20 @@ cli.add_command(plan)
 @click.option("--log-format", type=click.Choice(["human", "json"]), default="human", show_default=True)
 @click.pass_context
 def serve(context: click.Context, /, host: str, port: int, **options: Any) -> None:
-    """Serves the chat under waitress: the app that Flask finds if it has a ChatStream, else one of its own.
+    """Serves the chat under waitress: the app that Flask finds, else one of its own.
 
-    The options that concern the model count only for the latter.
+    Only --host and --port apply to an app that Flask finds.
     """
     set_up_logging(options["log_format"])
     try:
-        app = _found_app(context) or _own_app(**options)
+        app = load_found_app(context)
+        if app is None:
+            click.echo(f"Serving the built-in app with the model {named_model(**options)}", err=True)
+            app = _own_app(**options)
+        else:
+            refuse_options(context, app, {"host", "port"})
+            _check_api_keys(app, options["api_keys"])
+            click.echo(_serving_line(app), err=True)
         set_up_logging(app.extensions["chatstream"].settings.log_format)
         app.extensions["chatstream"].chat_stream.start_queue_worker()
     except ChatStreamError as error:
@@ -75,8 +83,9 @@ def chat(context: click.Context, /, **options: Any) -> None:
     Piped, each line of stdin is a message.
     """
     try:
-        app = _found_app(context)
+        app = load_found_app(context)
         if app is not None:
+            refuse_options(context, app, ())
             chat_stream: ChatStream = app.extensions["chatstream"].chat_stream
         else:
             chat_stream = make_chat_stream(num_of_concurrent_executions=1, max_queue_size=0, **options)
@@ -91,14 +100,19 @@ def chat(context: click.Context, /, **options: Any) -> None:
     sys.exit(1 if console.num_failed else 0)
 
 
-def _found_app(context: click.Context) -> Flask | None:
-    """The app of `flask --app ...`, if it has a ChatStream."""
-    info = context.find_object(ScriptInfo)
-    try:
-        app = info.load_app() if info is not None else None
-    except NoAppException:
-        return None
-    return app if app is not None and "chatstream" in app.extensions else None
+def _serving_line(app: Flask) -> str:
+    model = app.extensions["chatstream"].chat_stream.source.model_name
+    return f"Serving the app {app.name!r} with the model {model}"
+
+
+def _check_api_keys(app: Flask, from_environment: tuple[str, ...]) -> None:
+    """Refuse keys of the environment that the app does not read: its /v1 would be open."""
+    if from_environment and app.extensions["chatstream"].settings.api_keys is None:
+        raise click.UsageError(
+            f"the environment variable CHATSTREAM_API_KEYS does not apply to the app {app.name!r}: "
+            "set app.config['CHATSTREAM_API_KEYS'], for example by app.config.from_prefixed_env()"
+            " and FLASK_CHATSTREAM_API_KEYS"
+        )
 
 
 def _own_app(

@@ -42,6 +42,11 @@ def model_options(command: Command) -> Command:
     return command
 
 
+def named_model(model: str | None, mock: str | None, **options: Any) -> str:
+    """Return the name of the model that the options choose."""
+    return f"mock ({mock})" if mock else model or str(DEMO_MODEL)
+
+
 def make_chat_stream(
     model: str | None,
     device: str | None,
@@ -53,7 +58,7 @@ def make_chat_stream(
     if mock:
         params = {"type": mock, "time_per_token_sec": mock_seconds_per_token}
         return ChatStream(use_mock_response=True, mock_params=params, **options)
-    name = model or str(DEMO_MODEL)
+    name = named_model(model, mock)
     first, *others = (device or "").split(",")
     click.echo(f"Loading {name} ...", err=True)
     began = time.monotonic()

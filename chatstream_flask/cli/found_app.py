@@ -1,0 +1,53 @@
+"""The app that `flask --app` names, and the options that do not apply to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+
+import click
+from click.core import ParameterSource
+from flask import Flask
+from flask.cli import ScriptInfo
+
+
+def load_found_app(context: click.Context) -> Flask | None:
+    """Load the app that Flask finds; None if none is named and the folder has no app.py or wsgi.py.
+
+    :raises NoAppException: Flask's own error: the app that is named or found cannot be loaded
+    :raises click.ClickException: it has no ChatStream
+    """
+    info = context.find_object(ScriptInfo)
+    if info is None or not _names_an_app(info):
+        return None
+    app = info.load_app()
+    if "chatstream" not in app.extensions:
+        raise click.ClickException(
+            f"the app {app.name!r} has no ChatStream: call ChatStream(...).init_app(app) where it is made. "
+            f"`python -m chatstream_flask {context.info_name}` runs without an app of yours"
+        )
+    return app
+
+
+def refuse_options(context: click.Context, app: Flask, allowed: Collection[str]) -> None:
+    """Raise a usage error if options were given that only the app itself can set.
+
+    :param allowed: names of the parameters that apply to any app
+    """
+    if refused := [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name is not None
+        and parameter.name not in allowed
+        and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    ]:
+        raise click.UsageError(
+            f"{', '.join(refused)}: the app {app.name!r} has a ChatStream of its own, to which "
+            f"{'this does' if len(refused) == 1 else 'these do'} not apply. Set the arguments of its "
+            "ChatStream, or CHATSTREAM_* in its config"
+        )
+
+
+def _names_an_app(info: ScriptInfo) -> bool:
+    is_named = info.create_app is not None or bool(info.app_import_path)
+    return is_named or any(os.path.exists(name) for name in ("wsgi.py", "app.py"))
