@@ -202,7 +202,7 @@ class BreakableStore:
     def delete(self, conversation_id: str) -> None:
         if not self.can_save:
             raise StoreUnavailable("the store is down")
-        self.leases.end(conversation_id)
+        self.leases.revoke(conversation_id)
         self.data.pop(conversation_id, None)
 
 

@@ -98,9 +98,9 @@ class Admission:
             conversation = self.conversations.load(conversation_id)
             turn = Turn(conversation, lease, state.settings.max_turns, state.settings.max_conversation_bytes)
             if body.regenerate:
-                turn.ask_again()
+                turn.regenerate()
             elif body.edited_message_id is not None:
-                turn.ask_instead(body.edited_message_id, body.user_input)
+                turn.edit(body.edited_message_id, body.user_input)
             else:
                 turn.ask(body.user_input)
         except BaseException:

@@ -47,10 +47,10 @@ class Completion:
         """Before the client sees the end, so that its next turn finds this one kept and the way free."""
         try:
             if outcome.is_success:
-                if not self._turn.keep(generation.text, is_interrupted=False):
+                if not self._turn.save(generation.text, is_interrupted=False):
                     raise ConversationBusy("the conversation was deleted or taken over meanwhile")
             elif outcome.finish_reason is not FinishReason.ERROR and generation.text:
-                self._turn.keep(generation.text, is_interrupted=True)
+                self._turn.save(generation.text, is_interrupted=True)
         finally:
             self.close()
 

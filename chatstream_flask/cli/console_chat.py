@@ -62,7 +62,7 @@ class ConsoleChat:
 
     def _regenerate(self) -> None:
         if self._conversation().prompt.has_turn_to_regenerate:
-            self._reply(Turn.ask_again)
+            self._reply(Turn.regenerate)
         else:
             self._say(self._words.nothing_to_regenerate)
 
@@ -84,7 +84,7 @@ class ConsoleChat:
             if outcome.error is not None:
                 self._fail(self._words.failed.format(error=outcome.error))
             elif outcome.is_success or generation.text:
-                turn.keep(generation.text, is_interrupted=not outcome.is_success)
+                turn.save(generation.text, is_interrupted=not outcome.is_success)
         except PromptTooLong:
             self._fail(self._words.too_long)
         except ChatStreamError as error:

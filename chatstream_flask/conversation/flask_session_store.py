@@ -42,7 +42,7 @@ class FlaskSessionStore:
         return self._leases.hold(conversation_id)
 
     def delete(self, conversation_id: str) -> None:
-        self._leases.end(conversation_id)
+        self._leases.revoke(conversation_id)
         self._call(lambda key: self._interface._delete_session(key), conversation_id)
 
     def purge(self) -> int:

@@ -12,7 +12,7 @@ import threading
 from typing import Any, Protocol
 
 from ..errors import StoreUnavailable
-from .record_text import to_text
+from .record_json import to_json
 
 logger = logging.getLogger("chatstream_flask")
 
@@ -37,7 +37,7 @@ class LeaseBackend(Protocol):
     def release(self, conversation_id: str, token: str) -> None: ...
 
 
-class KeptLease:
+class SharedLease:
     """What `hold` of such a store gives, once the back end has its token."""
 
     def __init__(self, keeper: LeaseKeeper, conversation_id: str, token: str) -> None:
@@ -47,10 +47,10 @@ class KeptLease:
         self.token = token
 
     def __repr__(self) -> str:
-        return f"<KeptLease {'closed' if self._is_closed else 'held'}>"
+        return f"<SharedLease {'closed' if self._is_closed else 'held'}>"
 
     def save(self, record: dict[str, Any]) -> bool:
-        text = to_text(record)
+        text = to_json(record)
         return not self._is_closed and self._backend.save_if_held(self.conversation_id, self.token, text)
 
     def renew(self) -> bool:
@@ -71,11 +71,11 @@ class KeptLease:
         return self._keeper.backend
 
 
-class HeldLeases:
+class ProcessLeases:
     """Those of one process; a fork copies neither its thread nor who holds its lock."""
 
     def __init__(self) -> None:
-        self.leases: dict[str, KeptLease] = {}  # by token
+        self.leases: dict[str, SharedLease] = {}  # by token
         self.thread: threading.Thread | None = None
         self.changed = threading.Condition()  # guards everything above
 
@@ -85,7 +85,7 @@ class LeaseKeeper:
 
     def __init__(self, backend: LeaseBackend) -> None:
         self.backend = backend
-        self._of_process: dict[int, HeldLeases] = {}
+        self._of_process: dict[int, ProcessLeases] = {}
 
     def __repr__(self) -> str:
         return f"<LeaseKeeper [{len(self._held.leases)} held]>"
@@ -93,9 +93,9 @@ class LeaseKeeper:
     def new_token(self) -> str:
         return secrets.token_hex(16)
 
-    def add(self, conversation_id: str, token: str) -> KeptLease:
+    def add(self, conversation_id: str, token: str) -> SharedLease:
         held = self._held
-        lease = KeptLease(self, conversation_id, token)
+        lease = SharedLease(self, conversation_id, token)
         with held.changed:
             if held.thread is None:
                 name = "chatstream-leases"
@@ -105,7 +105,7 @@ class LeaseKeeper:
             held.leases[token] = lease
         return lease
 
-    def remove(self, lease: KeptLease) -> None:
+    def remove(self, lease: SharedLease) -> None:
         held = self._held
         with held.changed:
             held.leases.pop(lease.token, None)
@@ -130,16 +130,16 @@ class LeaseKeeper:
             except StoreUnavailable as error:  # until the next time
                 logger.warning("a lease could not be renewed: %s", error)
 
-    def _leases(self) -> list[KeptLease]:
+    def _leases(self) -> list[SharedLease]:
         held = self._held
         with held.changed:
             return list(held.leases.values())
 
-    def _run(self, held: HeldLeases) -> None:
+    def _run(self, held: ProcessLeases) -> None:
         while self._is_needed(held):
             self.renew_all()
 
-    def _is_needed(self, held: HeldLeases) -> bool:
+    def _is_needed(self, held: ProcessLeases) -> bool:
         """Waits until leases are to be renewed; False when there are none, and the thread ends."""
         with held.changed:
             held.changed.wait_for(
@@ -150,5 +150,5 @@ class LeaseKeeper:
             return bool(held.leases)
 
     @property
-    def _held(self) -> HeldLeases:
-        return self._of_process.setdefault(os.getpid(), HeldLeases())
+    def _held(self) -> ProcessLeases:
+        return self._of_process.setdefault(os.getpid(), ProcessLeases())

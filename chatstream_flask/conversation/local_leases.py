@@ -27,10 +27,10 @@ class LocalLease:
             return not self._is_ended
 
     def close(self) -> None:
-        self.end()
-        self._leases.give_back(self)
+        self.revoke()
+        self._leases.release(self)
 
-    def end(self) -> None:
+    def revoke(self) -> None:
         """Waits for a save that is under way."""
         with self._writing:
             self._is_ended = True
@@ -57,14 +57,14 @@ class LocalLeases:
     def is_held(self, conversation_id: str) -> bool:
         return conversation_id in self._held
 
-    def give_back(self, lease: LocalLease) -> None:
+    def release(self, lease: LocalLease) -> None:
         with self._lock:
             if self._held.get(lease.conversation_id) is lease:
                 del self._held[lease.conversation_id]
 
-    def end(self, conversation_id: str) -> None:
+    def revoke(self, conversation_id: str) -> None:
         """Whoever holds it may not save any more, and the next one may hold it at once."""
         with self._lock:
             lease = self._held.pop(conversation_id, None)
         if lease is not None:
-            lease.end()
+            lease.revoke()

@@ -12,12 +12,12 @@ from typing import Any
 from ..config import check_int, check_number
 from ..errors import StoreUnavailable
 from .local_leases import LocalLeases
-from .record_text import from_text, to_text
+from .record_json import from_json, to_json
 from .store import Lease
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredRecord:
     text: bytes  # JSON
     expires_at: float
 
@@ -44,7 +44,7 @@ class MemoryStore:
         self.ttl_sec = ttl_sec
         self._clock = clock
         self._leases = LocalLeases(self._save)
-        self._kept: OrderedDict[str, Kept] = OrderedDict()  # the one used last is at the end
+        self._kept: OrderedDict[str, StoredRecord] = OrderedDict()  # the one used last is at the end
         self._num_bytes = 0
         self._lock = threading.Lock()  # guards the two above
 
@@ -57,13 +57,13 @@ class MemoryStore:
             if kept is None or kept.expires_at <= self._clock():
                 return None
             self._kept.move_to_end(conversation_id)
-        return from_text(kept.text)
+        return from_json(kept.text)
 
     def hold(self, conversation_id: str) -> Lease:
         return self._leases.hold(conversation_id)
 
     def delete(self, conversation_id: str) -> None:
-        self._leases.end(conversation_id)
+        self._leases.revoke(conversation_id)
         with self._lock:
             self._remove(conversation_id)
 
@@ -72,7 +72,7 @@ class MemoryStore:
             return self._remove_expired()
 
     def _save(self, conversation_id: str, record: dict[str, Any]) -> None:
-        text = to_text(record).encode()
+        text = to_json(record).encode()
         if len(text) > self.max_bytes:
             raise StoreUnavailable(
                 f"a conversation of {len(text)} bytes does not fit into a MemoryStore of "
@@ -80,7 +80,7 @@ class MemoryStore:
             )
         with self._lock:
             self._remove(conversation_id)
-            self._kept[conversation_id] = Kept(text, self._clock() + self.ttl_sec)
+            self._kept[conversation_id] = StoredRecord(text, self._clock() + self.ttl_sec)
             self._num_bytes += len(text)
             if self._is_over_bounds:
                 self._remove_expired()

@@ -14,7 +14,7 @@ from ..config import check_number, shown
 from ..errors import ConfigError, ConversationBusy, StoreUnavailable
 from .lease_keeper import LeaseKeeper
 from .local_leases import BUSY
-from .record_text import from_text
+from .record_json import from_json
 from .store import Lease
 
 SOCKET_TIMEOUT_SEC = 2.0  # twice: a broken connection is made anew once
@@ -87,7 +87,7 @@ class RedisStore:
     def load(self, conversation_id: str) -> dict[str, Any] | None:
         *_, record = self._keys(conversation_id)
         text: str | bytes | None = _call(lambda: self._client.get(record))
-        return None if text is None else from_text(text)
+        return None if text is None else from_json(text)
 
     def hold(self, conversation_id: str) -> Lease:
         token = self._keeper.new_token()

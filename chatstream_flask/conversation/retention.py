@@ -6,12 +6,12 @@ from bisect import bisect_left
 from typing import TypeVar
 
 from ..prompts import AbstractChatPrompt
-from .record_text import to_text
+from .record_json import to_json
 
 Prompt = TypeVar("Prompt", bound=AbstractChatPrompt)
 
 
-def within_limits(prompt: Prompt, max_turns: int | None = None, max_bytes: int | None = None) -> Prompt:
+def trim_to_limits(prompt: Prompt, max_turns: int | None = None, max_bytes: int | None = None) -> Prompt:
     """The prompt, or a copy without as many of the visitor's oldest turns as are too many.
 
     What the application set up and the newest turn stay, even if they alone are too long.
@@ -31,4 +31,4 @@ def within_limits(prompt: Prompt, max_turns: int | None = None, max_bytes: int |
 
 
 def _num_bytes(prompt: AbstractChatPrompt) -> int:
-    return len(to_text(prompt.to_dict()).encode())
+    return len(to_json(prompt.to_dict()).encode())

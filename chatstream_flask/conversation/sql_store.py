@@ -12,7 +12,7 @@ from ..errors import ConversationBusy
 from .lease_keeper import LeaseKeeper
 from .local_leases import BUSY
 from .named_conversations import NamedConversations, is_held, is_kept
-from .record_text import from_text
+from .record_json import from_json
 from .sql_database import SQLDatabase
 from .sql_schema import conversations as c
 from .sql_schema import now
@@ -59,7 +59,7 @@ class SQLStore(NamedConversations):
     def load(self, conversation_id: str) -> dict[str, Any] | None:
         found = select(c.c.record).where(c.c.id == conversation_id, is_kept)
         text = next((row.record for row in self._database.read(found)), None)
-        return None if text is None else from_text(text)
+        return None if text is None else from_json(text)
 
     def hold(self, conversation_id: str) -> Lease:
         token = self._keeper.new_token()

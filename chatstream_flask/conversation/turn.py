@@ -7,12 +7,12 @@ from dataclasses import replace
 
 from ..errors import BadRequest
 from .conversation import Conversation
-from .retention import within_limits
+from .retention import trim_to_limits
 from .store import Lease
 
 
 class Turn:
-    """Nothing is written before `keep`, so a refused or failed turn leaves the conversation as it was."""
+    """Nothing is written before `save`, so a refused or failed turn leaves the conversation as it was."""
 
     def __init__(
         self,
@@ -37,21 +37,23 @@ class Turn:
         self.prompt.add_requester_msg(user_input)
         self.prompt.add_responder_msg(None)
 
-    def ask_instead(self, message_id: str, user_input: str) -> None:
+    def edit(self, message_id: str, user_input: str) -> None:
         """In place of the turn with this message, and of all after it."""
         self.prompt.cut_before_turn_of(message_id)
         self.ask(user_input)
 
-    def ask_again(self) -> None:
+    def regenerate(self) -> None:
         if not self.prompt.has_turn_to_regenerate:
             raise BadRequest("there is no reply to regenerate in this conversation yet")
         self.prompt.clear_last_responder_message()
 
-    def keep(self, reply: str, *, is_interrupted: bool) -> bool:
+    def save(self, reply: str, *, is_interrupted: bool) -> bool:
         """False if the conversation was deleted, or taken over by another process, since the turn began."""
         self.prompt.set_responder_last_msg(reply, is_interrupted=is_interrupted)
         self.prompt.set_responder_last_msg_id(self.message_id)
-        kept = replace(self.conversation, prompt=within_limits(self.prompt, self._max_turns, self._max_bytes))
+        kept = replace(
+            self.conversation, prompt=trim_to_limits(self.prompt, self._max_turns, self._max_bytes)
+        )
         return self._lease.save(kept.to_record())
 
     def close(self) -> None:

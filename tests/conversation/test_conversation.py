@@ -368,7 +368,7 @@ def test_a_turn_that_another_process_took_over_is_not_called_done(tmp_path: Path
     with running_chat(tmp_path, ScriptedRunner(is_held=True), request_handler=StoreHandler(store)) as chat:
         events = read_events(as_user(chat.client(), user_input="one"))
         read_until(events, "start")
-        store.leases.end("aki")  # as when this process was frozen for longer than its lease
+        store.leases.revoke("aki")  # as when this process was frozen for longer than its lease
         chat.runner.release()
         assert list(events)[-1].name == "error"
         assert chat.word() == "unknown_error_occurred"

@@ -43,13 +43,13 @@ def test_an_ended_lease_saves_nothing_and_the_next_may_begin_at_once() -> None:
     leases = LocalLeases(lambda conversation_id, record: saved.append((conversation_id, record["n"])))
     lease = leases.hold("a")
     lease.save({"n": 1})
-    leases.end("a")
+    leases.revoke("a")
     lease.save({"n": 2})
     leases.hold("a").save({"n": 3})
     lease.close()
     assert leases.is_held("a")
     assert saved == [("a", 1), ("a", 3)]
-    leases.end("nobody's")
+    leases.revoke("nobody's")
 
 
 def test_a_clear_waits_for_a_write_that_has_begun() -> None:
@@ -66,7 +66,7 @@ def test_a_clear_waits_for_a_write_that_has_begun() -> None:
     lease = leases.hold("a")
 
     def clear() -> None:
-        leases.end("a")
+        leases.revoke("a")
         order.append("cleared")
 
     with ThreadPoolExecutor(2) as pool:

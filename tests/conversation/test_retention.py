@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from chatstream_flask.conversation.retention import within_limits
+from chatstream_flask.conversation.retention import trim_to_limits
 from chatstream_flask.prompts import AbstractChatPrompt
 
 
@@ -36,14 +36,14 @@ def num_bytes(prompt: Prompt) -> int:
 
 def test_without_limits_it_is_the_same() -> None:
     prompt = talk(3)
-    assert within_limits(prompt) is prompt
-    assert within_limits(prompt, max_turns=3, max_bytes=num_bytes(prompt)) is prompt
+    assert trim_to_limits(prompt) is prompt
+    assert trim_to_limits(prompt, max_turns=3, max_bytes=num_bytes(prompt)) is prompt
 
 
 @pytest.mark.parametrize(("max_turns", "expected"), [(2, ["q1", "q2"]), (1, ["q2"]), (0, ["q2"])])
 def test_max_turns_leaves_out_the_oldest(max_turns: int, expected: list[str]) -> None:
     prompt = talk(3)
-    short = within_limits(prompt, max_turns=max_turns)
+    short = trim_to_limits(prompt, max_turns=max_turns)
     assert questions(short) == ["example", *expected]
     assert (short.system, short.num_initial) == ("system", 2)
     assert questions(prompt) == ["example", "q0", "q1", "q2"]
@@ -53,12 +53,12 @@ def test_max_bytes_leaves_out_as_few_as_it_can() -> None:
     prompt = talk(6, length=100)
     sizes = [num_bytes(prompt.without_oldest_turns(n)) for n in range(6)]
     for n, size in enumerate(sizes):
-        assert within_limits(prompt, max_bytes=size).get_turn() == 6 - n
-        assert within_limits(prompt, max_bytes=size - 1).get_turn() == max(1, 5 - n)
+        assert trim_to_limits(prompt, max_bytes=size).get_turn() == 6 - n
+        assert trim_to_limits(prompt, max_bytes=size - 1).get_turn() == max(1, 5 - n)
 
 
 def test_the_newest_turn_stays_even_if_too_long() -> None:
-    short = within_limits(talk(3, length=1000), max_turns=2, max_bytes=10)
+    short = trim_to_limits(talk(3, length=1000), max_turns=2, max_bytes=10)
     assert questions(short) == ["example", "q2"]
     assert short.get_responder_last_msg() == "2" * 1000
 
@@ -66,11 +66,11 @@ def test_the_newest_turn_stays_even_if_too_long() -> None:
 def test_both_limits() -> None:
     prompt = talk(6, length=100)
     size = num_bytes(prompt.without_oldest_turns(4))
-    assert within_limits(prompt, max_turns=4, max_bytes=size).get_turn() == 2
-    assert within_limits(prompt, max_turns=1, max_bytes=size).get_turn() == 1
+    assert trim_to_limits(prompt, max_turns=4, max_bytes=size).get_turn() == 2
+    assert trim_to_limits(prompt, max_turns=1, max_bytes=size).get_turn() == 1
 
 
 @pytest.mark.parametrize("num_turns", [0, 1])
 def test_nothing_to_leave_out(num_turns: int) -> None:
     prompt = talk(num_turns)
-    assert within_limits(prompt, max_turns=1, max_bytes=1) is prompt
+    assert trim_to_limits(prompt, max_turns=1, max_bytes=1) is prompt

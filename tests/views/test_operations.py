@@ -175,7 +175,7 @@ def test_a_host_that_has_prometheus_in_multiprocess_mode_changes_nothing(tmp_pat
         [sys.executable, "-c", MULTIPROC],
         cwd=Path(__file__).parents[1],
         env=os.environ
-        | {"PYTHONPATH": f".:{Path(__file__).parents[2]}", "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
+        | {"PYTHONPATH": f".:engine:{Path(__file__).parents[2]}", "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=60,

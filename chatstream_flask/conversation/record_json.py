@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import StoreUnavailable
 
 
-def to_text(record: dict[str, Any]) -> str:
+def to_json(record: dict[str, Any]) -> str:
     """JSON that every UTF-8 store takes. Raises StoreUnavailable."""
     try:
         text = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -17,7 +17,7 @@ def to_text(record: dict[str, Any]) -> str:
         raise StoreUnavailable(f"a conversation cannot be kept as JSON: {error}") from error
 
 
-def from_text(text: str | bytes) -> dict[str, Any]:
+def from_json(text: str | bytes) -> dict[str, Any]:
     """Raises StoreUnavailable: what is damaged must not look like a new conversation."""
     try:
         record = json.loads(text)
