@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
 from typing import Any
 
@@ -136,7 +136,7 @@ class SamplingParams:
 class EngineConfig:
     """How many replies at once, how many may wait, how long they may be."""
 
-    num_of_concurrent_executions: int = 2  # sequences generated at once, over all threads
+    max_running: int = 2  # replies generated at once, over all threads (num_of_concurrent_executions)
     max_queue_size: int = 5  # requests that may wait beyond those
     num_of_generation_threads: int = 1
     context_len: int = 1024  # tokens of prompt and reply together
@@ -145,26 +145,26 @@ class EngineConfig:
     num_devices: int = 1  # each with a copy of the model, and as many threads as the others
 
     def __post_init__(self) -> None:
-        check_int("num_of_concurrent_executions", self.num_of_concurrent_executions, 1, 4096)
+        check_int("num_of_concurrent_executions", self.max_running, 1, 4096)
         check_int("max_queue_size", self.max_queue_size, 0, 1_000_000)
         check_int("num_of_generation_threads", self.num_of_generation_threads, 1, 64)
         check_int("context_len", self.context_len, 2)
         check_int("prefill_chunk_len", self.prefill_chunk_len, 1)
         check_int("num_devices", self.num_devices, 1)
         self._check_devices()
-        if self.num_of_generation_threads > self.num_of_concurrent_executions:
+        if self.num_of_generation_threads > self.max_running:
             raise ConfigError(
                 f"num_of_generation_threads={self.num_of_generation_threads} is more than "
-                f"num_of_concurrent_executions={self.num_of_concurrent_executions}: "
+                f"num_of_concurrent_executions={self.max_running}: "
                 "a thread without a sequence would only wait"
             )
         if self.kv_cache_slots is not None:
-            check_int("kv_cache_slots", self.kv_cache_slots, self.num_of_concurrent_executions, 65_536)
+            check_int("kv_cache_slots", self.kv_cache_slots, self.max_running, 65_536)
 
     def _check_devices(self) -> None:
-        if self.num_of_concurrent_executions < self.num_devices:
+        if self.max_running < self.num_devices:
             raise ConfigError(
-                f"num_of_concurrent_executions={self.num_of_concurrent_executions} is less than the "
+                f"num_of_concurrent_executions={self.max_running} is less than the "
                 f"{self.num_devices} devices: one without a sequence would only wait"
             )
         if self.num_of_generation_threads % self.num_devices:
@@ -173,17 +173,27 @@ class EngineConfig:
                 f"{self.num_devices} devices, which have the same number of threads each"
             )
 
+    @property
+    def num_places(self) -> int:
+        """Requests that can be accepted at once, running and waiting together."""
+        return self.max_running + self.max_queue_size
+
+    def to_dict(self) -> dict[str, int | None]:
+        """Return the settings, named as the parameters of `ChatStream` are."""
+        settings = asdict(self)
+        return {"num_of_concurrent_executions": settings.pop("max_running"), **settings}
+
     def device(self, worker: int) -> int:
         """The number of the device that generation thread `worker` is on."""
         return worker % self.num_devices
 
     def num_slots(self, worker: int) -> int:
         """Sequences of generation thread `worker`: all within one of each other."""
-        return self._share(self.num_of_concurrent_executions, worker)
+        return self._share(self.max_running, worker)
 
     def num_kept_slots(self, worker: int) -> int:
         """Sequences whose keys and values it can keep, running ones included."""
-        return self._share(self.kv_cache_slots or self.num_of_concurrent_executions, worker)
+        return self._share(self.kv_cache_slots or self.max_running, worker)
 
     def _share(self, number: int, worker: int) -> int:
         share, rest = divmod(number, self.num_of_generation_threads)

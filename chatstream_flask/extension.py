@@ -146,7 +146,7 @@ class ChatStream:
                 f"{self.source.context_len} tokens (context_len={context_len})"
             )
         config = EngineConfig(
-            num_of_concurrent_executions=num_of_concurrent_executions,
+            max_running=num_of_concurrent_executions,
             max_queue_size=max_queue_size,
             num_of_generation_threads=(
                 self.source.best_num_threads(num_of_concurrent_executions)

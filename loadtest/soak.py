@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from chatstream_flask.engine.finisher import MAX_THREADS
-from chatstream_flask.serving.limits import SPARE_THREADS
+from chatstream_flask.http.server_check import SPARE_THREADS
 
 from .generator import run_phase
 from .options import Options

@@ -167,7 +167,7 @@ def test_ancestors_defaults() -> None:
 
 
 def test_slots_are_shared_within_one_of_each_other() -> None:
-    config = EngineConfig(num_of_concurrent_executions=7, num_of_generation_threads=3)
+    config = EngineConfig(max_running=7, num_of_generation_threads=3)
     assert [config.num_slots(i) for i in range(3)] == [3, 2, 2]
 
 

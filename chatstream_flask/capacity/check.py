@@ -61,7 +61,7 @@ def compare(
     say: Callable[[str], None] = lambda text: None,
 ) -> list[Comparison]:
     """Each repeat has other arrivals, the same ones for both, and serving costs measured just before it."""
-    num_slots = config.num_of_concurrent_executions
+    num_slots = config.max_running
     full = play_simulated(Simulation(profile, config), burst(num_slots, prompt_tokens, reply_tokens))
     best_turns_per_sec = num_slots / max(answer.ended_at for answer in full)
     comparisons = []

@@ -151,7 +151,7 @@ def running_server(
         "model": model,
         "device": device,
         "mock-sec-per-token": mock_sec_per_token,
-        "slots": config.num_of_concurrent_executions,
+        "slots": config.max_running,
         "threads": config.num_of_generation_threads,
         "queue": config.max_queue_size,
         "context-len": config.context_len,

@@ -38,7 +38,7 @@ class Subject:
         is_mock = self.model == MOCK
         num_slots = self.max_slots if num_slots is None else num_slots
         return EngineConfig(
-            num_of_concurrent_executions=num_slots,
+            max_running=num_slots,
             max_queue_size=num_slots,
             num_of_generation_threads=num_threads,
             context_len=self.context_len,

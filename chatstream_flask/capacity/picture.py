@@ -52,6 +52,6 @@ def draw(plan: Plan, path: str) -> None:
     config = plan.config
     figure.suptitle(
         f"{plan.workload.daily_users:g} users a day: {plan.num_processes} x "
-        f"{config.num_of_concurrent_executions} slots, {config.num_of_generation_threads} generation threads"
+        f"{config.max_running} slots, {config.num_of_generation_threads} generation threads"
     )
     figure.savefig(path)

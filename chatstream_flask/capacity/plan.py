@@ -74,14 +74,18 @@ class Plan:
 
     @property
     def used_bytes(self) -> int:
-        num_slots = self.config.kv_cache_slots or self.config.num_of_concurrent_executions
+        num_slots = self.config.kv_cache_slots or self.config.max_running
         return self.profile.weights_bytes + num_slots * self.profile.slot_bytes(self.config.context_len)
 
     def to_dict(self) -> dict[str, Any]:
         data = {name: getattr(self, name) for name in ("memory_bytes", "max_slots", "num_processes")}
         data |= {"used_bytes": self.used_bytes, "turns_per_sec": self.workload.turns_per_sec}
-        data |= {name: asdict(getattr(self, name)) for name in ("workload", "goals", "config")}
-        data["tried"] = [asdict(candidate) for candidate in self.tried]
+        data |= {name: asdict(getattr(self, name)) for name in ("workload", "goals")}
+        data["config"] = self.config.to_dict()
+        data["tried"] = [
+            {"config": candidate.config.to_dict(), "turns_per_sec": candidate.turns_per_sec}
+            for candidate in self.tried
+        ]
         data["curve"] = [
             {"load": load} | asdict(point) for load, point in zip(CURVE, self.curve, strict=True)
         ]
@@ -113,7 +117,7 @@ def make_plan(
         rate = max_turns_per_sec(profile, workload, goals, config, best, seed)
         if rate:
             tried.append(Candidate(config=config, turns_per_sec=rate))
-        slots, threads = config.num_of_concurrent_executions, config.num_of_generation_threads
+        slots, threads = config.max_running, config.num_of_generation_threads
         say(f"{slots} slots, {threads} threads: {f'{rate:.3g} turns/s' if rate else 'not better'}")
     if not tried:
         raise ConfigError(
@@ -172,7 +176,7 @@ def max_turns_per_sec(
 
 def _upper_bound(profile: Profile, workload: Workload, config: EngineConfig) -> float:
     """Turns per second of full slots that never prefill."""
-    slots = config.num_of_concurrent_executions
+    slots = config.max_running
     return slots / max(_full_step_sec(profile, config), 1e-6) / workload.reply_tokens
 
 
@@ -180,7 +184,7 @@ def _full_step_sec(profile: Profile, config: EngineConfig) -> float:
     if profile.mock_sec_per_token is not None:
         return profile.mock_sec_per_token
     costs = profile.costs_of(config.num_of_generation_threads)
-    num_rows = math.ceil(config.num_of_concurrent_executions / config.num_of_generation_threads)
+    num_rows = math.ceil(config.max_running / config.num_of_generation_threads)
     return costs.decode_sec(num_rows, [1]) + costs.token_sec * num_rows
 
 
@@ -221,7 +225,7 @@ def _configs(
         powers = [2**i for i in range(MAX_SLOTS.bit_length()) if threads <= 2**i <= highest]
         for slots in powers if num_slots is None else [num_slots]:
             yield EngineConfig(
-                num_of_concurrent_executions=slots,
+                max_running=slots,
                 max_queue_size=slots if max_queue_size is None else max_queue_size,
                 num_of_generation_threads=threads,
                 context_len=workload.context_len,

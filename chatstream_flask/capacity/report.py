@@ -35,7 +35,7 @@ def plan_text(plan: Plan) -> str:
         f"Load: {w.daily_users:g} users a day with {w.turns:g} turns, {w.peak_share:.0%} of them in the "
         f"busiest hour: {needed:.3g} turns/s, {needed * w.reply_tokens:.3g} tokens/s",
         f"Processes: {plan.num_processes}, each on a device of its own, with",
-        f"  num_of_concurrent_executions={config.num_of_concurrent_executions}, "
+        f"  num_of_concurrent_executions={config.max_running}, "
         f"num_of_generation_threads={config.num_of_generation_threads}, "
         f"max_queue_size={config.max_queue_size}, context_len={config.context_len}",
         f"Memory: {gib(plan.used_bytes)} of {gib(plan.memory_bytes)} in each (weights, keys and values); "
@@ -59,7 +59,7 @@ def plan_text(plan: Plan) -> str:
     for candidate in plan.tried:
         tried = candidate.config
         lines.append(
-            f"  {tried.num_of_concurrent_executions:>4} slots, {tried.num_of_generation_threads} threads: "
+            f"  {tried.max_running:>4} slots, {tried.num_of_generation_threads} threads: "
             f"{candidate.turns_per_sec:.3g}, so {candidate.num_processes(needed)} processes"
         )
     return "\n".join(lines)

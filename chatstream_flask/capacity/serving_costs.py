@@ -46,7 +46,7 @@ def with_serving_costs(profile: Profile, client: Client, config: EngineConfig) -
     profile = replace(profile, request_sec=_request_sec(client, config))
     if profile.mock_sec_per_token is not None:
         return profile
-    num_slots, threads = config.num_of_concurrent_executions, config.num_of_generation_threads
+    num_slots, threads = config.max_running, config.num_of_generation_threads
     costs = profile.costs_of(threads)
     real_sec = statistics.median(_real_burst_sec(client, num_slots) for _ in range(NUM_ROUNDS))
     simulated_sec = _burst_sec(play_simulated(Simulation(profile, config), _burst(num_slots)))
@@ -108,7 +108,7 @@ def _with_costs(profile: Profile, costs: StepCosts) -> Profile:
 
 def _request_sec(client: Client, config: EngineConfig) -> float:
     """To the queue, and from the first token to the client, while half of the slots are busy."""
-    half = burst(config.num_of_concurrent_executions // 2, PROMPT_TOKENS, REPLY_TOKENS)
+    half = burst(config.max_running // 2, PROMPT_TOKENS, REPLY_TOKENS)
     probe = Ask(visitor=0, prompt_tokens=PROMPT_TOKENS, reply_tokens=2)
     probes = [Arrival(at=i * PROBE_GAP_SEC, ask=probe) for i in range(1, NUM_PROBES + 1)]
     met = client.play([*half, *probes], len(half) + NUM_PROBES)[len(half) :]

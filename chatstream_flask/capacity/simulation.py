@@ -69,8 +69,7 @@ class Simulation:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()  # of events at the same time
         slots = [config.num_slots(i) for i in range(config.num_of_generation_threads)]
-        capacity = config.num_of_concurrent_executions + config.max_queue_size
-        self._queue = RequestQueue(capacity, slots, clock=self.clock)
+        self._queue = RequestQueue(config.num_places, slots, clock=self.clock)
         self._idle = set(range(len(slots)))  # threads
         self._on_end: dict[GenerationRequest, Callable[[Answer], None]] = {}
         self._workers = [

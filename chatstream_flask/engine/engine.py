@@ -60,7 +60,7 @@ class Engine:
 
     def __repr__(self) -> str:
         return (
-            f"<Engine [{self.num_running}/{self.config.num_of_concurrent_executions} running, "
+            f"<Engine [{self.num_running}/{self.config.max_running} running, "
             f"{self.num_waiting}/{self.config.max_queue_size} queued]>"
         )
 
@@ -102,7 +102,7 @@ class Engine:
     def kv_usage(self) -> float:
         """The share of the slots' columns that hold keys and values, 0 to 1."""
         held = sum(s.num_cached for worker in self.workers for s in list(worker.scheduler.running))
-        return held / (self.config.num_of_concurrent_executions * self.config.context_len)
+        return held / (self.config.max_running * self.config.context_len)
 
     # -- life ----------------------------------------------------------------------------------------
 
@@ -117,7 +117,7 @@ class Engine:
             if self.is_started or ((self.is_stopped or self.is_draining) and not again):
                 return
             self._queue = self._make_queue()
-            self._finisher = Finisher(self.config.num_of_concurrent_executions, self.stats.finished)
+            self._finisher = Finisher(self.config.max_running, self.stats.finished)
             self._pool = self._make_pool()
             try:
                 self._pool.start()
@@ -212,7 +212,7 @@ class Engine:
 
     def eta_sec(self, position: int) -> float | None:
         """Seconds until a request at this place runs, from the last replies; None before the first."""
-        mean, num_slots = self._mean_duration(), self.config.num_of_concurrent_executions
+        mean, num_slots = self._mean_duration(), self.config.max_running
         if mean is None:
             return None
         if self._queue.num_startable < position <= self.num_waiting:  # behind its visitor's own
@@ -230,7 +230,7 @@ class Engine:
     def retry_after_sec(self) -> int:
         """When a place may be free, in whole seconds from 1 to 59 (clients cap what they honour at 60)."""
         mean = self._mean_duration()
-        return _whole_sec(None if mean is None else mean / self.config.num_of_concurrent_executions)
+        return _whole_sec(None if mean is None else mean / self.config.max_running)
 
     def _mean_duration(self) -> float | None:
         return sum(self._durations) / len(self._durations) if self._durations else None
@@ -265,7 +265,7 @@ class Engine:
         config = self.config
         threads = range(config.num_of_generation_threads)
         return RequestQueue(
-            config.num_of_concurrent_executions + config.max_queue_size,
+            config.num_places,
             [config.num_slots(i) for i in threads],
             [config.device(i) for i in threads],
             clock=self._clock,

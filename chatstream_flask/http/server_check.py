@@ -14,6 +14,7 @@ from ..errors import ConfigError
 logger = logging.getLogger("chatstream_flask")
 
 CONF = "gunicorn -c python:chatstream_flask.serving.gunicorn_conf"
+SPARE_THREADS = 8  # threads a server needs beyond one for each running or waiting reply
 SERVERS = ("gunicorn.socket", "werkzeug.socket", "uwsgi.version", "mod_wsgi.version")  # in an environ
 
 
@@ -48,12 +49,12 @@ def check_gunicorn_that_loads_us(config: EngineConfig) -> None:
     check_gunicorn(cfg)
     if getattr(cfg.worker_class, "is_sized_by_app", False):
         return
-    num_chats = _num_chats(config)
+    num_chats = config.num_places  # each holds a thread of the server
     if cfg.threads <= num_chats:
         logger.warning(
             "gunicorn has threads=%d, but up to %d running and waiting replies hold one each, and nobody "
             "else would be answered: set threads=%d, or start `%s`",
-            *(cfg.threads, num_chats, num_chats + 8, CONF),
+            *(cfg.threads, num_chats, num_chats + SPARE_THREADS, CONF),
         )
 
 
@@ -79,7 +80,7 @@ class ServerCheck:
             self._is_passed = True
 
     def _check(self, environ: dict[str, Any]) -> None:
-        num_chats = _num_chats(self._engine.config)
+        num_chats = self._engine.config.num_places
         check_forked(self._engine)
         if environ.get("wsgi.multiprocess"):
             raise ConfigError(
@@ -89,7 +90,7 @@ class ServerCheck:
         if not environ.get("wsgi.multithread") and any(name in environ for name in SERVERS):
             raise ConfigError(
                 "this server answers one request at a time, so that a reply would stop all others: give it "
-                f"at least {num_chats + 8} threads, or start `flask chatstream serve`"
+                f"at least {num_chats + SPARE_THREADS} threads, or start `flask chatstream serve`"
             )
         if channel := getattr(environ.get("waitress.client_disconnected"), "__self__", None):
             _check_waitress(channel.adj, num_chats)
@@ -97,7 +98,7 @@ class ServerCheck:
 
 def _check_waitress(adj: Any, num_chats: int) -> None:
     wanted = [
-        *([f"threads={num_chats + 8}"] if adj.threads <= num_chats else []),
+        *([f"threads={num_chats + SPARE_THREADS}"] if adj.threads <= num_chats else []),
         *(["channel_request_lookahead=1"] if adj.channel_request_lookahead < 1 else []),
         *([] if adj.asyncore_use_poll else ["asyncore_use_poll=True"]),
     ]
@@ -106,11 +107,6 @@ def _check_waitress(adj: Any, num_chats: int) -> None:
             "waitress needs %s for up to %d running and waiting replies; `flask chatstream serve` sets all",
             *(", ".join(wanted), num_chats),
         )
-
-
-def _num_chats(config: EngineConfig) -> int:
-    """Running and waiting ones: each holds a thread of the server."""
-    return config.num_of_concurrent_executions + config.max_queue_size
 
 
 def _has_threads(cfg: Any) -> bool:

@@ -38,7 +38,7 @@ def engine_health(engine: Engine) -> dict[str, Any]:
         "status": readiness(engine),
         "broken": engine.broken,
         "running": engine.num_running,
-        "max_running": engine.config.num_of_concurrent_executions,
+        "max_running": engine.config.max_running,
         "waiting": engine.num_waiting,
         "max_waiting": engine.config.max_queue_size,
         "threads": [_thread_health(engine, worker) for worker in engine.workers],

@@ -86,8 +86,7 @@ class Completions:
     def _reserve(self, body: Body) -> Generations:
         """What costs nothing is checked before; what costs anything comes after."""
         self._models.check(body.model)
-        config = self._engine.config
-        num_places = config.num_of_concurrent_executions + config.max_queue_size
+        num_places = self._engine.config.num_places
         if body.num_choices > num_places:
             raise ApiError(f"{body.num_choices} choices are more than the {num_places} places", param="n")
         self._chat_stream.check_server(request.environ)

@@ -11,8 +11,8 @@ from flask import Flask
 from ..chat.app_state import AppState
 from ..engine.engine import Engine
 from ..errors import ConfigError
+from ..http.server_check import SPARE_THREADS
 
-SPARE_THREADS = 8  # for requests that are not chats
 SPARE_CONNECTIONS = 500  # idle keep-alive connections, refused requests, other pages
 SWITCH_SEC = 0.001  # sys.setswitchinterval: generation threads hold the GIL, others answer sooner
 
@@ -32,7 +32,7 @@ class ServerLimits:
         if not states:
             raise ConfigError(f"{wsgi_app!r} has no ChatStream; call ChatStream(...).init_app(app)")
         engines = list({id(engine): engine for engine in (s.chat_stream.engine for s in states)}.values())
-        num_chats = sum(e.config.num_of_concurrent_executions + e.config.max_queue_size for e in engines)
+        num_chats = sum(e.config.num_places for e in engines)
         return cls(
             engines=engines,
             num_threads=num_chats + SPARE_THREADS,

@@ -21,7 +21,7 @@ def load_of(engine: Engine) -> dict[str, Any]:
         "name": NAME,
         "processing": engine.num_running,
         "waiting": engine.num_waiting,
-        "max_processing": engine.config.num_of_concurrent_executions,
+        "max_processing": engine.config.max_running,
         "max_waiting": engine.config.max_queue_size,
         "eta_s": rounded(engine.eta_sec(engine.num_waiting + 1)),
     }

@@ -49,7 +49,7 @@ def profile(**kwargs: Any) -> Profile:
 
 
 def config(slots: int = 1, queue: int = 0, **kwargs: int) -> EngineConfig:
-    return EngineConfig(num_of_concurrent_executions=slots, max_queue_size=queue, **kwargs)
+    return EngineConfig(max_running=slots, max_queue_size=queue, **kwargs)
 
 
 def turn(visitor: int, prompt_tokens: int = 256, reply_tokens: int = 11, **kwargs: int) -> Ask:

@@ -74,7 +74,7 @@ def wait_for_text(request: GenerationRequest) -> None:
 
 
 def test_seven_are_accepted_and_the_eighth_is_refused(start_engine: StartEngine) -> None:
-    engine = start_engine(GatedRunner, num_of_concurrent_executions=2, max_queue_size=5)
+    engine = start_engine(GatedRunner, max_running=2, max_queue_size=5)
     requests = [ask(f"reply {i}") for i in range(7)]
     submit(engine, *requests)
     with pytest.raises(TooManyRequests) as refused:
@@ -87,7 +87,7 @@ def test_seven_are_accepted_and_the_eighth_is_refused(start_engine: StartEngine)
 
 
 def test_fifty_threads_get_exactly_seven_places(start_engine: StartEngine) -> None:
-    engine = start_engine(GatedRunner, num_of_concurrent_executions=2, max_queue_size=5)
+    engine = start_engine(GatedRunner, max_running=2, max_queue_size=5)
     barrier = threading.Barrier(50)
 
     def try_submit(i: int) -> GenerationRequest | None:
@@ -107,7 +107,7 @@ def test_fifty_threads_get_exactly_seven_places(start_engine: StartEngine) -> No
 
 
 def test_repr_and_position_show_the_queue(start_engine: StartEngine) -> None:
-    engine = start_engine(GatedRunner, num_of_concurrent_executions=1)
+    engine = start_engine(GatedRunner, max_running=1)
     running, first, second = ask("abc"), ask("def"), ask("ghi")
     submit(engine, running)
     wait_for_text(running)
@@ -213,7 +213,7 @@ def test_start_after_stop_serves_again(start_engine: StartEngine) -> None:
 
 
 def test_drain_refuses_new_and_lets_the_accepted_finish(start_engine: StartEngine) -> None:
-    engine = start_engine(GatedRunner, num_of_concurrent_executions=1)
+    engine = start_engine(GatedRunner, max_running=1)
     requests = [ask("abc"), ask("def"), ask("ghi")]
     submit(engine, *requests)
     place = engine.reserve()
@@ -321,7 +321,7 @@ def test_failing_after_done_harms_nothing(start_engine: StartEngine) -> None:
 
 
 def test_two_threads_share_the_load(start_engine: StartEngine) -> None:
-    engine = start_engine(EndlessRunner, num_of_concurrent_executions=4, num_of_generation_threads=2)
+    engine = start_engine(EndlessRunner, max_running=4, num_of_generation_threads=2)
     requests = [ask("x", max_new_tokens=10**9) for _ in range(4)]
     submit(engine, *requests)
     for request in requests:
@@ -330,7 +330,7 @@ def test_two_threads_share_the_load(start_engine: StartEngine) -> None:
 
 
 def test_many_replies_over_two_threads_are_all_whole(start_engine: StartEngine) -> None:
-    engine = start_engine(num_of_concurrent_executions=5, num_of_generation_threads=2, max_queue_size=95)
+    engine = start_engine(max_running=5, num_of_generation_threads=2, max_queue_size=95)
     requests = [ask(f"reply number {i} " + "x" * (i % 17)) for i in range(100)]
     submit(engine, *requests)
     for i, request in enumerate(requests):
@@ -376,7 +376,7 @@ def test_child_of_a_fork_starts_its_own_threads() -> None:
     done = subprocess.run(
         [sys.executable, "-c", FORK],
         cwd=Path(__file__).parents[1],
-        env={"PYTHONPATH": f".:{Path(__file__).parents[2]}"},
+        env={"PYTHONPATH": f".:engine:{Path(__file__).parents[2]}"},
         capture_output=True,
         text=True,
         timeout=60,

@@ -147,7 +147,7 @@ def test_hung_thread_is_replaced_and_its_requests_end(
     start_pool: StartPool, caplog: pytest.LogCaptureFixture
 ) -> None:
     hanging = HangingPairRunner()
-    pool = start_pool(hanging, num_of_concurrent_executions=2)
+    pool = start_pool(hanging, max_running=2)
     (worker,) = pool.engine.workers
     hung, beside, waiting = pool.submit(HANG, "beside", "waiting", max_new_tokens=10**9)
     assert hanging.hangs.wait(TIMEOUT)
@@ -175,7 +175,7 @@ def test_successor_is_on_the_device_of_the_hung_one(start_pool: StartPool) -> No
 
 def test_hung_thread_that_moves_again_does_no_harm(start_pool: StartPool) -> None:
     hanging = HangingRunner()
-    pool = start_pool(hanging, num_of_concurrent_executions=1)
+    pool = start_pool(hanging, max_running=1)
     (hung,) = pool.submit(HANG)
     assert hanging.hangs.wait(TIMEOUT)
     pool.go_by(HUNG_AFTER + 1)
@@ -241,7 +241,7 @@ def test_process_that_stood_still_is_no_fault_of_a_thread(start_pool: StartPool)
 
 
 def test_dead_thread_is_replaced_at_once(start_pool: StartPool, caplog: pytest.LogCaptureFixture) -> None:
-    pool = start_pool(DyingRunner(), num_of_concurrent_executions=1)
+    pool = start_pool(DyingRunner(), max_running=1)
     dies, waiting = pool.submit("die", "waiting")
     assert reason(dies) is FinishReason.ERROR
     assert (reason(waiting), waiting.text) == (FinishReason.STOP, "waiting")
@@ -252,9 +252,7 @@ def test_dead_thread_is_replaced_at_once(start_pool: StartPool, caplog: pytest.L
 def test_other_threads_go_on_while_one_is_replaced(start_pool: StartPool) -> None:
     wakes = threading.Event()
     opening = NeverOpenRunner(wakes)
-    pool = start_pool(
-        DyingRunner(), EchoRunner(), opening, num_of_concurrent_executions=2, num_of_generation_threads=2
-    )
+    pool = start_pool(DyingRunner(), EchoRunner(), opening, max_running=2, num_of_generation_threads=2)
     (dies,) = pool.submit("die")
     while reason(dies) is not FinishReason.ERROR:  # the other thread took it
         (dies,) = pool.submit("die")
@@ -269,7 +267,7 @@ def test_other_threads_go_on_while_one_is_replaced(start_pool: StartPool) -> Non
 
 def test_without_successor_the_engine_is_broken(start_pool: StartPool) -> None:
     hanging = HangingRunner()
-    pool = start_pool(hanging, BadRunner(), num_of_concurrent_executions=1)
+    pool = start_pool(hanging, BadRunner(), max_running=1)
     hung, *waiting = pool.submit(HANG, "x", "y")
     assert hanging.hangs.wait(TIMEOUT)
     pool.go_by(HUNG_AFTER + 1)
@@ -292,7 +290,7 @@ def test_stopped_and_started_a_broken_engine_serves_again(start_pool: StartPool)
 
 
 def test_successor_that_cannot_even_be_made_breaks_the_engine(start_pool: StartPool) -> None:
-    pool = start_pool(DyingRunner(), num_of_concurrent_executions=1)
+    pool = start_pool(DyingRunner(), max_running=1)
     pool.make_error = RuntimeError("no memory")
     dies, waiting = pool.submit("die", "waiting")
     assert [reason(r) for r in (dies, waiting)] == [FinishReason.ERROR] * 2
@@ -312,7 +310,7 @@ def test_successor_that_never_opens_breaks_the_engine(start_pool: StartPool) -> 
 
 
 def test_threads_that_die_again_and_again_break_the_engine(start_pool: StartPool) -> None:
-    pool = start_pool(*[DyingRunner() for _ in range(9)], num_of_concurrent_executions=1)
+    pool = start_pool(*[DyingRunner() for _ in range(9)], max_running=1)
     for _ in range(6):
         (dies,) = pool.submit("die")
         assert reason(dies) is FinishReason.ERROR
@@ -337,7 +335,7 @@ def test_healthy_threads_finish_what_they_have_when_another_breaks(start_pool: S
         DyingEndlessRunner(),
         DyingEndlessRunner(),
         BadRunner(),
-        num_of_concurrent_executions=2,
+        max_running=2,
         num_of_generation_threads=2,
     )
     (healthy,) = pool.submit("a", max_new_tokens=10**9)

@@ -165,8 +165,6 @@ def test_numbers_that_do_not_go_with_the_devices(options: dict[str, Any], senten
 
 def test_slots_are_shared_by_devices_within_one_of_each_other() -> None:
     for num_slots in range(4, 12):
-        config = EngineConfig(
-            num_of_concurrent_executions=num_slots, num_of_generation_threads=4, num_devices=2
-        )
+        config = EngineConfig(max_running=num_slots, num_of_generation_threads=4, num_devices=2)
         shares = [sum(config.num_slots(i) for i in range(4) if config.device(i) == j) for j in range(2)]
         assert sum(shares) == num_slots and abs(shares[0] - shares[1]) <= 1

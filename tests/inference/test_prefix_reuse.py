@@ -272,8 +272,8 @@ def test_clients_are_told_how_much_was_reused(tmp_path: Path) -> None:
 
 
 def test_kv_cache_slots() -> None:
-    config = EngineConfig(num_of_concurrent_executions=3, num_of_generation_threads=2, kv_cache_slots=8)
+    config = EngineConfig(max_running=3, num_of_generation_threads=2, kv_cache_slots=8)
     assert [config.num_kept_slots(i) for i in (0, 1)] == [4, 4]
-    assert [EngineConfig(num_of_concurrent_executions=3).num_kept_slots(0)] == [3]
+    assert [EngineConfig(max_running=3).num_kept_slots(0)] == [3]
     with pytest.raises(ConfigError, match="kv_cache_slots must be between 3 and 65536, not 2"):
-        EngineConfig(num_of_concurrent_executions=3, kv_cache_slots=2)
+        EngineConfig(max_running=3, kv_cache_slots=2)

@@ -22,7 +22,7 @@ class GenerateContender:
     def prepare(self, streams: int, context_len: int) -> int:
         """Its port."""
         self.close()
-        self._web_app = WebApp(self._app(), streams + 8)
+        self._web_app = WebApp(self._app(), streams)
         return self._web_app.port
 
     def _app(self) -> Flask:

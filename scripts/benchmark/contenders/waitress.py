@@ -32,7 +32,7 @@ class WaitressContender:
         def chat() -> Response:
             return chat_stream.handle_chat_stream_request(request)
 
-        self._served = chat_stream, WebApp(app, streams + 8)
+        self._served = chat_stream, WebApp(app, streams)
         return self._served[1].port
 
     def close(self) -> None:

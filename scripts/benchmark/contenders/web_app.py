@@ -7,13 +7,15 @@ from threading import Thread
 from flask import Flask
 from waitress.server import create_server
 
+from chatstream_flask.http.server_check import SPARE_THREADS
+
 END_SEC = 10
 
 
 class WebApp:
-    def __init__(self, app: Flask, num_threads: int) -> None:
+    def __init__(self, app: Flask, streams: int) -> None:
         self._server = create_server(  # type: ignore[no-untyped-call]
-            app, host="127.0.0.1", port=0, threads=num_threads, channel_request_lookahead=1
+            app, host="127.0.0.1", port=0, threads=streams + SPARE_THREADS, channel_request_lookahead=1
         )
         self.port: int = self._server.effective_port
         self._thread = Thread(target=self._server.run, daemon=True)
