@@ -31,28 +31,44 @@ autodoc_class_signature = "mixed"
 autodoc_preserve_defaults = True
 add_module_names = False
 python_use_unqualified_type_names = True
-nitpick_ignore_regex = [("py:.*", r".*")]
+nitpick_ignore_regex = [("py:.*", r".*")]  # types of Flask and of internal modules have no page here
 
 html_theme = "furo"
 html_title = f"chatstream_flask {release}"
-html_static_path: list[str] = []
-html_extra_path = ["deploy"]
 html_copy_source = False
 
 
-def fences_to_blocks(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
-    """Turn Markdown code fences in a docstring into reStructuredText code blocks."""
-    is_code = False
+def to_restructured_text(
+    app: object, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """Make plain docstrings valid reStructuredText: code fences become blocks, stray markup is escaped.
+
+    Docstrings of modules are left out; the pages say it in their own words.
+    """
+    is_code = is_field = False
     converted: list[str] = []
-    for line in lines:
+    for line in [] if what == "module" else lines:
         if line.strip().startswith("```"):
             is_code = not is_code
-            converted += [".. code-block:: python", ""] if is_code else [""]
-        else:
-            converted.append(f"    {line}" if is_code else line)
+            converted += ["", ".. code-block:: python", ""] if is_code else [""]
+            continue
+        if is_code:
+            converted.append(f"    {line}")
+            continue
+        if line and not line.startswith(" ") and is_field != line.startswith(":"):
+            converted.append("")  # around a field list
+        is_field = line.startswith(":") or (is_field and bool(line))
+        converted.append(escaped(line))
     lines[:] = converted
+
+
+def escaped(line: str) -> str:
+    """Escape what would be markup outside of `code`."""
+    markup = re.compile(r"[|*]|(?<=\w)_(?!\w)")
+    parts = re.split(r"(`+[^`]*`+)", line)
+    return "".join(part if i % 2 else markup.sub(r"\\\g<0>", part) for i, part in enumerate(parts))
 
 
 def setup(app: object) -> None:
     """Register the docstring conversion."""
-    app.connect("autodoc-process-docstring", fences_to_blocks)  # type: ignore[attr-defined]
+    app.connect("autodoc-process-docstring", to_restructured_text)  # type: ignore[attr-defined]

@@ -230,11 +230,13 @@ def test_a_full_server_is_asked_again_after_the_time_that_it_names(
     demo_server.check_idle()
 
 
-def test_the_readmes_program_prints_an_answer(
+def test_the_program_of_the_docs_prints_an_answer(
     demo_server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As it stands, but for the port."""
-    programs = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    programs = re.findall(
+        r"```python\n(.*?)```", (REPOSITORY / "docs" / "openai-api.md").read_text(), re.DOTALL
+    )
     (program,) = [program for program in programs if "from openai import OpenAI" in program]
     exec(program.replace(":3000/", f":{demo_server.port}/"), {})
     assert "Paris" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The JavaScript that the README and the moving page print, in a real browser on a real server."""
+"""The JavaScript that the pages on the HTTP API and on moving print, in a real browser on a real server."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Page:
         self.proxy.close()
 
     def ask(self, user_input: str) -> None:
-        self.browser.execute_script(script_of("README.md") + ASK, user_input)
+        self.browser.execute_script(script_of("docs/http-api.md") + ASK, user_input)
 
     @property
     def seen(self) -> dict[str, Any]:
