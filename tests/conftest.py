@@ -1,16 +1,11 @@
-"""After each test no thread of ours is left; Triton is interpreted where there is no device for it."""
+"""Checks after each test that none of our threads is left."""
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 
 import pytest
-import torch
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # before a kernel is defined
 
 
 @pytest.fixture(autouse=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -64,7 +66,7 @@ class Server:
     # -- its life --------------------------------------------------------------------------------------
 
     def wait_until_ready(self, path: str = "/state") -> None:
-        wait_until(lambda: self._is_ready(path), timeout_sec=60)
+        wait_until(lambda: self._is_ready(path), timeout_sec=120)
 
     def terminate(self) -> int:
         """SIGTERM, and its exit status."""
@@ -88,7 +90,7 @@ class Server:
         assert self.process.poll() is None, f"ended at start:\n{self.output}"
         try:
             return self._ask("GET", path).status_code == 200
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):  # gunicorn listens before its worker is there
             return False
 
     # -- its app ---------------------------------------------------------------------------------------
@@ -170,7 +172,9 @@ def gunicorn_command(port: int, is_preloaded: bool) -> list[str]:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port below those that the system gives to outgoing connections, so that it stays free."""
+    while True:
+        port = random.randrange(12_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
