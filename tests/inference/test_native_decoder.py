@@ -1,9 +1,10 @@
-"""The compiled forward for every number of tokens: other numbers take other paths through its products."""
+"""The compiled decoder against torch, for numbers of tokens that take different code paths."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,39 +13,43 @@ from tiny_models import tiny_model
 from torch import Tensor
 
 from chatstream_flask.inference.batched_prefill import Part, make_batched_prefill
+from chatstream_flask.inference.decoders import native as native_sources
 from chatstream_flask.inference.decoders.fuse import fuse
 from chatstream_flask.inference.decoders.native_decoder import NativeDecoder, native_library
 from chatstream_flask.inference.kv_cache import layer_shapes
 from chatstream_flask.inference.logits_check import relative_error
 from chatstream_flask.inference.slot_model import Forward, SlotModel
 
-pytestmark = pytest.mark.skipif(native_library() is None, reason="no C compiler when this was installed")
+needs_library = pytest.mark.skipif(native_library() is None, reason="no C compiler when this was installed")
 
 MAX_LEN = 224
 NUM_SLOTS = 50
-VOCAB_SIZE = 203  # no multiple of a tile
-ERRORS = {torch.float32: 1e-4, torch.bfloat16: 0.06}  # the cache rounds keys and values as well
+VOCAB_SIZE = 203  # not a multiple of a tile
+MAX_ERRORS = {
+    torch.float32: 1e-4,
+    torch.bfloat16: 0.06,
+}  # the cache rounds keys and values to bfloat16 as well
 
 
-def slots_of(dtype: torch.dtype, *, is_native: bool) -> SlotModel:
-    """Of a model whose products are longer than a block, with biases; else its numbers in float32."""
+def make_slot_model(dtype: torch.dtype, *, is_native: bool) -> SlotModel:
+    """A llama with biases and sizes above one block of K; the reference has the same weights in float32."""
     sizes = {"hidden_size": 544, "intermediate_size": 1048, "vocab_size": VOCAB_SIZE}
     model = tiny_model("llama", attention_bias=True, mlp_bias=True, **sizes).to(dtype)
-    return slots_with(model if is_native else model.float(), is_native=is_native)
+    return slot_model_of(model if is_native else model.float(), is_native=is_native)
 
 
-def slots_with(model: Any, *, is_native: bool) -> SlotModel:
+def slot_model_of(model: Any, *, is_native: bool) -> SlotModel:
     fused = fuse(model, MAX_LEN, packs=False)
     forward: Forward = fused
     if is_native:
         forward = NativeDecoder(fused)
-        forward.most_tokens = sys.maxsize  # also where torch computes many in bfloat16 faster
+        forward.most_tokens = sys.maxsize  # even where torch is faster for many bfloat16 tokens
     return SlotModel(model, forward, layer_shapes(model), num_slots=NUM_SLOTS, max_len=MAX_LEN)
 
 
 @pytest.fixture(params=[1, 2, 3], ids="threads={}".format)
 def num_threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    """More than there are cores, too: threads take work from one that waits for its core."""
+    """Also more threads than cores, so that threads steal work from one that waits for a core."""
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
     yield request.param
@@ -53,40 +58,43 @@ def num_threads(request: pytest.FixtureRequest) -> Iterator[int]:
 
 @torch.inference_mode()
 def logits(slots: SlotModel, rows: int, tokens: int) -> Tensor:
-    """Of a few tokens in each row, and then of `tokens` behind them."""
+    """Return the logits of `tokens` tokens in each row, behind a prompt of five."""
     before = 5
     ids = torch.randint(VOCAB_SIZE, (rows, before + tokens), generator=torch.Generator().manual_seed(2))
-    columns = torch.arange(before + tokens).expand(rows, -1)
-    first, rest = columns[:, :before], columns[:, before:]
+    positions = torch.arange(before + tokens).expand(rows, -1)
+    first, rest = positions[:, :before], positions[:, before:]
     slots.logits(0, ids[:, :before], first, first, slots.key_len(before))
     return slots.logits(0, ids[:, before:], rest, rest, slots.key_len(before + tokens)).float().flatten(0, 1)
 
 
-@pytest.mark.parametrize("dtype", ERRORS, ids=str)
+@needs_library
+@pytest.mark.parametrize("dtype", MAX_ERRORS, ids=str)
 def test_any_number_of_tokens_gives_the_logits_of_plain_products(
     dtype: torch.dtype, num_threads: int
 ) -> None:
-    native, plain = slots_of(dtype, is_native=True), slots_of(dtype, is_native=False)
+    native, plain = make_slot_model(dtype, is_native=True), make_slot_model(dtype, is_native=False)
     decoded = [(rows, 1) for rows in (1, 4, 5, 8, 9, 16, 18, 19, 23, 33, 50)]
     for rows, tokens in [*decoded, (1, 7), (1, 30), (2, 11), (3, 43), (48, 8), (1, 128), (1, 129), (1, 200)]:
         error = relative_error(logits(plain, rows, tokens), logits(native, rows, tokens))
-        assert error < ERRORS[dtype], f"{rows} rows of {tokens} tokens: {error:.2g}"
+        assert error < MAX_ERRORS[dtype], f"{rows} rows of {tokens} tokens: {error:.2g}"
 
 
+@needs_library
 @pytest.mark.parametrize("kind", ["gemma2", "gemma3_text", "mistral"])
-def test_windows_and_caps_for_few_queries_and_for_many(kind: str) -> None:
+def test_windows_and_softcaps_for_few_queries_and_for_many(kind: str) -> None:
     model = tiny_model(kind, vocab_size=VOCAB_SIZE)
-    plain, native = slots_with(model, is_native=False), slots_with(model, is_native=True)
+    plain, native = slot_model_of(model, is_native=False), slot_model_of(model, is_native=True)
     for rows, tokens in ((3, 1), (1, 4), (1, 12), (1, 40), (2, 90)):
         error = relative_error(logits(plain, rows, tokens), logits(native, rows, tokens))
-        assert error < ERRORS[torch.float32], f"{rows} rows of {tokens} tokens: {error:.2g}"
+        assert error < MAX_ERRORS[torch.float32], f"{rows} rows of {tokens} tokens: {error:.2g}"
 
 
-@pytest.mark.parametrize("dtype", ERRORS, ids=str)
+@needs_library
+@pytest.mark.parametrize("dtype", MAX_ERRORS, ids=str)
 @torch.inference_mode()
 def test_parts_of_several_slots_give_what_each_gives_alone(dtype: torch.dtype, num_threads: int) -> None:
-    """Beginnings, rests and single tokens, of which some follow each other in one slot."""
-    native, plain = slots_of(dtype, is_native=True), slots_of(dtype, is_native=False)
+    """First chunks, later chunks and single tokens, some of them consecutive in one slot."""
+    native, plain = make_slot_model(dtype, is_native=True), make_slot_model(dtype, is_native=False)
     packed = make_batched_prefill(
         native, most_parts=9, most_tokens=99, device=torch.device("cpu"), replays=False
     )
@@ -101,14 +109,22 @@ def test_parts_of_several_slots_give_what_each_gives_alone(dtype: torch.dtype, n
         [part(2, 33, 34), part(2, 34, 35), part(2, 35, 36), part(0, 1, 25), part(4, 19, 20)],
         [part(0, 25, 26), part(2, 36, 37), part(4, 20, 21)],
     ):
-        expected = [alone(plain, it) for it in parts]
+        expected = [logits_alone(plain, it) for it in parts]
         error = relative_error(torch.cat(expected), packed.logits(parts).float())
-        assert error < ERRORS[dtype], f"{[len(it.token_ids) for it in parts]} tokens: {error:.2g}"
+        assert error < MAX_ERRORS[dtype], f"{[len(it.token_ids) for it in parts]} tokens: {error:.2g}"
 
 
-def alone(slots: SlotModel, part: Part) -> Tensor:
+def logits_alone(slots: SlotModel, part: Part) -> Tensor:
     stop = part.start + len(part.token_ids)
-    columns = torch.arange(part.start, stop)[None]
-    return slots.logits(part.slot, torch.tensor([part.token_ids]), columns, columns, slots.key_len(stop))[
+    positions = torch.arange(part.start, stop)[None]
+    return slots.logits(part.slot, torch.tensor([part.token_ids]), positions, positions, slots.key_len(stop))[
         :, 0
     ]
+
+
+def test_a_change_of_any_header_rebuilds_the_library() -> None:
+    folder = Path(native_sources.__file__).parent
+    project = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    depends = project.partition("depends = [")[2].partition("]")[0]
+    listed = {line.strip(' ",').rpartition("/")[2] for line in depends.splitlines() if line.strip()}
+    assert listed == {header.name for header in folder.glob("*.h")}

@@ -47,21 +47,21 @@ class _Decoder(Structure):
     _fields_ = [
         ("layers", POINTER(_Layer)),
         *((name, c_void_p) for name in ("norm", "head", "head_bias")),
-        *((name, c_int64) for name in ("num_layers", "hidden", "num_heads", "num_key_heads", "head_dim")),
-        *((name, c_int64) for name in ("inner", "vocab", "activation", "is_bf16")),
+        *((name, c_int64) for name in ("num_layers", "hidden_size", "num_heads", "num_kv_heads", "head_dim")),
+        *((name, c_int64) for name in ("intermediate_size", "vocab_size", "activation", "is_bf16")),
         *((name, c_float) for name in ("eps", "scale", "softcap", "logit_softcap")),
     ]
 
 
-class _Slots(Structure):
+class _LayerCache(Structure):
     _fields_ = [("keys", c_void_p), ("values", c_void_p)]
 
 
 class _Step(Structure):
     _fields_ = [
-        *((name, c_int64) for name in ("tokens", "num_last", "num_columns")),
-        *((name, c_void_p) for name in ("slots", "positions", "columns", "lasts")),
-        *((name, c_void_p) for name in ("embedded", "logits", "work")),
+        *((name, c_int64) for name in ("num_tokens", "num_logits", "slot_len")),
+        *((name, c_void_p) for name in ("slots", "positions", "cache_positions", "logits_indices")),
+        *((name, c_void_p) for name in ("embeddings", "logits", "work")),
         ("num_threads", c_int64),
     ]
 
@@ -82,8 +82,8 @@ class Workspace:
 
     def __init__(self, cache: SlotCache) -> None:
         layers = cache.slot_layers
-        self.slots = (_Slots * len(layers))(
-            *(_Slots(layer.keys.data_ptr(), layer.values.data_ptr()) for layer in layers)
+        self.slots = (_LayerCache * len(layers))(
+            *(_LayerCache(layer.keys.data_ptr(), layer.values.data_ptr()) for layer in layers)
         )
         self.work = torch.empty(0)
 
@@ -130,12 +130,12 @@ class NativeDecoder:
             head=self._weight(fused.head),
             head_bias=self._bias(fused.head),
             num_layers=len(fused.layers),
-            hidden=hidden,
+            hidden_size=hidden,
             num_heads=attention.num_heads,
-            num_key_heads=attention.num_key_heads,
+            num_kv_heads=attention.num_key_heads,
             head_dim=head_dim,
-            inner=inner,
-            vocab=self._shape(fused.head)[0],
+            intermediate_size=inner,
+            vocab_size=self._shape(fused.head)[0],
             activation=ACTIVATIONS[first.feed_forward.activation],
             is_bf16=self._dtype == torch.bfloat16,
             eps=self._eps,
@@ -163,16 +163,16 @@ class NativeDecoder:
         embedded = self._fused.embed(tokens.ids).float().contiguous()
         numbers = [it.contiguous() for it in (tokens.rows, tokens.positions, tokens.columns, tokens.lasts)]
         slots, positions, columns, lasts = (it.data_ptr() for it in numbers)
-        logits = torch.empty(len(tokens.lasts), self._decoder.vocab)
+        logits = torch.empty(len(tokens.lasts), self._decoder.vocab_size)
         step = _Step(
-            tokens=len(tokens.ids),
-            num_last=len(tokens.lasts),
-            num_columns=cache.max_len + 1,
+            num_tokens=len(tokens.ids),
+            num_logits=len(tokens.lasts),
+            slot_len=cache.max_len + 1,
             slots=slots,
             positions=positions,
-            columns=columns,
-            lasts=lasts,
-            embedded=embedded.data_ptr(),
+            cache_positions=columns,
+            logits_indices=lasts,
+            embeddings=embedded.data_ptr(),
             logits=logits.data_ptr(),
             num_threads=torch.get_num_threads(),
         )

@@ -1,33 +1,35 @@
-/* What Python calls: the forward that is compiled for the processor at hand. */
+/* The functions that Python calls: they dispatch to the build for the CPU at hand. */
 
 #include "interface.h"
 
 typedef struct {
     int64_t (*work_size)(const Decoder *d, const Step *step);
-    void (*forward)(const Decoder *d, const Slots *slots, const Step *step);
-} Code;
+    void (*forward)(const Decoder *d, const LayerCache *cache, const Step *step);
+} Build;
 
-#define CODE(kind)                                                             \
-    int64_t work_size_##kind(const Decoder *d, const Step *step);              \
-    void forward_##kind(const Decoder *d, const Slots *slots, const Step *step); \
-    static const Code kind = {work_size_##kind, forward_##kind};
+#define BUILD(isa)                                                                   \
+    int64_t work_size_##isa(const Decoder *d, const Step *step);                     \
+    void forward_##isa(const Decoder *d, const LayerCache *cache, const Step *step); \
+    static const Build isa = {work_size_##isa, forward_##isa};
 
-CODE(plain)
-#ifdef CHOOSES
-CODE(avx2)
-CODE(avx512)
+BUILD(plain)
+#ifdef CPU_DISPATCH
+BUILD(avx2)
+BUILD(avx512)
 #endif
 
-static Code code_for(const Decoder *d) {
-#ifdef CHOOSES
+static Build build_for(const Decoder *d) {
+#ifdef CPU_DISPATCH
     int has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    if (has_avx512 && (d->hidden | d->head_dim | d->inner) % 16 == 0) return avx512;
+    if (has_avx512 && (d->hidden_size | d->head_dim | d->intermediate_size) % 16 == 0) return avx512;
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return avx2;
 #endif
     return plain;
 }
 
-int64_t work_size(const Decoder *d, const Step *step) { return code_for(d).work_size(d, step); }
+/* Return the number of floats that step->work must have room for. */
+int64_t work_size(const Decoder *d, const Step *step) { return build_for(d).work_size(d, step); }
 
-void forward(const Decoder *d, const Slots *slots, const Step *step) { code_for(d).forward(d, slots, step); }
+/* Store the keys and values of the step's tokens in the cache and compute their logits. */
+void forward(const Decoder *d, const LayerCache *cache, const Step *step) { build_for(d).forward(d, cache, step); }

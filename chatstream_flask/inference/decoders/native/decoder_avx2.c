@@ -1,14 +1,14 @@
-/* For processors with AVX2 and FMA: 16 registers. */
+/* Build for CPUs with AVX2 and FMA: 16 registers of 8 floats. */
 
 #include "interface.h"
 
-#ifdef CHOOSES
+#ifdef CPU_DISPATCH
 #pragma GCC target("avx2,fma")
 #define LANES 8
-#define ROWS 4
-#define OUTS 3
-#define FEW 8
-#define SUMS 12
-#define NAME(name) name##_avx2
-#include "decoder.h"
+#define TILE_M 4
+#define TILE_N 3
+#define SMALL_M 8
+#define ACCUMULATORS 12
+#define EXPORT(name) name##_avx2
+#include "forward.h"
 #endif

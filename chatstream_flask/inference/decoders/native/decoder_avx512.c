@@ -1,14 +1,14 @@
-/* For processors with AVX-512: 32 registers, twice as long. */
+/* Build for CPUs with AVX-512: 32 registers of 16 floats. */
 
 #include "interface.h"
 
-#ifdef CHOOSES
+#ifdef CPU_DISPATCH
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma")
 #define LANES 16
-#define ROWS 6
-#define OUTS 4
-#define FEW 18
-#define SUMS 24
-#define NAME(name) name##_avx512
-#include "decoder.h"
+#define TILE_M 6
+#define TILE_N 4
+#define SMALL_M 18
+#define ACCUMULATORS 24
+#define EXPORT(name) name##_avx512
+#include "forward.h"
 #endif

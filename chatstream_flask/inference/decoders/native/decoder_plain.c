@@ -1,9 +1,9 @@
-/* For all other processors. */
+/* Build for all other CPUs: the compiler splits the vectors as its target requires. */
 
 #define LANES 8
-#define ROWS 4
-#define OUTS 3
-#define FEW 8
-#define SUMS 12
-#define NAME(name) name##_plain
-#include "decoder.h"
+#define TILE_M 4
+#define TILE_N 3
+#define SMALL_M 8
+#define ACCUMULATORS 12
+#define EXPORT(name) name##_plain
+#include "forward.h"

@@ -1,4 +1,4 @@
-/* What Python hands over, as native_decoder.py declares it too. */
+/* Structures shared with Python; native_decoder.py declares the same fields with ctypes. */
 
 #pragma once
 
@@ -6,42 +6,42 @@
 
 enum { SILU = 0, GELU_TANH = 1 };
 
-/* What a layer is made of; a pointer is NULL where the architecture has no such thing. */
+/* Parameters of one layer; a pointer is NULL where the architecture lacks that parameter. */
 typedef struct {
     const float *attention_norm, *attention_out_norm, *feed_forward_norm, *feed_forward_out_norm;
     const float *query_norm, *key_norm;
     const void *qkv, *out, *gate_up, *down; /* [outputs, inputs] */
     const float *qkv_bias, *out_bias, *gate_up_bias, *down_bias;
-    const float *cos, *sin; /* [positions, head_dim]; NULL: not rotated */
-    int64_t window;         /* keys a token looks at, 0: all */
+    const float *cos, *sin; /* [positions, head_dim]; NULL: no rotary embedding */
+    int64_t window;         /* of sliding window attention, in tokens; 0: full attention */
 } Layer;
 
 typedef struct {
     const Layer *layers;
     const float *norm;
-    const void *head; /* [vocab, hidden] */
+    const void *head; /* [vocab_size, hidden_size] */
     const float *head_bias;
-    int64_t num_layers, hidden, num_heads, num_key_heads, head_dim, inner, vocab;
+    int64_t num_layers, hidden_size, num_heads, num_kv_heads, head_dim, intermediate_size, vocab_size;
     int64_t activation, is_bf16;
-    float eps, scale, softcap, logit_softcap; /* softcap 0: none */
+    float eps, scale, softcap, logit_softcap; /* a softcap of 0: not capped */
 } Decoder;
 
-/* Keys and values of a layer, [slots, key_heads, columns, head_dim]. */
+/* KV cache of one layer: [slots, num_kv_heads, slot_len, head_dim] each. */
 typedef struct {
     void *keys, *values;
-} Slots;
+} LayerCache;
 
-/* Tokens of any slots; those of one lie together, in the order of their positions. */
+/* A batch of tokens of any slots; the tokens of one slot are adjacent and ordered by position. */
 typedef struct {
-    int64_t tokens, num_last, num_columns;
-    const int64_t *slots, *positions, *columns; /* [tokens] */
-    const int64_t *lasts;                       /* [num_last]: tokens whose logits are wanted */
-    const float *embedded;                      /* [tokens, hidden] */
-    float *logits;                              /* [num_last, vocab] */
-    float *work;                                /* work_size() numbers */
+    int64_t num_tokens, num_logits, slot_len;
+    const int64_t *slots, *positions, *cache_positions; /* [num_tokens] */
+    const int64_t *logits_indices;                      /* [num_logits]: the tokens whose logits are computed */
+    const float *embeddings;                            /* [num_tokens, hidden_size] */
+    float *logits;                                      /* [num_logits, vocab_size] */
+    float *work;                                        /* scratch memory of work_size() floats */
     int64_t num_threads;
 } Step;
 
 #if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__clang__)
-#define CHOOSES /* code for several kinds of processors can be compiled, and one be chosen when it runs */
+#define CPU_DISPATCH /* the compiler can target several instruction sets, and the CPU is asked at run time */
 #endif
