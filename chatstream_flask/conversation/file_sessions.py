@@ -1,4 +1,4 @@
-"""The embedded default: Flask-Session on files, as JSON, for apps that bring no server-side session."""
+"""Sessions in JSON files with Flask-Session: the default for apps without a server-side session."""
 
 from __future__ import annotations
 
@@ -22,21 +22,27 @@ logger = logging.getLogger("chatstream_flask")
 
 
 class JSONFileCache(FileSystemCache):
-    """One JSON file a key, replaced atomically. Where its base warns and goes on, it raises."""
+    """Cache with one JSON file per key, replaced atomically.
+
+    Write errors are raised; the base class only logs them.
+    """
 
     def __init__(self, directory: Path) -> None:
-        super().__init__(str(directory), threshold=0)  # a threshold would delete living sessions
+        super().__init__(str(directory), threshold=0)  # 0: never delete entries because there are many
 
     def get(self, key: str) -> Any:
-        """None for what was never written, is over or is damaged; a failing disk must not look like that."""
+        """Return the value; None if it does not exist, has expired or is damaged.
+
+        A disk error is raised: it must not look like a missing value.
+        """
         try:
             with open(self._get_filename(key), "rb") as file:
-                (expires_at,) = struct.unpack("I", file.read(4))  # seconds since 1970; 0: never
+                (expires_at,) = struct.unpack("I", file.read(4))  # seconds since 1970; 0: never expires
                 return json.load(file) if not expires_at or expires_at >= time.time() else None
         except FileNotFoundError:
             return None
         except (struct.error, ValueError) as error:
-            logger.error("a file of a session or conversation is damaged, a new one begins: %s", error)
+            logger.error("a session or conversation file is damaged and is replaced by a new one: %s", error)
             return None
 
     def set(self, key: str, value: Any, timeout: Any = None, mgmt_element: bool = False) -> bool:
@@ -52,7 +58,7 @@ class JSONFileCache(FileSystemCache):
         return True
 
     def purge(self) -> int:
-        """Removes what is over; the number of files removed."""
+        """Delete expired files; return how many."""
         num_removed = 0
         for name in self._list_dir():
             with suppress(OSError, struct.error), open(name, "rb") as file:
@@ -69,13 +75,19 @@ class JSONFileCache(FileSystemCache):
 
 
 def file_session_interface(app: Flask, directory: str | os.PathLike[str] | None) -> CacheLibSessionInterface:
+    """Return a session interface that stores sessions in JSON files.
+
+    :param directory: created if it does not exist; None is "chatstream" in the app's instance folder
+    :raises ConfigError: the folder cannot be written
+    """
     path = Path(directory or os.path.join(app.instance_path, "chatstream"))
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):  # an existing folder may be read-only
+        with tempfile.TemporaryFile(dir=path):  # fails if an existing folder is read-only
             pass
     except OSError as error:
         raise ConfigError(
-            f"conversations cannot be kept in {path} ({error.strerror}); set CHATSTREAM_STORE_DIR"
+            f"conversations cannot be stored in {path} ({error.strerror}); set CHATSTREAM_STORE_DIR to a "
+            "folder that can be written"
         ) from error
     return CacheLibSessionInterface(app, JSONFileCache(path), permanent=False)

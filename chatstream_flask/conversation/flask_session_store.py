@@ -1,7 +1,7 @@
-"""Conversations in the back end of Flask-Session, under keys that only this package writes.
+"""Store that keeps conversations in the back end of Flask-Session, under keys of their own.
 
-A conversation inside the session itself would be lost: Flask saves the session before a streaming body
-starts, and Flask-Session rewrites the whole session after every request.
+A conversation inside the session would be lost: Flask saves the session before a streamed response body
+starts, and Flask-Session overwrites the whole session after every request.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from .file_sessions import JSONFileCache
 from .local_leases import LocalLeases
 from .store import Lease
 
-KEY_PREFIX = "chatstream:conversation:"  # not the sessions' prefix, so no cookie value addresses it
+KEY_PREFIX = "chatstream:conversation:"  # differs from the sessions' prefix, so no cookie can select it
 
 Result = TypeVar("Result")
 
 
 class FlaskSessionStore:
-    """The one place that touches Flask-Session's inner methods (three, the same in 0.6 to 0.8)."""
+    """Conversation store on the app's Flask-Session back end.
+
+    It calls three private methods of Flask-Session, which are the same in versions 0.6 to 0.8.
+    """
 
     def __init__(self, app: Flask, interface: ServerSideSessionInterface) -> None:
         self._app = app
@@ -38,7 +41,7 @@ class FlaskSessionStore:
         return None if not record else record.get("chat_prompt")
 
     def hold(self, conversation_id: str) -> Lease:
-        """In this process only: Flask-Session's back ends know no locks."""
+        """Return a lease, which only excludes others in this process: the back ends have no locks."""
         return self._leases.hold(conversation_id)
 
     def delete(self, conversation_id: str) -> None:
@@ -46,7 +49,7 @@ class FlaskSessionStore:
         self._call(lambda key: self._interface._delete_session(key), conversation_id)
 
     def purge(self) -> int:
-        """Back ends that forget by themselves, and files: see file_sessions."""
+        """Delete expired files; return how many. Other back ends expire entries themselves."""
         cache = getattr(self._interface, "cache", None)
         return cache.purge() if isinstance(cache, JSONFileCache) else 0
 
@@ -56,7 +59,10 @@ class FlaskSessionStore:
         self._call(lambda key: self._interface._upsert_session(lifetime, session, key), conversation_id)
 
     def _call(self, method: Callable[[str], Result], conversation_id: str) -> Result:
-        """In a context of its own: with the request's, it would commit the host's database session."""
+        """Call `method` with the conversation's key in an app context of its own.
+
+        In the request's context, the SQLAlchemy back end would commit the app's database session.
+        """
         try:
             with self._app.app_context():
                 return method(KEY_PREFIX + conversation_id)

@@ -1,6 +1,6 @@
-"""Leases that hold across processes: a back end keeps them, and one small thread renews them.
+"""Leases across processes: the back end stores them, and one thread per process renews them.
 
-A process that is killed renews nothing, so its conversations are free again after `lease_sec`.
+The leases of a process that was killed are not renewed, so they expire after `lease_sec`.
 """
 
 from __future__ import annotations
@@ -16,29 +16,30 @@ from .record_json import to_json
 
 logger = logging.getLogger("chatstream_flask")
 
-RENEWALS_PER_LEASE = 3  # two may fail before it is over
+RENEWALS_PER_LEASE = 3  # two renewals in a row may fail before a lease expires
 
 
 class LeaseBackend(Protocol):
-    """A lease is a random token beside the conversation. Each method is one atomic step of the back end.
+    """Back end that stores a lease as a random token beside the conversation; each method is atomic.
 
-    A token that has run out still counts until another one takes its place: a process that was frozen, or
-    whose back end was away, for longer than `lease_sec` loses no reply by it.
+    An expired token stays valid until another one replaces it. So a process that was suspended, or could not
+    reach its back end, for longer than `lease_sec` loses no reply unless another process took the lease.
     """
 
     lease_sec: float
 
     def save_if_held(self, conversation_id: str, token: str, text: str) -> bool:
-        """Whether the token still counts."""
+        """Write the record if the token is still valid; return whether it is."""
 
     def renew(self, conversation_id: str, token: str) -> bool:
-        """Whether the token still counts."""
+        """Extend the lease if the token is still valid; return whether it is."""
 
-    def release(self, conversation_id: str, token: str) -> None: ...
+    def release(self, conversation_id: str, token: str) -> None:
+        """Remove the token if it is still valid."""
 
 
 class SharedLease:
-    """What `hold` of such a store gives, once the back end has its token."""
+    """Lease whose token is in a back end that other processes use too."""
 
     def __init__(self, keeper: LeaseKeeper, conversation_id: str, token: str) -> None:
         self._keeper = keeper
@@ -64,7 +65,9 @@ class SharedLease:
         try:
             self._backend.release(self.conversation_id, self.token)
         except StoreUnavailable as error:
-            logger.warning("a lease ends by itself in %g s: %s", self._backend.lease_sec, error)
+            logger.warning(
+                "a lease could not be released and expires in %g s: %s", self._backend.lease_sec, error
+            )
 
     @property
     def _backend(self) -> LeaseBackend:
@@ -72,7 +75,10 @@ class SharedLease:
 
 
 class ProcessLeases:
-    """Those of one process; a fork copies neither its thread nor who holds its lock."""
+    """Leases of one process, and the thread that renews them.
+
+    A forked child gets its own object, as it has neither the thread nor a usable copy of the lock.
+    """
 
     def __init__(self) -> None:
         self.leases: dict[str, SharedLease] = {}  # by token
@@ -81,11 +87,11 @@ class ProcessLeases:
 
 
 class LeaseKeeper:
-    """Its thread lives while something is held."""
+    """Renews the leases of this process in a thread that runs while there are any."""
 
     def __init__(self, backend: LeaseBackend) -> None:
         self.backend = backend
-        self._of_process: dict[int, ProcessLeases] = {}
+        self._by_pid: dict[int, ProcessLeases] = {}
 
     def __repr__(self) -> str:
         return f"<LeaseKeeper [{len(self._held.leases)} held]>"
@@ -94,6 +100,7 @@ class LeaseKeeper:
         return secrets.token_hex(16)
 
     def add(self, conversation_id: str, token: str) -> SharedLease:
+        """Return the lease of a token that the back end has stored, and renew it from now on."""
         held = self._held
         lease = SharedLease(self, conversation_id, token)
         with held.changed:
@@ -106,13 +113,14 @@ class LeaseKeeper:
         return lease
 
     def remove(self, lease: SharedLease) -> None:
+        """Stop renewing a lease."""
         held = self._held
         with held.changed:
             held.leases.pop(lease.token, None)
             held.changed.notify()
 
     def close(self) -> None:
-        """Renews nothing any more and waits for the thread; what is held runs out."""
+        """Stop renewing, and wait for the thread to end; the leases of this process expire."""
         held = self._held
         with held.changed:
             thread = held.thread
@@ -122,12 +130,12 @@ class LeaseKeeper:
             thread.join()
 
     def renew_all(self) -> None:
-        """The body of the thread's loop."""
+        """Renew every lease once; drop those whose token was replaced."""
         for lease in self._leases():
             try:
                 if not lease.renew():
                     self.remove(lease)
-            except StoreUnavailable as error:  # until the next time
+            except StoreUnavailable as error:  # it is tried again next time
                 logger.warning("a lease could not be renewed: %s", error)
 
     def _leases(self) -> list[SharedLease]:
@@ -140,7 +148,7 @@ class LeaseKeeper:
             self.renew_all()
 
     def _is_needed(self, held: ProcessLeases) -> bool:
-        """Waits until leases are to be renewed; False when there are none, and the thread ends."""
+        """Wait until the next renewal is due; return False, which ends the thread, if there are no leases."""
         with held.changed:
             held.changed.wait_for(
                 lambda: not held.leases, timeout=self.backend.lease_sec / RENEWALS_PER_LEASE
@@ -151,4 +159,4 @@ class LeaseKeeper:
 
     @property
     def _held(self) -> ProcessLeases:
-        return self._of_process.setdefault(os.getpid(), ProcessLeases())
+        return self._by_pid.setdefault(os.getpid(), ProcessLeases())

@@ -1,4 +1,4 @@
-"""Leases for stores that one process has for itself."""
+"""Leases of stores that only one process uses."""
 
 from __future__ import annotations
 
@@ -10,34 +10,39 @@ from ..errors import ConversationBusy
 
 Save = Callable[[str, dict[str, Any]], None]
 
-BUSY = "this conversation already has a reply in the making; wait for it, or stop it"
+BUSY = "this conversation already has a running reply: wait for it or stop it"
 
 
 class LocalLease:
+    """Lease that excludes other threads of this process."""
+
     def __init__(self, leases: LocalLeases, conversation_id: str) -> None:
         self._leases = leases
         self.conversation_id = conversation_id
-        self._writing = threading.Lock()  # guards what follows
-        self._is_ended = False
+        self._writing = threading.Lock()  # guards the attribute below
+        self._is_revoked = False
 
     def save(self, record: dict[str, Any]) -> bool:
         with self._writing:
-            if not self._is_ended:
+            if not self._is_revoked:
                 self._leases.save(self.conversation_id, record)
-            return not self._is_ended
+            return not self._is_revoked
 
     def close(self) -> None:
         self.revoke()
         self._leases.release(self)
 
     def revoke(self) -> None:
-        """Waits for a save that is under way."""
+        """Make later saves fail; waits for a save that is in progress."""
         with self._writing:
-            self._is_ended = True
+            self._is_revoked = True
 
 
 class LocalLeases:
-    """Who holds which conversation; `save` is what a lease that has not ended may do."""
+    """Leases of one store, by conversation.
+
+    :param save: writes a record; called by a lease as long as it is valid
+    """
 
     def __init__(self, save: Save) -> None:
         self.save = save
@@ -48,6 +53,7 @@ class LocalLeases:
         return f"<LocalLeases [{len(self._held)} held]>"
 
     def hold(self, conversation_id: str) -> LocalLease:
+        """Return a new lease; raises ConversationBusy while another one is held."""
         with self._lock:
             if conversation_id in self._held:
                 raise ConversationBusy(BUSY)
@@ -58,12 +64,13 @@ class LocalLeases:
         return conversation_id in self._held
 
     def release(self, lease: LocalLease) -> None:
+        """Free the conversation, unless somebody else holds it by now."""
         with self._lock:
             if self._held.get(lease.conversation_id) is lease:
                 del self._held[lease.conversation_id]
 
     def revoke(self, conversation_id: str) -> None:
-        """Whoever holds it may not save any more, and the next one may hold it at once."""
+        """Invalidate the conversation's lease, if there is one; a new one can be held at once."""
         with self._lock:
             lease = self._held.pop(conversation_id, None)
         if lease is not None:

@@ -1,4 +1,4 @@
-"""Conversations in this process's memory: for tests, demonstrations and what need not outlive a restart."""
+"""Store in the memory of one process, for tests, demos and chats that may be lost at a restart."""
 
 from __future__ import annotations
 
@@ -18,22 +18,28 @@ from .store import Lease
 
 @dataclass(frozen=True)
 class StoredRecord:
+    """A record as it was saved."""
+
     text: bytes  # JSON
     expires_at: float
 
 
 class MemoryStore:
-    """Bounded in number, bytes and age; who has been quiet for longest goes first.
+    """Store with a limit on number, bytes and age; the least recently used conversation is removed first.
 
-    A conversation whose lease is held stays, so the bounds can be passed by as much as is being written.
+    A conversation whose lease is held is never removed, so the limits can be exceeded by as much.
+
+    :param max_bytes: of all records as JSON in UTF-8
+    :param ttl_sec: seconds after its last save for which a conversation is kept (31 days)
+    :param clock: returns seconds; for tests
     """
 
     def __init__(
         self,
         *,
         max_conversations: int = 10_000,
-        max_bytes: int = 256 * 2**20,  # of their JSON in UTF-8
-        ttl_sec: float = 2_678_400.0,  # since the last save; 31 days
+        max_bytes: int = 256 * 2**20,
+        ttl_sec: float = 2_678_400.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         check_int("max_conversations", max_conversations, 1)
@@ -44,20 +50,20 @@ class MemoryStore:
         self.ttl_sec = ttl_sec
         self._clock = clock
         self._leases = LocalLeases(self._save)
-        self._kept: OrderedDict[str, StoredRecord] = OrderedDict()  # the one used last is at the end
+        self._records: OrderedDict[str, StoredRecord] = OrderedDict()  # most recently used last
         self._num_bytes = 0
-        self._lock = threading.Lock()  # guards the two above
+        self._lock = threading.Lock()  # guards the two attributes above
 
     def __repr__(self) -> str:
-        return f"<MemoryStore [{len(self._kept)} kept] [{self._num_bytes} bytes] {self._leases!r}>"
+        return f"<MemoryStore [{len(self._records)} kept] [{self._num_bytes} bytes] {self._leases!r}>"
 
     def load(self, conversation_id: str) -> dict[str, Any] | None:
         with self._lock:
-            kept = self._kept.get(conversation_id)
-            if kept is None or kept.expires_at <= self._clock():
+            stored = self._records.get(conversation_id)
+            if stored is None or stored.expires_at <= self._clock():
                 return None
-            self._kept.move_to_end(conversation_id)
-        return from_json(kept.text)
+            self._records.move_to_end(conversation_id)
+        return from_json(stored.text)
 
     def hold(self, conversation_id: str) -> Lease:
         return self._leases.hold(conversation_id)
@@ -76,29 +82,31 @@ class MemoryStore:
         if len(text) > self.max_bytes:
             raise StoreUnavailable(
                 f"a conversation of {len(text)} bytes does not fit into a MemoryStore of "
-                f"max_bytes={self.max_bytes}: raise it, or limit the conversation"
+                f"max_bytes={self.max_bytes}: raise max_bytes, or set CHATSTREAM_MAX_CONVERSATION_BYTES"
             )
         with self._lock:
             self._remove(conversation_id)
-            self._kept[conversation_id] = StoredRecord(text, self._clock() + self.ttl_sec)
+            self._records[conversation_id] = StoredRecord(text, self._clock() + self.ttl_sec)
             self._num_bytes += len(text)
             if self._is_over_bounds:
                 self._remove_expired()
-                self._remove_quietest()
+                self._remove_least_recent()
 
     @property
     def _is_over_bounds(self) -> bool:
-        return len(self._kept) > self.max_conversations or self._num_bytes > self.max_bytes
+        return len(self._records) > self.max_conversations or self._num_bytes > self.max_bytes
 
     def _remove_expired(self) -> int:
         now = self._clock()
-        expired = [id_ for id_, kept in self._kept.items() if kept.expires_at <= now and self._is_free(id_)]
+        expired = [
+            id_ for id_, stored in self._records.items() if stored.expires_at <= now and self._is_free(id_)
+        ]
         for conversation_id in expired:
             self._remove(conversation_id)
         return len(expired)
 
-    def _remove_quietest(self) -> None:
-        for conversation_id in list(self._kept):
+    def _remove_least_recent(self) -> None:
+        for conversation_id in list(self._records):
             if not self._is_over_bounds:
                 return
             if self._is_free(conversation_id):
@@ -108,6 +116,6 @@ class MemoryStore:
         return not self._leases.is_held(conversation_id)
 
     def _remove(self, conversation_id: str) -> None:
-        kept = self._kept.pop(conversation_id, None)
-        if kept is not None:
-            self._num_bytes -= len(kept.text)
+        stored = self._records.pop(conversation_id, None)
+        if stored is not None:
+            self._num_bytes -= len(stored.text)

@@ -1,4 +1,4 @@
-"""Conversations that have an owner and a title: those of logged-in users."""
+"""Conversations of logged-in users, each with an owner and a title."""
 
 from __future__ import annotations
 
@@ -21,14 +21,19 @@ is_held = c.c.lease_until > now()
 
 @dataclass(frozen=True)
 class ConversationInfo:
+    """Entry of a user's list of conversations."""
+
     id: str
     title: str
     created_at: datetime  # UTC
-    updated_at: datetime  # of its last turn
+    updated_at: datetime  # UTC; time of the last turn
 
 
 class NamedConversations:
-    """Who asks must be asked first: every method trusts the owner that it is given."""
+    """Operations on the conversations of an owner, such as `str(user.id)`.
+
+    No method checks who is calling: authenticate the user before passing an owner.
+    """
 
     def __init__(self, database: SQLDatabase, ttl_sec: float) -> None:
         check_number("ttl_sec", ttl_sec, 0.001, 1e10)
@@ -36,7 +41,7 @@ class NamedConversations:
         self.ttl_sec = ttl_sec
 
     def create(self, owner: str, title: str = "") -> str:
-        """An empty conversation's id, which nobody can guess."""
+        """Create an empty conversation; return its id, which cannot be guessed."""
         conversation_id = secrets.token_urlsafe(24)
         times = {"created_at": now(), "updated_at": now(), "expires_at": now() + self.ttl_sec}
         row = {"id": conversation_id, "owner": _checked(owner), "title": _storable(title)}
@@ -44,7 +49,7 @@ class NamedConversations:
         return conversation_id
 
     def list(self, owner: str, limit: int = 100, offset: int = 0) -> builtins.list[ConversationInfo]:
-        """The one used last comes first."""
+        """Return the owner's conversations, the most recently used first."""
         rows = self._database.read(
             select(c.c.id, c.c.title, c.c.created_at, c.c.updated_at)
             .where(c.c.owner == _checked(owner), is_kept)
@@ -57,12 +62,12 @@ class NamedConversations:
         ]
 
     def rename(self, conversation_id: str, owner: str, title: str) -> bool:
-        """False: the owner has no such conversation."""
+        """Set the title; return False if the owner has no such conversation."""
         is_theirs = and_(c.c.id == conversation_id, c.c.owner == _checked(owner), or_(is_kept, is_held))
         return self._change(is_theirs, title=_storable(title))
 
     def owner_of(self, conversation_id: str) -> str | None:
-        """None: nobody's, or there is none."""
+        """Return the owner; None if the conversation is anonymous or does not exist."""
         found = select(c.c.owner).where(c.c.id == conversation_id, or_(is_kept, is_held))
         return next((row.owner for row in self._database.read(found)), None)
 
@@ -70,15 +75,15 @@ class NamedConversations:
         return self.owner_of(conversation_id) == _checked(owner)
 
     def adopt(self, conversation_id: str, owner: str) -> bool:
-        """Makes an anonymous conversation the owner's, even while a reply is in the making.
+        """Give an anonymous conversation an owner, even during a running reply.
 
-        False: there is none, or somebody has it already.
+        Return False if the conversation does not exist or already has an owner.
         """
-        is_nobodys = and_(c.c.id == conversation_id, c.c.owner.is_(None), or_(is_kept, is_held))
-        return self._change(is_nobodys, owner=_checked(owner), expires_at=now() + self.ttl_sec)
+        is_anonymous = and_(c.c.id == conversation_id, c.c.owner.is_(None), or_(is_kept, is_held))
+        return self._change(is_anonymous, owner=_checked(owner), expires_at=now() + self.ttl_sec)
 
     def delete_owner(self, owner: str) -> int:
-        """Forgets all that a person has; how many there were. Replies in the making are not kept."""
+        """Delete all conversations of the owner; return how many. Their running replies are not stored."""
         return self._database.change(delete(c).where(c.c.owner == _checked(owner)))
 
     def _change(self, which: ColumnElement[bool], **values: Any) -> bool:
@@ -86,14 +91,14 @@ class NamedConversations:
 
 
 def _checked(owner: str) -> str:
-    """None would mean everything that is nobody's."""
+    """Return the owner; raise ValueError for None or "", which must not select anonymous conversations."""
     if not isinstance(owner, str) or not owner:
-        raise ValueError(f"an owner must be text such as str(user.id), not {owner!r}")
+        raise ValueError(f"an owner must be a non-empty string such as str(user.id), not {owner!r}")
     return owner
 
 
 def _storable(title: str) -> str:
-    """Without what a database does not take: zero characters and half characters."""
+    """Return the title without NUL characters and lone surrogates, which databases refuse."""
     return title.replace("\0", "").encode("utf-8", "replace").decode()
 
 

@@ -1,4 +1,4 @@
-"""A record as text: what stores keep, so that nobody shares objects with them."""
+"""Records as JSON text, which is what stores keep."""
 
 from __future__ import annotations
 
@@ -9,16 +9,22 @@ from ..errors import StoreUnavailable
 
 
 def to_json(record: dict[str, Any]) -> str:
-    """JSON that every UTF-8 store takes. Raises StoreUnavailable."""
+    """Return JSON that can be encoded in UTF-8.
+
+    :raises StoreUnavailable: the record holds something else than JSON's types
+    """
     try:
         text = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         return text if _is_utf8(text) else json.dumps(record, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
-        raise StoreUnavailable(f"a conversation cannot be kept as JSON: {error}") from error
+        raise StoreUnavailable(f"a conversation cannot be stored as JSON: {error}") from error
 
 
 def from_json(text: str | bytes) -> dict[str, Any]:
-    """Raises StoreUnavailable: what is damaged must not look like a new conversation."""
+    """Return the record of a stored text.
+
+    :raises StoreUnavailable: the text is damaged; it must not look like a new conversation
+    """
     try:
         record = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -29,7 +35,7 @@ def from_json(text: str | bytes) -> dict[str, Any]:
 
 
 def _is_utf8(text: str) -> bool:
-    """Not with half a character (a lone surrogate) in it."""
+    """Return False if the text contains a lone surrogate."""
     try:
         text.encode()
     except UnicodeEncodeError:

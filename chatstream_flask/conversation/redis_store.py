@@ -1,4 +1,4 @@
-"""Conversations in Redis: shared by all processes and machines, forgotten by Redis itself."""
+"""Store in Redis: shared by all processes and machines; Redis itself deletes what has expired."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from .local_leases import BUSY
 from .record_json import from_json
 from .store import Lease
 
-SOCKET_TIMEOUT_SEC = 2.0  # twice: a broken connection is made anew once
-HOLDER_SEC = 172_800  # longer than any reply may take
+SOCKET_TIMEOUT_SEC = 2.0  # per attempt; a command is retried once on a new connection
+HOLDER_SEC = 172_800  # longer than any reply takes
 
 Result = TypeVar("Result")
 
-# KEYS: lease, holder[, record]; ARGV: token, ...
-# `lease` is there while its holder renews it; `holder` says who held it last. Both, so that a reply whose
-# process was frozen for longer than the lease is still kept if nobody has begun another turn.
+# Each conversation has three keys. `lease` expires unless its holder renews it; `holder` says who held the
+# lease last; `record` is the conversation. A reply whose process was suspended for longer than the lease is
+# still stored if nobody has held the conversation since, because saving checks `holder`.
+# Scripts get KEYS: lease, holder[, record] and ARGV: token, ...
 
 HOLD = """
 if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) and redis.call('GET', KEYS[1]) ~= ARGV[1] then
@@ -50,7 +51,10 @@ return redis.call('DEL', KEYS[1], KEYS[2])
 
 
 class RedisStore:
-    """Each call is one command or one script, and may be sent twice. No clock is compared but Redis' own."""
+    """Store on a Redis server or cluster.
+
+    Each call is one command or one script and can be retried safely. Only Redis' own clock is used.
+    """
 
     def __init__(
         self,
@@ -60,14 +64,18 @@ class RedisStore:
         prefix: str = "chatstream:",
         lease_sec: float = 30.0,
     ) -> None:
-        """:param client_or_url: a client keeps its own timeouts; make them short
-        :param ttl_sec: so long after its last turn a conversation is forgotten
-        :param lease_sec: so long after `kill -9` of a process its conversations stay busy
+        """Connect at the first call.
+
+        :param client_or_url: a client keeps its own timeouts, which should be short
+        :param ttl_sec: seconds after its last turn for which a conversation is kept
+        :param prefix: start of all keys
+        :param lease_sec: seconds for which a conversation stays busy when its process was killed
+        :raises ConfigError: a value is not allowed
         """
         check_number("ttl_sec", ttl_sec, 0.001, 1e10)
         check_number("lease_sec", lease_sec, 0.1, 3600)
-        if set("{}") & set(prefix):  # they mark the part that names a cluster's slot
-            raise ConfigError(f"the prefix of a RedisStore must have no braces: {shown(prefix)}")
+        if set("{}") & set(prefix):  # braces mark the part of a key that selects its cluster slot
+            raise ConfigError(f"the prefix of a RedisStore must not contain braces: {shown(prefix)}")
         self.ttl_sec = ttl_sec
         self.lease_sec = lease_sec
         self._prefix = prefix
@@ -82,7 +90,7 @@ class RedisStore:
     def __repr__(self) -> str:
         return f"<RedisStore {self._prefix!r} {self._keeper!r}>"
 
-    # -- as every store -----------------------------------------------------------------------------
+    # -- ConversationStore --------------------------------------------------------------------------
 
     def load(self, conversation_id: str) -> dict[str, Any] | None:
         *_, record = self._keys(conversation_id)
@@ -100,16 +108,16 @@ class RedisStore:
         _call(lambda: self._client.delete(*self._keys(conversation_id)))
 
     def purge(self) -> int:
-        """Redis does it."""
+        """Return 0: Redis itself deletes expired conversations."""
         return 0
 
     def close(self) -> None:
-        """What this process holds runs out; a client that was passed in stays open."""
+        """Stop renewing leases, and close the connection if the store was made from a URL."""
         self._keeper.close()
         if self._is_own_client:
             self._client.close()
 
-    # -- for leases ---------------------------------------------------------------------------------
+    # -- LeaseBackend -------------------------------------------------------------------------------
 
     def save_if_held(self, conversation_id: str, token: str, text: str) -> bool:
         args: list[str | int] = [token, text, _ms(self.ttl_sec)]
@@ -123,12 +131,15 @@ class RedisStore:
         _call(lambda: self._release(self._keys(conversation_id)[:2], [token]))
 
     def _keys(self, conversation_id: str) -> list[str]:
-        """All in one slot of a cluster: the part in braces chooses it."""
+        """Return the three keys; the part in braces puts them into one cluster slot."""
         return [f"{self._prefix}{{{conversation_id}}}:{name}" for name in ("lease", "holder", "record")]
 
 
 def connect(url: str) -> redis.Redis:
-    """What the URL says (`?socket_timeout=1`) goes before. Connects at the first command."""
+    """Return a client that connects at its first command.
+
+    Options in the URL, such as `?socket_timeout=1`, override the defaults set here.
+    """
     try:
         client = redis.Redis.from_url(
             url,
@@ -137,7 +148,7 @@ def connect(url: str) -> redis.Redis:
             retry=Retry(ConstantBackoff(0.05), 1),
         )
         pool = client.connection_pool
-        pool.connection_class(**pool.connection_kwargs)  # refuses options that it does not know
+        pool.connection_class(**pool.connection_kwargs)  # raises TypeError for unknown options
         return client
     except (ValueError, TypeError) as error:
         raise ConfigError("the URL of Redis must be redis://[:password@]host:port/number") from error

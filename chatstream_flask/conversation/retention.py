@@ -1,4 +1,4 @@
-"""How much of one conversation is kept."""
+"""Limits on the size of one stored conversation."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ Prompt = TypeVar("Prompt", bound=AbstractChatPrompt)
 
 
 def trim_to_limits(prompt: Prompt, max_turns: int | None = None, max_bytes: int | None = None) -> Prompt:
-    """The prompt, or a copy without as many of the visitor's oldest turns as are too many.
+    """Return the prompt, or a copy without its oldest turns if it exceeds the limits.
 
-    What the application set up and the newest turn stay, even if they alone are too long.
+    The initial contents and the newest turn are never removed, even if they alone are too long.
 
-    :param max_turns: the visitor's, the newest one among them
-    :param max_bytes: of the prompt's JSON in UTF-8
+    :param max_turns: turns of the visitor, including the newest one
+    :param max_bytes: size of the prompt's JSON in UTF-8
     """
-    most = prompt.num_droppable_turns
-    num_dropped = 0 if max_turns is None else min(most, max(0, most + 1 - max_turns))
+    num_droppable = prompt.num_droppable_turns
+    num_dropped = 0 if max_turns is None else min(num_droppable, max(0, num_droppable + 1 - max_turns))
     if max_bytes is not None:
         num_dropped += bisect_left(
-            range(num_dropped, most),
+            range(num_dropped, num_droppable),
             True,
             key=lambda number: _num_bytes(prompt.without_oldest_turns(number)) <= max_bytes,
         )

@@ -1,4 +1,4 @@
-"""One statement at a time on SQLite or PostgreSQL, whether the engine is ours or the host app's."""
+"""Single statements on SQLite or PostgreSQL, on an engine of our own or of the host app."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ POOL_TIMEOUT_SEC = 5
 
 
 class SQLDatabase:
-    """Autocommit: a connection goes back to its pool after each statement. The host's session is not used."""
+    """Database in autocommit mode; each statement borrows a connection from the engine's pool.
+
+    The host app's SQLAlchemy session is not used. All methods raise StoreUnavailable.
+    """
 
     def __init__(self, url_or_engine: str | URL | Engine) -> None:
         self._is_own_engine = not isinstance(url_or_engine, Engine)
@@ -41,29 +44,33 @@ class SQLDatabase:
             )
         self.dialect = engine.dialect.name
         self._url = engine.url
-        self._engines = {os.getpid(): _autocommit(engine)}  # by process
-        self._is_checked = False  # the version of the tables
+        self._engines = {os.getpid(): _autocommit(engine)}  # by process id
+        self._is_checked = False  # whether the version of the tables was checked
 
     def __repr__(self) -> str:
         return self._url.render_as_string(hide_password=True)
 
     def read(self, statement: Select[Any]) -> list[Row[Any]]:
-        """Raises StoreUnavailable, as do all."""
+        """Return the rows of a query."""
         with self._connection() as connection:
             return list(connection.execute(statement))
 
     def change(self, statement: UpdateBase) -> int:
-        """The number of rows changed."""
+        """Execute a statement; return the number of rows changed."""
         with self._connection() as connection:
             return connection.execute(statement, execution_options={"preserve_rowcount": True}).rowcount
 
     def check_schema(self) -> None:
-        """Once: tables may become newer under a running process, never older."""
+        """Raise StoreUnavailable unless the tables have the version that this code needs.
+
+        Statements check it once: tables may be migrated while a process runs, but never go back.
+        """
         with self._errors_translated(), self._engine.connect() as connection:
             sql_schema.check_version(connection)
         self._is_checked = True
 
     def create_or_migrate(self) -> None:
+        """Create the tables, or migrate older ones."""
         with self._errors_translated():
             sql_schema.create_or_migrate(self._engine)
 
@@ -73,7 +80,10 @@ class SQLDatabase:
 
     @property
     def _engine(self) -> Engine:
-        """After a fork a new one: two processes cannot share a connection, nor may one close the other's."""
+        """Return this process's engine.
+
+        A forked child gets a new one: it can neither use nor close the connections of its parent.
+        """
         if not self._is_own_engine:
             return next(iter(self._engines.values()))
         if os.getpid() not in self._engines:
@@ -102,13 +112,16 @@ def _autocommit(engine: Engine) -> Engine:
 
 
 def make_engine(url: str | URL) -> Engine:
-    """A broken connection is noticed and made anew before it is used. Connects at the first statement."""
+    """Return an engine that connects at its first statement and replaces broken connections.
+
+    :raises ConfigError: the URL is wrong, or its driver is not installed
+    """
     url = _parsed(url)
     try:
         engine = create_engine(
             url,
             connect_args={name: value for name, value in _arguments(url).items() if name not in url.query},
-            hide_parameters=True,  # errors are logged, and conversations are nobody's business
+            hide_parameters=True,  # errors are logged and must not contain conversations
             pool_pre_ping=True,
             pool_timeout=POOL_TIMEOUT_SEC,
         )
@@ -131,25 +144,25 @@ def _parsed(url: str | URL) -> URL:
             "the URL of a database must be sqlite:///path or postgresql://user:password@host:port/name"
         ) from error
     if name == "sqlite" and parsed.database in (None, "", ":memory:"):
-        raise ConfigError("SQLite in memory keeps nothing: name a file, or use memory://")
+        raise ConfigError("SQLite in memory cannot store conversations: name a file, or use memory://")
     return parsed
 
 
 def _arguments(url: URL) -> dict[str, Any]:
-    """What the driver is told unless the URL says otherwise."""
+    """Return the driver's default arguments; those in the URL override them."""
     if url.get_backend_name() == "sqlite":
-        return {"timeout": POOL_TIMEOUT_SEC}  # for a lock
+        return {"timeout": POOL_TIMEOUT_SEC}  # seconds to wait for a lock
     return {
         "connect_timeout": CONNECT_TIMEOUT_SEC,
-        "tcp_user_timeout": 1000 * POOL_TIMEOUT_SEC,  # of a network that swallows everything
+        "tcp_user_timeout": 1000 * POOL_TIMEOUT_SEC,  # ms; for a network that silently drops packets
         "keepalives_idle": POOL_TIMEOUT_SEC,
         "keepalives_interval": 2,
         "keepalives_count": 3,
-        "prepare_threshold": None,  # a PgBouncer between us knows no prepared statements
+        "prepare_threshold": None,  # no prepared statements, as PgBouncer may not support them
     }
 
 
 def _on_connect(connection: Any, record: Any) -> None:
     if isinstance(connection, sqlite3.Connection):
-        connection.execute("PRAGMA journal_mode=WAL")  # who reads waits for no writer
-        connection.execute("PRAGMA synchronous=FULL")  # what was saved survives a power cut
+        connection.execute("PRAGMA journal_mode=WAL")  # readers do not wait for writers
+        connection.execute("PRAGMA synchronous=FULL")  # committed data survives a power failure

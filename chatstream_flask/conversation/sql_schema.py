@@ -1,4 +1,4 @@
-"""The tables of SQLStore, and how those of older versions become today's."""
+"""Tables of SQLStore and their migrations."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ..errors import ConfigError, StoreUnavailable
 
 INIT_DB = "run `flask chatstream init-db`"
 
-# Step n makes version n + 1 of version n. A step that has been released is never changed. Times are seconds
-# since 1970 by the database's own clock.
+# Migration n turns version n into version n + 1. A migration that has been released is never changed.
+# Times are seconds since 1970 by the database's own clock.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         """CREATE TABLE chatstream_conversation (
@@ -41,7 +41,7 @@ conversations = Table(
     Column("id", Text, primary_key=True),
     Column("owner", Text),  # None: anonymous
     Column("title", Text, nullable=False, default=""),
-    Column("record", Text),  # JSON; None: nothing was said yet
+    Column("record", Text),  # JSON; None: no turn yet
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
     Column("expires_at", Double, nullable=False),
@@ -53,7 +53,7 @@ conversations = Table(
 
 
 class now(FunctionElement[float]):
-    """Seconds since 1970 by the database's clock: those of the app's machines may differ."""
+    """SQL expression: seconds since 1970 by the database's clock, as the clocks of app servers may differ."""
 
     type = Double()
     inherit_cache = True
@@ -61,7 +61,7 @@ class now(FunctionElement[float]):
 
 @compiles(now)
 def _unknown(element: now, compiler: Any, **options: Any) -> str:
-    raise CompileError(f"no clock is known for {compiler.dialect.name}")
+    raise CompileError(f"now() is not defined for {compiler.dialect.name}")
 
 
 @compiles(now, "sqlite")
@@ -75,15 +75,18 @@ def _postgresql(element: now, compiler: Any, **options: Any) -> str:
 
 
 def create_or_migrate(engine: Engine) -> None:
-    """Steps from the version that is there to today's, all or none; of several processes one does it.
+    """Create the tables or migrate them to the current version, in one transaction.
 
-    :param engine: in autocommit, so that the transaction is ours on every driver
-    :raises ConfigError: the tables are of a newer version
+    When several processes call it at once, one does the work and the others wait.
+
+    :param engine: in autocommit mode, so that the BEGIN below works with every driver
+    :raises ConfigError: the tables have a newer version
     """
     with engine.connect() as connection:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if engine.dialect.name == "sqlite" else "BEGIN")
         try:
-            if engine.dialect.name == "postgresql":  # until the transaction ends; any number, always the same
+            if engine.dialect.name == "postgresql":
+                # A lock until the transaction ends; the number is arbitrary but must never change.
                 connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7238462810)")
             _migrate(connection)
             connection.exec_driver_sql("COMMIT")
@@ -93,13 +96,13 @@ def create_or_migrate(engine: Engine) -> None:
 
 
 def check_version(connection: Connection) -> None:
-    """Raises StoreUnavailable unless the tables are of today's version."""
+    """Raise StoreUnavailable unless the tables have the current version."""
     version = _version(connection)
     if version == 0:
         raise StoreUnavailable(f"the tables for conversations are missing: {INIT_DB}")
     if version < len(MIGRATIONS):
         raise StoreUnavailable(
-            f"the tables for conversations have version {version}, {len(MIGRATIONS)} is needed: {INIT_DB}"
+            f"the tables for conversations have version {version}, but {len(MIGRATIONS)} is needed: {INIT_DB}"
         )
     if version > len(MIGRATIONS):
         raise StoreUnavailable(_too_new(version))
@@ -126,6 +129,6 @@ def _version(connection: Connection) -> int:
 
 def _too_new(version: int) -> str:
     return (
-        f"the tables for conversations have version {version}, this version of chatstream_flask knows "
-        f"{len(MIGRATIONS)}: install the version that made them, or a newer one"
+        f"the tables for conversations have version {version}, but this version of chatstream_flask "
+        f"supports {len(MIGRATIONS)}: install the version that created them, or a newer one"
     )

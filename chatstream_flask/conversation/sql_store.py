@@ -1,4 +1,4 @@
-"""Conversations in SQLite or PostgreSQL: anonymous ones, and named ones of logged-in users."""
+"""Store in SQLite or PostgreSQL, for anonymous conversations and those of logged-in users."""
 
 from __future__ import annotations
 
@@ -20,15 +20,18 @@ from .store import Lease
 
 
 class SQLStore(NamedConversations):
-    """Each call is one statement or two, and every time in it is by the database's clock.
+    """Store on a database; each call is one or two statements, and all times are by the database's clock.
 
-    A row that holds only a lease is over from the start; the first save gives it its time.
+    Holding a new conversation inserts a row that has already expired; its first save extends it.
     """
 
     def __init__(self, url_or_engine: str | URL | Engine, *, ttl_sec: float, lease_sec: float = 30.0) -> None:
-        """:param url_or_engine: `db.engine` of Flask-SQLAlchemy will do; its session is not touched
-        :param ttl_sec: so long after its last turn a conversation is forgotten
-        :param lease_sec: so long after `kill -9` of a process its conversations stay busy
+        """Connect at the first call.
+
+        :param url_or_engine: an engine may be `db.engine` of Flask-SQLAlchemy, whose session is not used
+        :param ttl_sec: seconds after its last turn for which a conversation is kept
+        :param lease_sec: seconds for which a conversation stays busy when its process was killed
+        :raises ConfigError: a value is not allowed
         """
         check_number("lease_sec", lease_sec, 0.1, 3600)
         super().__init__(SQLDatabase(url_or_engine), ttl_sec)
@@ -39,22 +42,22 @@ class SQLStore(NamedConversations):
         return f"<SQLStore {self._database!r} {self._keeper!r}>"
 
     def check_schema(self) -> None:
-        """Raises StoreUnavailable, with what to do, unless the tables are there and of this version."""
+        """Raise StoreUnavailable, saying what to do, unless the tables exist in the current version."""
         self._database.check_schema()
 
     def create_or_migrate(self) -> None:
-        """Makes the tables, or makes older ones today's; nothing if they are.
+        """Create the tables, or migrate older ones to the current version.
 
-        :raises ConfigError: they are of a newer version
+        :raises ConfigError: the tables have a newer version
         """
         self._database.create_or_migrate()
 
     def close(self) -> None:
-        """What this process holds runs out; an engine that was passed in stays open."""
+        """Stop renewing leases, and close the connections if the store was made from a URL."""
         self._keeper.close()
         self._database.close()
 
-    # -- as every store -----------------------------------------------------------------------------
+    # -- ConversationStore --------------------------------------------------------------------------
 
     def load(self, conversation_id: str) -> dict[str, Any] | None:
         found = select(c.c.record).where(c.c.id == conversation_id, is_kept)
@@ -63,7 +66,7 @@ class SQLStore(NamedConversations):
 
     def hold(self, conversation_id: str) -> Lease:
         token = self._keeper.new_token()
-        if not self._take(conversation_id, token) and not self._begin(conversation_id, token):
+        if not self._take_lease(conversation_id, token) and not self._insert(conversation_id, token):
             raise ConversationBusy(BUSY)
         return self._keeper.add(conversation_id, token)
 
@@ -73,28 +76,28 @@ class SQLStore(NamedConversations):
     def purge(self) -> int:
         return self._database.change(delete(c).where(not_(is_kept), not_(is_held)))
 
-    # -- for leases ---------------------------------------------------------------------------------
+    # -- LeaseBackend -------------------------------------------------------------------------------
 
     def save_if_held(self, conversation_id: str, token: str, text: str) -> bool:
         times = {"updated_at": now(), "expires_at": now() + self.ttl_sec}
-        return self._change(self._has(conversation_id, token), record=text, **times)
+        return self._change(self._has_token(conversation_id, token), record=text, **times)
 
     def renew(self, conversation_id: str, token: str) -> bool:
-        return self._change(self._has(conversation_id, token), lease_until=now() + self.lease_sec)
+        return self._change(self._has_token(conversation_id, token), lease_until=now() + self.lease_sec)
 
     def release(self, conversation_id: str, token: str) -> None:
-        self._change(self._has(conversation_id, token), lease_token=None, lease_until=0.0)
+        self._change(self._has_token(conversation_id, token), lease_token=None, lease_until=0.0)
 
-    def _has(self, conversation_id: str, token: str) -> Any:
+    def _has_token(self, conversation_id: str, token: str) -> Any:
         return and_(c.c.id == conversation_id, c.c.lease_token == token)
 
-    def _take(self, conversation_id: str, token: str) -> bool:
-        """Of a conversation that is there."""
+    def _take_lease(self, conversation_id: str, token: str) -> bool:
+        """Put the token on an existing conversation whose lease is free; return whether that succeeded."""
         is_free = and_(c.c.id == conversation_id, is_kept, not_(is_held))
         return self._change(is_free, lease_token=token, lease_until=now() + self.lease_sec)
 
-    def _begin(self, conversation_id: str, token: str) -> bool:
-        """Of one that is not, or whose time is over: nothing of it comes back."""
+    def _insert(self, conversation_id: str, token: str) -> bool:
+        """Insert the conversation with the token, replacing an expired row; return whether that succeeded."""
         row: dict[str, Any] = {
             "owner": None,
             "title": "",

@@ -1,4 +1,4 @@
-"""What every place that keeps conversations can do."""
+"""Protocol of conversation stores and of their leases."""
 
 from __future__ import annotations
 
@@ -6,37 +6,39 @@ from typing import Any, Protocol
 
 
 class Lease(Protocol):
-    """The right to write one conversation, from the start of a turn until its reply is kept.
+    """Exclusive right to write one conversation, from the start of a turn until its reply is stored.
 
-    Called by several threads, one after the other; a lease of a process that died ends by itself.
+    Several threads call it, one after the other. The lease of a process that died expires.
     """
 
     def save(self, record: dict[str, Any]) -> bool:
-        """Replaces the conversation, at once or not at all; then it survives the end of this process.
+        """Replace the conversation atomically and durably.
 
-        False, and nothing is written, if the lease has ended: the conversation was deleted meanwhile, or
-        another process took it over. Raises StoreUnavailable.
+        Return False, without writing, if the lease is no longer valid: the conversation was deleted, or
+        another process took the lease over.
+
+        :raises StoreUnavailable: the back end failed
         """
 
     def close(self) -> None:
-        """The next turn may begin. Idempotent; never raises."""
+        """Free the conversation for its next turn. Idempotent; never raises."""
 
 
 class ConversationStore(Protocol):
-    """Keeps one plain dict (JSON's types only) under each conversation id.
+    """Store that keeps one dict of JSON's types under each conversation id.
 
-    Shared by all threads and, where the back end is, by all processes. A method raises StoreUnavailable when
-    the back end does not do its work; nothing else of the store is lost by it, and the next call tries anew.
+    All threads use it at once, and so do all processes if they share its back end. A method raises
+    StoreUnavailable when the back end fails; the store stays usable, and the next call tries again.
     """
 
     def load(self, conversation_id: str) -> dict[str, Any] | None:
-        """What was saved last; None if there is none."""
+        """Return the record saved last; None if there is none."""
 
     def hold(self, conversation_id: str) -> Lease:
-        """Raises ConversationBusy while another lease of this conversation is held."""
+        """Return a new lease; raises ConversationBusy while another one is held for this conversation."""
 
     def delete(self, conversation_id: str) -> None:
-        """Forgets it, if there is one, and ends its lease: a reply in the making is not kept."""
+        """Delete the conversation, if it exists, and invalidate its lease: a running reply is not stored."""
 
     def purge(self) -> int:
-        """Removes what is over its time to live, where the back end does not do so itself; how many."""
+        """Delete expired conversations, unless the back end does so itself; return how many."""

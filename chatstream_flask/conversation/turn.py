@@ -1,4 +1,4 @@
-"""One turn: the visitor's words and the reply, kept together or not at all."""
+"""One turn: a user message and its reply, stored together or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from .store import Lease
 
 
 class Turn:
-    """Nothing is written before `save`, so a refused or failed turn leaves the conversation as it was."""
+    """Turn of a conversation whose lease is held.
+
+    Nothing is written before `save`, so a refused or failed turn leaves the stored conversation unchanged.
+
+    :param max_turns: turns stored of the conversation; None: no limit
+    :param max_bytes: size of the stored conversation; None: no limit
+    """
 
     def __init__(
         self,
@@ -30,25 +36,30 @@ class Turn:
 
     @property
     def num_kept(self) -> int:
-        """Messages before the reply and what it answers; the application's own examples do not count."""
+        """Return the number of messages before this turn, without the initial ones of the prompt class."""
         return len(self.prompt.get_contents()) - self.prompt.num_initial - 2
 
     def ask(self, user_input: str) -> None:
+        """Append a user message, with its reply still to come."""
         self.prompt.add_requester_msg(user_input)
         self.prompt.add_responder_msg(None)
 
     def edit(self, message_id: str, user_input: str) -> None:
-        """In place of the turn with this message, and of all after it."""
+        """Replace the turn that has this message, and remove all later turns."""
         self.prompt.cut_before_turn_of(message_id)
         self.ask(user_input)
 
     def regenerate(self) -> None:
+        """Discard the newest reply; raises BadRequest if there is none."""
         if not self.prompt.has_turn_to_regenerate:
             raise BadRequest("there is no reply to regenerate in this conversation yet")
         self.prompt.clear_last_responder_message()
 
     def save(self, reply: str, *, is_interrupted: bool) -> bool:
-        """False if the conversation was deleted, or taken over by another process, since the turn began."""
+        """Store the conversation with this reply.
+
+        Return False if it was deleted, or taken over by another process, since the turn began.
+        """
         self.prompt.set_responder_last_msg(reply, is_interrupted=is_interrupted)
         self.prompt.set_responder_last_msg_id(self.message_id)
         kept = replace(
@@ -57,5 +68,5 @@ class Turn:
         return self._lease.save(kept.to_record())
 
     def close(self) -> None:
-        """The next turn of this conversation may begin."""
+        """Free the conversation for its next turn."""
         self._lease.close()

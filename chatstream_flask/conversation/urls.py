@@ -1,4 +1,4 @@
-"""Stores by URL, as a deployment names them. A back end's library is imported only when asked for."""
+"""Stores by URL; the library of a back end is imported only when its URL is used."""
 
 from __future__ import annotations
 
@@ -11,19 +11,25 @@ ALLOWED = "memory://, redis://, rediss://, unix://, sqlite:///path or postgresql
 
 
 def make_store(url: str, ttl_sec: float, lease_sec: float = 30.0) -> ConversationStore:
-    """Connects at the first call. Raises ConfigError, without the URL: it may hold a password."""
+    """Return the store of a URL; it connects at its first call.
+
+    :param ttl_sec: seconds after its last turn for which a conversation is kept
+    :param lease_sec: seconds for which a conversation stays busy when its process was killed
+    :raises ConfigError: the URL is wrong, or a package is missing; the message does not show the URL, which
+        may contain a password
+    """
     scheme, separator, rest = url.partition("://")
     if not separator:
-        raise ConfigError(f"the URL of a store must begin with {ALLOWED}")
+        raise ConfigError(f"the URL of a store must start with {ALLOWED}")
     if scheme == "memory":
         if rest:
-            raise ConfigError("memory:// takes nothing more; for other bounds make a MemoryStore")
+            raise ConfigError("memory:// has no options: make a MemoryStore yourself to set other limits")
         return MemoryStore(ttl_sec=ttl_sec)
     if scheme in ("redis", "rediss", "unix"):
         return _redis_store(url, ttl_sec, lease_sec)
     if scheme in ("sqlite", "postgresql", "postgres", "postgresql+psycopg"):
         return _sql_store(url, ttl_sec, lease_sec)
-    raise ConfigError(f"the URL of a store must begin with {ALLOWED}, not with {shown(scheme)}")
+    raise ConfigError(f"the URL of a store must start with {ALLOWED}, not with {shown(scheme)}")
 
 
 def _redis_store(url: str, ttl_sec: float, lease_sec: float) -> ConversationStore:

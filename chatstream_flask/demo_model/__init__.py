@@ -1,4 +1,4 @@
-"""Where the very small chat model lies that `scripts/train_demo_model.py` trained."""
+"""Folder of the very small chat model that `scripts/train_demo_model.py` trained."""
 
 from pathlib import Path
 

@@ -22,16 +22,18 @@ MESSAGES = {
     ),
     "%r moves again; it was replaced and ends": "%r が再び動きましたが、取り替え済みのため終了します",
     "KV cache: %s on %s, %.1f MiB free before": "KV キャッシュ: %s (%s)、確保前の空き %.1f MiB",
-    "a file of a session or conversation is damaged, a new one begins: %s": (
-        "セッションまたは会話のファイルが壊れているため、新しく始めます: %s"
-    ),
     "a grammar became too costly in mid-reply: %s": "応答の途中で文法の処理が重くなりすぎました: %s",
     "a grammar could not be tried: %s": "文法を試せませんでした: %s",
     "a lease could not be renewed: %s": "リースを更新できませんでした: %s",
-    "a lease ends by itself in %g s: %s": "リースは %g 秒後に自然に切れます: %s",
+    "a lease could not be released and expires in %g s: %s": (
+        "リースを解放できませんでした。%g 秒後に失効します: %s"
+    ),
     "a reply does not follow its response template: %s": ("応答がその応答テンプレートに従っていません: %s"),
     "a request failed": "リクエストが失敗しました",
     "a request failed: %s": "リクエストが失敗しました: %s",
+    "a session or conversation file is damaged and is replaced by a new one: %s": (
+        "セッションまたは会話のファイルが壊れているため、新しいものに置き換えます: %s"
+    ),
     "a step of %r failed; its %d replies end": "%r のステップが失敗し、応答 %d 件を終了します",
     "feedback: %s %s": "フィードバック: %s %s",
     "gunicorn has threads=%d, but up to %d running and waiting replies hold one each, and nobody else would "

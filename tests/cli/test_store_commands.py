@@ -49,7 +49,7 @@ def test_tables_are_made_and_conversations_purged(tmp_path: Path) -> None:
 def test_a_wrong_url_is_a_sentence() -> None:
     wrong = run(init_db, "--store", "mysql://host")
     assert wrong.exit_code == 1
-    assert wrong.output.startswith("Error: the URL of a store must begin with memory://")
+    assert wrong.output.startswith("Error: the URL of a store must start with memory://")
 
 
 def test_the_store_of_the_app(tmp_path: Path) -> None:

@@ -292,7 +292,7 @@ def test_a_folder_that_cannot_be_written_names_the_setting(
     (tmp_path / "file").write_text("")
     app = Flask("host")
     app.config["CHATSTREAM_STORE_DIR"] = str(make(tmp_path))
-    with pytest.raises(ConfigError, match=r"conversations cannot be kept in .*; set CHATSTREAM_STORE_DIR"):
+    with pytest.raises(ConfigError, match=r"conversations cannot be stored in .*; set CHATSTREAM_STORE_DIR"):
         ChatStream(use_mock_response=True, app=app)
     assert "chatstream" not in app.extensions
 

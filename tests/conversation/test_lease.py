@@ -21,7 +21,7 @@ def test_a_second_hold_is_refused_until_the_first_is_closed() -> None:
     lease = leases.hold("a")
     leases.hold("b")
     assert repr(leases) == "<LocalLeases [2 held]>"
-    with pytest.raises(ConversationBusy, match="already has a reply in the making"):
+    with pytest.raises(ConversationBusy, match="already has a running reply"):
         leases.hold("a")
     lease.close()
     lease.close()

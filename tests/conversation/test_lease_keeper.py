@@ -104,5 +104,5 @@ def test_a_back_end_that_is_away_is_asked_again(caplog: pytest.LogCaptureFixture
     assert backend.texts == ['{"v":1}']
     backend.is_down = True
     lease.close()
-    assert "a lease ends by itself in 60 s: down" in caplog.text
+    assert "a lease could not be released and expires in 60 s: down" in caplog.text
     keeper.close()

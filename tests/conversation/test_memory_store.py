@@ -18,7 +18,7 @@ def say(store: MemoryStore, conversation_id: str, words: str = "") -> None:
 
 
 def kept(store: MemoryStore) -> str:
-    return "".join(name for name in "abcdefgh" if name in store._kept)
+    return "".join(name for name in "abcdefgh" if name in store._records)
 
 
 def test_who_has_been_quiet_for_longest_goes_first() -> None:

@@ -97,7 +97,7 @@ def test_a_wrong_url_is_refused_without_its_password(url: str) -> None:
 
 
 def test_a_prefix_with_braces_is_refused(client: redis.Redis) -> None:
-    with pytest.raises(ConfigError, match="no braces"):
+    with pytest.raises(ConfigError, match="must not contain braces"):
         RedisStore(client, ttl_sec=50, prefix="{a}")
 
 

@@ -88,7 +88,7 @@ def test_the_tables_are_those_that_the_statements_mean(empty: SQLBackend) -> Non
 def test_version_1_becomes_todays_and_keeps_its_conversations(empty: SQLBackend) -> None:
     empty.execute(*VERSION_1.replace(": 1", r"\: 1").split(";"))
     store = empty.new_store()
-    with pytest.raises(StoreUnavailable, match="have version 1, 2 is needed: run `flask chatstream"):
+    with pytest.raises(StoreUnavailable, match="have version 1, but 2 is needed: run `flask chatstream"):
         store.load("old")
     store.create_or_migrate()
     store.create_or_migrate()
@@ -103,7 +103,7 @@ def test_a_newer_version_is_refused(empty: SQLBackend) -> None:
     empty.new_store().create_or_migrate()
     empty.execute("UPDATE chatstream_schema SET version = 99")
     store = empty.new_store()
-    with pytest.raises(ConfigError, match=f"have version 99, .* knows {len(MIGRATIONS)}: install"):
+    with pytest.raises(ConfigError, match=f"have version 99, .* supports {len(MIGRATIONS)}: install"):
         store.create_or_migrate()
     with pytest.raises(StoreUnavailable, match="have version 99"):
         store.load("a")
@@ -214,7 +214,7 @@ def test_nobody_owns_nothing(store: SQLStore, owner: Any) -> None:
         lambda: store.delete_owner(owner),
     ]
     for act in acts:
-        with pytest.raises(ValueError, match="an owner must be text such as"):
+        with pytest.raises(ValueError, match="an owner must be a non-empty string such as"):
             act()
     assert store.load("a") == {"v": 1}
 

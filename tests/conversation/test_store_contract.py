@@ -145,7 +145,7 @@ def test_a_second_hold_is_refused_until_the_first_is_closed(backend: Backend) ->
     store = backend.new_store()
     lease = store.hold("a")
     assert store.load("a") is None
-    with pytest.raises(ConversationBusy, match="already has a reply in the making"):
+    with pytest.raises(ConversationBusy, match="already has a running reply"):
         store.hold("a")
     assert not is_busy(store, "b")
     lease.close()

@@ -34,13 +34,13 @@ def test_each_kind_is_made_without_connecting(url: str, shown: str) -> None:
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
-        ("", "must begin with memory://, redis://"),
-        ("chat.db", "must begin with memory://, redis://"),
+        ("", "must start with memory://, redis://"),
+        ("chat.db", "must start with memory://, redis://"),
         ("mysql://me:secret@host/chat", "or postgresql://, not with 'mysql'"),
-        ("memory://10", "memory:// takes nothing more"),
+        ("memory://10", "memory:// has no options"),
         ("redis://:secret@host:port", "must be redis://"),
-        ("sqlite://", "SQLite in memory keeps nothing"),
-        ("sqlite:///:memory:", "SQLite in memory keeps nothing"),
+        ("sqlite://", "SQLite in memory cannot store conversations"),
+        ("sqlite:///:memory:", "SQLite in memory cannot store conversations"),
         ("postgresql://me:secret@host:port/chat", "must be sqlite:///path or postgresql://"),
     ],
 )
