@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,13 +12,15 @@ LONG_MOCK = {"type": "long", "time_per_token_sec": 0.1}  # some 30 s a reply
 SILENT_MOCK = {"type": "long", "initial_wait_sec": 60.0}
 
 
+SHARED = {"browser", "demo_server", "echo_server", "long_server", "ports", "server", "silent_server"}
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file that share servers in one worker of `pytest -n`."""
+    """Keep the tests of a file that share a server in one worker of `pytest -n`."""
     for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
-            callspec = getattr(item, "callspec", None)
-            kind = callspec.params.get("kind", "") if callspec else ""
+        if isinstance(item, pytest.Function) and SHARED & set(item.fixturenames):
+            kind = item.callspec.params.get("kind", "") if hasattr(item, "callspec") else ""
             item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {kind}"))
 
 
