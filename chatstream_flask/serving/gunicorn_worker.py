@@ -8,15 +8,14 @@ import sys
 import threading
 from types import FrameType
 
-from gunicorn.workers.gthread import ThreadWorker
-
 from ..http.server_check import check_forked
 from ..monitoring.log_format import set_up_logging
 from .drain import WRITE_OUT_SEC, Drain
 from .limits import SWITCH_SEC, ServerLimits, chat_states
+from .polled_worker import PolledWorker
 
 
-class ChatWorker(ThreadWorker):
+class ChatWorker(PolledWorker):
     """SIGTERM begins the drain: the worker goes on accepting, so that new requests get their 503.
 
     SIGINT and SIGQUIT end all replies at once, which the master also sends when it gets one while it waits.
@@ -33,6 +32,8 @@ class ChatWorker(ThreadWorker):
         cfg = self.cfg
         cfg.set("threads", max(cfg.threads, limits.num_threads))
         cfg.set("worker_connections", max(cfg.worker_connections, limits.max_connections))
+        self.max_body_len = limits.max_body_len
+        self.client_timeout_sec = limits.client_timeout_sec
         drain_sec = max(min(limits.drain_sec, cfg.graceful_timeout - WRITE_OUT_SEC - 1), 0)
         cfg.set("graceful_timeout", int(WRITE_OUT_SEC))  # in this process: what the end of `run` waits for
         self.tpool = self.get_thread_pool()

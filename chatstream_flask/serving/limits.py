@@ -23,6 +23,7 @@ class ServerLimits:
     num_threads: int  # each running or waiting reply holds one
     max_connections: int
     max_body_len: int  # bytes
+    client_timeout_sec: float  # for a request to arrive
     drain_sec: float
 
     @classmethod
@@ -38,6 +39,7 @@ class ServerLimits:
             num_threads=num_chats + SPARE_THREADS,
             max_connections=num_chats + SPARE_CONNECTIONS,
             max_body_len=max(state.settings.max_body_len for state in states),
+            client_timeout_sec=max(state.settings.client_timeout_sec for state in states),
             drain_sec=max(state.settings.drain_sec for state in states),
         )
 

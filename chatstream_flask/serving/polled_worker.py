@@ -1,0 +1,441 @@
+"""A gunicorn worker whose threads get complete requests only, and never wait for a slow client."""
+
+from __future__ import annotations
+
+import errno
+import json
+import selectors
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from concurrent import futures
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+
+from gunicorn import http
+from gunicorn import sock as gunicorn_sock
+from gunicorn.http.body import Body, LengthReader
+from gunicorn.http.errors import ParseException
+from gunicorn.http.unreader import IterUnreader, Unreader
+from gunicorn.http2 import negotiation
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+from .client_socket import WOULD_BLOCK, ClientSocket
+from .request_buffer import Progress, RequestBuffer
+
+MAX_HEAD_SEC = 20.0  # for the head of a request, and for the first byte of a new connection
+STOP_IDLE_SEC = 2.0  # a stopping worker keeps a connection open so long for a request already on its way
+LINGER_SEC = 2.0  # after an answer that ends its connection: until the client closes its side
+MAX_LINGER_LEN = 65_536  # bytes that are still taken from it meanwhile
+MAX_LARGE_BODIES = 4  # requests with bodies above the limit that threads may read at once
+MAX_HTTP2 = 4  # HTTP/2 connections; each holds a thread for its whole life
+MAX_BUFFERED = 67_108_864  # bytes of requests that have not arrived completely, all together
+RECV_LEN = 65_536
+PIECE_LEN = 65_536  # what gunicorn's parser gets at once, so that its limits are checked in between
+NO_MORE_FILES = (errno.EMFILE, errno.ENFILE)
+
+
+class Connection(TConn):
+    """A client's connection: outside its requests it belongs to the worker's poller."""
+
+    def __init__(self, cfg: Any, sock: socket.socket, client: Any, server: Any) -> None:
+        super().__init__(cfg, sock, client, server)
+        self.sock: Any = sock  # a ClientSocket once its requests are waited for in the poller
+        self.parser: Any = None
+        self.buffer: RequestBuffer | None = None  # while a request is waited for
+        self.began_at: float | None = None  # the first byte of that request
+        self.has_continued = False  # the client was told to send the body
+        self.rest = b""  # received behind the request that is being served
+        self.is_large = False  # the request being served has a body above the limit
+        self.on_event: Callable[[Connection], None] | None = None  # None: the poller does not watch it
+        self.deadline = 0.0  # for the event
+        self.is_kept = False  # after its answer was written
+        self.num_drained = 0  # bytes taken after its last answer
+        self.is_http2_greeted = True
+
+    @property
+    def is_polled(self) -> bool:
+        """Its requests are waited for in the poller; else gunicorn does everything in threads."""
+        return isinstance(self.sock, ClientSocket)
+
+
+class HeldUnreader(Unreader):
+    """Give gunicorn's parser the bytes that have arrived, then nothing; for a large body, the socket."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._held = memoryview(b"")
+        self.sock: ClientSocket | None = None
+
+    def hold(self, data: bytes, sock: ClientSocket | None) -> None:
+        self._held, self.sock = memoryview(data), sock
+
+    def chunk(self, size_hint: int | None = None) -> bytes:
+        if self._held:
+            piece, self._held = self._held[:PIECE_LEN], self._held[PIECE_LEN:]
+            return bytes(piece)
+        return b"" if self.sock is None else self.sock.recv(RECV_LEN)
+
+    def take_all(self) -> bytes:
+        """Return what the parser has not used."""
+        data = self.take_buffered() + bytes(self._held)
+        self.hold(b"", None)
+        return data
+
+
+class PolledWorker(ThreadWorker):
+    """The main loop receives whole requests and sends what clients have not taken yet.
+
+    A client that sends nothing, little or slowly holds a connection until a deadline, and no thread. When all
+    connections are taken, the one that has been waiting longest is closed for a new one. A large body (above
+    `max_body_len`) is read by the app's thread, if it reads it: few may at once. HTTP/2, the PROXY protocol
+    version 2 and uwsgi, which only a trusted proxy may use or the operator switches on, stay gunicorn's.
+    """
+
+    max_body_len = 1_048_576  # bytes
+    client_timeout_sec = 60.0  # for a whole request, and for a client that takes nothing of its answer
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._waiting: dict[Connection, None] = {}  # watched outside their requests, the longest first
+        self._num_buffered = 0  # bytes, of those
+        self._num_large = 0
+        self._http2_slots = threading.BoundedSemaphore(MAX_HTTP2)
+
+    def init_process(self) -> None:
+        self.cfg.set("sendfile", False)  # it would bypass ClientSocket
+        self.cfg.set("do_handshake_on_connect", False)  # the poller does it
+        super().init_process()
+
+    # -- connections -----------------------------------------------------------------------------------
+
+    def accept(self, listener: Any) -> None:
+        try:
+            sock, client = listener.accept()
+        except OSError as error:
+            if error.errno in NO_MORE_FILES and self._waiting:
+                self._close(next(iter(self._waiting)))
+            elif error.errno in NO_MORE_FILES:
+                time.sleep(0.01)  # until a request ends
+            elif error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK):
+                raise
+            return
+        conn = Connection(self.cfg, sock, client, listener.getsockname())
+        self.nr_conns += 1
+        if self._is_for_gunicorn(conn):
+            conn.deadline = time.monotonic() + self._head_sec
+            self._watch(conn, selectors.EVENT_READ, self._leave_to_gunicorn, self._head_sec)
+        elif self.cfg.is_ssl:
+            self._begin_tls(conn)
+        else:
+            self._adopt(conn, sock)
+            self._wait_for_request(conn, b"", self._head_sec)
+        self._make_room()
+
+    def _is_for_gunicorn(self, conn: Connection) -> bool:
+        cfg = self.cfg
+        if cfg.protocol != "http" or cfg.proxy_protocol not in ("off", "v1"):
+            return True
+        return not cfg.is_ssl and bool(negotiation.prior_knowledge_allowed(cfg, conn.client))
+
+    def _leave_to_gunicorn(self, conn: Connection) -> None:
+        self._unwatch(conn)
+        conn.data_ready = True
+        self.enqueue_req(conn)
+
+    def _adopt(self, conn: Connection, sock: socket.socket) -> None:
+        conn.sock = ClientSocket(
+            sock, lambda: self.method_queue.defer(self._flush_while_served, conn), self.client_timeout_sec
+        )
+
+    def _begin_tls(self, conn: Connection) -> None:
+        try:
+            conn.sock = gunicorn_sock.ssl_wrap_socket(conn.sock, self.cfg)
+        except OSError:  # the client has gone
+            self._close(conn)
+            return
+        self._watch(conn, selectors.EVENT_READ, self._shake_hands, self._head_sec)
+
+    def _shake_hands(self, conn: Connection) -> None:
+        try:
+            conn.sock.do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+            is_read = isinstance(error, ssl.SSLWantReadError)
+            event = selectors.EVENT_READ if is_read else selectors.EVENT_WRITE
+            self.poller.modify(conn.sock, event, partial(self._on_event, conn))
+            return
+        except OSError:
+            self._close(conn)
+            return
+        self._unwatch(conn)
+        if gunicorn_sock.is_http2_negotiated(conn.sock):
+            conn.initialized, conn.is_http2, conn.is_http2_greeted = True, True, False
+            conn.parser = http.get_parser(self.cfg, conn.sock, conn.client, http2_connection=True)
+            self.enqueue_req(conn)
+        else:
+            self._adopt(conn, conn.sock)
+            self._wait_for_request(conn, b"", self._head_sec)
+            self._receive(conn)  # TLS may hold decrypted bytes, of which the poller knows nothing
+
+    def _close(self, conn: Connection) -> None:
+        self._unwatch(conn)
+        self.nr_conns -= 1
+        if conn.is_polled:
+            conn.sock.fail(ConnectionAbortedError())
+            conn.sock = conn.sock.sock
+        conn.close()
+
+    def _make_room(self) -> None:
+        """Close the longest waiting connections, so that there is room for one more."""
+        while len(self._waiting) > 1 and (
+            self.nr_conns >= self.worker_connections or self._num_buffered > MAX_BUFFERED
+        ):
+            self._close(next(iter(self._waiting)))
+
+    # -- requests --------------------------------------------------------------------------------------
+
+    @property
+    def _head_sec(self) -> float:
+        return min(MAX_HEAD_SEC, self.client_timeout_sec)
+
+    def _wait_for_request(self, conn: Connection, data: bytes, max_sec: float) -> None:
+        limits = self._max_head_len, self.max_body_len
+        conn.buffer, conn.began_at, conn.has_continued = RequestBuffer(*limits), None, False
+        self._watch(conn, selectors.EVENT_READ, self._receive, max_sec)
+        if data:
+            self._received(conn, data)
+
+    @property
+    def _max_head_len(self) -> int:
+        """What gunicorn's parser takes at most, so that this refuses what is longer."""
+        cfg = self.cfg
+        return int(cfg.limit_request_line + cfg.limit_request_fields * (cfg.limit_request_field_size + 2) + 8)
+
+    def _receive(self, conn: Connection) -> None:
+        while conn.on_event == self._receive:
+            try:
+                data = conn.sock.recv_now(RECV_LEN)
+            except WOULD_BLOCK:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self._close(conn)
+                return
+            self._received(conn, data)
+            if not self.cfg.is_ssl:
+                return
+
+    def _received(self, conn: Connection, data: bytes) -> None:
+        assert conn.buffer is not None
+        now = time.monotonic()
+        if conn.began_at is None:
+            conn.began_at = now
+        self._num_buffered += len(data)
+        progress = conn.buffer.feed(data)
+        if not conn.buffer.needs_more:
+            self._serve(conn)
+            return
+        max_sec = self._head_sec if progress is Progress.HEAD else self.client_timeout_sec
+        conn.deadline = conn.began_at + max_sec
+        is_awaited = progress is Progress.BODY and conn.buffer.expects_continue
+        if is_awaited and not conn.buffer.has_body_begun and not conn.has_continued:
+            conn.has_continued = True
+            conn.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._make_room()
+
+    def _serve(self, conn: Connection) -> None:
+        """Give the request to a thread."""
+        assert conn.buffer is not None
+        conn.is_large = conn.buffer.progress is Progress.LARGE
+        data, conn.rest = conn.buffer.take()
+        self._unwatch(conn)
+        if conn.is_large and self._num_large >= MAX_LARGE_BODIES:
+            conn.is_large = False
+            self._refuse(conn, HTTPStatus.SERVICE_UNAVAILABLE, "too many large bodies are being read")
+            return
+        self._num_large += conn.is_large
+        if conn.parser is None:
+            conn.parser = http.get_parser(self.cfg, conn.sock, conn.client)
+            conn.parser.unreader = HeldUnreader()
+            conn.initialized = conn.data_ready = True
+        conn.parser.unreader.hold(data, conn.sock if conn.is_large else None)
+        self.enqueue_req(conn)
+
+    def handle_request(self, req: Any, conn: Any) -> bool:
+        """Serve a request in a thread; one whose body is malformed is refused before the app sees it."""
+        if conn.is_polled:
+            if conn.has_continued:
+                req._expected_100_continue = False
+            if conn.is_large:
+                req.force_close()  # how much of the body is read is the app's business
+            else:
+                try:
+                    body = req.body.read()
+                except ParseException as error:
+                    self.handle_error(req, conn.sock, conn.client, error)
+                    raise StopIteration from error
+                req.body = Body(LengthReader(IterUnreader([body]), len(body)))
+        return bool(super().handle_request(req, conn))
+
+    def handle_http2(self, conn: Any) -> bool:
+        """Serve a connection for its whole life; one too many is closed."""
+        if not self._http2_slots.acquire(blocking=False):
+            return False
+        try:
+            conn.sock.settimeout(self.client_timeout_sec)
+            if not conn.is_http2_greeted:
+                conn.parser.initiate_connection()
+            return bool(super().handle_http2(conn))
+        finally:
+            self._http2_slots.release()
+
+    def finish_request(self, conn: Any, fs: futures.Future[Any]) -> None:
+        if not conn.is_polled:
+            super().finish_request(conn, fs)
+            return
+        self._num_large -= conn.is_large
+        conn.is_large = False
+        try:
+            self._write_out(conn, is_kept=bool(not fs.cancelled() and fs.result()))
+        except Exception:
+            self.log.exception("A connection failed")
+            self._close(conn)
+
+    # -- answers ---------------------------------------------------------------------------------------
+
+    def _flush_while_served(self, conn: Connection) -> None:
+        if conn.is_polled and conn.on_event is None and conn.sock.has_pending:
+            conn.on_event = self._flush
+            self.poller.register(conn.sock, selectors.EVENT_WRITE, partial(self._on_event, conn))
+
+    def _write_out(self, conn: Connection, is_kept: bool) -> None:
+        """Send the rest of the answer; then wait for the next request or end the connection."""
+        self._unwatch(conn)
+        conn.is_kept = is_kept
+        if conn.sock.has_pending:
+            self._watch(conn, selectors.EVENT_WRITE, self._flush, self.client_timeout_sec)
+        else:
+            self._answered(conn)
+
+    def _flush(self, conn: Connection) -> None:
+        try:
+            num_sent = conn.sock.flush()
+        except OSError:
+            num_sent = 0
+        if conn in self._waiting:
+            if num_sent:
+                conn.deadline = time.monotonic() + self.client_timeout_sec
+            elif not conn.sock.has_pending:  # the connection is lost
+                self._close(conn)
+                return
+        if not conn.sock.has_pending:
+            is_answered = conn in self._waiting
+            self._unwatch(conn)
+            if is_answered:
+                self._answered(conn)
+
+    def _answered(self, conn: Connection) -> None:
+        if conn.is_kept:
+            data = conn.parser.unreader.take_all() + conn.rest
+            self._wait_for_request(conn, data, self.cfg.keepalive if self.alive else STOP_IDLE_SEC)
+            self._make_room()
+            return
+        try:
+            conn.sock.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._close(conn)
+            return
+        self._watch(conn, selectors.EVENT_READ, self._linger, LINGER_SEC)
+
+    def _linger(self, conn: Connection) -> None:
+        """Closing with bytes unread would reset the connection and could destroy the answer on its way."""
+        try:
+            data = conn.sock.recv_now(RECV_LEN)
+        except WOULD_BLOCK:
+            return
+        except OSError:
+            data = b""
+        conn.num_drained += len(data)
+        if not data or conn.num_drained > MAX_LINGER_LEN:
+            self._close(conn)
+
+    def _refuse(self, conn: Connection, status: HTTPStatus, detail: str) -> None:
+        """Answer without the app."""
+        body = json.dumps(
+            {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
+        )
+        head = (
+            f"HTTP/1.1 {status.value} {status.phrase}\r\nConnection: close\r\n"
+            f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n"
+            f"{'Retry-After: 5' + chr(13) + chr(10) if status >= 500 else ''}\r\n"
+        )
+        try:
+            conn.sock.sendall((head + body).encode())
+        except OSError:
+            self._close(conn)
+            return
+        self._write_out(conn, is_kept=False)
+
+    # -- the poller ------------------------------------------------------------------------------------
+
+    def _watch(
+        self, conn: Connection, event: int, on_event: Callable[[Connection], None], max_sec: float
+    ) -> None:
+        conn.on_event = on_event
+        conn.deadline = time.monotonic() + max_sec
+        self._waiting[conn] = None
+        self.poller.register(conn.sock, event, partial(self._on_event, conn))
+
+    def _unwatch(self, conn: Connection) -> None:
+        if conn.on_event is not None:
+            conn.on_event = None
+            self.poller.unregister(conn.sock)
+            self._waiting.pop(conn, None)
+        if conn.buffer is not None:
+            self._num_buffered -= len(conn.buffer)
+            conn.buffer = None
+
+    def _on_event(self, conn: Connection, fileobj: Any) -> None:
+        if conn.on_event is None:  # ended by what else happened in this round
+            return
+        try:
+            conn.on_event(conn)
+        except Exception:
+            self.log.exception("A connection failed")
+            if conn in self._waiting:
+                self._close(conn)
+            else:  # a thread still has it
+                self._unwatch(conn)
+                conn.sock.fail(ConnectionAbortedError())
+
+    def wait_for_and_dispatch_events(self, timeout: float | None) -> None:
+        if self._waiting:
+            first = min(conn.deadline for conn in self._waiting)
+            timeout = min(1.0 if timeout is None else timeout, max(first - time.monotonic(), 0))
+        super().wait_for_and_dispatch_events(timeout)
+
+    def murder_pending(self) -> None:
+        """End the connections whose deadline is over."""
+        super().murder_pending()
+        now = time.monotonic()
+        for conn in [conn for conn in self._waiting if conn.deadline <= now]:
+            if conn.buffer is None or conn.began_at is None:
+                self._close(conn)
+            else:
+                self._unwatch(conn)
+                self._refuse(conn, HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")
+
+    def murder_keepalived(self, force: bool = False) -> None:
+        super().murder_keepalived(force)  # type: ignore[call-arg]
+        if force:
+            for conn in list(self._waiting):
+                self._close(conn)
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        super()._cap_keepalive(deadline)  # type: ignore[misc]
+        for conn in self._waiting:
+            conn.deadline = min(conn.deadline, deadline)
