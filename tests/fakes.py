@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable
 
 from chatstream_flask.config import NO_LIMITS, SamplingParams, VisitorLimits
-from chatstream_flask.engine.request import FinishReason, GenerationRequest, TokenLogprob
+from chatstream_flask.engine.outcome import FinishReason
+from chatstream_flask.engine.reply_text import TokenLogprob
+from chatstream_flask.engine.request import GenerationRequest
 from chatstream_flask.engine.request_queue import RequestQueue
 from chatstream_flask.engine.runner import NewIds, Runner
 from chatstream_flask.engine.scheduler import Scheduler
@@ -117,13 +119,13 @@ class EchoRunner:
         assert all(self._compute(sequence, 1) for sequence in sequences)
         return [self._new_ids(sequence) for sequence in sequences]
 
-    def move(self, source: int, target: int, length: int) -> None:
+    def copy_slot(self, source: int, target: int, length: int) -> None:
         self.moves.append((source, target, length))
         self.cached[target] = self.cached.get(source, [])[:length]
 
-    def share(self, num_busy: int) -> None: ...
+    def share_cores(self, num_busy: int) -> None: ...
 
-    def swap(self, one: int, other: int, length: int) -> None:
+    def swap_slots(self, one: int, other: int, length: int) -> None:
         self.moves.append((one, other, length))
         first, second = self.cached.get(one, []), self.cached.get(other, [])
         self.cached[one], self.cached[other] = second[:length], first[:length]
@@ -214,7 +216,7 @@ class Bench:
         self.ended.append(request)
 
     def cancel(self, request: GenerationRequest) -> None:
-        request.ask_to_end(FinishReason.CANCELLED)
+        request.request_stop(FinishReason.CANCELLED)
         if self.queue.discard(request):
             self.complete(request, FinishReason.CANCELLED)
 

@@ -22,7 +22,8 @@ from chatstream_flask.chat.shared_prefix import SharedPrefix
 from chatstream_flask.config import ContextPolicy, SamplingParams
 from chatstream_flask.conversation import ConversationStore, Lease
 from chatstream_flask.conversation.local_leases import LocalLeases
-from chatstream_flask.engine.request import GenerationRequest, TokenLogprob
+from chatstream_flask.engine.reply_text import TokenLogprob
+from chatstream_flask.engine.request import GenerationRequest
 from chatstream_flask.engine.runner import NewIds, Runner
 from chatstream_flask.engine.sequence import Chunk, Matcher, Sequence
 from chatstream_flask.errors import StoreUnavailable
@@ -92,11 +93,11 @@ class ScriptedRunner:
             raise RuntimeError("the script says so")
         return ord(text[num_told])
 
-    def move(self, source: int, target: int, length: int) -> None: ...
+    def copy_slot(self, source: int, target: int, length: int) -> None: ...
 
-    def share(self, num_busy: int) -> None: ...
+    def share_cores(self, num_busy: int) -> None: ...
 
-    def swap(self, one: int, other: int, length: int) -> None: ...
+    def swap_slots(self, one: int, other: int, length: int) -> None: ...
 
     def text_decoder(self, request: GenerationRequest) -> CharDecoder:
         self.shown.add(request.shows_special_tokens)

@@ -82,5 +82,5 @@ def _decode_all(runner: Runner, running: dict[int, Sequence]) -> None:
 def _fill_hole(runner: Runner, running: dict[int, Sequence], hole: int) -> None:
     last = max(running.values(), key=lambda s: s.slot, default=None)
     if last is not None and last.slot > hole:
-        runner.move(last.slot, hole, last.num_cached)
+        runner.copy_slot(last.slot, hole, last.num_cached)
         last.slot = hole

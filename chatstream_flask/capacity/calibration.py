@@ -118,7 +118,7 @@ class StepBench:
 
 
 def _time(runner: Runner, step: Callable[[], object], start: threading.Barrier) -> float:
-    runner.share(start.parties)
+    runner.share_cores(start.parties)
     step()  # the first one of a shape may choose or compile kernels
     start.wait(WAIT_SEC)
     began, times = time.perf_counter(), list[float]()

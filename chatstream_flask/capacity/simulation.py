@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..config import EngineConfig, SamplingParams
-from ..engine.request import FinishReason, GenerationRequest
+from ..engine.outcome import FinishReason
+from ..engine.request import GenerationRequest
 from ..engine.request_queue import RequestQueue
 from ..engine.runner import Runner
 from ..engine.scheduler import Scheduler

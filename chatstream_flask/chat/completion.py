@@ -7,7 +7,8 @@ from collections.abc import Callable
 from flask import Flask, Request
 
 from ..conversation.turn import Turn
-from ..engine.request import FinishReason, GenerationRequest, Outcome
+from ..engine.outcome import FinishReason, Outcome
+from ..engine.request import GenerationRequest
 from ..errors import ConversationBusy
 from ..monitoring.origin import Origin
 from ..monitoring.reports import Reports

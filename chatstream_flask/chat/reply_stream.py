@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..engine.engine import Engine
-from ..engine.request import FinishReason, GenerationRequest, Outcome, Status
+from ..engine.outcome import FinishReason, Outcome
+from ..engine.request import GenerationRequest, Status
 from ..http.disconnect import Probe
 from .wire_format import WireFormat
 
@@ -79,8 +80,11 @@ class ReplyStream(Iterator[bytes]):
         """What to send now; waits a moment if that is nothing yet."""
         if chunk := self._news():
             return chunk
-        if self._offset and (early_sec := self._written_at + self._engine.pace_sec - self._clock()) > 0:
-            self._request.collect(early_sec)
+        if (
+            self._offset
+            and (early_sec := self._written_at + self._engine.flush_interval_sec - self._clock()) > 0
+        ):
+            self._request.wait_for_outcome(early_sec)
         text, outcome = self._request.read(self._offset, self._wait_sec)
         if text or outcome:
             return self._news() + (self._text(text) if text else self._end(outcome))

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from ..config import WireFormatName
-from ..engine.request import FinishReason, Outcome
+from ..engine.outcome import FinishReason, Outcome
 from ..errors import GenerationError
 
 

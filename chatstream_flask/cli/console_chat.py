@@ -15,7 +15,8 @@ from ..config import ContextPolicy
 from ..conversation import Conversation
 from ..conversation.memory_store import MemoryStore
 from ..conversation.turn import Turn
-from ..engine.request import GenerationRequest, Outcome
+from ..engine.outcome import Outcome
+from ..engine.request import GenerationRequest
 from ..errors import ChatStreamError, PromptTooLong
 from ..extension import ChatStream
 from ..prompts import AbstractChatPrompt

@@ -16,7 +16,8 @@ from ..config import NO_LIMITS, EngineConfig, VisitorLimits
 from ..errors import ChatStreamError, EngineBroken, NotAccepting, TooManyRequests
 from .engine_stats import EngineStats
 from .finisher import Finisher
-from .request import FinishReason, GenerationRequest, Status
+from .outcome import FinishReason
+from .request import GenerationRequest, Status
 from .request_queue import RequestQueue, Reservation
 from .runner import Runner
 from .worker import Worker
@@ -117,7 +118,7 @@ class Engine:
             if self.is_started or ((self.is_stopped or self.is_draining) and not again):
                 return
             self._queue = self._make_queue()
-            self._finisher = Finisher(self.config.max_running, self.stats.finished)
+            self._finisher = Finisher(self.config.max_running, self.stats.record_finished)
             self._pool = self._make_pool()
             try:
                 self._pool.start()
@@ -147,7 +148,7 @@ class Engine:
             for request in self._queue.close():
                 self._complete(request, FinishReason.SHUTDOWN)
             for request in self._queue.requests():
-                request.ask_to_end(FinishReason.SHUTDOWN)
+                request.request_stop(FinishReason.SHUTDOWN)
             self._end_threads(timeout)
             self._pid = None
             self.is_stopped = True
@@ -202,7 +203,7 @@ class Engine:
 
     def cancel(self, request: GenerationRequest, reason: FinishReason = FinishReason.CANCELLED) -> None:
         """Ends a request wherever it is: a waiting one now, a running one at its thread's next step."""
-        request.ask_to_end(reason)
+        request.request_stop(reason)
         if self._queue.discard(request):
             self._complete(request, reason)
 
@@ -220,7 +221,7 @@ class Engine:
         return 0.0 if self.num_running + position <= num_slots else mean * position / num_slots
 
     @property
-    def pace_sec(self) -> float:
+    def flush_interval_sec(self) -> float:
         """For so long a reader collects text before it sends it: with many replies, a thread that wakes for
         each token of each takes more from the model than it gives to anybody.
         """
@@ -237,9 +238,9 @@ class Engine:
 
     def _refused(self, error: ChatStreamError) -> None:
         if not isinstance(error, TooManyRequests):
-            self.stats.refused(error.code)
+            self.stats.record_refused(error.code)
             return
-        self.stats.refused(error.reason)
+        self.stats.record_refused(error.reason)
         if error.reason == "queue_full":
             error.retry_after = self.retry_after_sec
         elif error.reason != "visitor_tokens":  # one of the visitor's own must end

@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 from .histogram import FIRST_TOKEN_SEC, GAP_SEC, NUM_TOKENS, REQUEST_SEC, Histogram
-from .request import FinishReason, Outcome
+from .outcome import FinishReason, Outcome
 from .worker_stats import WorkerStats
 
 NUM_RECENT = 2048  # outcomes kept for percentiles over the last minutes
@@ -41,15 +41,15 @@ class EngineStats:
 
     # -- told by the engine ----------------------------------------------------------------------------
 
-    def refused(self, code: str) -> None:
+    def record_refused(self, code: str) -> None:
         with self._lock:
             self._refused[code] += 1
 
-    def replaced(self, fault: str) -> None:
+    def record_replaced(self, fault: str) -> None:
         with self._lock:
             self._replaced[fault] += 1
 
-    def finished(self, outcome: Outcome) -> None:
+    def record_finished(self, outcome: Outcome) -> None:
         with self._lock:
             self._finished[outcome.finish_reason] += 1
             if not outcome.is_success and outcome.finish_reason is not FinishReason.ERROR:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from .request import FinishReason, GenerationRequest, Outcome
+from .outcome import FinishReason, Outcome
+from .request import GenerationRequest
 
 logger = logging.getLogger("chatstream_flask")
 

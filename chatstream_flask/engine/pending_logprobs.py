@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .detokenizer import Detokenizer
-from .request import TokenLogprob
+from .reply_text import TokenLogprob
 
 
 class PendingLogprobs:

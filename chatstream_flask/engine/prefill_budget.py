@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .scheduler import LEAST
+from .scheduler import MIN_CHUNK_LEN
 
 SMOOTH_SEC = 0.05  # that a running reply may stand still for a prompt
 MAX_STEPS = 1.7  # or so many of its own steps, if they take longer
@@ -22,7 +22,7 @@ class PrefillBudget:
         if not is_decoding or not self._token_sec:
             return self.most
         sec = max(SMOOTH_SEC, MAX_STEPS * self._decode_sec)
-        return int(min(max(sec / self._token_sec, LEAST), self.most))
+        return int(min(max(sec / self._token_sec, MIN_CHUNK_LEN), self.most))
 
     def took(self, sec: float, num_prefilled: int, *, is_decoding: bool) -> None:
         """A step with so many tokens of prompts."""

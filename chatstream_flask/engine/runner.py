@@ -23,7 +23,7 @@ class Runner(Protocol):
     def open(self) -> None:
         """Takes memory, in the generation thread; raises ConfigError or UnsupportedModel."""
 
-    def share(self, num_busy: int) -> None:
+    def share_cores(self, num_busy: int) -> None:
         """So many generation threads have work now, this one among them: on CPU they share the cores."""
 
     def prefill(self, chunks: list[Chunk]) -> NewIds:
@@ -45,10 +45,10 @@ class Runner(Protocol):
         whose predecessor has been computed too.
         """
 
-    def move(self, source: int, target: int, length: int) -> None:
+    def copy_slot(self, source: int, target: int, length: int) -> None:
         """Copies what slot `source` holds of its first `length` tokens into slot `target`."""
 
-    def swap(self, one: int, other: int, length: int) -> None:
+    def swap_slots(self, one: int, other: int, length: int) -> None:
         """Exchanges what two slots hold of their first `length` tokens."""
 
     def text_decoder(self, request: GenerationRequest) -> TextDecoder:

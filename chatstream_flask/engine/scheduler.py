@@ -7,7 +7,7 @@ from .prefix_cache import CachedPrefix, SlotCopy, num_reusable
 from .request import GenerationRequest
 from .sequence import Chunk, Sequence
 
-LEAST = 32  # tokens of a prompt: a forward of fewer costs about as much
+MIN_CHUNK_LEN = 32  # tokens of a prompt: a forward of fewer costs about as much
 
 
 class Scheduler:
@@ -131,7 +131,7 @@ class Scheduler:
             if budget <= 0:
                 break
             chunks.append(Chunk(sequence, min(sequence.num_prompt - sequence.num_cached, budget)))
-            budget -= max(chunks[-1].num_tokens, LEAST)
+            budget -= max(chunks[-1].num_tokens, MIN_CHUNK_LEN)
         return chunks
 
     def decoding(self) -> list[Sequence]:

@@ -8,7 +8,8 @@ from typing import NamedTuple, Protocol
 from .detokenizer import Detokenizer
 from .pending_logprobs import PendingLogprobs
 from .prompt_lookup import PromptLookup
-from .request import GenerationRequest, TokenLogprob
+from .reply_text import TokenLogprob
+from .request import GenerationRequest
 
 
 class Matcher(Protocol):
@@ -37,7 +38,7 @@ class Sequence:
         self.logprobs: list[TokenLogprob] = []  # of each new token, if asked for; written by the runner
         self.drafts: list[int] = []  # proposed for the newest step; written by the runner, as the next
         self.lookup = PromptLookup()
-        self.held_logprobs = PendingLogprobs(detokenizer)
+        self.pending_logprobs = PendingLogprobs(detokenizer)
         self.last_token_at: float | None = None  # when its newest token came
         self.matcher: Matcher | None = None  # of its grammar
         self.random = random.Random(request.seed)  # one uniform number per sampled token

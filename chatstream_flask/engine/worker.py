@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 
 from .detokenizer import Detokenizer
+from .outcome import FinishReason
 from .prefill_budget import PrefillBudget
 from .prefix_cache import SlotCopy
-from .request import FinishReason, GenerationRequest
+from .request import GenerationRequest
 from .request_queue import RequestQueue
 from .runner import Runner
 from .scheduler import Scheduler
@@ -109,7 +110,7 @@ class Worker(WorkerThread):
         """Prompts, as much of them as the running replies can wait for, then a token for each of these."""
         began = self.last_step_at = self._clock()
         self._end_unwanted()
-        self.runner.share(self.queue.num_busy)
+        self.runner.share_cores(self.queue.num_busy)
         is_decoding = bool(self.scheduler.decoding())
         num_prefilled = self._prefill_some(self._pace.budget(is_decoding=is_decoding))
         if sequences := self.scheduler.decoding():
@@ -150,7 +151,9 @@ class Worker(WorkerThread):
             self._fail_all()
 
     def _move(self, move: SlotCopy) -> None:
-        (self.runner.swap if move.is_swap else self.runner.move)(move.source, move.target, move.length)
+        (self.runner.swap_slots if move.is_swap else self.runner.copy_slot)(
+            move.source, move.target, move.length
+        )
 
     def _end_unwanted(self) -> None:
         for request in self.queue.pop_overdue():
@@ -241,7 +244,7 @@ class Worker(WorkerThread):
         num_before = sequence.detokenizer.num_decoded
         text = sequence.detokenizer.push(token_id)
         if sequence.params.num_logprobs is not None:
-            sequence.held_logprobs.push(sequence.logprobs[sequence.request.num_generated - 1], num_before)
+            sequence.pending_logprobs.push(sequence.logprobs[sequence.request.num_generated - 1], num_before)
         return text
 
     def _emit(self, sequence: Sequence, text: str, *, is_last: bool = False) -> None:
@@ -250,7 +253,7 @@ class Worker(WorkerThread):
             text = text_filter.push(text)
         if is_last and text_filter is not None:
             text += text_filter.finish()
-        logprobs = sequence.held_logprobs.pop(is_last=is_last)
+        logprobs = sequence.pending_logprobs.pop(is_last=is_last)
         if text or logprobs:
             sequence.request.add_text(text, logprobs)
 

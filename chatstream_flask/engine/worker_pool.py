@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from ..config import EngineConfig
 from .engine_stats import EngineStats
-from .request import FinishReason
+from .outcome import FinishReason
 from .request_queue import RequestQueue
 from .runner import Runner
 from .scheduler import Scheduler
@@ -107,7 +107,7 @@ class WorkerPool:
             return None
         self.broken = self._why_broken(worker, fault)
         if self.broken is None:
-            self._stats.replaced("died" if worker.has_died else "hung")
+            self._stats.record_replaced("died" if worker.has_died else "hung")
             try:
                 successor = self._make_worker(self._queue.enlist(worker.index), place)
                 successor.start()

@@ -211,15 +211,15 @@ class ModelRunner:
         logits = it.slots.logits(0, ids, positions, columns, key_len, width)[:, -width:]
         return self._sampling(it, logits, rows)()
 
-    def share(self, num_busy: int) -> None:
+    def share_cores(self, num_busy: int) -> None:
         if self._cores is not None:
             self._cores.most = self._all_cores if num_busy <= 1 else self._num_cores
 
-    def move(self, source: int, target: int, length: int) -> None:
+    def copy_slot(self, source: int, target: int, length: int) -> None:
         with self._computing() as it:
             it.slots.cache.move(source, target, length + self._settle(it))
 
-    def swap(self, one: int, other: int, length: int) -> None:
+    def swap_slots(self, one: int, other: int, length: int) -> None:
         with self._computing() as it:
             it.slots.cache.swap(one, other, length + self._settle(it))
 

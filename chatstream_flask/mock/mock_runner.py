@@ -15,7 +15,8 @@ from weakref import WeakKeyDictionary
 
 from ..config import check_names, check_number
 from ..engine.detokenizer import TextDecoder
-from ..engine.request import GenerationRequest, TokenLogprob
+from ..engine.reply_text import TokenLogprob
+from ..engine.request import GenerationRequest
 from ..engine.runner import NewIds
 from ..engine.sequence import Chunk, Matcher, Sequence
 from ..errors import ConfigError
@@ -85,7 +86,7 @@ class MockRunner:
     def open(self) -> None:
         self._last_due = self._clock()
 
-    def share(self, num_busy: int) -> None: ...
+    def share_cores(self, num_busy: int) -> None: ...
 
     def prefill(self, chunks: list[Chunk]) -> NewIds:
         return lambda: [[] for _ in chunks]
@@ -104,9 +105,9 @@ class MockRunner:
         self._last_due = max(due, now - self.params.time_per_token_sec)  # at most one tick is caught up
         return [self._next_ids(s) if at <= now else [] for s, at in zip(sequences, ready, strict=True)]
 
-    def move(self, source: int, target: int, length: int) -> None: ...
+    def copy_slot(self, source: int, target: int, length: int) -> None: ...
 
-    def swap(self, one: int, other: int, length: int) -> None: ...
+    def swap_slots(self, one: int, other: int, length: int) -> None: ...
 
     def text_decoder(self, request: GenerationRequest) -> TextDecoder:
         return MockTextDecoder(self._reply(request))

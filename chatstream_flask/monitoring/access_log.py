@@ -11,7 +11,8 @@ from typing import Any
 
 from flask import Flask
 
-from ..engine.request import GenerationRequest, Outcome
+from ..engine.outcome import Outcome
+from ..engine.request import GenerationRequest
 from ..errors import ChatStreamError
 from ..settings import Settings
 from .origin import Origin

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from ..engine.engine import Engine
 from ..engine.histogram import Histogram
-from ..engine.request import FinishReason
+from ..engine.outcome import FinishReason
 from ..engine.worker_stats import WorkerStats
 from .health import is_ready
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from flask import request
 
-from ..engine.request import GenerationRequest, Outcome
+from ..engine.outcome import Outcome
+from ..engine.request import GenerationRequest
 from ..errors import ChatStreamError
 from .access_log import AccessLog
 from .origin import Origin

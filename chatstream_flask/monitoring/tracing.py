@@ -8,7 +8,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..engine.request import FinishReason, GenerationRequest, Outcome
+from ..engine.outcome import FinishReason, Outcome
+from ..engine.request import GenerationRequest
 
 try:
     from opentelemetry import context, trace

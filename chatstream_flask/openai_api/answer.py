@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from ..engine.request import TokenLogprob
+from ..engine.reply_text import TokenLogprob
 from .deltas import Delta, message_of
 from .generations import Choice
 from .token_text import TokenText, chat_logprobs, completion_logprobs

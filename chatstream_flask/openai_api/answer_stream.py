@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..engine.request import TokenLogprob
+from ..engine.reply_text import TokenLogprob
 from ..http.disconnect import Probe
 from .answer import Answer, usage_of
 from .errors import error_object, failure_of

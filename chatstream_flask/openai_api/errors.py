@@ -9,7 +9,7 @@ from typing import Any
 from flask import Response
 from werkzeug.exceptions import HTTPException
 
-from ..engine.request import FinishReason, Outcome
+from ..engine.outcome import FinishReason, Outcome
 from ..errors import BadRequest, ChatStreamError, GenerationError, NotAccepting, TooManyRequests
 from ..http.problem import say_when_to_retry
 

@@ -8,7 +8,9 @@ from types import TracebackType
 
 from ..config import VisitorLimits
 from ..engine.engine import Engine
-from ..engine.request import FinishReason, GenerationRequest, Outcome, TokenLogprob
+from ..engine.outcome import FinishReason, Outcome
+from ..engine.reply_text import TokenLogprob
+from ..engine.request import GenerationRequest
 from .deltas import Delta
 from .reply_parser import ReplyParser
 
@@ -94,8 +96,8 @@ class Generations:
     def collect(self, since_sec: float) -> None:
         """Waits for more text if the last was sent less than the pace ago, but not beyond the end."""
         running = [choice for choice in self.choices if choice.outcome is None]
-        if running and (early_sec := self._engine.pace_sec - since_sec) > 0:
-            running[-1].request.collect(early_sec)
+        if running and (early_sec := self._engine.flush_interval_sec - since_sec) > 0:
+            running[-1].request.wait_for_outcome(early_sec)
 
     def wait(self, timeout_sec: float) -> None:
         """Until there is something to read, or the time is over."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..engine.request import TokenLogprob
+from ..engine.reply_text import TokenLogprob
 
 TokenText = Callable[[int], str]
 UNFINISHED = "\ufffd"  # in the text of a token that is a part of a character

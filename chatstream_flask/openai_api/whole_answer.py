@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Response, jsonify
 
-from ..engine.request import TokenLogprob
+from ..engine.reply_text import TokenLogprob
 from ..http.disconnect import Probe
 from .answer import Answer, usage_of
 from .deltas import Delta

@@ -9,7 +9,8 @@ from typing import Any
 
 from chatstream_flask import AbstractChatPrompt, ChatStream
 from chatstream_flask.config import SamplingParams
-from chatstream_flask.engine.request import FinishReason, GenerationRequest, Outcome
+from chatstream_flask.engine.outcome import FinishReason, Outcome
+from chatstream_flask.engine.request import GenerationRequest
 
 from .model import make_model, make_tokenizer
 from .settings import Settings

@@ -12,7 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from chatstream_flask.config import VisitorLimits
 from chatstream_flask.engine.fair_queue import MAX_PASSED_OVER
-from chatstream_flask.engine.request import FinishReason, GenerationRequest
+from chatstream_flask.engine.outcome import FinishReason
+from chatstream_flask.engine.request import GenerationRequest
 from chatstream_flask.engine.request_queue import SWEEP_SEC, RequestQueue, Reservation
 from chatstream_flask.errors import ConfigError, TooManyRequests
 
@@ -222,7 +223,7 @@ def test_tokens_of_requests_that_never_ran_come_back_at_once() -> None:
     assert lobby.refusal("a2").retry_after == 64
     lobby.queue.discard(lobby.requests["a1"])
     lobby.put("a2", max_new_tokens=100)
-    lobby.requests["a2"].ask_to_end(FinishReason.CANCELLED)
+    lobby.requests["a2"].request_stop(FinishReason.CANCELLED)
     assert lobby.queue.pop_overdue() == [lobby.requests["a2"]]
     lobby.put("a3")
 

@@ -29,7 +29,7 @@ from chatstream_flask.chat.reply_stream import ReplyStream
 from chatstream_flask.chat.wire_format import PlainText, ServerSentEvents
 from chatstream_flask.config import EngineConfig
 from chatstream_flask.engine.engine import Engine
-from chatstream_flask.engine.request import FinishReason
+from chatstream_flask.engine.outcome import FinishReason
 from chatstream_flask.errors import GenerationError
 from chatstream_flask.mock.phrases import LONG, ROUND
 

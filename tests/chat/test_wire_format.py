@@ -16,7 +16,7 @@ from chatstream_flask.chat.wire_format import (
     choose,
 )
 from chatstream_flask.config import WireFormatName
-from chatstream_flask.engine.request import FinishReason, Outcome
+from chatstream_flask.engine.outcome import FinishReason, Outcome
 from chatstream_flask.errors import GenerationError
 
 DONE = Outcome(

@@ -16,7 +16,8 @@ from fakes import TIMEOUT, EchoRunner, EndlessRunner, GatedRunner, ask
 
 from chatstream_flask.config import EngineConfig
 from chatstream_flask.engine.engine import Engine
-from chatstream_flask.engine.request import FinishReason, GenerationRequest, Outcome, Status
+from chatstream_flask.engine.outcome import FinishReason, Outcome
+from chatstream_flask.engine.request import GenerationRequest, Status
 from chatstream_flask.engine.runner import Runner
 from chatstream_flask.engine.sequence import Sequence
 from chatstream_flask.errors import ConfigError, NotAccepting, TooManyRequests

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from chatstream_flask.config import VisitorLimits
-from chatstream_flask.engine.request import FinishReason, GenerationRequest, Status
+from chatstream_flask.engine.outcome import FinishReason
+from chatstream_flask.engine.request import GenerationRequest, Status
 from chatstream_flask.engine.request_queue import Reservation
 from chatstream_flask.engine.worker import Retired
 from chatstream_flask.errors import NotAccepting, TooManyRequests

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from chatstream_flask.engine.detokenizer import Detokenizer
 from chatstream_flask.engine.pending_logprobs import PendingLogprobs
-from chatstream_flask.engine.request import GenerationRequest, TokenLogprob
+from chatstream_flask.engine.reply_text import TokenLogprob
+from chatstream_flask.engine.request import GenerationRequest
 from chatstream_flask.mock.mock_runner import MockParams, MockRunner, encode_mock_prompt
 
 

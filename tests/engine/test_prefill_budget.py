@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chatstream_flask.engine.prefill_budget import MAX_STEPS, SMOOTH_SEC, PrefillBudget
-from chatstream_flask.engine.scheduler import LEAST
+from chatstream_flask.engine.scheduler import MIN_CHUNK_LEN
 
 CHUNK = 256
 
@@ -42,7 +42,7 @@ def test_beside_running_replies_it_takes_a_moment_or_a_few_steps(decode_sec: flo
     machine = Machine(decode_sec=decode_sec, token_sec=token_sec)
     machine.decode()
     machine.prefill()  # the first one tells what a token costs
-    most = max(SMOOTH_SEC, MAX_STEPS * decode_sec, LEAST * token_sec) + decode_sec
+    most = max(SMOOTH_SEC, MAX_STEPS * decode_sec, MIN_CHUNK_LEN * token_sec) + decode_sec
     assert all(machine.prefill() <= most * 1.01 for _ in range(20))
 
 

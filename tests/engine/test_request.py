@@ -9,7 +9,8 @@ from fakes import TIMEOUT, FakeClock, ask
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatstream_flask.engine.request import TRANSITIONS, FinishReason, GenerationRequest, Outcome, Status
+from chatstream_flask.engine.outcome import FinishReason, Outcome
+from chatstream_flask.engine.request import TRANSITIONS, GenerationRequest, Status
 
 STOPPED = Outcome(finish_reason=FinishReason.STOP)
 
@@ -92,8 +93,8 @@ def test_first_wish_to_end_counts() -> None:
     clock = FakeClock()
     request = ask("hi", clock=clock, timeout_sec=5)
     assert request.stop_reason is None
-    request.ask_to_end(FinishReason.DISCONNECTED)
-    request.ask_to_end(FinishReason.CANCELLED)
+    request.request_stop(FinishReason.DISCONNECTED)
+    request.request_stop(FinishReason.CANCELLED)
     clock.advance(10)
     assert request.stop_reason is FinishReason.DISCONNECTED
 

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from fakes import TIMEOUT, FakeClock, ask
 
-from chatstream_flask.engine.request import FinishReason, GenerationRequest
+from chatstream_flask.engine.outcome import FinishReason
+from chatstream_flask.engine.request import GenerationRequest
 from chatstream_flask.engine.request_queue import RequestQueue, Reservation
 from chatstream_flask.errors import NotAccepting, TooManyRequests
 
@@ -146,7 +147,7 @@ def test_overdue_is_popped_wherever_it_stands_in_time_and_not_before() -> None:
         queue.put(request, queue.reserve())
     assert queue.pop_overdue() == []
     clock.advance(5)
-    requests[2].ask_to_end(FinishReason.DISCONNECTED)
+    requests[2].request_stop(FinishReason.DISCONNECTED)
     assert queue.pop_overdue() == requests[1:]
     assert (queue.pop_overdue(), queue.num_waiting, queue.position(requests[0])) == ([], 1, 1)
 
@@ -155,9 +156,9 @@ def test_looks_for_overdue_ten_times_a_second_at_most() -> None:
     clock = FakeClock()
     queue = RequestQueue(9, [1], clock=clock)
     a, b = put(queue, "a", "b")
-    a.ask_to_end(FinishReason.CANCELLED)
+    a.request_stop(FinishReason.CANCELLED)
     assert queue.pop_overdue() == [a]
-    b.ask_to_end(FinishReason.CANCELLED)
+    b.request_stop(FinishReason.CANCELLED)
     clock.advance(0.09)
     assert queue.pop_overdue() == []
     clock.advance(0.02)
@@ -214,7 +215,7 @@ def test_wait_until_empty_waits_for_every_place() -> None:
 def test_cancelled_before_it_was_taken_has_its_reason() -> None:
     queue = RequestQueue(2, [1])
     (request,) = put(queue, "a")
-    request.ask_to_end(FinishReason.DISCONNECTED)
+    request.request_stop(FinishReason.DISCONNECTED)
     assert queue.pop_overdue() == [request]
     assert request.stop_reason is FinishReason.DISCONNECTED
 

@@ -7,7 +7,7 @@ from fakes import CharDecoder, FakeClock, ask
 
 from chatstream_flask.engine.detokenizer import Detokenizer
 from chatstream_flask.engine.prefix_cache import SlotCopy
-from chatstream_flask.engine.scheduler import LEAST, Scheduler
+from chatstream_flask.engine.scheduler import MIN_CHUNK_LEN, Scheduler
 from chatstream_flask.engine.sequence import Sequence
 
 
@@ -67,7 +67,7 @@ def test_several_short_prompts_are_computed_together() -> None:
     scheduler = Scheduler(4, 256)
     newest, oldest, middle = (add(scheduler, "x" * 50, FakeClock(at)) for at in (9, 1, 2))
     tiny = add(scheduler, "yy", FakeClock(0))
-    assert scheduler.next_chunks(LEAST + 60) == [(tiny, 2), (oldest, 50), (middle, 10)]
+    assert scheduler.next_chunks(MIN_CHUNK_LEN + 60) == [(tiny, 2), (oldest, 50), (middle, 10)]
     assert scheduler.next_chunks(256) == [(tiny, 2), (oldest, 50), (middle, 50), (newest, 50)]
 
 

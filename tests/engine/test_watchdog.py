@@ -12,7 +12,8 @@ from test_engine import end_of, reason, submit, wait_for_text
 
 from chatstream_flask.config import EngineConfig
 from chatstream_flask.engine.engine import Engine
-from chatstream_flask.engine.request import FinishReason, GenerationRequest
+from chatstream_flask.engine.outcome import FinishReason
+from chatstream_flask.engine.request import GenerationRequest
 from chatstream_flask.engine.runner import Runner
 from chatstream_flask.engine.sequence import Sequence
 from chatstream_flask.engine.watchdog import STANDSTILL_SEC

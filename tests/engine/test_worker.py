@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from fakes import Bench, CharDecoder, EchoRunner, EndlessRunner, FakeClock, ListMatcher, ask
 
-from chatstream_flask.engine.request import FinishReason, GenerationRequest, Status
+from chatstream_flask.engine.outcome import FinishReason
+from chatstream_flask.engine.request import GenerationRequest, Status
 from chatstream_flask.engine.runner import NewIds
 from chatstream_flask.engine.sequence import Chunk, Sequence
 from chatstream_flask.errors import TooManyRequests
@@ -148,7 +149,7 @@ def test_cancelled_between_wish_and_discard_keeps_its_reason() -> None:
     busy, waiting = ask("busy"), ask("x")
     bench.submit(busy, waiting)
     bench.step()
-    waiting.ask_to_end(FinishReason.DISCONNECTED)
+    waiting.request_stop(FinishReason.DISCONNECTED)
     bench.step()
     assert reason(waiting) is FinishReason.DISCONNECTED
 
@@ -172,7 +173,7 @@ def test_unwanted_before_it_runs_takes_no_slot() -> None:
     bench = Bench(slots=[1])
     request = ask("a")
     bench.submit(request)
-    request.ask_to_end(FinishReason.CANCELLED)
+    request.request_stop(FinishReason.CANCELLED)
     assert bench.workers[0].admit()
     assert (reason(request), request.started_at) == (FinishReason.CANCELLED, None)
     check_idle(bench)

@@ -14,7 +14,8 @@ from slot_loop import prefill
 from tiny_models import IdsAsText, TinyTokenizer, make_prompt, make_sequence, tiny_model
 
 from chatstream_flask.config import SamplingParams
-from chatstream_flask.engine.request import FinishReason, GenerationRequest
+from chatstream_flask.engine.outcome import FinishReason
+from chatstream_flask.engine.request import GenerationRequest
 from chatstream_flask.engine.runner import NewIds
 from chatstream_flask.engine.sequence import Chunk
 from chatstream_flask.inference.decode_step import DecodeStep

@@ -9,7 +9,7 @@ from tiny_models import make_prompt, make_sequence, random_logits, tiny_model
 from torch import Tensor
 
 from chatstream_flask.config import SamplingParams
-from chatstream_flask.engine.request import TokenLogprob
+from chatstream_flask.engine.reply_text import TokenLogprob
 from chatstream_flask.engine.sequence import Sequence
 from chatstream_flask.inference.model_runner import ModelRunner
 from chatstream_flask.inference.prepared_model import PreparedModel

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from tiny_models import IdsAsText, TinyTokenizer, make_prompt, tiny_model
 
 from chatstream_flask.config import EngineConfig
+from chatstream_flask.engine.outcome import FinishReason, Outcome
 from chatstream_flask.engine.prefix_cache import MIN_REUSED_LEN, common_len
-from chatstream_flask.engine.request import FinishReason, GenerationRequest, Outcome
+from chatstream_flask.engine.request import GenerationRequest
 from chatstream_flask.errors import ConfigError
 from chatstream_flask.inference.model_runner import ModelRunner
 from chatstream_flask.inference.prepared_model import PreparedModel
@@ -153,7 +154,7 @@ def test_a_conversation_goes_back_to_its_thread() -> None:
     while bench.queue.num_waiting:
         step_all(bench)
     other = bench.workers[1 - home]  # only it will have a slot free: then the conversation moves
-    other.scheduler.running[0].request.ask_to_end(FinishReason.CANCELLED)
+    other.scheduler.running[0].request.request_stop(FinishReason.CANCELLED)
     other.step()
     again = ask("a" + MINE, cache_owner="a")
     bench.submit(again)

@@ -26,7 +26,8 @@ from transformers import AutoTokenizer
 
 from chatstream_flask import demo_model
 from chatstream_flask.config import SamplingParams
-from chatstream_flask.engine.request import FinishReason, GenerationRequest
+from chatstream_flask.engine.outcome import FinishReason
+from chatstream_flask.engine.request import GenerationRequest
 from chatstream_flask.engine.sequence import Sequence
 from chatstream_flask.errors import ConfigError
 from chatstream_flask.inference.num_drafts import DraftLengthTuner, Expected

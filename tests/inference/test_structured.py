@@ -14,7 +14,8 @@ from transformers import AutoTokenizer
 
 from chatstream_flask import demo_model
 from chatstream_flask.config import SamplingParams
-from chatstream_flask.engine.request import FinishReason, GenerationRequest
+from chatstream_flask.engine.outcome import FinishReason
+from chatstream_flask.engine.request import GenerationRequest
 from chatstream_flask.errors import BadRequest
 from chatstream_flask.grammar.matcher import GrammarCompiler
 from chatstream_flask.grammar.schema import json_object_grammar, json_schema_grammar, regex_grammar

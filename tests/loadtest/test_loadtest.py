@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from chatstream_flask.chat.wire_format import ServerSentEvents
-from chatstream_flask.engine.request import FinishReason, Outcome
+from chatstream_flask.engine.outcome import FinishReason, Outcome
 from loadtest.arrival import PROFILES, poisson_arrivals
 from loadtest.event_stream import Event, EventReader
 from loadtest.options import parse

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from chatstream_flask.config import EngineConfig, SamplingParams
 from chatstream_flask.engine.engine import Engine
-from chatstream_flask.engine.request import FinishReason, GenerationRequest
+from chatstream_flask.engine.outcome import FinishReason
+from chatstream_flask.engine.request import GenerationRequest
 from chatstream_flask.errors import ConfigError
 from chatstream_flask.mock.mock_runner import (
     MAX_WAIT_SEC,

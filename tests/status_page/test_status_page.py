@@ -13,7 +13,7 @@ import pytest
 from flask.testing import FlaskClient
 from flask_fakes import Chat, ScriptedRunner, running_chat, say, talk
 
-from chatstream_flask.engine.request import FinishReason, Outcome
+from chatstream_flask.engine.outcome import FinishReason, Outcome
 from chatstream_flask.errors import ConfigError
 from chatstream_flask.monitoring.status import live_status
 from chatstream_flask.status_page.words import WORDS
@@ -116,10 +116,10 @@ def test_percentiles_are_those_of_the_last_minutes(tmp_path: Path) -> None:
     with status_chat(tmp_path, "open") as (chat, _):
         engine = chat.chat_stream.engine
         engine.stats.clock = lambda: now
-        engine.stats.finished(Outcome(finish_reason=FinishReason.STOP, total_sec=99))
+        engine.stats.record_finished(Outcome(finish_reason=FinishReason.STOP, total_sec=99))
         now += 301
         for i in range(1, 101):
-            engine.stats.finished(Outcome(finish_reason=FinishReason.STOP, total_sec=i))
+            engine.stats.record_finished(Outcome(finish_reason=FinishReason.STOP, total_sec=i))
         latencies = live_status(engine)["latencies"]
         assert latencies["total"] == [50, 90, 99]
         assert latencies["first_token"] is None  # none had one

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...config import MAX_LOGPROBS
-from ...engine.request import TokenLogprob
+from ...engine.reply_text import TokenLogprob
 from ...engine.sequence import Sequence
 from ..host_buffer import HostBuffer
 from .candidates import largest
