@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import selectors
 import socket
 import ssl
@@ -24,9 +23,9 @@ from gunicorn.http2 import negotiation
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from .client_socket import WOULD_BLOCK, ClientSocket
+from .refusal import MAX_HEAD_SEC, TOO_LATE, refusal
 from .request_buffer import Progress, RequestBuffer
 
-MAX_HEAD_SEC = 20.0  # for the head of a request, and for the first byte of a new connection
 STOP_IDLE_SEC = 2.0  # a stopping worker keeps a connection open so long for a request already on its way
 LINGER_SEC = 2.0  # after an answer that ends its connection: until the client closes its side
 MAX_LINGER_LEN = 65_536  # bytes that are still taken from it meanwhile
@@ -365,16 +364,8 @@ class PolledWorker(ThreadWorker):
 
     def _refuse(self, conn: Connection, status: HTTPStatus, detail: str) -> None:
         """Answer without the app."""
-        body = json.dumps(
-            {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
-        )
-        head = (
-            f"HTTP/1.1 {status.value} {status.phrase}\r\nConnection: close\r\n"
-            f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n"
-            f"{'Retry-After: 5' + chr(13) + chr(10) if status >= 500 else ''}\r\n"
-        )
         try:
-            conn.sock.sendall((head + body).encode())
+            conn.sock.sendall(refusal(status, detail))
         except OSError:
             self._close(conn)
             return
@@ -427,7 +418,7 @@ class PolledWorker(ThreadWorker):
                 self._close(conn)
             else:
                 self._unwatch(conn)
-                self._refuse(conn, HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")
+                self._refuse(conn, HTTPStatus.REQUEST_TIMEOUT, TOO_LATE)
 
     def murder_keepalived(self, force: bool = False) -> None:
         super().murder_keepalived(force)  # type: ignore[call-arg]

@@ -12,10 +12,11 @@ from types import FrameType
 from typing import Any
 
 from flask import Flask
-from waitress.server import create_server
+from waitress.server import BaseWSGIServer, create_server
 
 from .drain import WRITE_OUT_SEC, Drain
 from .limits import SWITCH_SEC, ServerLimits
+from .waitress_channel import ChatChannel
 
 
 def serve(app: Flask, host: str, port: int) -> None:
@@ -37,6 +38,8 @@ def serve(app: Flask, host: str, port: int) -> None:
             asyncore_use_poll=True,  # select() ends the process at file descriptor 1024
             clear_untrusted_proxy_headers=False,  # whether a proxy is trusted says the app's ProxyFix
         )
+        for listener in [it for it in channels.values() if isinstance(it, BaseWSGIServer)]:
+            listener.channel_class = partial(ChatChannel, limits.client_timeout_sec)  # type: ignore[assignment]
         sys.setswitchinterval(SWITCH_SEC)
         _end_on_signals(limits, partial(_wait_until_written, server.task_dispatcher, channels))
         server.run()

@@ -1,0 +1,26 @@
+"""Answers that a server gives without the app."""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+
+RETRY_AFTER_SEC = 5
+
+MAX_HEAD_SEC = 20.0  # for the head of a request, and for the first byte of a new connection
+TOO_LATE = "the request did not arrive in time"
+
+
+def refusal(status: HTTPStatus, detail: str) -> bytes:
+    """Return a whole answer (RFC 9457) that ends its connection."""
+    body = json.dumps(
+        {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
+    )
+    lines = [
+        f"HTTP/1.1 {status.value} {status.phrase}",
+        "Connection: close",
+        "Content-Type: application/problem+json",
+        f"Content-Length: {len(body)}",
+        *([f"Retry-After: {RETRY_AFTER_SEC}"] if status == HTTPStatus.SERVICE_UNAVAILABLE else []),
+    ]
+    return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()

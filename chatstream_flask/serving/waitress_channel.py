@@ -1,0 +1,113 @@
+"""A waitress connection with deadlines: a client that sends or takes too little is cut off."""
+
+# mypy: allow-untyped-calls
+from __future__ import annotations
+
+import threading
+import time
+from http import HTTPStatus
+from typing import Any
+
+from waitress.channel import HTTPChannel
+
+from .refusal import MAX_HEAD_SEC, TOO_LATE, refusal
+
+
+class ChatChannel(HTTPChannel):
+    """waitress reads and writes in its main loop; this adds when it stops waiting.
+
+    When all connections are taken, the one that has been waiting longest is closed for a new one.
+    """
+
+    def __init__(
+        self, client_timeout_sec: float, server: Any, sock: Any, addr: Any, adj: Any, map: dict[int, Any]
+    ) -> None:
+        """:param client_timeout_sec: for a whole request, and for an answer of which nothing is taken"""
+        self.client_timeout_sec = client_timeout_sec
+        self._waiting_since = time.monotonic()  # for the first byte, or since the first byte of a request
+        self._has_asked = False  # a whole request came before
+        super().__init__(server, sock, addr, adj, map=map)
+        self.outbuf_lock = _ImpatientCondition(self)
+        while len(map) >= adj.connection_limit and (oldest := _longest_waiting(map, self)) is not None:
+            oldest.handle_close()
+
+    @property
+    def is_waiting(self) -> bool:
+        """No thread works for it."""
+        return not self.requests
+
+    @property
+    def waiting_since(self) -> float:
+        return self._waiting_since
+
+    def readable(self) -> bool:
+        """waitress asks this of every connection, at least once a second."""
+        self._check_deadline()
+        return bool(super().readable())
+
+    def received(self, data: bytes) -> bool:
+        before = self.request
+        is_received = bool(super().received(data))
+        self._has_asked = self._has_asked or bool(self.requests)
+        if before is None or self.request is not before:
+            self._waiting_since = time.monotonic()
+        return is_received
+
+    def service(self) -> None:
+        super().service()
+        if self.request is None or not self.request.completed:
+            self._waiting_since = time.monotonic()
+
+    def give_up(self) -> None:
+        """End the connection although a thread still writes; that thread gets ClientDisconnected."""
+        self.will_close = True
+        self.connected = False
+        self.server.pull_trigger()
+
+    def _check_deadline(self) -> None:
+        if self.requests or self.will_close:
+            return
+        now = time.monotonic()
+        if self.total_outbufs_len or self.close_when_flushed:
+            self.will_close = time.time() - self.last_activity > self.client_timeout_sec
+        elif self.request is not None:
+            max_sec = self.client_timeout_sec if self.request.headers_finished else self._head_sec
+            if now - self._waiting_since > max_sec:
+                self._refuse()
+        elif not self._has_asked:
+            self.will_close = now - self._waiting_since > self._head_sec
+
+    @property
+    def _head_sec(self) -> float:
+        return min(MAX_HEAD_SEC, self.client_timeout_sec)
+
+    def _refuse(self) -> None:
+        answer = refusal(HTTPStatus.REQUEST_TIMEOUT, TOO_LATE)
+        with self.requests_lock, self.outbuf_lock:
+            if self.requests:  # it has just become complete
+                return
+            self.outbufs[-1].append(answer)
+            self.total_outbufs_len += len(answer)
+            self.close_when_flushed = True
+
+
+class _ImpatientCondition(threading.Condition):
+    """Where a thread waits for a client to take what was written, until that takes nothing for too long."""
+
+    def __init__(self, channel: ChatChannel) -> None:
+        super().__init__()
+        self._channel = channel
+
+    def wait(self, timeout: float | None = None) -> bool:
+        channel = self._channel
+        is_notified = super().wait(channel.client_timeout_sec if timeout is None else timeout)
+        if not is_notified and time.time() - channel.last_activity > channel.client_timeout_sec:
+            channel.give_up()
+        return is_notified
+
+
+def _longest_waiting(map: dict[int, Any], newest: ChatChannel) -> ChatChannel | None:
+    waiting = [
+        it for it in map.values() if isinstance(it, ChatChannel) and it.is_waiting and it is not newest
+    ]
+    return min(waiting, key=lambda channel: channel.waiting_since, default=None)

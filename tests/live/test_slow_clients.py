@@ -1,0 +1,121 @@
+"""Clients that send or read slowly: none takes a thread, so that health and chats answer meanwhile."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+import pytest
+import requests
+
+from .client import TIMEOUT_SEC, Visitor
+from .server import Server, start_mock
+
+pytestmark = pytest.mark.server
+
+NUM_CLIENTS = 40  # more than the server has threads
+MAX_HEALTH_SEC = 1.0
+CLIENT_TIMEOUT_SEC = 3.0
+HEAD = b"POST /chat_stream HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+LENGTH = HEAD + b"Content-Length: 30\r\n\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def server(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    config = {"CHATSTREAM_CLIENT_TIMEOUT_SEC": CLIENT_TIMEOUT_SEC}
+    mock = {"type": "echo", "time_per_token_sec": 0.0}
+    with start_mock(kind, tmp_path_factory.mktemp(f"{kind}-slow"), mock, config=config) as server:
+        yield server
+
+
+@contextmanager
+def connections(server: Server, num: int, first: bytes) -> Iterator[list[socket.socket]]:
+    with ExitStack() as stack:
+        sockets = []
+        for _ in range(num):
+            sock = socket.create_connection(("127.0.0.1", server.port), TIMEOUT_SEC)
+            sockets.append(stack.enter_context(sock))
+            if first:
+                sock.sendall(first)
+        yield sockets
+
+
+@contextmanager
+def dribbling(sockets: list[socket.socket], data: bytes, pause_sec: float) -> Iterator[None]:
+    """Each client sends one more byte of its data after each pause."""
+    is_over = threading.Event()
+
+    def dribble() -> None:
+        for i in range(len(data)):
+            if is_over.wait(pause_sec):
+                return
+            for sock in sockets:
+                with suppress(OSError):  # the server has ended it
+                    sock.send(data[i : i + 1])
+
+    thread = threading.Thread(target=dribble, name="chatstream-test-dribble")
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def check_health(server: Server) -> None:
+    """The best of three: a busy machine is slow once, a server without a free thread always."""
+    assert min(health_sec(server) for _ in range(3)) < MAX_HEALTH_SEC
+
+
+def health_sec(server: Server) -> float:
+    started_at = time.monotonic()
+    health = requests.get(f"http://127.0.0.1:{server.port}/health/live", timeout=TIMEOUT_SEC)
+    assert health.status_code == 200
+    return time.monotonic() - started_at
+
+
+def check_well(server: Server) -> None:
+    check_health(server)
+    with Visitor(server.port) as visitor:
+        assert visitor.ask("hello") == "hello"
+    check_health(server)
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"P", HEAD, LENGTH, LENGTH + b'{"user', CHUNKED, CHUNKED + b'7\r\n{"user'], ids=range(7)
+)
+def test_clients_that_stop_sending(server: Server, sent: bytes) -> None:
+    with connections(server, NUM_CLIENTS, sent):
+        check_well(server)
+    server.check_idle()
+
+
+@pytest.mark.parametrize(
+    ("sent", "dribbled"),
+    [(b"", HEAD), (LENGTH, b'{"user_input": "'), (CHUNKED, b'1\r\n{\r\n1\r\n"\r\n1\r\n')],
+    ids=["head", "body", "chunks"],
+)
+def test_clients_that_dribble_are_cut_off_in_the_end(server: Server, sent: bytes, dribbled: bytes) -> None:
+    with connections(server, NUM_CLIENTS, sent) as sockets, dribbling(sockets, dribbled, 0.5):
+        check_well(server)
+        sockets[0].settimeout(CLIENT_TIMEOUT_SEC + 3)
+        started_at = time.monotonic()
+        answer = sockets[0].recv(65536)
+        assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+        assert b"Connection: close\r\n" in answer
+        print(f"cut off after {time.monotonic() - started_at:.1f} s more")
+        check_well(server)
+    server.check_idle()
+
+
+def test_one_silent_connection_more_than_there_may_be(server: Server) -> None:
+    """The oldest ones make room."""
+    with connections(server, 1100 if "gunicorn" in server.folder.name else 600, b"") as sockets:
+        check_well(server)
+        sockets[0].settimeout(TIMEOUT_SEC)
+        assert sockets[0].recv(1) == b""
+    server.check_idle()
