@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import logging
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, Request, Response, current_app
+from flask import Flask
 
-from .chat.admission import Admission
-from .chat.app_state import AppState, make_conversation_store
-from .chat.chat_request import parse_chat_request
-from .chat.completion import Callback
-from .chat.conversation_access import ConversationAccess
-from .chat.reply_registry import Reply, ReplyRegistry
-from .chat.reply_response import close_lost_reply, reply_response
+from .chat.app_state import EXTENSION, AppState, make_conversation_store
+from .chat.reply_registry import ReplyRegistry
+from .chat.reply_response import close_lost_reply
 from .chat.request_handler import AbstractRequestHandler, SimpleSessionRequestHandler
-from .chat.shared_prefix import SharedPrefix
-from .chat.wire_format import choose
+from .chat.service import ChatService
 from .config import MULTIPLICATIVE, ContextPolicy, EngineConfig, OnBusy, SamplingParams, WireFormatName
-from .engine.engine import Engine
-from .engine.runner import Runner
-from .errors import ChatStreamError, ConfigError, NotAccepting, NotFound
-from .http.problem import problem_response
-from .http.request_body import parse_offset, read_body
-from .http.server_check import ServerCheck, check_gunicorn_that_loads_us
-from .model_source import ModelSource, make_source
+from .errors import ChatStreamError, ConfigError
+from .http.server_check import check_gunicorn_that_loads_us
+from .model_source import make_source
 from .monitoring.access_log import AccessLog
 from .monitoring.japanese import set_log_language
 from .monitoring.origin import add_request_id_header
@@ -39,7 +29,7 @@ if TYPE_CHECKING:
     from .inference.devices import Devices
 
 
-class ChatStream:
+class ChatStream(ChatService):
     """A chat for Flask apps: one model, one queue, any number of apps.
 
     ```
@@ -120,8 +110,7 @@ class ChatStream:
         wire_format: str = "auto",
         app: Flask | None = None,
     ) -> None:
-        self.logger = _checked("logger", logger, logging.Logger, logging.getLogger("chatstream_flask"))
-        self.params = SamplingParams(
+        params = SamplingParams(
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             top_k=top_k,
@@ -129,7 +118,7 @@ class ChatStream:
             repetition_penalty=repetition_penalty,
             repetition_penalty_method=repetition_penalty_method,
         )
-        self.source: ModelSource = make_source(
+        source = make_source(
             model,
             tokenizer,
             device,
@@ -139,46 +128,41 @@ class ChatStream:
             mock_params,
             prompt_lookup_num_tokens,
         )
-        self._wire_format = WireFormatName(wire_format)
-        if max_new_tokens >= self.source.context_len:
+        if max_new_tokens >= source.context_len:
             raise ConfigError(
                 f"max_new_tokens={max_new_tokens} leaves no room for a prompt in a context of "
-                f"{self.source.context_len} tokens (context_len={context_len})"
+                f"{source.context_len} tokens (context_len={context_len})"
             )
-        config = EngineConfig(
-            max_running=num_of_concurrent_executions,
-            max_queue_size=max_queue_size,
-            num_of_generation_threads=(
-                self.source.best_num_threads(num_of_concurrent_executions)
-                if num_of_generation_threads is None
-                else num_of_generation_threads
-            ),
-            context_len=self.source.context_len,
-            prefill_chunk_len=self.source.prefill_chunk_len,
-            kv_cache_slots=kv_cache_slots,
-            num_devices=self.source.num_devices,
-        )
-        self.engine = Engine(config, self._make_runner)
-        self.check_server = ServerCheck(self.engine)
-        self._refuse_with_status = _checked(
-            "too_many_request_as_http_error", too_many_request_as_http_error, bool
-        )
-        self.chat_prompt_clazz = _checked_class(chat_prompt_clazz)
-        if self.chat_prompt_clazz is ChatPrompt and not use_mock_response:
+        prompt_class = _checked_class(chat_prompt_clazz)
+        if prompt_class is ChatPrompt and not use_mock_response:
             check_has_template(tokenizer)
-        handler = _checked(
-            "request_handler", request_handler, AbstractRequestHandler, SimpleSessionRequestHandler()
-        )
-        self._conversations = ConversationAccess(handler, self.chat_prompt_clazz, self.params)
-        self._admission = Admission(
-            engine=self.engine,
-            source=self.source,
-            conversations=self._conversations,
-            shared_prefix=SharedPrefix(self.source, self.chat_prompt_clazz),
-            params=self.params,
+        super().__init__(
+            source=source,
+            engine_config=EngineConfig(
+                max_running=num_of_concurrent_executions,
+                max_queue_size=max_queue_size,
+                num_of_generation_threads=(
+                    source.best_num_threads(num_of_concurrent_executions)
+                    if num_of_generation_threads is None
+                    else num_of_generation_threads
+                ),
+                context_len=source.context_len,
+                prefill_chunk_len=source.prefill_chunk_len,
+                kv_cache_slots=kv_cache_slots,
+                num_devices=source.num_devices,
+            ),
+            params=params,
+            chat_prompt_clazz=prompt_class,
+            request_handler=_checked(
+                "request_handler", request_handler, AbstractRequestHandler, SimpleSessionRequestHandler()
+            ),
             context_policy=ContextPolicy(context_policy),
             on_busy=OnBusy(on_busy),
-            check_server=self.check_server,
+            wire_format=WireFormatName(wire_format),
+            refuses_with_status=_checked(
+                "too_many_request_as_http_error", too_many_request_as_http_error, bool
+            ),
+            logger=_checked("logger", logger, logging.Logger, logging.getLogger("chatstream_flask")),
         )
         if app is not None:
             self.init_app(_checked("app", app, Flask))
@@ -190,19 +174,18 @@ class ChatStream:
 
     def init_app(self, app: Flask) -> None:
         """Reads CHATSTREAM_* from the app's config and makes sure that it has server-side conversations."""
-        if "chatstream" in app.extensions:
+        if EXTENSION in app.extensions:
             raise RuntimeError(f"{app!r} already has a ChatStream; one app has one")
         settings = Settings.from_app(app)
         check_gunicorn_that_loads_us(self.engine.config)
         self.engine.hung_after_sec = settings.hung_after_sec
         store = make_conversation_store(app, settings)
         reports = Reports(AccessLog(app, settings, self.logger))
-        app.extensions["chatstream"] = AppState(
-            self, settings, store, ReplyRegistry(settings.resume_sec), reports
-        )
+        state = AppState(settings, store, ReplyRegistry(settings.resume_sec), reports)
+        app.extensions[EXTENSION] = {self: state}
         set_log_language(self.logger, settings.locale)
         app.after_request(add_request_id_header)
-        app.register_error_handler(ChatStreamError, self._refusal)  # of every view that uses this object
+        app.register_error_handler(ChatStreamError, self.refuse)  # of every view that uses this object
         app.teardown_request(close_lost_reply)
 
     def append_apis(self, app: Flask, opts: dict[str, Any]) -> None:
@@ -211,121 +194,9 @@ class ChatStream:
         :param opts: one of `{"all": True}`, `{"include": [names]}` and `{"exclude": [names]}` with the names
             of `views.API_NAMES`, and what else `views.create_chat_blueprint` takes
         """
-        if "chatstream" not in app.extensions:
+        if EXTENSION not in app.extensions:
             self.init_app(app)
         append_apis(self, app, opts)
-
-    def start_queue_worker(self) -> None:
-        """Starts the generation threads now instead of at the first request; harmless when they run."""
-        self.engine.start()
-
-    # -- replies -------------------------------------------------------------------------------------
-
-    def handle_chat_stream_request(
-        self,
-        request: Request,
-        request_body: bytes | str | dict[str, Any] | None = None,
-        callback: Callback | None = None,
-        *,
-        resumable: bool = False,
-    ) -> Response:
-        """The streaming response of POST /chat_stream, or a refusal; for a view to return.
-
-        :param request: `flask.request`
-        :param request_body: the JSON body, if the app has read it already or wants another one
-        :param callback: `callback(request, message)` is called once when an accepted request has ended, in
-            an app context but not in the request's; `message` is `success`,
-            `client_disconnected_before_streaming`, `client_disconnected_while_streaming` or
-            `unknown_error_occurred`
-        :param resumable: the app has a view for `handle_resume_request`: an event stream that lost its reader
-            goes on for CHATSTREAM_RESUME_SEC
-        """
-        request = getattr(request, "_get_current_object", lambda: request)()  # the proxy ends with the view
-        state = self._state()
-        app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-        try:
-            data = read_body(request, state.settings.max_body_len) if request_body is None else request_body
-            body = parse_chat_request(data, self.params, state.settings.max_input_len)
-            reply = self._admission.accept(app, state, request, body, callback)
-        except ChatStreamError as error:
-            return self._refusal(error)
-        return self._response(request, reply, is_resumable=resumable)
-
-    def handle_resume_request(self, request: Request, message_id: str) -> Response:
-        """The rest of a reply after as many characters as `Last-Event-ID` (or `?offset=`) says, then live."""
-        state = self._state()
-        try:
-            reply = state.replies.find(self._conversations.id_of(request), message_id)
-            offset = parse_offset(request, reply.generation)
-        except ChatStreamError as error:
-            return self._refusal(error)
-        return self._response(request, reply, is_resumable=True, offset=offset)
-
-    def handle_cancel_request(self, request: Request, message_id: str) -> Response:
-        """Ends a reply of the caller's; what it has said is kept, marked as interrupted. Idempotent."""
-        try:
-            reply = self._state().replies.find(self._conversations.id_of(request), message_id)
-            self.engine.cancel(reply.generation)
-        except NotFound as error:
-            if self.get_chat_prompt(request).find_chat_content_by_message_id(message_id) is None:
-                return self._refusal(error)
-        return Response(status=HTTPStatus.NO_CONTENT)
-
-    # -- the caller's conversation -------------------------------------------------------------------
-
-    def handle_clear_context_request(self, request: Request) -> dict[str, Any]:
-        """Forgets the caller's conversation; a reply in the making ends and is not kept."""
-        conversation_id = self._conversations.id_of(request)
-        self._conversations.delete(conversation_id)
-        self._admission.stop_reply(self._state(), conversation_id)
-        return {"success": True, "message": "Context successfully cleared"}
-
-    def get_chat_prompt(self, request: Request) -> AbstractChatPrompt:
-        """The conversation that a request belongs to, as it is kept now; for views and callbacks."""
-        return self._conversations.of(request).prompt
-
-    def get_running_reply(self, request: Request) -> Reply | None:
-        """The reply in the making of the caller's conversation."""
-        return self._state().replies.running(self._conversations.id_of(request))
-
-    def get_generation_params(self, request: Request) -> dict[str, Any]:
-        """What holds for the caller's conversation: its own settings over those of the constructor."""
-        return self._conversations.generation_params(request)
-
-    def set_generation_params(self, request: Request, given: dict[str, Any] | None) -> dict[str, Any]:
-        """Changes the caller's own settings, those named only; None goes back to the constructor's.
-
-        :raises BadRequest: a value is not allowed, or a name
-        :raises ConversationBusy: a reply is in the making
-        """
-        self._conversations.set_generation_params(request, given)
-        return self.get_generation_params(request)
-
-    # ------------------------------------------------------------------------------------------------
-
-    def _make_runner(self, thread: int) -> Runner:
-        config = self.engine.config
-        return self.source.make_runner(
-            config.num_kept_slots(thread), config.num_of_generation_threads, config.device(thread)
-        )
-
-    def _response(self, request: Request, reply: Reply, *, is_resumable: bool, offset: int = 0) -> Response:
-        wire = choose(self._wire_format, request.headers.get("Accept", ""), reply.message_id)
-        grace_sec = self._state().settings.resume_sec if is_resumable and wire.is_resumable else 0.0
-        return reply_response(self.engine, reply, wire, self._state().settings, request, grace_sec, offset)
-
-    def _refusal(self, error: ChatStreamError) -> Response:
-        if error.status >= 500 and not isinstance(error, NotAccepting):
-            self.logger.error("a request failed: %s", error, exc_info=error.__cause__)
-        response = problem_response(error, too_many_as_200=not self._refuse_with_status)
-        self._state().reports.refused(error, response.status_code)
-        return response
-
-    def _state(self) -> AppState:
-        state: AppState | None = current_app.extensions.get("chatstream")
-        if state is None or state.chat_stream is not self:
-            raise RuntimeError(f"this ChatStream was not set up for {current_app.name!r}; call init_app(app)")
-        return state
 
 
 def _checked(name: str, value: Any, kind: type, default: Any = None) -> Any:
@@ -342,3 +213,8 @@ def _checked_class(clazz: Any) -> type[AbstractChatPrompt]:
     if not (isinstance(clazz, type) and issubclass(clazz, AbstractChatPrompt)):
         raise ConfigError(f"chat_prompt_clazz must be a class derived from AbstractChatPrompt, not {clazz!r}")
     return clazz
+
+
+def chat_streams_of(app: Flask) -> list[ChatStream]:
+    """Return the ChatStreams that were set up for an app."""
+    return list(app.extensions.get(EXTENSION, ()))

@@ -17,7 +17,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from chatstream_flask import AbstractChatPrompt, ChatStream
-from chatstream_flask.chat.app_state import AppState
+from chatstream_flask.chat.app_state import AppState, state_of
 from chatstream_flask.chat.shared_prefix import SharedPrefix
 from chatstream_flask.config import ContextPolicy, SamplingParams
 from chatstream_flask.conversation import ConversationStore, Lease
@@ -217,7 +217,8 @@ class Chat:
 
     @property
     def state(self) -> AppState:
-        state: AppState = self.app.extensions["chatstream"]
+        state = state_of(self.app, self.chat_stream)
+        assert state is not None
         return state
 
     def client(self) -> FlaskClient:

@@ -1,4 +1,4 @@
-"""The architecture is one list: a module imports only what stands above it."""
+"""The package is a list of rooms, and a module imports only from its own room and from rooms above it."""
 
 from __future__ import annotations
 
@@ -11,183 +11,102 @@ import pytest
 PACKAGE = "chatstream_flask"
 ROOT = Path(__file__).parent.parent / PACKAGE
 
-LAYERS = [  # a module, or a package with all its modules
+ROOMS = [  # top-level modules and packages; each may import what stands above it
     "errors",
     "config",
-    "prompts",
-    "prompts.presets",
-    "demo_model",
-    # generation without HTTP
-    "engine.__init__",
-    "engine.grammar_check",
-    "engine.grammar",
-    "engine.grammar_matcher",
-    "engine.request",
-    "engine.visitor",
-    "engine.turns",
-    "engine.request_queue",
-    "engine.detokenizer",
-    "engine.held_logprobs",
-    "engine.prompt_lookup",
-    "engine.sequence",
-    "engine.runner",
-    "engine.remains",
-    "engine.scheduler",
-    "engine.histogram",
-    "engine.thread_stats",
-    "engine.engine_stats",
-    "engine.generation_thread",
-    "engine.prefill_pace",
-    "engine.worker",
-    "engine.watchdog",
-    "engine.worker_pool",
-    "engine.delivery",
-    "engine.engine",
-    "engine.mock_text",
-    "engine.mock_runner",
-    # a model's tokens
-    "engine.text_decoder",
-    "engine.placement",
-    "engine.kv_cache",
-    "engine.kv_memory",
-    "engine.attention_mask",
-    "engine.slot_model",
-    "engine.host_buffer",
-    "engine.graph_replay",
-    "engine.packed_prefill",
-    "engine.logits_check",
-    "engine.model_check",
-    "engine.linear",
-    "engine.packing",
-    "engine.fused_parts",
-    "engine.fused_decoder",
-    "engine.fuse",
-    "engine.native",
-    "engine.native_decoder",
-    "engine.triton_kernels",
-    "engine.triton_operations",
-    "engine.triton_decoder",
-    "engine.prepared_model",
-    "engine.seen_tokens",
-    "engine.token_counts",
-    "engine.token_masks",
-    "engine.candidates",
-    "engine.logprobs",
-    "engine.score_rules",
-    "engine.sampler",
-    "engine.decode_step",
-    "engine.lookahead",
-    "engine.core_choice",
-    "engine.draft_choice",
-    "engine.speculation",
-    "engine.model_runner",
-    # the Flask side
-    "devices",
-    "model_source",
-    "capacity.__init__",
-    "capacity.step_costs",
-    "capacity.profile",
-    "capacity.calibration",
-    "capacity.model_size",
-    "capacity.timed_runner",
-    "capacity.simulation",
-    "capacity.workload",
-    "capacity.load_point",
-    "capacity.plan",
-    "capacity.load_client",
-    "capacity.serving_costs",
-    "capacity.check",
-    "capacity.report",
-    "capacity.picture",
-    "conversation",
-    "request_handler",
-    "disconnect",
-    "wire_format",
-    "stream",
-    "chat_request",
-    "problem",
     "settings",
+    "prompts",
+    "grammar",
+    "engine",
+    "mock",
+    "inference",
+    "http",
+    "conversation",
+    "model_source",
     "monitoring",
-    "replies",
-    "completion",
-    "app_state",
-    "conversations",
-    "request_body",
-    "reply_response",
-    "server_check",
-    "shared_prefix",
-    "admission",
+    "chat",
     "webui",
     "status_page",
-    "views",
     "openai_api",
+    "views",
     "extension",
     "serving",
+    "demo_model",
+    "capacity",
+    "cli",
     "__init__",
     "__main__",
     "examples",
 ]
-WEB = {"flask", "flask_session", "waitress", "werkzeug"}
-MODELS = {"torch", "transformers"}
+MODEL_ROOM = "inference"  # the only one that may import these
+MODEL_LIBRARIES = {"torch", "transformers", "triton", "accelerate"}
+ROOMS_WITHOUT_WEB = {"errors", "config", "prompts", "grammar", "engine", "mock", "inference"}
+WEB_LIBRARIES = {"flask", "flask_session", "waitress", "werkzeug", "gunicorn"}
+PROGRAMS = {"examples"}  # written as users write theirs, who load models themselves
 
 MODULES = sorted(".".join(path.relative_to(ROOT).with_suffix("").parts) for path in ROOT.rglob("*.py"))
 
 
-def layer_of(module: str) -> str | None:
-    package = module.rpartition(".")[0]
-    return next((name for name in (module, package) if name in LAYERS), None)
+def room_of(module: str) -> str:
+    return module.partition(".")[0]
 
 
-def nodes(tree: ast.AST, *, in_functions: bool) -> Iterator[ast.AST]:
-    """All below, without what is only for the type checker."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            continue
-        if isinstance(node, (ast.FunctionDef, ast.Lambda)) and not in_functions:
-            continue
-        yield node
-        yield from nodes(node, in_functions=in_functions)
-
-
-def imports_of(module: str, *, in_functions: bool = True) -> set[str]:
-    """Full names; our own begin with the package's."""
+def imported_by(module: str) -> Iterator[str]:
+    """Yield the full name of everything imported: in functions and for the type checker, too."""
     package = [PACKAGE, *module.split(".")[:-1]]
-    names: set[str] = set()
     tree = ast.parse((ROOT / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8"))
-    for node in nodes(tree, in_functions=in_functions):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) + 1 - node.level] if node.level else []
-            tails = [node.module] if node.module else [alias.name for alias in node.names]
-            names |= {".".join([*base, tail]) for tail in tails}
-    return names
+            base += [node.module] if node.module else []
+            yield from (".".join([*base, alias.name]) for alias in node.names)
 
 
-def top_names(names: set[str]) -> set[str]:
-    return {name.partition(".")[0] for name in names}
+def our_module(name: str) -> str | None:
+    """The module of this package in which an imported name is defined; None for another package's."""
+    if name.partition(".")[0] != PACKAGE:
+        return None
+    parts = name.split(".")[1:]
+    for candidate in (parts, parts[:-1]):
+        for tail in ([], ["__init__"]):
+            if (module := ".".join([*candidate, *tail])) in MODULES:
+                return module
+    raise AssertionError(f"{name} is in no module")
+
+
+def imported_modules(module: str) -> set[str]:
+    return {found for name in imported_by(module) if (found := our_module(name)) not in (None, module)}
+
+
+IMPORTS = {module: imported_modules(module) for module in MODULES}
+
+
+def test_rooms_are_all_there_is() -> None:
+    assert {room_of(module) for module in MODULES} == set(ROOMS)
+    assert len(ROOMS) == len(set(ROOMS))
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_module_imports_only_what_stands_above_it(module: str) -> None:
-    layer = layer_of(module)
-    assert layer, f"{module} is in no layer"
-    above = LAYERS[: LAYERS.index(layer)]
-    for name in imports_of(module):
-        if name.startswith(PACKAGE):
-            target = layer_of(name.removeprefix(PACKAGE).removeprefix(".") or "__init__")
-            assert target == layer or target in above, f"{module} imports {name}"
+def test_a_module_imports_only_from_its_room_and_those_above(module: str) -> None:
+    allowed = ROOMS[: ROOMS.index(room_of(module)) + 1]
+    assert [name for name in sorted(IMPORTS[module]) if room_of(name) not in allowed] == []
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if m.startswith("engine.")])
-def test_engine_knows_no_flask(module: str) -> None:
-    assert not top_names(imports_of(module)) & WEB
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    left = dict(IMPORTS)
+    while leaves := [module for module, names in left.items() if not names & left.keys()]:
+        for module in leaves:
+            del left[module]
+    assert sorted(left) == []
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if not m.startswith(("engine.", "examples."))])
-def test_flask_side_loads_no_torch(module: str) -> None:
-    assert not top_names(imports_of(module, in_functions=False)) & MODELS
+@pytest.mark.parametrize("module", [m for m in MODULES if room_of(m) not in {MODEL_ROOM, *PROGRAMS}])
+def test_only_inference_imports_torch(module: str) -> None:
+    assert not {name.partition(".")[0] for name in imported_by(module)} & MODEL_LIBRARIES
 
 
-def test_layers_name_each_module_once() -> None:
-    assert len(LAYERS) == len(set(LAYERS))
+@pytest.mark.parametrize("module", [m for m in MODULES if room_of(m) in ROOMS_WITHOUT_WEB])
+def test_engine_and_inference_know_no_web_framework(module: str) -> None:
+    assert not {name.partition(".")[0] for name in imported_by(module)} & WEB_LIBRARIES

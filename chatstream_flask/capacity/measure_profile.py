@@ -6,13 +6,11 @@ import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
-
-import psutil
 
 from ..config import EngineConfig
 from ..errors import ConfigError
-from ..inference.load_model import load_model
+from ..inference.load_model import load_model, load_tokenizer
+from ..inference.model_size import kv_bytes_per_token, memory_bytes, weights_bytes
 from ..model_source import MockSource, TransformersSource
 from .calibration import measure_steps
 from .load_client import LoadClient, running_server
@@ -74,7 +72,7 @@ def _measured_steps(subject: Subject, say: Say) -> Profile:
     except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(f"{subject.model} could not be loaded: {error}") from error
     source = TransformersSource(model, tokenizer, [device], subject.context_len, None)
-    weights_bytes = sum(w.numel() * w.element_size() for w in model.parameters())  # before they are laid out
+    num_bytes = weights_bytes(model)  # before they are laid out
     costs = []
     for num_threads in subject.thread_counts or [source.best_num_threads(subject.max_slots)]:
         say(f"Measuring steps of up to {subject.max_slots} slots with {num_threads} generation threads ...")
@@ -82,9 +80,9 @@ def _measured_steps(subject: Subject, say: Say) -> Profile:
     profile = Profile(
         model=subject.model,
         device=device,
-        weights_bytes=weights_bytes,
-        kv_bytes_per_token=_kv_bytes_per_token(model),
-        memory_bytes=memory_of(device),
+        weights_bytes=num_bytes,
+        kv_bytes_per_token=kv_bytes_per_token(model),
+        memory_bytes=memory_bytes(device),
         context_len=source.context_len,
         prefill_chunk_len=source.prefill_chunk_len,
         request_sec=0.0,
@@ -101,7 +99,7 @@ def _mock_profile(subject: Subject) -> Profile:
         device="cpu",
         weights_bytes=0,
         kv_bytes_per_token=0,
-        memory_bytes=memory_of("cpu"),
+        memory_bytes=memory_bytes("cpu"),
         context_len=subject.context_len,
         prefill_chunk_len=MockSource.prefill_chunk_len,
         request_sec=0.0,
@@ -113,22 +111,6 @@ def _text_maker(subject: Subject) -> Callable[[int], str]:
     """Messages of about so many prompt tokens."""
     if subject.model == MOCK:
         return lambda num_tokens: "a" * num_tokens
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(subject.model)
+    tokenizer = load_tokenizer(subject.model)
     per_word = len(tokenizer(" ".join(["word"] * PROMPT_TOKENS))["input_ids"]) / PROMPT_TOKENS
     return lambda num_tokens: " ".join(["word"] * max(round(num_tokens / per_word), 1))
-
-
-def _kv_bytes_per_token(model: Any) -> int:
-    from ..inference.kv_cache import layer_shapes
-
-    return sum(shape.num_bytes for shape in layer_shapes(model))
-
-
-def memory_of(device: str) -> int:
-    if device.startswith("cuda"):
-        import torch
-
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    return int(psutil.virtual_memory().total)  # type: ignore[no-untyped-call]

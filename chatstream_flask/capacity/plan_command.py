@@ -13,9 +13,9 @@ import click
 from ..config import check_int
 from ..demo_model import PATH as DEMO_MODEL
 from ..errors import ChatStreamError, ConfigError
+from ..inference.model_size import memory_bytes, model_size
 from .check import compare
-from .measure_profile import MOCK, Subject, measure_profile, memory_of, running_client
-from .model_size import model_size
+from .measure_profile import MOCK, Subject, measure_profile, running_client
 from .picture import check_picture, draw
 from .plan import Goals, gib, make_plan, num_slots_that_fit
 from .profile import Profile
@@ -97,17 +97,17 @@ def _run(options: dict[str, Any]) -> None:
 def _tell_memory(options: dict[str, Any]) -> None:
     size = model_size(options["model"] or str(DEMO_MODEL), options["dtype"])
     context_len = options["context_len"] or size.context_len or 1024
-    memory_bytes = (
-        _bytes(options["memory_gib"]) if options["memory_gib"] else memory_of(options["device"] or "cpu")
+    num_bytes = (
+        _bytes(options["memory_gib"]) if options["memory_gib"] else memory_bytes(options["device"] or "cpu")
     )
-    fit = num_slots_that_fit(size.weights_bytes, size.kv_bytes_per_token, memory_bytes, context_len)
-    told = asdict(size) | {"memory_bytes": memory_bytes, "context_len": context_len, "max_slots": fit}
+    fit = num_slots_that_fit(size.weights_bytes, size.kv_bytes_per_token, num_bytes, context_len)
+    told = asdict(size) | {"memory_bytes": num_bytes, "context_len": context_len, "max_slots": fit}
     if options["as_json"]:
         click.echo(json.dumps(told))
         return
     click.echo(
         f"Weights of {gib(size.weights_bytes)}, {size.kv_bytes_per_token / 1024:.4g} KiB of keys and values "
-        f"for each token: {fit} slots of {context_len} tokens fit into {gib(memory_bytes)}"
+        f"for each token: {fit} slots of {context_len} tokens fit into {gib(num_bytes)}"
     )
 
 

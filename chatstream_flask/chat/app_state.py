@@ -1,9 +1,12 @@
-"""What a ChatStream has of each Flask app."""
+"""What a ChatStream has for each Flask app.
+
+It lives in the app and not in the ChatStream, so that an app that is no longer used can be collected: the
+store and the session interface refer to the app.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from flask import Flask
 from flask.sessions import SecureCookieSessionInterface
@@ -16,19 +19,29 @@ from ..monitoring.reports import Reports
 from ..settings import Settings
 from .reply_registry import ReplyRegistry
 
-if TYPE_CHECKING:
-    from ..extension import ChatStream
+EXTENSION = "chatstream"  # the key in app.extensions: a dict of ChatStreams, each with its AppState
 
 
 @dataclass(frozen=True)
 class AppState:
-    """In `app.extensions["chatstream"]`."""
+    """What a ChatStream has for one app."""
 
-    chat_stream: ChatStream
     settings: Settings
     store: ConversationStore
     replies: ReplyRegistry
     reports: Reports
+
+
+def state_of(app: Flask, service: object) -> AppState | None:
+    """Return what `service` has for the app; None if it was not set up for it."""
+    states: dict[object, AppState] = app.extensions.get(EXTENSION, {})
+    return states.get(service)
+
+
+def store_of(app: Flask) -> ConversationStore:
+    """Return the store of the app's conversations, which all of its ChatStreams share."""
+    states: dict[object, AppState] = app.extensions[EXTENSION]
+    return next(iter(states.values())).store
 
 
 def make_conversation_store(app: Flask, settings: Settings) -> ConversationStore:

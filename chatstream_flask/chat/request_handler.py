@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from flask import Request, current_app, session
 
 from ..conversation import ConversationStore
+from .app_state import store_of
 
 SESSION_KEY = "chatstream_conversation"
 IS_NEW = "chatstream.is_new_session"  # in the environ: the client has not shown that it keeps its cookie
@@ -41,8 +42,7 @@ class AbstractRequestHandler(ABC):
 
     def get_store(self) -> ConversationStore:
         """Where conversations are kept; by default the store that `init_app` made for this app."""
-        store: ConversationStore = current_app.extensions["chatstream"].store
-        return store
+        return store_of(current_app)
 
 
 class SimpleSessionRequestHandler(AbstractRequestHandler):

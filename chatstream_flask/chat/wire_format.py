@@ -178,4 +178,5 @@ def _ms(seconds: float | None) -> float | None:
 
 
 def rounded(number: float | None) -> float | None:
+    """Round to one decimal place; None stays None."""
     return None if number is None else round(number, 1)

@@ -11,7 +11,7 @@ from flask.cli import AppGroup
 
 from ..capacity.plan_command import plan
 from ..errors import ChatStreamError
-from ..extension import ChatStream
+from ..extension import chat_streams_of
 from ..monitoring.log_format import set_up_logging
 from ..serving.app import create_app
 from ..serving.waitress_server import serve as serve_waitress
@@ -63,8 +63,9 @@ def serve(context: click.Context, /, host: str, port: int, **options: Any) -> No
             refuse_options(context, app, {"host", "port"})
             _check_api_keys(app, options["api_keys"])
             click.echo(_serving_line(app), err=True)
-        set_up_logging(app.extensions["chatstream"].settings.log_format)
-        app.extensions["chatstream"].chat_stream.start_queue_worker()
+        set_up_logging(app.config["CHATSTREAM_LOG_FORMAT"])
+        for chat_stream in chat_streams_of(app):
+            chat_stream.start_queue_worker()
     except ChatStreamError as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"Listening on http://{host}:{port}", err=True)
@@ -86,7 +87,7 @@ def chat(context: click.Context, /, **options: Any) -> None:
         app = load_found_app(context)
         if app is not None:
             refuse_options(context, app, ())
-            chat_stream: ChatStream = app.extensions["chatstream"].chat_stream
+            (chat_stream,) = chat_streams_of(app)
         else:
             chat_stream = make_chat_stream(num_of_concurrent_executions=1, max_queue_size=0, **options)
         chat_stream.start_queue_worker()
@@ -101,13 +102,13 @@ def chat(context: click.Context, /, **options: Any) -> None:
 
 
 def _serving_line(app: Flask) -> str:
-    model = app.extensions["chatstream"].chat_stream.source.model_name
-    return f"Serving the app {app.name!r} with the model {model}"
+    models = [chat_stream.source.model_name for chat_stream in chat_streams_of(app)]
+    return f"Serving the app {app.name!r} with the model {' and '.join(models)}"
 
 
 def _check_api_keys(app: Flask, from_environment: tuple[str, ...]) -> None:
     """Refuse keys of the environment that the app does not read: its /v1 would be open."""
-    if from_environment and app.extensions["chatstream"].settings.api_keys is None:
+    if from_environment and app.config["CHATSTREAM_API_KEYS"] is None:
         raise click.UsageError(
             f"the environment variable CHATSTREAM_API_KEYS does not apply to the app {app.name!r}: "
             "set app.config['CHATSTREAM_API_KEYS'], for example by app.config.from_prefixed_env()"

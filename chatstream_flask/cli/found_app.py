@@ -10,6 +10,8 @@ from click.core import ParameterSource
 from flask import Flask
 from flask.cli import ScriptInfo
 
+from ..extension import chat_streams_of
+
 
 def load_found_app(context: click.Context) -> Flask | None:
     """Load the app that Flask finds; None if none is named and the folder has no app.py or wsgi.py.
@@ -21,7 +23,7 @@ def load_found_app(context: click.Context) -> Flask | None:
     if info is None or not _names_an_app(info):
         return None
     app = info.load_app()
-    if "chatstream" not in app.extensions:
+    if not chat_streams_of(app):
         raise click.ClickException(
             f"the app {app.name!r} has no ChatStream: call ChatStream(...).init_app(app) where it is made. "
             f"`python -m chatstream_flask {context.info_name}` runs without an app of yours"

@@ -7,6 +7,7 @@ from typing import Any
 import click
 from flask.cli import ScriptInfo
 
+from ..chat.app_state import EXTENSION, store_of
 from ..conversation import ConversationStore
 from ..conversation.urls import make_store
 from ..errors import ChatStreamError
@@ -43,10 +44,9 @@ def _store(context: click.Context, url: str | None) -> ConversationStore:
         store: ConversationStore = _try(make_store, url, ttl_sec=1.0)  # nothing is saved here
         return store
     app = context.ensure_object(ScriptInfo).load_app()
-    if "chatstream" not in app.extensions:
+    if EXTENSION not in app.extensions:
         raise click.ClickException("the app has no ChatStream; name the store: --store URL")
-    store = app.extensions["chatstream"].store
-    return store
+    return store_of(app)
 
 
 def _try(function: Any, *args: Any, **kwargs: Any) -> Any:

@@ -53,7 +53,7 @@ def create_app(**options: Any) -> Flask:
         model, tokenizer, device = load_model(str(demo_model.PATH), "cpu")
         options = {"model": model, "tokenizer": tokenizer, "device": device}
     chat_stream = ChatStream(app=app, request_handler=AccountsHandler(), **options)
-    store: SQLStore = app.extensions["chatstream"].store
+    store = cast(SQLStore, chat_stream.store(app))
     store.create_or_migrate()
     add_login(app, create_engine(url))
 

@@ -11,13 +11,20 @@ def load_model(path_or_hub_id: str, device: str | None) -> tuple[Any, Any, str]:
     On CPU in float32, elsewhere in the precision that the model was saved in.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     device = device or _best_device()
     dtype = torch.float32 if device == "cpu" else "auto"
-    tokenizer = AutoTokenizer.from_pretrained(path_or_hub_id)
+    tokenizer = load_tokenizer(path_or_hub_id)
     model = AutoModelForCausalLM.from_pretrained(path_or_hub_id, dtype=dtype)
     return model, tokenizer, device
+
+
+def load_tokenizer(path_or_hub_id: str) -> Any:
+    """Load the tokenizer of a model."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(path_or_hub_id)
 
 
 def _best_device() -> str:

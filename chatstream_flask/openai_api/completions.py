@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from flask import Response, current_app, g, request
+from flask import Response, g, request
 
-from ..chat.app_state import AppState
+from ..chat.service import ChatService
 from ..chat.wire_format import COMMON_HEADERS, ServerSentEvents
 from ..config import SamplingParams
 from ..engine.request import GenerationRequest
-from ..errors import ChatStreamError
 from ..http.disconnect import make_probe
 from ..http.request_body import read_body
 from ..monitoring.origin import Origin
@@ -32,33 +31,19 @@ from .template_reply import HERMES, TemplateReply
 from .tools import ToolUse, tool_use
 from .whole_answer import whole_answer
 
-if TYPE_CHECKING:
-    from ..extension import ChatStream
-
 
 class Completions:
-    def __init__(self, chat_stream: ChatStream, models: Models, template_kwargs: dict[str, Any]) -> None:
-        self._chat_stream = chat_stream
-        self._source = chat_stream.source
-        self._engine = chat_stream.engine
+    def __init__(self, service: ChatService, models: Models, template_kwargs: dict[str, Any]) -> None:
+        self._service = service
+        self._source = service.source
+        self._engine = service.engine
         self._models = models
         self._template_kwargs = template_kwargs
-        self._fingerprint = models.fingerprint(chat_stream.params)
+        self._fingerprint = models.fingerprint(service.params)
 
     @property
     def settings(self) -> Settings:
-        return self._state.settings
-
-    def refused(self, error: ChatStreamError, response: Response) -> Response:
-        self._state.reports.refused(error, response.status_code)
-        return response
-
-    @property
-    def _state(self) -> AppState:
-        state: AppState | None = current_app.extensions.get("chatstream")
-        if state is None:
-            raise RuntimeError(f"{current_app.name!r} has no ChatStream; call init_app(app)")
-        return state
+        return self._service.state.settings
 
     def chat(self) -> Response:
         body = parse_body(read_body(request, self.settings.max_body_len), ChatBody)
@@ -89,13 +74,13 @@ class Completions:
         num_places = self._engine.config.num_places
         if body.num_choices > num_places:
             raise ApiError(f"{body.num_choices} choices are more than the {num_places} places", param="n")
-        self._chat_stream.check_server(request.environ)
+        self._service.check_server(request.environ)
         self._engine.start(again=False)
         visitor = visitor_of(request, self.settings.api_keys)
         return Generations(self._engine, body.num_choices, visitor, self.settings.visitor_limits)
 
     def _params(self, body: Body, grammar: str | None, prompts: list[list[int]]) -> SamplingParams:
-        params = sampling_params(body, self._chat_stream.params, grammar)
+        params = sampling_params(body, self._service.params, grammar)
         self._source.check(params)
         return bounded(params, body, prompts, self._engine.config.context_len)
 
@@ -116,7 +101,7 @@ class Completions:
     ) -> None:
         stop_ids = self._source.stop_ids(params.stop)
         owner = cache_owner_of(request, self.settings.api_keys, body.prompt_cache_key or body.user)
-        report = partial(self._state.reports.ended, Origin.from_request(request))
+        report = partial(self._service.state.reports.ended, Origin.from_request(request))
         generations.submit(
             [
                 Choice(

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
+from ..inference.response_parser import make_response_parser
 from .deltas import CALLS, Delta, call_of, make_call, merged
 
 logger = logging.getLogger("chatstream_flask")
@@ -36,10 +37,8 @@ class TemplateReply:
 
     def __init__(self, template: dict[str, Any], prompt: str, tools: list[dict[str, Any]]) -> None:
         """:param prompt: its end may have begun the reply, as "<think>" does"""
-        from transformers.utils.chat_parsing import ResponseParser
-
         self.reads_special_tokens = template is not HERMES
-        self._parser = ResponseParser(template, prefix=prompt, tools=list(tools))
+        self._parser = make_response_parser(template, prompt, tools)
         self._num_calls = 0
         self._raw = ""  # of a call that is not whole
         self._space = ""  # at the end of the content, which is none of it before a call

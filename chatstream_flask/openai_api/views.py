@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import HTTPException
 
-from ..errors import ChatStreamError, NotAccepting
+from ..chat.service import ChatService
+from ..errors import ChatStreamError
 from ..monitoring.origin import assign_request_id
 from .completions import Completions
 from .errors import ApiError, error_response, http_error_response
 from .keys import check_key
 from .models import Models
 
-if TYPE_CHECKING:
-    from ..extension import ChatStream
-
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 View = Callable[..., Response]
 
 
 def create_openai_blueprint(
-    chat_stream: ChatStream,
+    chat_stream: ChatService,
     *,
     model_names: Sequence[str] | None = None,
     chat_template_kwargs: Mapping[str, Any] | None = None,
@@ -66,9 +64,7 @@ def create_openai_blueprint(
 
     @blueprint.errorhandler(ChatStreamError)
     def refuse(error: ChatStreamError) -> Response:
-        if error.status >= 500 and not isinstance(error, NotAccepting):
-            chat_stream.logger.error("a request failed: %s", error, exc_info=error.__cause__)
-        return completions.refused(error, error_response(error))
+        return chat_stream.refuse(error, error_response)
 
     @blueprint.errorhandler(RecursionError)
     def refuse_depth(error: RecursionError) -> Response:

@@ -28,7 +28,8 @@ class ChatWorker(PolledWorker):
         super().load_wsgi()
         limits = ServerLimits.of(self.wsgi)
         if not logging.getLogger().handlers:  # the app has no logging of its own
-            set_up_logging(next(chat_states(self.wsgi)).settings.log_format)
+            _, state = next(chat_states(self.wsgi))
+            set_up_logging(state.settings.log_format)
         cfg = self.cfg
         cfg.set("threads", max(cfg.threads, limits.num_threads))
         cfg.set("worker_connections", max(cfg.worker_connections, limits.max_connections))

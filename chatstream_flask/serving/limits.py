@@ -8,7 +8,8 @@ from typing import Any
 
 from flask import Flask
 
-from ..chat.app_state import AppState
+from ..chat.app_state import EXTENSION, AppState
+from ..chat.service import ChatService
 from ..engine.engine import Engine
 from ..errors import ConfigError
 from ..http.server_check import SPARE_THREADS
@@ -29,22 +30,22 @@ class ServerLimits:
     @classmethod
     def of(cls, wsgi_app: Any) -> ServerLimits:
         """:param wsgi_app: a Flask app with a ChatStream, or middleware around such apps"""
-        states = list(chat_states(wsgi_app))
-        if not states:
+        chats = list(chat_states(wsgi_app))
+        if not chats:
             raise ConfigError(f"{wsgi_app!r} has no ChatStream; call ChatStream(...).init_app(app)")
-        engines = list({id(engine): engine for engine in (s.chat_stream.engine for s in states)}.values())
+        engines = list({id(engine): engine for engine in (service.engine for service, _ in chats)}.values())
         num_chats = sum(e.config.num_places for e in engines)
         return cls(
             engines=engines,
             num_threads=num_chats + SPARE_THREADS,
             max_connections=num_chats + SPARE_CONNECTIONS,
-            max_body_len=max(state.settings.max_body_len for state in states),
-            client_timeout_sec=max(state.settings.client_timeout_sec for state in states),
-            drain_sec=max(state.settings.drain_sec for state in states),
+            max_body_len=max(state.settings.max_body_len for _, state in chats),
+            client_timeout_sec=max(state.settings.client_timeout_sec for _, state in chats),
+            drain_sec=max(state.settings.drain_sec for _, state in chats),
         )
 
 
-def chat_states(wsgi_app: Any) -> Iterator[AppState]:
+def chat_states(wsgi_app: Any) -> Iterator[tuple[ChatService, AppState]]:
     """Of every app with a ChatStream, looking into middleware as werkzeug's: `app` and `mounts`."""
     seen: set[int] = set()
     left = [wsgi_app]
@@ -54,7 +55,7 @@ def chat_states(wsgi_app: Any) -> Iterator[AppState]:
         if id(app) in seen:
             continue
         seen.add(id(app))
-        if isinstance(app, Flask) and "chatstream" in app.extensions:
-            yield app.extensions["chatstream"]
+        if isinstance(app, Flask) and EXTENSION in app.extensions:
+            yield from app.extensions[EXTENSION].items()
         left += [inner for name in ("app", "wsgi_app") if callable(inner := getattr(app, name, None))]
         left += getattr(app, "mounts", {}).values()

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from flask import (
     Blueprint,
     Response,
     abort,
-    current_app,
     jsonify,
     make_response,
     render_template,
@@ -18,13 +16,10 @@ from flask import (
     send_from_directory,
 )
 
+from ..chat.service import ChatService
 from ..monitoring.status import PERCENTILES, WINDOW_SEC, live_status
-from ..settings import Settings
 from .admin_key import has_admin_key
 from .words import WORDS
-
-if TYPE_CHECKING:
-    from ..extension import ChatStream
 
 HERE = Path(__file__).parent
 CONTENT_TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
@@ -49,12 +44,12 @@ HEADERS = {
 }
 
 
-def add_status_page(blueprint: Blueprint, chat_stream: ChatStream) -> None:
+def add_status_page(blueprint: Blueprint, chat_stream: ChatService) -> None:
     blueprint.template_folder = str(HERE / "templates")
 
     @blueprint.get("/chatstream/status")
     def status_page() -> Response:
-        _check_caller()
+        _check_caller(chat_stream)
         language = request.accept_languages.best_match(WORDS) or "en"
         page = render_template(
             "chatstream_status/status.html",
@@ -67,21 +62,21 @@ def add_status_page(blueprint: Blueprint, chat_stream: ChatStream) -> None:
 
     @blueprint.get("/chatstream/status.json")
     def status_json() -> Response:
-        _check_caller()
+        _check_caller(chat_stream)
         return make_response(jsonify(live_status(chat_stream.engine)), HEADERS)
 
     @blueprint.get("/chatstream/status/<any('status.js', 'status.css'):name>")
     def status_file(name: str) -> Response:
-        _check_caller()
+        _check_caller(chat_stream)
         response = send_from_directory(HERE / "static", name)
         response.content_type = CONTENT_TYPES[Path(name).suffix]
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 
 
-def _check_caller() -> None:
+def _check_caller(chat_stream: ChatService) -> None:
     """404 where there is no page, 401 without the key."""
-    settings: Settings = current_app.extensions["chatstream"].settings
+    settings = chat_stream.state.settings
     if settings.status == "off":
         abort(HTTPStatus.NOT_FOUND)
     if settings.status == "key" and not has_admin_key(request, settings.admin_key or ""):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flask import Blueprint, Flask, Response, jsonify, request
 
 from ..chat.completion import Callback
+from ..chat.service import ChatService
 from ..config import check_names
 from ..errors import ConfigError
 from ..monitoring.origin import assign_request_id
@@ -16,9 +17,6 @@ from ..webui import create_webui_blueprint
 from .conversation_answers import conversation_of, generation_params_of, generation_params_to_set, prompt_of
 from .feedback import OnFeedback, parse_feedback
 from .load_answers import load_of, resource_usage
-
-if TYPE_CHECKING:
-    from ..extension import ChatStream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +29,7 @@ class Options:
 
 
 def create_chat_blueprint(
-    chat_stream: ChatStream, include: Iterable[str] | None = None, **options: Any
+    chat_stream: ChatService, include: Iterable[str] | None = None, **options: Any
 ) -> Blueprint:
     """To register where the app likes, with or without a `url_prefix`.
 
@@ -47,7 +45,7 @@ def create_chat_blueprint(
     return blueprint
 
 
-def append_apis(chat_stream: ChatStream, app: Flask, opts: dict[str, Any]) -> None:
+def append_apis(chat_stream: ChatService, app: Flask, opts: dict[str, Any]) -> None:
     """See `ChatStream.append_apis`."""
     ways = {"all", "include", "exclude"} & set(opts)
     if len(ways) != 1 or opts.get("all", True) is not True:
@@ -67,7 +65,7 @@ def _known(names: Iterable[str]) -> list[str]:
     return list(given)
 
 
-def _chat_stream(blueprint: Blueprint, chat_stream: ChatStream, options: Options) -> None:
+def _chat_stream(blueprint: Blueprint, chat_stream: ChatService, options: Options) -> None:
     @blueprint.post("/chat_stream")
     def chat() -> Response:
         return chat_stream.handle_chat_stream_request(request, callback=options.callback, resumable=True)
@@ -81,38 +79,38 @@ def _chat_stream(blueprint: Blueprint, chat_stream: ChatStream, options: Options
         return chat_stream.handle_cancel_request(request, message_id)
 
 
-def _clear_context(blueprint: Blueprint, chat_stream: ChatStream, options: Options) -> None:
+def _clear_context(blueprint: Blueprint, chat_stream: ChatService, options: Options) -> None:
     @blueprint.post("/clear_context")
     def clear_context() -> Response:
         return jsonify(chat_stream.handle_clear_context_request(request))
 
 
-def _get_conversation(blueprint: Blueprint, chat_stream: ChatStream, options: Options) -> None:
+def _get_conversation(blueprint: Blueprint, chat_stream: ChatService, options: Options) -> None:
     @blueprint.get("/conversation")
     def get_conversation() -> Response:
         return _fresh(conversation_of(chat_stream, request))
 
 
-def _get_prompt(blueprint: Blueprint, chat_stream: ChatStream, options: Options) -> None:
+def _get_prompt(blueprint: Blueprint, chat_stream: ChatService, options: Options) -> None:
     @blueprint.get("/get_prompt")
     def get_prompt() -> Response:
         return _fresh(prompt_of(chat_stream, request))
 
 
-def _get_generation_params(blueprint: Blueprint, chat_stream: ChatStream, options: Options) -> None:
+def _get_generation_params(blueprint: Blueprint, chat_stream: ChatService, options: Options) -> None:
     @blueprint.get("/get_generation_params")
     def get_generation_params() -> Response:
         return _fresh(generation_params_of(chat_stream.get_generation_params(request)))
 
 
-def _set_generation_params(blueprint: Blueprint, chat_stream: ChatStream, options: Options) -> None:
+def _set_generation_params(blueprint: Blueprint, chat_stream: ChatService, options: Options) -> None:
     @blueprint.post("/set_generation_params")
     def set_generation_params() -> Response:
         given = generation_params_to_set(request)
         return _fresh(generation_params_of(chat_stream.set_generation_params(request, given)))
 
 
-def _set_feedback(blueprint: Blueprint, chat_stream: ChatStream, options: Options) -> None:
+def _set_feedback(blueprint: Blueprint, chat_stream: ChatService, options: Options) -> None:
     @blueprint.post("/set_feedback")
     def set_feedback() -> Response:
         feedback = parse_feedback(request, chat_stream.get_chat_prompt(request))
@@ -126,19 +124,19 @@ def _set_feedback(blueprint: Blueprint, chat_stream: ChatStream, options: Option
         chat_stream.logger.info("feedback: %s %s", feedback["target_message_id"], feedback["is_like"])
 
 
-def _get_load(blueprint: Blueprint, chat_stream: ChatStream, options: Options) -> None:
+def _get_load(blueprint: Blueprint, chat_stream: ChatService, options: Options) -> None:
     @blueprint.get("/get_load")
     def get_load() -> Response:
         return _fresh(load_of(chat_stream.engine))
 
 
-def _get_resource_usage(blueprint: Blueprint, chat_stream: ChatStream, options: Options) -> None:
+def _get_resource_usage(blueprint: Blueprint, chat_stream: ChatService, options: Options) -> None:
     @blueprint.get("/get_resource_usage")
     def get_resource_usage() -> Response:
         return _fresh(resource_usage())
 
 
-def _webui(blueprint: Blueprint, chat_stream: ChatStream, options: Options) -> None:
+def _webui(blueprint: Blueprint, chat_stream: ChatService, options: Options) -> None:
     blueprint.register_blueprint(create_webui_blueprint(options.web_ui_params))
 
 

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from flask import Request
 
+from ..chat.service import ChatService
 from ..errors import BadRequest
 from ..http.request_body import read_body
-
-if TYPE_CHECKING:
-    from ..extension import ChatStream
 
 MAX_PARAMS_LEN = 65_536  # bytes of a body with generation params
 CHATSTREAM_NAMES = {"top_k_value": "top_k", "top_p_value": "top_p"}  # in ChatStream's answers and requests
 
 
-def conversation_of(chat_stream: ChatStream, request: Request) -> dict[str, Any]:
+def conversation_of(chat_stream: ChatService, request: Request) -> dict[str, Any]:
     """What was said, without the prompt class's own examples, and the reply in the making."""
     running = chat_stream.get_running_reply(request)  # asked first: what ends meanwhile is then in both
     prompt = chat_stream.get_chat_prompt(request)
@@ -41,7 +39,7 @@ def conversation_of(chat_stream: ChatStream, request: Request) -> dict[str, Any]
     return {"messages": messages, "running": reply}
 
 
-def prompt_of(chat_stream: ChatStream, request: Request) -> dict[str, Any]:
+def prompt_of(chat_stream: ChatService, request: Request) -> dict[str, Any]:
     """The conversation as the model reads it, percent-encoded."""
     prompt = chat_stream.get_chat_prompt(request)
     if prompt.is_empty():

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 from prometheus_client.exposition import choose_encoder
 
+from ..chat.service import ChatService
 from ..monitoring.engine_collector import make_registry
 from ..monitoring.health import READY, engine_health
 from ..monitoring.origin import assign_request_id
 from ..status_page import add_status_page
 
-if TYPE_CHECKING:
-    from ..extension import ChatStream
 
-
-def create_operations_blueprint(chat_stream: ChatStream) -> Blueprint:
+def create_operations_blueprint(chat_stream: ChatService) -> Blueprint:
     """For those who run the server: keep it from the outside, by a `url_prefix` or at the proxy."""
     blueprint = Blueprint("chatstream_operations", __name__)
     blueprint.before_request(assign_request_id)

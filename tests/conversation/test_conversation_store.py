@@ -67,8 +67,7 @@ def sqlalchemy_app(directory: Path) -> Flask:
 
 
 def store_of(app: Flask) -> ConversationStore:
-    ChatStream(use_mock_response=True, app=app)
-    store = app.extensions["chatstream"].store
+    store = ChatStream(use_mock_response=True, app=app).store(app)
     assert isinstance(store, FlaskSessionStore)
     return store
 
@@ -232,8 +231,8 @@ from flask import Flask
 from chatstream_flask import ChatStream
 app = Flask("host")
 app.config["CHATSTREAM_STORE_DIR"] = sys.argv[1]
-ChatStream(use_mock_response=True, app=app)
-print(json.dumps(app.extensions["chatstream"].store.load("a")))
+chat_stream = ChatStream(use_mock_response=True, app=app)
+print(json.dumps(chat_stream.store(app).load("a")))
 """
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from http.cookies import SimpleCookie
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from fakes import TIMEOUT
@@ -358,7 +358,7 @@ def test_sessions_in_the_hosts_database_and_conversations_beside_them(tmp_path: 
             Session(host.app)  # type: ignore[no-untyped-call]
 
     with host(tmp_path, with_sessions, CHATSTREAM_STORE=f"sqlite:///{tmp_path}/chats.db") as chat:
-        store: SQLStore = chat.app.extensions["chatstream"].store
+        store = cast(SQLStore, chat.chat_stream.store(chat.app))
         store.create_or_migrate()
         client = chat.app.test_client()
         assert (talk(client, "one"), talk(client, "two")) == ("ok", "ok")

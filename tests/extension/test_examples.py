@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from flask import Flask
@@ -16,8 +16,10 @@ from postgres_server import run_postgres
 from sqlalchemy import select
 
 import chatstream_flask.examples
-from chatstream_flask import ChatStream
+from chatstream_flask.chat.app_state import store_of
+from chatstream_flask.conversation.sql_store import SQLStore
 from chatstream_flask.examples import accounts, front_server, password_login
+from chatstream_flask.extension import chat_streams_of
 
 FOLDER = Path(chatstream_flask.examples.__file__).parent
 ECHO: dict[str, Any] = {"use_mock_response": True, "mock_params": {"type": "echo", "time_per_token_sec": 0.0}}
@@ -26,11 +28,11 @@ PASSWORD = "correct horse"
 
 @contextmanager
 def running(app: Flask) -> Iterator[Flask]:
-    chat_stream: ChatStream = app.extensions["chatstream"].chat_stream
+    (chat_stream,) = chat_streams_of(app)
     try:
         yield app
     finally:
-        chat_stream.engine.stop()
+        chat_stream.close()
         chat_stream.engine.check_idle()
 
 
@@ -80,7 +82,7 @@ def app(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
     with app.extensions["password_login"].begin() as connection:
         connection.execute(password_login.users.delete())
     app.extensions["password_login"].dispose()
-    app.extensions["chatstream"].store.close()
+    cast(SQLStore, store_of(app)).close()
 
 
 def visitor(app: Flask, name: str = "", how: str = "signup") -> FlaskClient:

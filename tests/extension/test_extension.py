@@ -17,8 +17,9 @@ from flask import Flask, Response, request
 from flask_fakes import make_chat, running_chat, say, stopping, talk
 
 from chatstream_flask import ChatStream
-from chatstream_flask.chat.app_state import AppState
+from chatstream_flask.chat.app_state import state_of
 from chatstream_flask.errors import UnsupportedModel
+from chatstream_flask.extension import chat_streams_of
 from chatstream_flask.serving.app import create_app
 from chatstream_flask.settings import Settings
 from chatstream_flask.views import create_chat_blueprint
@@ -59,18 +60,20 @@ def test_fifteen_lines_are_an_app(tmp_path: Path) -> None:
 
 def test_one_app_has_one_chat_stream(tmp_path: Path, chat_stream: ChatStream) -> None:
     app = factory(chat_stream, tmp_path)
-    state = app.extensions["chatstream"]
+    state = state_of(app, chat_stream)
     for again in (chat_stream, ChatStream(use_mock_response=True)):
         with pytest.raises(RuntimeError, match="already has a ChatStream"):
             again.init_app(app)
-    assert app.extensions["chatstream"] is state
+    assert chat_streams_of(app) == [chat_stream]
+    assert state_of(app, chat_stream) is state
 
 
 def test_two_apps_share_the_engine_and_nothing_else(tmp_path: Path, chat_stream: ChatStream) -> None:
     one, two = (factory(chat_stream, tmp_path, name) for name in ("one", "two"))
-    states: list[AppState] = [app.extensions["chatstream"] for app in (one, two)]
-    assert states[0].chat_stream is states[1].chat_stream is chat_stream
-    assert states[0].store is not states[1].store
+    assert chat_streams_of(one) == chat_streams_of(two) == [chat_stream]
+    assert chat_stream.store(one) is not chat_stream.store(two)
+    states = [state_of(app, chat_stream) for app in (one, two)]
+    assert states[0] is not None and states[1] is not None
     assert states[0].replies is not states[1].replies
     client = one.test_client()
     assert talk(client, "hi") == "hi"

@@ -13,6 +13,7 @@ from flask_fakes import SSE, Chat, ScriptedRunner, make_chat, read_events, read_
 
 from chatstream_flask import ChatStream
 from chatstream_flask.errors import ConfigError
+from chatstream_flask.extension import chat_streams_of
 from chatstream_flask.views import API_NAMES, create_chat_blueprint
 
 BUT_CHAT = {"exclude": ["chat_stream"]}
@@ -260,4 +261,4 @@ def test_a_constructor_is_all_that_is_needed_before() -> None:
     app = Flask("host")
     chat_stream = ChatStream(use_mock_response=True)
     chat_stream.append_apis(app, BUT_CHAT)
-    assert app.extensions["chatstream"].chat_stream is chat_stream
+    assert chat_streams_of(app) == [chat_stream]

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+import psutil
 
 from ..errors import ConfigError
 
@@ -23,8 +26,6 @@ def model_size(path_or_hub_id: str, dtype_name: str | None = None) -> ModelSize:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from ..inference.kv_cache import layer_shapes
-
     try:
         config = AutoConfig.from_pretrained(path_or_hub_id)
         dtype = getattr(torch, dtype_name) if dtype_name else config.dtype or torch.float32
@@ -33,7 +34,28 @@ def model_size(path_or_hub_id: str, dtype_name: str | None = None) -> ModelSize:
     except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(f"{path_or_hub_id} cannot be read: {error}") from error
     return ModelSize(
-        weights_bytes=sum(weight.numel() * weight.element_size() for weight in model.parameters()),
-        kv_bytes_per_token=sum(shape.num_bytes for shape in layer_shapes(model)),
+        weights_bytes=weights_bytes(model),
+        kv_bytes_per_token=kv_bytes_per_token(model),
         context_len=getattr(config.get_text_config(), "max_position_embeddings", None),
     )
+
+
+def weights_bytes(model: Any) -> int:
+    """Return the size of a model's weights."""
+    return sum(weight.numel() * weight.element_size() for weight in model.parameters())
+
+
+def kv_bytes_per_token(model: Any) -> int:
+    """Return what one token takes in the KV caches of all layers."""
+    from .kv_cache import layer_shapes
+
+    return sum(shape.num_bytes for shape in layer_shapes(model))
+
+
+def memory_bytes(device: str) -> int:
+    """Return the total memory of a CUDA device, else that of the machine."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return int(psutil.virtual_memory().total)

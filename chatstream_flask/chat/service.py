@@ -1,0 +1,232 @@
+"""Request handling of one model: chat turns, their replies, conversations and generation settings."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from flask import Flask, Request, Response, current_app
+
+from ..config import ContextPolicy, EngineConfig, OnBusy, SamplingParams, WireFormatName
+from ..conversation import ConversationStore
+from ..engine.engine import Engine
+from ..engine.runner import Runner
+from ..errors import ChatStreamError, NotAccepting, NotFound
+from ..http.problem import problem_response
+from ..http.request_body import parse_offset, read_body
+from ..http.server_check import ServerCheck
+from ..model_source import ModelSource
+from ..prompts import AbstractChatPrompt
+from .admission import Admission
+from .app_state import AppState, state_of
+from .chat_request import parse_chat_request
+from .completion import Callback
+from .conversation_access import ConversationAccess
+from .reply_registry import Reply
+from .reply_response import reply_response
+from .request_handler import AbstractRequestHandler
+from .shared_prefix import SharedPrefix
+from .wire_format import choose
+
+
+class ChatService:
+    """What views call: the same engine, queue and settings for every app that was set up for it."""
+
+    def __init__(
+        self,
+        *,
+        source: ModelSource,
+        engine_config: EngineConfig,
+        params: SamplingParams,
+        chat_prompt_clazz: type[AbstractChatPrompt],
+        request_handler: AbstractRequestHandler,
+        context_policy: ContextPolicy,
+        on_busy: OnBusy,
+        wire_format: WireFormatName,
+        refuses_with_status: bool,
+        logger: logging.Logger,
+    ) -> None:
+        self.source = source
+        self.params = params
+        self.chat_prompt_clazz = chat_prompt_clazz
+        self.logger = logger
+        self.engine = Engine(engine_config, self._make_runner)
+        self.check_server = ServerCheck(self.engine)
+        self._wire_format = wire_format
+        self._refuses_with_status = refuses_with_status
+        self._conversations = ConversationAccess(request_handler, chat_prompt_clazz, params)
+        self._admission = Admission(
+            engine=self.engine,
+            source=source,
+            conversations=self._conversations,
+            shared_prefix=SharedPrefix(source, chat_prompt_clazz),
+            params=params,
+            context_policy=context_policy,
+            on_busy=on_busy,
+            check_server=self.check_server,
+        )
+
+    # -- replies -------------------------------------------------------------------------------------
+
+    def handle_chat_stream_request(
+        self,
+        request: Request,
+        request_body: bytes | str | dict[str, Any] | None = None,
+        callback: Callback | None = None,
+        *,
+        resumable: bool = False,
+    ) -> Response:
+        """The streaming response of POST /chat_stream, or a refusal; for a view to return.
+
+        :param request: `flask.request`
+        :param request_body: the JSON body, if the app has read it already or wants another one
+        :param callback: `callback(request, message)` is called once when an accepted request has ended, in
+            an app context but not in the request's; `message` is `success`,
+            `client_disconnected_before_streaming`, `client_disconnected_while_streaming` or
+            `unknown_error_occurred`
+        :param resumable: the app has a view for `handle_resume_request`: an event stream that lost its reader
+            goes on for CHATSTREAM_RESUME_SEC
+        """
+        request = getattr(request, "_get_current_object", lambda: request)()  # the proxy ends with the view
+        state = self.state
+        app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+        try:
+            data = read_body(request, state.settings.max_body_len) if request_body is None else request_body
+            body = parse_chat_request(data, self.params, state.settings.max_input_len)
+            reply = self._admission.accept(app, state, request, body, callback)
+        except ChatStreamError as error:
+            return self.refuse(error)
+        return self._response(request, reply, is_resumable=resumable)
+
+    def handle_resume_request(self, request: Request, message_id: str) -> Response:
+        """The rest of a reply after as many characters as `Last-Event-ID` (or `?offset=`) says, then live."""
+        state = self.state
+        try:
+            reply = state.replies.find(self._conversations.id_of(request), message_id)
+            offset = parse_offset(request, reply.generation)
+        except ChatStreamError as error:
+            return self.refuse(error)
+        return self._response(request, reply, is_resumable=True, offset=offset)
+
+    def handle_cancel_request(self, request: Request, message_id: str) -> Response:
+        """Ends a reply of the caller's; what it has said is kept, marked as interrupted. Idempotent."""
+        try:
+            reply = self.state.replies.find(self._conversations.id_of(request), message_id)
+            self.engine.cancel(reply.generation)
+        except NotFound as error:
+            if self.get_chat_prompt(request).find_chat_content_by_message_id(message_id) is None:
+                return self.refuse(error)
+        return Response(status=HTTPStatus.NO_CONTENT)
+
+    # -- the caller's conversation -------------------------------------------------------------------
+
+    def handle_clear_context_request(self, request: Request) -> dict[str, Any]:
+        """Forgets the caller's conversation; a reply in the making ends and is not kept."""
+        conversation_id = self._conversations.id_of(request)
+        self._conversations.delete(conversation_id)
+        self._admission.stop_reply(self.state, conversation_id)
+        return {"success": True, "message": "Context successfully cleared"}
+
+    def get_chat_prompt(self, request: Request) -> AbstractChatPrompt:
+        """The conversation that a request belongs to, as it is kept now; for views and callbacks."""
+        return self._conversations.of(request).prompt
+
+    def get_running_reply(self, request: Request) -> Reply | None:
+        """The reply in the making of the caller's conversation."""
+        return self.state.replies.running(self._conversations.id_of(request))
+
+    def get_generation_params(self, request: Request) -> dict[str, Any]:
+        """What holds for the caller's conversation: its own settings over those of the constructor."""
+        return self._conversations.generation_params(request)
+
+    def set_generation_params(self, request: Request, given: dict[str, Any] | None) -> dict[str, Any]:
+        """Changes the caller's own settings, those named only; None goes back to the constructor's.
+
+        :raises BadRequest: a value is not allowed, or a name
+        :raises ConversationBusy: a reply is in the making
+        """
+        self._conversations.set_generation_params(request, given)
+        return self.get_generation_params(request)
+
+    # -- the engine and the apps ---------------------------------------------------------------------
+
+    @property
+    def num_running(self) -> int:
+        """Number of replies that are being generated."""
+        return self.engine.num_running
+
+    @property
+    def num_waiting(self) -> int:
+        """Number of requests that wait in the queue."""
+        return self.engine.num_waiting
+
+    def start_queue_worker(self) -> None:
+        """Start the generation threads now instead of at the first request; do nothing if they run.
+
+        :raises UnsupportedModel: the model cannot be served
+        :raises ConfigError: the model does not fit into memory, or a setting does not suit it
+        """
+        self.engine.start()
+
+    def close(self) -> None:
+        """End all replies and the generation threads; further requests get status 503. Idempotent.
+
+        `start_queue_worker` starts the threads again.
+        """
+        self.engine.begin_drain()  # no later request starts an engine that has not started yet
+        self.engine.stop()
+
+    def store(self, app: Flask) -> ConversationStore:
+        """Return the store in which the conversations of an app are kept.
+
+        :raises RuntimeError: the app was not set up with `init_app`
+        """
+        return self._state_of(app).store
+
+    # -- for views -----------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> AppState:
+        """What this service has for the current app.
+
+        :raises RuntimeError: the app was not set up with `init_app`
+        """
+        return self._state_of(current_app)
+
+    def refuse(
+        self, error: ChatStreamError, respond: Callable[[ChatStreamError], Response] | None = None
+    ) -> Response:
+        """Log a refused request and return its response.
+
+        :param respond: makes the response of an error; the default is application/problem+json
+        """
+        if error.status >= 500 and not isinstance(error, NotAccepting):
+            self.logger.error("a request failed: %s", error, exc_info=error.__cause__)
+        response = (respond or self._problem)(error)
+        self.state.reports.refused(error, response.status_code)
+        return response
+
+    # ------------------------------------------------------------------------------------------------
+
+    def _state_of(self, app: Flask) -> AppState:
+        state = state_of(app, self)
+        if state is None:
+            raise RuntimeError(f"this ChatStream was not set up for {app.name!r}; call init_app(app)")
+        return state
+
+    def _make_runner(self, thread: int) -> Runner:
+        config = self.engine.config
+        return self.source.make_runner(
+            config.num_kept_slots(thread), config.num_of_generation_threads, config.device(thread)
+        )
+
+    def _response(self, request: Request, reply: Reply, *, is_resumable: bool, offset: int = 0) -> Response:
+        wire = choose(self._wire_format, request.headers.get("Accept", ""), reply.message_id)
+        settings = self.state.settings
+        grace_sec = settings.resume_sec if is_resumable and wire.is_resumable else 0.0
+        return reply_response(self.engine, reply, wire, settings, request, grace_sec, offset)
+
+    def _problem(self, error: ChatStreamError) -> Response:
+        return problem_response(error, too_many_as_200=not self._refuses_with_status)
