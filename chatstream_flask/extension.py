@@ -21,7 +21,7 @@ from .monitoring.japanese import set_log_language
 from .monitoring.origin import add_request_id_header
 from .monitoring.reports import Reports
 from .prompts import AbstractChatPrompt, ChatPrompt
-from .prompts.chat_prompt import check_has_template
+from .prompts.chat_template import check_has_template
 from .settings import Settings
 from .views import append_apis
 

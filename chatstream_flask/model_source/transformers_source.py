@@ -12,8 +12,9 @@ from ..engine.runner import Runner
 from ..errors import BadRequest, ConfigError
 from ..grammar.matcher import GrammarCompiler
 from ..prompts import AbstractChatPrompt
+from ..prompts.chat_template import Message
 from ..prompts.fit import FittedPrompt, fit_to_context
-from ..prompts.message_prompt import Message, encode_messages
+from ..prompts.message_prompt import encode_messages
 
 if TYPE_CHECKING:
     from ..inference.prepared_model import PreparedModel

@@ -1,4 +1,4 @@
-"""How a conversation becomes a prompt: one class per family of models."""
+"""Prompts: classes that turn a conversation into the text and the tokens that a model continues."""
 
 from .abstract_chat_prompt import AbstractChatPrompt
 from .chat_content import ChatContent, RoleType

@@ -1,4 +1,4 @@
-"""One message of a conversation."""
+"""Messages of a conversation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class RoleType(Enum):
-    """Who speaks; the names shown in a prompt belong to the prompt and may even be equal."""
+    """Role of a message; the name that a prompt shows for it is a setting of the prompt."""
 
     REQUESTER = "requester"
     RESPONDER = "responder"
@@ -16,10 +16,12 @@ class RoleType(Enum):
 
 @dataclass
 class ChatContent:
+    """One message of a conversation, or a reply that is still to come."""
+
     role: RoleType
-    message: str | None = None  # None: a reply still to come
+    message: str | None = None  # None: a reply that is still to come
     message_id: str | None = None
-    is_interrupted: bool = False  # a reply that was cut off
+    is_interrupted: bool = False  # whether the reply ended early
 
     @property
     def is_requester(self) -> bool:
@@ -41,6 +43,7 @@ class ChatContent:
         self.message_id = message_id
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the message as a dict of JSON's types."""
         return {
             "role": self.role.value,
             "message": self.message,
@@ -50,4 +53,5 @@ class ChatContent:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ChatContent:
+        """Return the message of a dict that `to_dict` returned."""
         return cls(RoleType(data["role"]), data["message"], data["message_id"], data["is_interrupted"])

@@ -1,4 +1,4 @@
-"""The messages of a conversation, oldest first."""
+"""List of the messages of a conversation."""
 
 from __future__ import annotations
 
@@ -15,25 +15,28 @@ from .chat_content import ChatContent, RoleType
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # legal in JSON, refused by tokenizers and stores
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # valid in JSON, but refused by tokenizers and stores
 
 
 class ChatHistory:
-    """One list of contents; everything else is computed from it.
+    """Messages of a conversation, oldest first.
 
-    The first `num_initial` contents are examples set up by the application. What follows are the visitor's
-    turns: a requester message and what was replied to it.
+    The first `num_initial` contents are examples that the application set up. The visitor's turns follow:
+    each is a requester message and its reply.
     """
 
     def __init__(self) -> None:
         self._contents: list[ChatContent] = []
         self.num_initial = 0
 
-    # -- what was said ------------------------------------------------------------------------------
+    # -- reading ------------------------------------------------------------------------------------
 
     def get_contents(self, opts: dict[str, Any] | None = None) -> list[ChatContent]:
-        """:param opts: {"omit_last_message": bool}: the newest one without its text; {"to_message_id": str}:
-        nothing after that message
+        """Return the messages, oldest first.
+
+        :param opts: {"omit_last_message": True} returns the newest one without its text;
+            {"to_message_id": str} omits everything after that message
+        :raises BadRequest: there is no message with that id
         """
         opts = opts or {}
         check_names("option", opts, {"omit_last_message", "to_message_id", "tokenizer"})
@@ -48,57 +51,68 @@ class ChatHistory:
         return contents
 
     def get_turn(self) -> int:
-        """The number of messages that the visitor has sent."""
+        """Return the number of messages that the visitor has sent."""
         return sum(content.is_requester for content in self._contents[self.num_initial :])
 
     def is_empty(self) -> bool:
         return not self._contents
 
     def get_requester_last_msg(self) -> str | None:
+        """Return the newest message of the requester; None if there is none."""
         return self._newest_message(RoleType.REQUESTER)
 
     def get_responder_last_msg(self) -> str | None:
+        """Return the newest reply; None if there is none or it is still to come."""
         return self._newest_message(RoleType.RESPONDER)
 
     def find_chat_content_by_message_id(self, message_id: str) -> ChatContent | None:
+        """Return the message with this id; None if there is none."""
         return next((content for content in self._contents if content.message_id == message_id), None)
 
     @property
     def has_turn_to_regenerate(self) -> bool:
-        """The newest message is a reply to the visitor; an example set up by the application is not."""
+        """Return whether the newest message is a reply to the visitor, not an example of the application."""
         return len(self._contents) > self.num_initial and not self._contents[-1].is_requester
 
-    # -- saying more --------------------------------------------------------------------------------
+    # -- changing -----------------------------------------------------------------------------------
 
     def add_requester_msg(self, message: str) -> None:
+        """Append a message of the requester."""
         self._add(RoleType.REQUESTER, message)
 
     def add_responder_msg(self, message: str | None) -> None:
-        """None: a reply still to come."""
+        """Append a reply; None if it is still to come."""
         self._add(RoleType.RESPONDER, message)
 
     def set_responder_last_msg(self, message: str | None, *, is_interrupted: bool = False) -> None:
+        """Set the text of the newest message, which must be a reply (else ValueError)."""
         content = self._last(RoleType.RESPONDER)
         content.message, content.is_interrupted = message, is_interrupted
 
     def set_responder_last_msg_id(self, message_id: str | None) -> None:
+        """Set the id of the newest message, which must be a reply (else ValueError)."""
         self._last(RoleType.RESPONDER).message_id = message_id
 
     def clear_last_responder_message(self) -> None:
-        """The newest reply is still to come again; nothing happens where there is none."""
+        """Discard the text of the newest reply, so that it can be generated again; do nothing without one."""
         if self.has_turn_to_regenerate:
             self._contents[-1] = ChatContent(RoleType.RESPONDER)
 
     def remove_last_requester_msg(self) -> None:
+        """Remove the newest message, which must be the requester's (else ValueError)."""
         self._last(RoleType.REQUESTER)
         self._contents.pop()
 
     def remove_last_responder_msg(self) -> None:
+        """Remove the newest message, which must be a reply (else ValueError)."""
         self._last(RoleType.RESPONDER)
         self._contents.pop()
 
     def cut_before_turn_of(self, message_id: str) -> None:
-        """Forgets the visitor's turn that has this message, and what followed it."""
+        """Remove the visitor's turn that has this message, and all later turns.
+
+        :raises BadRequest: there is no message with that id
+        """
         for i in range(len(self._contents) - 1, self.num_initial - 1, -1):
             if self._contents[i].message_id == message_id:
                 is_requester = [content.is_requester for content in self._contents[: i + 1]]
@@ -107,17 +121,21 @@ class ChatHistory:
         raise BadRequest(f"this conversation has no message {message_id!r}")
 
     def clear_history(self) -> None:
-        """Forgets the visitor's turns."""
+        """Remove the visitor's turns; the initial contents stay."""
         del self._contents[self.num_initial :]
 
     # -- turns --------------------------------------------------------------------------------------
 
     @property
     def num_droppable_turns(self) -> int:
+        """Return the number of the visitor's turns without the newest one, which is never dropped."""
         return max(0, len(split_turns(self._contents[self.num_initial :])) - 1)
 
     def without_oldest_turns(self, num_turns: int) -> Self:
-        """A copy without the visitor's `num_turns` oldest turns; the newest one cannot be left out."""
+        """Return a copy without the visitor's oldest turns.
+
+        :raises ValueError: `num_turns` is not between 0 and `num_droppable_turns`
+        """
         if not 0 <= num_turns <= self.num_droppable_turns:
             raise ValueError(f"{num_turns} turns cannot be dropped, only 0 to {self.num_droppable_turns}")
         turns = split_turns(self._contents[self.num_initial :])[num_turns:]
@@ -126,7 +144,7 @@ class ChatHistory:
         clone._contents = [replace(content) for content in kept]
         return clone
 
-    # -----------------------------------------------------------------------------------------------
+    # -- helpers ------------------------------------------------------------------------------------
 
     def _add(self, role: RoleType, message: str | None) -> None:
         if message is not None:
@@ -138,11 +156,12 @@ class ChatHistory:
 
     def _last(self, role: RoleType) -> ChatContent:
         if len(self._contents) <= self.num_initial or self._contents[-1].role is not role:
-            raise ValueError(f"the newest message of {self!r} is not a {role.value}'s")
+            raise ValueError(f"the newest message of {self!r} is not from the {role.value}")
         return self._contents[-1]
 
 
 def split_turns(contents: Sequence[ChatContent]) -> list[list[ChatContent]]:
+    """Return the turns; each starts with a requester message, except perhaps the first."""
     turns: list[list[ChatContent]] = []
     for content in contents:
         if content.is_requester or not turns:

@@ -1,4 +1,4 @@
-"""A conversation for its owner to take along."""
+"""Export of a conversation as JSON or Markdown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ROLE_NAMES = {True: "user", False: "assistant"}  # by is_requester
 
 
 def to_messages(chat_prompt: AbstractChatPrompt) -> list[dict[str, Any]]:
-    """The visitor's turns as JSON's types; nothing of what the application itself set up."""
+    """Return the visitor's turns as dicts of JSON's types, without the initial contents."""
     return [
         {
             "role": ROLE_NAMES[content.is_requester],
@@ -23,7 +23,10 @@ def to_messages(chat_prompt: AbstractChatPrompt) -> list[dict[str, Any]]:
 
 
 def to_markdown(chat_prompt: AbstractChatPrompt, title: str = "") -> str:
-    """Each message is a quotation, so that no heading or open code block in it reaches the next one."""
+    """Return the visitor's turns as Markdown.
+
+    Each message is a block quote, so that a heading or an unclosed code block in it cannot affect the next.
+    """
     parts = [f"# {' '.join(title.split())}\n"] if title.strip() else []
     for message in to_messages(chat_prompt):
         end = " (interrupted)" if message["is_interrupted"] else ""

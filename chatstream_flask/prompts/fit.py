@@ -1,4 +1,4 @@
-"""Makes a conversation fit into the context by leaving out its oldest turns."""
+"""Fitting of a conversation into the context by dropping its oldest turns."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from .chat_history import split_turns
 
 @dataclass(frozen=True)
 class FittedPrompt:
+    """Token ids of a prompt that fits into the context."""
+
     token_ids: list[int]
-    num_dropped_turns: int  # of the visitor
-    num_dropped_examples: int = 0  # turns that the application set up
+    num_dropped_turns: int  # turns of the visitor
 
 
 def fit_to_context(
@@ -27,21 +28,24 @@ def fit_to_context(
     add_special_tokens: bool | None = None,
     policy: ContextPolicy = ContextPolicy.DROP_OLDEST_TURNS,
 ) -> FittedPrompt:
-    """At most `max_tokens` ids, with as few turns left out as possible; each try is a rendering.
+    """Return at most `max_tokens` token ids, dropping as few turns as possible.
 
-    Whole turns are left out, oldest first, and never the system text or the newest turn:
+    Whole turns are dropped, the oldest first, but never the system text or the newest turn. The policy says
+    which turns may be dropped:
 
-    - `error`: none; a conversation that does not fit is refused.
-    - `drop_oldest_turns`: the visitor's; the application's examples stay.
-    - `keep_system_and_recent`: first the application's examples, then the visitor's.
+    - `error`: none.
+    - `drop_oldest_turns`: the visitor's turns; the application's examples stay.
+    - `keep_system_and_recent`: first the application's examples, then the visitor's turns.
 
-    :raises PromptTooLong: what must stay does not fit
+    The number of turns to drop is found by binary search; each step renders the prompt.
+
+    :raises PromptTooLong: the prompt does not fit even without the turns that may be dropped
     """
-    num_examples, most = 0, 0
+    num_examples, num_droppable = 0, 0
     if policy is ContextPolicy.KEEP_SYSTEM_AND_RECENT:
         num_examples = len(split_turns(prompt.get_contents()[: prompt.num_initial]))
     if policy is not ContextPolicy.ERROR:
-        most = num_examples + prompt.num_droppable_turns
+        num_droppable = num_examples + prompt.num_droppable_turns
 
     @cache
     def render(num_dropped: int) -> list[int]:
@@ -49,15 +53,13 @@ def fit_to_context(
         shorter = _without_examples(shorter, min(num_dropped, num_examples))
         return shorter.to_token_ids(tokenizer, add_special_tokens)
 
-    def is_fitting(num_dropped: int) -> bool:
+    def fits(num_dropped: int) -> bool:
         return len(render(num_dropped)) <= max_tokens
 
-    if not is_fitting(0) and not is_fitting(most):
-        raise PromptTooLong(_too_long(len(render(most)), max_tokens, policy))
-    num_dropped = 0 if is_fitting(0) else bisect_left(range(most), True, key=is_fitting)
-    return FittedPrompt(
-        render(num_dropped), max(0, num_dropped - num_examples), min(num_dropped, num_examples)
-    )
+    if not fits(0) and not fits(num_droppable):
+        raise PromptTooLong(_too_long(len(render(num_droppable)), max_tokens, policy))
+    num_dropped = 0 if fits(0) else bisect_left(range(num_droppable), True, key=fits)
+    return FittedPrompt(render(num_dropped), max(0, num_dropped - num_examples))
 
 
 def _without_examples(prompt: AbstractChatPrompt, num_turns: int) -> AbstractChatPrompt:
@@ -67,10 +69,10 @@ def _without_examples(prompt: AbstractChatPrompt, num_turns: int) -> AbstractCha
 
 
 def _too_long(num_tokens: int, max_tokens: int, policy: ContextPolicy) -> str:
-    allowed = f"{num_tokens} tokens, {max_tokens} are allowed (context_len less max_new_tokens)"
+    excess = f"{num_tokens} tokens, but {max_tokens} are allowed (context_len - max_new_tokens)"
     if policy is ContextPolicy.ERROR:
         return (
-            f"the conversation makes a prompt of {allowed}: clear it, shorten the message, or ask for fewer "
-            "new tokens; with another context_policy than 'error' its oldest turns would be left out"
+            f"the prompt of this conversation has {excess}: clear the conversation, shorten the message or "
+            "lower max_new_tokens; with another context_policy than 'error' old turns would be dropped"
         )
-    return f"the newest message makes a prompt of {allowed}: shorten the message, or ask for fewer new tokens"
+    return f"the prompt of the newest message has {excess}: shorten the message or lower max_new_tokens"

@@ -1,4 +1,4 @@
-"""What can be set about a prompt, apart from what was said."""
+"""Settings of a prompt."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from enum import Enum
 
 
 class PromptTTL(Enum):
+    """Turns that the model is shown: all of them, or the newest one after the initial contents."""
+
     MULTI_TURN = "multi_turn"
-    SINGLE_TURN = "single_turn"  # the model is shown the initial contents and the newest turn only
+    SINGLE_TURN = "single_turn"
 
 
 class PromptSettings:
-    """Kept with the conversation."""
+    """Settings that are stored with the conversation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -23,24 +25,32 @@ class PromptSettings:
         self.prefix_as_stop_str = False
 
     def set_system(self, system: str) -> None:
+        """Set the system text."""
         self.system = system
 
     def set_requester(self, requester: str) -> None:
+        """Set the name of the requester in the prompt."""
         self.requester = requester
 
     def set_responder(self, responder: str) -> None:
+        """Set the name of the responder in the prompt."""
         self.responder = responder
 
     def set_chat_mode_enabled(self, enabled: bool) -> None:
-        """Off: the prompt is the newest requester message alone, and nothing stops the reply early."""
+        """Enable or disable chat mode.
+
+        Outside chat mode the prompt is the newest requester message alone, and there are no stop strings.
+        """
         self.chat_mode = enabled
 
     def is_chat_mode_enabled(self) -> bool:
+        """Return whether chat mode is enabled."""
         return self.chat_mode
 
     def set_prompt_ttl(self, prompt_ttl: PromptTTL) -> None:
+        """Set which turns the model is shown."""
         self.prompt_ttl = prompt_ttl
 
     def set_prefix_as_stop_str_enabled(self, enabled: bool) -> None:
-        """On: a model that begins to write the requester's part is stopped there."""
+        """Set whether a reply ends where the model starts to write the requester's next message."""
         self.prefix_as_stop_str = enabled

@@ -1,4 +1,4 @@
-"""A prompt format in a few strings."""
+"""Prompt formats given as a few strings."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from .prompt_settings import PromptTTL
 
 
 class TextPrompt(AbstractChatPrompt):
-    """A class for a family of models sets these strings and needs no code.
+    """Prompt in which subclasses set format strings and need no code.
 
-    They may hold {message}, {system}, and {requester} and {responder}, the names of the two who speak.
+    Formats may contain {message}, {system}, and the role names {requester} and {responder}.
     """
 
     requester_name: ClassVar[str] = ""
     responder_name: ClassVar[str] = ""
-    system_text: ClassVar[str] = ""  # of a new conversation
-    system_format: ClassVar[str] = "{system}\n\n"  # in front of everything, if there is a system text
-    requester_format: ClassVar[str] = "{message}"  # with {system}: the system text is there, in the first one
-    child_format: ClassVar[str] = ""  # added to a message that comes with a second text to work on
-    reply_prefix: ClassVar[str] = ""  # where the model goes on
-    reply_format: ClassVar[str] = "{message}"  # the rest of an earlier reply
-    strips_replies: ClassVar[bool] = True  # models begin with a space and end with a newline, or do not
+    system_text: ClassVar[str] = ""  # system text of a new conversation
+    system_format: ClassVar[str] = "{system}\n\n"  # start of the prompt, if there is a system text
+    requester_format: ClassVar[str] = "{message}"  # with {system}, the first one contains the system text
+    child_format: ClassVar[str] = ""  # appended to a message that comes with a child message
+    reply_prefix: ClassVar[str] = ""  # start of each reply; the model continues after the last one
+    reply_format: ClassVar[str] = "{message}"  # rest of an earlier reply
+    strips_replies: ClassVar[bool] = True  # whether white space around earlier replies is removed
     stop_strs: ClassVar[tuple[str, ...]] = ()
-    stops_at_requester: ClassVar[bool] = False  # where the model begins to write the requester's part
+    stops_at_requester: ClassVar[bool] = False  # whether the requester's prefix ends a reply
     ttl: ClassVar[PromptTTL] = PromptTTL.MULTI_TURN
-    add_special_tokens: ClassVar[bool | None] = None  # where nobody says: None is the tokenizer's default
+    add_special_tokens: ClassVar[bool | None] = None  # unless the caller says; None: the tokenizer's default
     replacements_when_input: ClassVar[Replacements] = ()
     replacements_when_output: ClassVar[Replacements] = ()
 
@@ -66,12 +66,18 @@ class TextPrompt(AbstractChatPrompt):
         return super().to_token_ids(tokenizer, add_special_tokens)
 
     def add_requester_msg(self, message: str, child_message: str | None = None) -> None:
-        """:param child_message: what the message is about; becomes a section of it, in the family's form"""
+        """Append a message of the requester.
+
+        :param child_message: text that the message is about, such as Alpaca's "input"; appended to the
+            message in `child_format`
+        :raises ConfigError: there is a child message, but `child_format` is not set
+        :raises BadRequest: a message is not a string
+        """
         if child_message is not None:
             if not self.child_format:
-                raise ConfigError(f"{type(self).__name__} has no form for a child message")
+                raise ConfigError(f"{type(self).__name__} does not support child messages: set child_format")
             if not isinstance(message, str) or not isinstance(child_message, str):
-                raise BadRequest("a message and its child message must be text")
+                raise BadRequest("a message and its child message must be strings")
             message += self.child_format.format(message=child_message)
         super().add_requester_msg(message)
 

@@ -194,7 +194,7 @@ def test_a_context_that_overflows_and_other_mistakes(client: OpenAI) -> None:
     assert caught.value.param == "temperature"
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(model="gpt-9", messages=user("Hello!"))
-    with pytest.raises(openai.BadRequestError, match="knows no tools"):
+    with pytest.raises(openai.BadRequestError, match="does not support tools"):
         ask(client, "Hello!", tools=[TOOL])
 
 

@@ -34,38 +34,38 @@ def conversation() -> Shots:
     return prompt
 
 
-def fit(max_tokens: int, policy: ContextPolicy) -> tuple[str, int, int]:
+def fit(max_tokens: int, policy: ContextPolicy) -> tuple[str, int]:
     prompt = conversation()
     fitted: FittedPrompt = fit_to_context(prompt, TOKENIZER, max_tokens, False, policy)
     assert prompt.create_prompt() == "S;e0E0;e1E1;q0A0;q1A1;q2"
-    return str(TOKENIZER.decode(fitted.token_ids)), fitted.num_dropped_turns, fitted.num_dropped_examples
+    return str(TOKENIZER.decode(fitted.token_ids)), fitted.num_dropped_turns
 
 
 @pytest.mark.parametrize("policy", ContextPolicy)
 def test_what_fits_stays_whole(policy: ContextPolicy) -> None:
-    assert fit(24, policy) == ("S;e0E0;e1E1;q0A0;q1A1;q2", 0, 0)
+    assert fit(24, policy) == ("S;e0E0;e1E1;q0A0;q1A1;q2", 0)
 
 
 def test_error() -> None:
-    with pytest.raises(PromptTooLong, match="the conversation makes a prompt of 24 tokens, 23 are allowed"):
+    with pytest.raises(PromptTooLong, match="this conversation has 24 tokens, but 23 are allowed"):
         fit(23, ContextPolicy.ERROR)
 
 
 def test_drop_oldest_turns() -> None:
     policy = ContextPolicy.DROP_OLDEST_TURNS
-    assert fit(23, policy) == ("S;e0E0;e1E1;q1A1;q2", 1, 0)
-    assert fit(18, policy) == ("S;e0E0;e1E1;q2", 2, 0)
-    with pytest.raises(PromptTooLong, match="the newest message makes a prompt of 14 tokens, 13 are"):
+    assert fit(23, policy) == ("S;e0E0;e1E1;q1A1;q2", 1)
+    assert fit(18, policy) == ("S;e0E0;e1E1;q2", 2)
+    with pytest.raises(PromptTooLong, match="the prompt of the newest message has 14 tokens, but 13 are"):
         fit(13, policy)
 
 
 def test_keep_system_and_recent() -> None:
     policy = ContextPolicy.KEEP_SYSTEM_AND_RECENT
-    assert fit(23, policy) == ("S;e1E1;q0A0;q1A1;q2", 0, 1)
-    assert fit(18, policy) == ("S;q0A0;q1A1;q2", 0, 2)
-    assert fit(13, policy) == ("S;q1A1;q2", 1, 2)
-    assert fit(8, policy) == ("S;q2", 2, 2)
-    with pytest.raises(PromptTooLong, match="the newest message makes a prompt of 4 tokens, 3 are"):
+    assert fit(23, policy) == ("S;e1E1;q0A0;q1A1;q2", 0)
+    assert fit(18, policy) == ("S;q0A0;q1A1;q2", 0)
+    assert fit(13, policy) == ("S;q1A1;q2", 1)
+    assert fit(8, policy) == ("S;q2", 2)
+    with pytest.raises(PromptTooLong, match="the prompt of the newest message has 4 tokens, but 3 are"):
         fit(3, policy)
 
 

@@ -238,7 +238,7 @@ def test_what_a_tokenizer_normalizes_to_a_control_token_is_refused() -> None:
     make: Any = PreTrainedTokenizerFast
     fast = make(tokenizer_object=tokenizer)
     assert len(asked(Plain(), "＜s＞").to_token_ids(fast)) > 0
-    with pytest.raises(BadRequest, match="makes a control token of a message that spells none"):
+    with pytest.raises(BadRequest, match="turns text of a message into a control token"):
         asked(Plain(), "＜/s＞").to_token_ids(fast)
 
 

@@ -9,7 +9,8 @@ from transformers import AutoTokenizer
 
 from chatstream_flask import demo_model
 from chatstream_flask.errors import BadRequest
-from chatstream_flask.prompts.message_prompt import Message, encode_messages
+from chatstream_flask.prompts.chat_template import Message
+from chatstream_flask.prompts.message_prompt import encode_messages
 
 WITH_TOOLS = (
     "{% if tools %}<|system|>{% for tool in tools %}{{ tool | tojson }}{% endfor %}<|end|>{% endif %}"
@@ -79,7 +80,7 @@ def test_a_template_without_system_gets_its_text_in_the_first_user_message() -> 
 
 
 def test_what_cannot_be_rendered_is_refused_with_a_sentence() -> None:
-    with pytest.raises(BadRequest, match="chat template knows no tools"):
+    with pytest.raises(BadRequest, match="chat template does not support tools"):
         encode_messages(tokenizer_with(), [user("Hello!")], [TOOL])
     with pytest.raises(BadRequest, match="refuses these messages: unknown role tool"):
         encode_messages(tokenizer_with(), [{"role": "tool", "content": "42"}])

@@ -226,12 +226,12 @@ def test_a_message_with_a_text_to_work_on(clazz: type[TextPrompt], text: str) ->
     prompt.add_responder_msg(None)
     assert clazz.from_dict(prompt.to_dict()).create_prompt() == text
     wrong: Any = 1
-    with pytest.raises(BadRequest, match="must be text"):
+    with pytest.raises(BadRequest, match="must be strings"):
         prompt.add_requester_msg("要約", child_message=wrong)
 
 
 def test_a_family_without_a_form_for_a_second_text_says_so() -> None:
-    with pytest.raises(ConfigError, match="Llama2Chat has no form"):
+    with pytest.raises(ConfigError, match="Llama2Chat does not support child messages"):
         presets.ChatPromptMetaLlamaLlama2Chat().add_requester_msg("a", child_message="b")
 
 

@@ -1,6 +1,6 @@
-"""One file for each family of models that needs a prompt format of its own.
+"""Prompt formats of models whose tokenizer has no chat template, one file per family of models.
 
-Models whose tokenizer has a chat template need none: ChatPrompt is for them.
+For a model with a chat template use ChatPrompt.
 """
 
 from .cyberagent_open_calm import ChatPromptCyberAgentOpenCalm

@@ -1,4 +1,4 @@
-"""OpenCALM of CyberAgent: base models, which continue a text; no format."""
+"""OpenCALM of CyberAgent: base models that continue a text, without a prompt format."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ..text_prompt import TextPrompt
 
 
 class ChatPromptCyberAgentOpenCalm(TextPrompt):
-    """The visitor writes, the model goes on from there, each later turn begins on a new line."""
+    """Plain text that the model continues; each later turn starts on a new line."""
 
     system_format = "{system}\n"
     reply_format = "{message}\n"

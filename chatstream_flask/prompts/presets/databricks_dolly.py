@@ -1,4 +1,4 @@
-"""Dolly v2 (3B, 7B, 12B) of Databricks; format: its instruct pipeline and training prompts."""
+"""Dolly v2 (3B, 7B, 12B) of Databricks; format from its instruct pipeline and training prompts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from ..text_prompt import TextPrompt
 
 
 class ChatPromptDatabricksDolly(TextPrompt):
+    """Messages below "### Instruction:" and "### Response:"."""
+
     requester_name = "### Instruction"
     responder_name = "### Response"
     system_text = (

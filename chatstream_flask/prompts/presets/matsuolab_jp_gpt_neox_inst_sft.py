@@ -1,4 +1,4 @@
-"""weblab-10b-instruction-sft of the Matsuo Lab; format: its model card (Alpaca in Japanese)."""
+"""weblab-10b-instruction-sft of the Matsuo Lab; format from its model card (Alpaca in Japanese)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ..text_prompt import TextPrompt
 
 
 class ChatPromptMatsuoLabJpGptNeoxInstSft(TextPrompt):
-    """Trained on single instructions, so it is shown the newest turn only."""
+    """Japanese Alpaca format with the newest turn only, as the model was trained on single instructions."""
 
     requester_name = "### 指示"
     responder_name = "### 応答"

@@ -1,4 +1,4 @@
-"""MPT Chat (7B, 30B) of MosaicML; format: ChatML, as its model cards say."""
+"""MPT Chat (7B, 30B) of MosaicML; format (ChatML) from its model cards."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from ..text_prompt import TextPrompt
 
 
 class ChatPromptMosaicmlMptChat(TextPrompt):
+    """ChatML: messages between "<|im_start|>" and "<|im_end|>"."""
+
     system_text = (
         "A conversation between a user and an LLM-based AI assistant. "
         "The assistant gives helpful and honest answers."

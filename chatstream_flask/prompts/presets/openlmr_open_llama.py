@@ -1,4 +1,4 @@
-"""OpenLLaMA of OpenLM Research: base models, asked by questions and answers; form: its model card."""
+"""OpenLLaMA of OpenLM Research: base models, prompted as Q and A; format from its model card."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from ..text_prompt import TextPrompt
 
 
 class ChatPromptOpenlmrOpenLlama(TextPrompt):
+    """Messages after "Q: " and "A:" on lines of their own."""
+
     requester_name = "Q"
     responder_name = "A"
     requester_format = "{requester}: {message}\n"

@@ -1,4 +1,4 @@
-"""rinna japanese-gpt-neox-3.6b-instruction (sft, sft-v2, ppo); format: its model card."""
+"""rinna japanese-gpt-neox-3.6b-instruction (sft, sft-v2, ppo); format from its model card."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ..text_prompt import TextPrompt
 
 
 class ChatPromptRinnaJapaneseGPTNeoxInst(TextPrompt):
-    """Its tokenizer knows no newline; the model writes and reads "<NL>" instead."""
+    """Messages after "ユーザー: " and "システム: ", with "<NL>" for newlines, which the tokenizer lacks."""
 
     requester_name = "ユーザー"
     responder_name = "システム"
@@ -14,9 +14,9 @@ class ChatPromptRinnaJapaneseGPTNeoxInst(TextPrompt):
     requester_format = "{requester}: {message}<NL>"
     reply_prefix = "{responder}: "
     reply_format = "{message}<NL>"
-    add_special_tokens = False  # by default this tokenizer ends the text with </s>
+    add_special_tokens = False  # by default this tokenizer appends </s>
     replacements_when_input = (("\n", "<NL>"),)
     replacements_when_output = (("<NL>", "\n"),)
 
 
-ChatPromptRinnaJpGptNeoxInstSft = ChatPromptRinnaJapaneseGPTNeoxInst  # ChatStream's later name
+ChatPromptRinnaJpGptNeoxInstSft = ChatPromptRinnaJapaneseGPTNeoxInst  # as later ChatStream names it

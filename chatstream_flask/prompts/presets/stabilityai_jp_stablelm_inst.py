@@ -1,4 +1,4 @@
-"""Japanese StableLM Instruct (Alpha 7B v2, 3B-4E1T, Gamma 7B) of Stability AI; format: its model cards."""
+"""Japanese StableLM Instruct (Alpha 7B v2, 3B-4E1T, Gamma 7B) of Stability AI; from its model cards."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from ..text_prompt import TextPrompt
 
 
 class ChatPromptStabilityAiJpGptNeoxInstSft(TextPrompt):
-    """Alpha 7B v1, by its card, has no newline after "### 応答: ": set reply_prefix = "{responder}: "."""
+    """Japanese Alpaca format.
+
+    Alpha 7B v1 has no newline after "### 応答: ", according to its model card: set
+    `reply_prefix = "{responder}: "`.
+    """
 
     requester_name = "### 指示"
     responder_name = "### 応答"

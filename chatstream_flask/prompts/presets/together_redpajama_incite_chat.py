@@ -1,4 +1,4 @@
-"""RedPajama-INCITE-Chat (3B, 7B) of Together; format: its model card."""
+"""RedPajama-INCITE-Chat (3B, 7B) of Together; format from its model card."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from ..text_prompt import TextPrompt
 
 
 class ChatPromptTogetherRedPajamaINCITEChat(TextPrompt):
+    """Messages after "<human>: " and "<bot>:", on lines of their own."""
+
     requester_name = "<human>"
     responder_name = "<bot>"
     requester_format = "{requester}: {message}\n"
