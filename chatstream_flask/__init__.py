@@ -1,13 +1,22 @@
 """Streams LLM chat out of a Flask app, under load control."""
 
+from importlib.metadata import version
+
+from . import errors
 from .chat.request_handler import AbstractRequestHandler, SimpleSessionRequestHandler
+from .config import SamplingParams
 from .extension import ChatStream
 from .prompts import AbstractChatPrompt, ChatPrompt
+
+__version__ = version("chatstream-flask")
 
 __all__ = [
     "AbstractChatPrompt",
     "AbstractRequestHandler",
     "ChatPrompt",
     "ChatStream",
+    "SamplingParams",
     "SimpleSessionRequestHandler",
+    "__version__",
+    "errors",
 ]

@@ -18,9 +18,9 @@ IS_NEW = "chatstream.is_new_session"  # in the environ: the client has not shown
 class AbstractRequestHandler(ABC):
     """Called in the view, inside the request's context, before the response starts."""
 
-    @abstractmethod
     def get_request_handler_type(self) -> str:
-        """A short name for logs."""
+        """Return a short name of this handler, for logs."""
+        return type(self).__name__
 
     @abstractmethod
     def get_conversation_id(self, request: Request) -> str:

@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from flask import Flask, Request, Response, current_app
+from prometheus_client.registry import Collector
 
 from ..config import ContextPolicy, EngineConfig, OnBusy, SamplingParams, WireFormatName
 from ..conversation import ConversationStore
@@ -18,6 +19,7 @@ from ..http.problem import problem_response
 from ..http.request_body import parse_offset, read_body
 from ..http.server_check import ServerCheck
 from ..model_source import ModelSource
+from ..monitoring.engine_collector import EngineCollector
 from ..prompts import AbstractChatPrompt
 from .admission import Admission
 from .app_state import AppState, state_of
@@ -161,6 +163,10 @@ class ChatService:
     def num_waiting(self) -> int:
         """Number of requests that wait in the queue."""
         return self.engine.num_waiting
+
+    def metrics_collector(self) -> Collector:
+        """Return a collector of this ChatStream's metrics, for a Prometheus registry of the app's own."""
+        return EngineCollector(self.engine)
 
     def start_queue_worker(self) -> None:
         """Start the generation threads now instead of at the first request; do nothing if they run.

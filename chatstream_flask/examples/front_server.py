@@ -34,9 +34,6 @@ class FrontServerHandler(AbstractRequestHandler):
     def __init__(self, secret: str) -> None:
         self._secret = secret.encode()
 
-    def get_request_handler_type(self) -> str:
-        return "front_server"
-
     def get_conversation_id(self, request: Request) -> str:
         given = request.headers.get("X-Front-Secret", "").encode()
         if not hmac.compare_digest(given, self._secret):  # takes as long for a nearly right one

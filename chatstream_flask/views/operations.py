@@ -12,7 +12,7 @@ from ..chat.service import ChatService
 from ..monitoring.engine_collector import make_registry
 from ..monitoring.health import READY, engine_health
 from ..monitoring.origin import assign_request_id
-from ..status_page import add_status_page
+from ..status_page.page import add_status_page
 
 
 def create_operations_blueprint(chat_stream: ChatService) -> Blueprint:

@@ -310,7 +310,7 @@ def test_the_body_may_be_bytes_str_or_dict(tmp_path: Path) -> None:
                 answer = chat_stream.handle_chat_stream_request(context.request, body)
                 assert answer.get_data(as_text=True) in ("bytes", "str", "dict")
     finally:
-        chat_stream.engine.stop()
+        chat_stream.close()
 
 
 def test_callback(
@@ -457,7 +457,7 @@ def test_what_is_said_of_the_apis(tmp_path: Path) -> None:
             session.clear()
         assert client.get("/get_prompt").get_json()["prompt"] is None
     finally:
-        chat_stream.engine.stop()
+        chat_stream.close()
 
 
 def test_prompt_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,4 +60,4 @@ def test_the_first_program_is_complete(tmp_path: Path, monkeypatch: pytest.Monke
         assert answer.status_code == 200
         assert len(answer.text) > 5
     finally:
-        chat_stream.engine.stop()
+        chat_stream.close()

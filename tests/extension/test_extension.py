@@ -33,7 +33,7 @@ def chat_stream() -> Iterator[ChatStream]:
     yield chat_stream
     chat_stream.engine.drain(TIMEOUT)
     chat_stream.engine.check_idle()
-    chat_stream.engine.stop()
+    chat_stream.close()
 
 
 def factory(chat_stream: ChatStream, directory: Path, name: str = "host") -> Flask:
@@ -55,7 +55,7 @@ def test_fifteen_lines_are_an_app(tmp_path: Path) -> None:
     try:
         assert app.test_client().post("/chat_stream", json={"user_input": "Hello!"}).text == "Hello!"
     finally:
-        chat_stream.engine.stop()
+        chat_stream.close()
 
 
 def test_one_app_has_one_chat_stream(tmp_path: Path, chat_stream: ChatStream) -> None:
@@ -104,7 +104,7 @@ def test_no_app_is_kept(tmp_path: Path, chat_stream: ChatStream) -> None:
     chat_stream.engine.drain(TIMEOUT)
     assert not any(isinstance(value, Flask) for value in vars(chat_stream).values())
     seen = weakref.ref(app)
-    chat_stream.engine.stop()
+    chat_stream.close()
     del app
     gc.collect()
     assert seen() is None
@@ -193,7 +193,7 @@ app.config["CHATSTREAM_STORE_DIR"] = sys.argv[1]
 chat_stream = ChatStream(use_mock_response=True, mock_params={"time_per_token_sec": 0}, app=app)
 app.post("/chat_stream")(lambda: chat_stream.handle_chat_stream_request(request))
 print(app.test_client().post("/chat_stream", json={"user_input": "hi"}).text)
-chat_stream.engine.stop()
+chat_stream.close()
 print([name for name in ("torch", "transformers", "tokenizers", "numpy") if name in sys.modules])
 """
 

@@ -83,7 +83,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
                 chat_url = f"http://127.0.0.1:{port}/chat_stream"
                 yield Site(browser, chat_url, allowed, f"http://127.0.0.1:{second}", other_site, posts)
         finally:
-            chat_stream.engine.stop()
+            chat_stream.close()
 
 
 def chat_app(chat_stream: ChatStream, folder: Path, origins: list[str], posts: list[str]) -> Flask:

@@ -548,7 +548,7 @@ def test_a_host_that_protects_against_forged_requests(tmp_path: Path, browser: C
             assert page.questions == ["One", "Two", "Three"]
             browser.get("about:blank")
     finally:
-        chat_stream.engine.stop()
+        chat_stream.close()
 
 
 def test_a_full_server_is_told_in_words_with_a_way_on(long_site: Server, visit: Any) -> None:

@@ -46,7 +46,7 @@ def running_openai(tmp_path: Path) -> Iterator[tuple[FlaskClient, Engine]]:
     try:
         yield app.test_client(), chat_stream.engine
     finally:
-        chat_stream.engine.stop()
+        chat_stream.close()
 
 
 def talk(chat: Chat, text: str = "hi", **headers: str) -> None:

@@ -30,7 +30,7 @@ def served(folder: Path, **tokenizer_attributes: Any) -> Iterator[tuple[FlaskCli
     try:
         yield app.test_client(), tokenizer
     finally:
-        chat_stream.engine.stop()
+        chat_stream.close()
 
 
 def ask(client: FlaskClient, **fields: Any) -> dict[str, Any]:
