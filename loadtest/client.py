@@ -10,7 +10,8 @@ from http.cookies import SimpleCookie
 from typing import Any
 from urllib.parse import urlsplit
 
-from .event_stream import Event, EventReader
+from chatstream_flask.client import Event, EventReader
+
 from .record import FAILED, LEFT, REFUSED, RIGHT, Record
 
 TIMEOUT_SEC = 60.0  # of any single wait

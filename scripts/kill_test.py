@@ -10,27 +10,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import requests
 from flask import Flask, Response, request
 
 from chatstream_flask import ChatStream
+from chatstream_flask.client import ServerProcess, free_port, read_events
 from chatstream_flask.serving.waitress_server import serve
 
-START_SECONDS = 60.0
 REQUEST_SECONDS = 20.0
 SECONDS_ALIVE = (0.05, 0.6)  # of a server under load, between these
 LEASE_SECONDS = 2.0  # after which another process may go on with a killed one's conversation
@@ -63,31 +58,11 @@ def run_server(port: int, store: str | None, folder: str) -> None:
     serve(app, "127.0.0.1", port)
 
 
-@contextmanager
-def running_server(args: argparse.Namespace, folder: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
+def start_server(args: argparse.Namespace, folder: str) -> ServerProcess:
+    port = free_port()
     command = [sys.executable, __file__, "--serve", str(port), "--folder", folder]
     command += ["--store", args.store] if args.store else []
-    with open(os.path.join(folder, "log"), "ab") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        wait_until_open(process, port)
-        yield process, port
-    finally:
-        process.kill()
-        process.wait(START_SECONDS)
-
-
-def wait_until_open(process: subprocess.Popen[bytes], port: int) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.02)
-    raise RuntimeError("the server did not start; its log is in the folder that --folder names")
+    return ServerProcess(command, port, Path(folder, "log"))
 
 
 # -- the visitors ----------------------------------------------------------------------------------------
@@ -144,19 +119,20 @@ class Visitor:
         )
         if answer.status_code == 409:
             return False
-        return any(line == b"event: done" for line in answer.iter_lines(chunk_size=1))
+        return any(event.name == "done" for event in read_events(answer.iter_content(chunk_size=1)))
 
 
 def run_round(args: argparse.Namespace, folder: str, visitors: list[Visitor], numbers: random.Random) -> None:
-    with running_server(args, folder) as (process, port):
+    with start_server(args, folder) as server:
+        server.wait_until_ready()
         for visitor in visitors:
-            visitor.compare(port)
+            visitor.compare(server.port)
         is_over = threading.Event()
-        threads = [threading.Thread(target=v.talk, args=(port, is_over)) for v in visitors]
+        threads = [threading.Thread(target=v.talk, args=(server.port, is_over)) for v in visitors]
         for thread in threads:
             thread.start()
         time.sleep(numbers.uniform(*SECONDS_ALIVE))
-        process.send_signal(signal.SIGKILL)
+        server.kill()
         is_over.set()
         for thread in threads:
             thread.join(2 * REQUEST_SECONDS)
@@ -184,9 +160,10 @@ def main() -> None:
             run_round(args, folder, visitors, numbers)
             if sys.stderr.isatty():
                 print(f"\r{kill + 1}/{args.kills} kills", end="", file=sys.stderr)
-        with running_server(args, folder) as (_, port):
+        with start_server(args, folder) as server:
+            server.wait_until_ready()
             for visitor in visitors:
-                visitor.compare(port)
+                visitor.compare(server.port)
     report(args, visitors)
 
 

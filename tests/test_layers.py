@@ -15,6 +15,7 @@ ROOMS = [  # top-level modules and packages; each may import what stands above i
     "errors",
     "config",
     "settings",
+    "client",
     "prompts",
     "grammar",
     "engine",
@@ -40,7 +41,7 @@ ROOMS = [  # top-level modules and packages; each may import what stands above i
 ]
 MODEL_ROOM = "inference"  # the only one that may import these
 MODEL_LIBRARIES = {"torch", "transformers", "triton", "accelerate"}
-ROOMS_WITHOUT_WEB = {"errors", "config", "prompts", "grammar", "engine", "mock", "inference"}
+ROOMS_WITHOUT_WEB = {"errors", "config", "client", "prompts", "grammar", "engine", "mock", "inference"}
 WEB_LIBRARIES = {"flask", "flask_session", "waitress", "werkzeug", "gunicorn"}
 PROGRAMS = {"examples"}  # written as users write theirs, who load models themselves
 

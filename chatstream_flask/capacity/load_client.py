@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -13,9 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
-from typing import IO
 
+from ..client import ServerFailed, ServerProcess, free_port, parse_events
 from ..config import EngineConfig
 from ..errors import ConfigError
 from .simulation import Answer, Ask, Simulation
@@ -83,12 +82,10 @@ class LoadClient:
             if not first_at and b"event: text" in received:
                 first_at = time.perf_counter()
         ended_at = time.perf_counter()
-        events = received.decode().split("\n\n")
-        done = next((event for event in events if "event: done\n" in event), None)
+        done = next((event.data for event in parse_events(received) if event.name == "done"), None)
         if done is None:
             raise ConfigError(f"the reply broke off: ...{received[-200:]!r}")
-        data = json.loads(done.partition("data: ")[2])
-        usage, timings = data["usage"], data["timings"]
+        usage, timings = done["usage"], done["timings"]
         answer = Answer(
             asked_at=asked_at - began,
             reply_tokens=usage["completion_tokens"],
@@ -143,10 +140,8 @@ def play_simulated(simulation: Simulation, arrivals: Sequence[Arrival]) -> list[
 def running_server(
     model: str, device: str | None, mock_sec_per_token: float, config: EngineConfig, max_new_tokens: int
 ) -> Iterator[int]:
-    """The port of a server of its own process, which ends with the block."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
+    """Yield the port of a server in its own process, which ends with the block."""
+    port = free_port()
     options = {
         "model": model,
         "device": device,
@@ -160,24 +155,12 @@ def running_server(
     }
     command = [sys.executable, "-m", "chatstream_flask.capacity.load_server"]
     command += [f"--{name}={value}" for name, value in options.items() if value is not None]
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ServerProcess(command, port, Path(folder, "log")) as server,
+    ):
         try:
-            _wait_until_open(process, port, log)
-            yield port
-        finally:
-            process.terminate()
-            process.wait(60)
-
-
-def _wait_until_open(process: subprocess.Popen[bytes], port: int, log: IO[bytes]) -> None:
-    deadline = time.monotonic() + START_SEC
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            log.seek(0)
-            raise ConfigError(f"the server ended: {log.read().decode(errors='replace')[-2000:]}")
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise ConfigError(f"the server did not answer within {START_SEC} s")
+            server.wait_until_ready(timeout_sec=START_SEC)
+        except ServerFailed as error:
+            raise ConfigError(str(error)) from None
+        yield port

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from random import Random
+
+from chatstream_flask.client import parse_events
 
 from .contender import Contender
 from .dialect import CHAT
@@ -39,6 +40,5 @@ def _one(port: int | None, prompt: list[int]) -> tuple[float, float]:
     assert port is not None
     (reply,) = ask_all(port, [CHAT.request(prompt, NEW_TOKENS, accept=EVENTS)])
     first_text_at = reply.time_when(lambda body: b"event: text" in body)
-    data = reply.body.partition(b"event: done")[2].partition(b"data: ")[2]
-    done = json.loads(data.partition(b"\n")[0])
-    return 1000 * (first_text_at - reply.asked_at), done["timings"]["time_to_first_token_ms"]
+    done = parse_events(reply.body)[-1]
+    return 1000 * (first_text_at - reply.asked_at), done.data["timings"]["time_to_first_token_ms"]

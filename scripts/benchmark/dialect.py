@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from chatstream_flask.client import parse_events
 
 from .http_client import request_bytes
 from .words import text_of
@@ -29,9 +30,8 @@ def plain_text(body: bytes) -> str:
 
 
 def completion_text(body: bytes) -> str:
-    """Of OpenAI's streamed completions."""
-    *events, _ = body.split(b"\n\n")
-    told = [json.loads(event.removeprefix(b"data: ")) for event in events if event.startswith(b"data: {")]
+    """Return the text of OpenAI's streamed completions."""
+    told = [event.data for event in parse_events(body)]
     if wrong := next((event for event in told if "error" in event), None):
         raise RuntimeError(f"the server answered {wrong}")
     return "".join(choice["text"] for event in told for choice in event["choices"])

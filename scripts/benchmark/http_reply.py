@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from chatstream_flask.client import dechunk
+
 HEAD_END = b"\r\n\r\n"
 
 
@@ -27,7 +29,7 @@ class HttpReply:
         head, _, rest = bytes(self.received).partition(HEAD_END)
         if b" 200 " not in head.partition(b"\r\n")[0]:
             raise RuntimeError(f"the server answered {bytes(self.received[:500])!r}")
-        return dechunked(rest) if b"transfer-encoding: chunked" in head.lower() else rest
+        return dechunk(rest)[0] if b"transfer-encoding: chunked" in head.lower() else rest
 
     @property
     def ended_at(self) -> float:
@@ -38,19 +40,6 @@ class HttpReply:
         for at, num_bytes in self.arrivals:
             head, _, rest = bytes(self.received[:num_bytes]).partition(HEAD_END)
             is_chunked = b"transfer-encoding: chunked" in head.lower()
-            if is_so(dechunked(rest) if is_chunked else rest):
+            if is_so(dechunk(rest)[0] if is_chunked else rest):
                 return at
         raise RuntimeError(f"what was waited for never came: {bytes(self.received[-200:])!r}")
-
-
-def dechunked(data: bytes) -> bytes:
-    """What of a chunked body has come, the last chunk perhaps in part."""
-    pieces, rest = [], data
-    while rest:
-        line, found, rest = rest.partition(b"\r\n")
-        if not found:
-            break
-        size = int(line.partition(b";")[0], 16)
-        pieces.append(rest[:size])
-        rest = rest[size + 2 :]
-    return b"".join(pieces)

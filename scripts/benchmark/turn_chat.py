@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from random import Random
 from typing import Any
 
@@ -10,6 +9,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from chatstream_flask import AbstractChatPrompt
+from chatstream_flask.client import parse_events
 from chatstream_flask.prompts import ChatContent
 
 from .bare_engine import make_chat_stream
@@ -63,5 +63,5 @@ class TurnChat:
 
 def told(client: FlaskClient, **body: Any) -> dict[str, Any]:
     response = client.post("/chat_stream", json=body, headers={"Accept": "text/event-stream"})
-    done = json.loads(response.text.rstrip().rpartition("\ndata: ")[2])
+    done = parse_events(response.data)[-1].data
     return {"first_token_ms": done["timings"]["time_to_first_token_ms"], **done["usage"]}

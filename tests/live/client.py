@@ -9,32 +9,15 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import requests
+
+from chatstream_flask.client import Event, dechunk, parse_events, text_of
 
 EVENTS = "text/event-stream"
 TEXT = "text/plain"
 TIMEOUT_SEC = 30.0  # of any single wait
-
-
-class Event(NamedTuple):
-    name: str
-    data: dict[str, Any]
-
-
-def parse_events(body: bytes) -> list[Event]:
-    """Only whole events; comments are left out."""
-    events = []
-    for block in body.decode(errors="ignore").split("\n\n")[:-1]:
-        fields = dict(line.split(": ", 1) for line in block.split("\n") if not line.startswith(":"))
-        if "event" in fields:
-            events.append(Event(fields["event"], json.loads(fields["data"])))
-    return events
-
-
-def text_of(events: list[Event]) -> str:
-    return "".join(event.data["text"] for event in events if event.name == "text")
 
 
 def wait_until(is_true: Callable[[], bool], timeout_sec: float = TIMEOUT_SEC) -> None:
@@ -172,12 +155,12 @@ class SocketChat:
 
     @property
     def body(self) -> bytes:
-        return self._dechunked()[0]
+        return dechunk(self._raw_body)[0]
 
     @property
     def is_complete(self) -> bool:
         """The server said that this was all."""
-        return self._dechunked()[1]
+        return dechunk(self._raw_body)[1]
 
     @property
     def events(self) -> list[Event]:
@@ -188,13 +171,6 @@ class SocketChat:
         text = text_of(self.events) if f"content-type: {EVENTS}" in self.head.lower() else self.body.decode()
         return len(text.split())
 
-    def _dechunked(self) -> tuple[bytes, bool]:
-        rest = self.raw.partition(b"\r\n\r\n")[2]
-        body = b""
-        while b"\r\n" in rest:
-            size_line, _, rest = rest.partition(b"\r\n")
-            size = int(size_line, 16)
-            if size == 0:
-                return body, True
-            body, rest = body + rest[:size], rest[size + 2 :]
-        return body, False
+    @property
+    def _raw_body(self) -> bytes:
+        return self.raw.partition(b"\r\n\r\n")[2]

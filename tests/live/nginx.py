@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from chatstream_flask.client import free_port
+
 from .client import TIMEOUT_SEC
-from .server import REPOSITORY, Server, free_port
+from .server import REPOSITORY, Server
 
 NO_NGINX = "nginx is not installed; scripts/test installs it where it may"
 

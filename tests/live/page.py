@@ -13,8 +13,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
+from chatstream_flask.client import free_port
+
 from .client import wait_until
-from .server import Server, free_port
+from .server import Server
 
 
 def start_site(folder: Path, *options: str, port: int | None = None) -> Server:

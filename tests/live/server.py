@@ -1,75 +1,52 @@
-"""A real server as a process of its own: started, asked, ended by its pid."""
+"""Servers in processes of their own, and the state that their test app reports."""
 
 from __future__ import annotations
 
 import json
 import os
-import random
 import signal
-import socket
-import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import requests
+
+from chatstream_flask.client import ServerProcess, free_port
 
 from .client import TIMEOUT_SEC, wait_until
 
 TESTS = Path(__file__).parents[1]
 REPOSITORY = TESTS.parent
 
-alive: list[Server] = []  # of this process, so that a failed test can show what they said
+alive: list[Server] = []  # so that the report of a failed test can show their output
 
 
-class Server:
-    """Its output goes to `log` in `folder`, and so does all that its app keeps."""
+class Server(ServerProcess):
+    """A server that keeps its output and all files of its app in `folder`; killed on leaving `with`."""
 
     def __init__(
         self, command: list[str], port: int, folder: Path, environ: dict[str, str] | None = None
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.port = port
         self.folder = folder
-        self.log = folder / "log"
         common = {
             "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(TESTS)]),
             "PYTHONUNBUFFERED": "1",
             "OMP_NUM_THREADS": "1",  # several servers share the machine's cores
         }
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                command,
-                cwd=folder,
-                env=os.environ | common | (environ or {}),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # gunicorn's worker can be killed with it
-            )
+        super().__init__(command, port, folder / "log", cwd=folder, environ=common | (environ or {}))
         alive.append(self)
 
     def __enter__(self) -> Server:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.kill()
-
-    @property
-    def output(self) -> str:
-        return self.log.read_text(errors="replace")
-
     # -- its life --------------------------------------------------------------------------------------
 
-    def wait_until_ready(self, path: str = "/state") -> None:
-        wait_until(lambda: self._is_ready(path), timeout_sec=120)
+    def wait_until_ready(self, path: str | None = "/state", timeout_sec: float = 120.0) -> None:
+        super().wait_until_ready(path, timeout_sec)
 
     def terminate(self) -> int:
-        """SIGTERM, and its exit status."""
+        """Send SIGTERM; return the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.wait()
 
@@ -78,20 +55,13 @@ class Server:
         self.kill()
         return status
 
+    def stop(self) -> None:
+        self.kill()
+
     def kill(self) -> None:
-        """SIGKILL to it and its children; nothing happens when it has ended."""
         if self in alive:
             alive.remove(self)
-            if self.process.poll() is None:
-                os.killpg(self.process.pid, signal.SIGKILL)
-                self.process.wait(timeout=TIMEOUT_SEC)
-
-    def _is_ready(self, path: str) -> bool:
-        assert self.process.poll() is None, f"ended at start:\n{self.output}"
-        try:
-            return self._ask("GET", path).status_code == 200
-        except (requests.ConnectionError, requests.Timeout):  # gunicorn listens before its worker is there
-            return False
+        super().kill()
 
     # -- its app ---------------------------------------------------------------------------------------
 
@@ -169,12 +139,3 @@ def gunicorn_command(port: int, is_preloaded: bool) -> list[str]:
         *("live.live_apps:create_app()", "--bind", f"127.0.0.1:{port}"),
         *(["--preload"] if is_preloaded else []),
     ]
-
-
-def free_port() -> int:
-    """Return a port below those that the system gives to outgoing connections, so that it stays free."""
-    while True:
-        port = random.randrange(12_000, 32_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port

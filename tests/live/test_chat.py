@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from .client import EVENTS, TEXT, SocketChat, Visitor, text_of, wait_until
+from chatstream_flask.client import text_of
+
+from .client import EVENTS, TEXT, SocketChat, Visitor, wait_until
 from .server import Server, start_mock
 
 pytestmark = pytest.mark.server

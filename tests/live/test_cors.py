@@ -13,10 +13,10 @@ from flask_cors import CORS
 from selenium.webdriver import Chrome
 
 from chatstream_flask import ChatStream
+from chatstream_flask.client import parse_events, text_of
 from chatstream_flask.views import create_chat_blueprint
 
 from .browser import chromium
-from .client import parse_events, text_of
 from .threaded_server import served
 
 pytestmark = pytest.mark.server

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import requests
 
-from .client import EVENTS, TIMEOUT_SEC, Event, Visitor, parse_events, text_of
+from chatstream_flask.client import Event, parse_events, text_of
+
+from .client import EVENTS, TIMEOUT_SEC, Visitor
 from .server import Server, start_mock
 
 pytestmark = pytest.mark.server

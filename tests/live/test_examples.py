@@ -12,8 +12,10 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
+from chatstream_flask.client import free_port
+
 from .client import TIMEOUT_SEC
-from .server import Server, free_port
+from .server import Server
 
 pytestmark = pytest.mark.server
 

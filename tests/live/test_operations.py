@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from .client import EVENTS, Visitor, parse_events, text_of, wait_until
+from chatstream_flask.client import parse_events, text_of
+
+from .client import EVENTS, Visitor, wait_until
 from .server import Server, start, start_mock
 
 pytestmark = pytest.mark.server

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import requests
 
+from chatstream_flask.client import free_port
+
 from .client import TIMEOUT_SEC
-from .server import Server, free_port
+from .server import Server
 
 pytestmark = pytest.mark.server
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from .client import EVENTS, Visitor, text_of
+from chatstream_flask.client import text_of
+
+from .client import EVENTS, Visitor
 from .server import start, start_mock
 
 pytestmark = pytest.mark.server

@@ -14,11 +14,12 @@ import pytest
 import requests
 from redis_server import run_redis
 
+from chatstream_flask.client import free_port, text_of
 from chatstream_flask.mock.phrases import ROUND
 
-from .client import Visitor, text_of, wait_until
+from .client import Visitor, wait_until
 from .nginx import nginx, nginx_command
-from .server import Server, free_port, start_mock
+from .server import Server, start_mock
 
 pytestmark = pytest.mark.server
 

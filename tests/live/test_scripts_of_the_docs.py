@@ -13,10 +13,12 @@ import pytest
 from selenium.webdriver import Chrome
 from tcp_proxy import TCPProxy
 
+from chatstream_flask.client import free_port
+
 from .browser import chromium
 from .client import TEXT as PLAIN
 from .client import SocketChat, wait_until
-from .server import REPOSITORY, Server, free_port
+from .server import REPOSITORY, Server
 
 pytestmark = pytest.mark.server
 

@@ -17,8 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from chatstream_flask.client import free_port
+
 from .client import TIMEOUT_SEC, SocketChat, wait_until
-from .server import Server, free_port
+from .server import Server
 
 pytestmark = pytest.mark.server
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from chatstream_flask.client import free_port
+
 from .client import TEXT, SocketChat, Visitor, wait_until
-from .server import Server, free_port, start_mock
+from .server import Server, start_mock
 
 pytestmark = pytest.mark.server
 

@@ -1,4 +1,4 @@
-"""The load tests' reader, judges and figures; `live/test_loadtest.py` runs them."""
+"""The load tests' judges of replies and their figures; `live/test_loadtest.py` runs them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from chatstream_flask.chat.wire_format import ServerSentEvents
-from chatstream_flask.engine.outcome import FinishReason, Outcome
 from loadtest.arrival import PROFILES, poisson_arrivals
-from loadtest.event_stream import Event, EventReader
 from loadtest.options import parse
 from loadtest.overload import goals_of
 from loadtest.plan import Plan
@@ -33,30 +30,6 @@ def reply(sent_at: float, *arrivals: tuple[float, int], verdict: str = RIGHT) ->
         num_tokens=sum(words for _, words in arrivals),
         verdict=verdict,
     )
-
-
-# -- the reader ------------------------------------------------------------------------------------------
-
-
-def test_events_are_whole_however_the_bytes_come() -> None:
-    wire = ServerSentEvents("m1")
-    outcome = Outcome(
-        finish_reason=FinishReason.STOP,
-        prompt_tokens=1,
-        completion_tokens=2,
-        queue_sec=0.0,
-        total_sec=1.0,
-    )
-    body = wire.start() + wire.heartbeat() + wire.text("\n\nにゃ😀 a: b", 9) + wire.end(outcome, {}, 9)
-    whole = EventReader().feed(body)
-    assert [event.name for event in whole] == ["start", "text", "done"]
-    assert whole[1] == Event("text", {"text": "\n\nにゃ😀 a: b"}, "9")
-    reader = EventReader()
-    assert [event for i in range(len(body)) for event in reader.feed(body[i : i + 1])] == whole
-
-
-def test_half_an_event_is_none() -> None:
-    assert EventReader().feed(b'id: 1\nevent: text\ndata: {"text": "a"}\n') == []
 
 
 # -- right and wrong answers -----------------------------------------------------------------------------

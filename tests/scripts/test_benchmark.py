@@ -20,7 +20,7 @@ from benchmark.contenders.waitress import WaitressContender
 from benchmark.dialect import CHAT, completion_text
 from benchmark.gguf_file import converted, interleaved, tensor_names
 from benchmark.http_client import ask_all
-from benchmark.http_reply import HttpReply, dechunked
+from benchmark.http_reply import HttpReply
 from benchmark.long_prompt import LongPrompt
 from benchmark.model import make_model, make_tokenizer
 from benchmark.options import parse
@@ -130,19 +130,6 @@ def test_norms_stay_float32() -> None:
 
 
 # -- HTTP --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("data", "expected"),
-    [
-        (b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n", b"abcde"),
-        (b"3\r\nabc\r\n5\r\nd", b"abcd"),
-        (b"3\r\nabc\r\n5", b"abc"),
-        (b"", b""),
-    ],
-)
-def test_chunks(data: bytes, expected: bytes) -> None:
-    assert dechunked(data) == expected
 
 
 def test_the_text_of_completions() -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
-import time
 from typing import Any
 
 from transformers.cli.serve import Serve
+
+from chatstream_flask.client import free_port, wait_until_open
 
 from ..settings import Settings
 from .batching import num_blocks
@@ -39,27 +39,10 @@ class ServeContender:
                 port=self._port,
                 non_blocking=True,
             )
-            wait_until_open(self._port)
+            wait_until_open(self._port, START_SEC)
         return self._port
 
     def close(self) -> None:
         if self._serve is not None:
             self._serve.kill_server()
         self._serve = None
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
-
-
-def wait_until_open(port: int) -> None:
-    deadline = time.monotonic() + START_SEC
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise RuntimeError(f"the server did not answer within {START_SEC} s")
