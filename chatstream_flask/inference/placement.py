@@ -45,11 +45,6 @@ def place(model: PreTrainedModel, devices: Sequence[str]) -> list[PreTrainedMode
     return [model, *(_copied(model, device) for device in devices[1:])]
 
 
-def num_compute_threads() -> int:
-    """Return the number of cores that one operation of torch uses on CPU."""
-    return torch.get_num_threads()
-
-
 def _move(model: nn.Module, device: str) -> None:
     try:
         model.to(device)

@@ -81,13 +81,14 @@ class TransformersSource:
         return per_device * self.num_devices
 
     def make_runner(self, num_slots: int, num_threads: int, device: int) -> Runner:
+        from ..inference.cpu_quota import num_usable_cores
         from ..inference.model_runner import ModelRunner
         from ..inference.num_drafts import DraftLengthTuner
-        from ..inference.placement import num_compute_threads, place
+        from ..inference.placement import place
         from ..inference.prepared_model import PreparedModel
 
         # Read once: later, torch reports what a worker thread has set for itself.
-        self._num_cores = self._num_cores or num_compute_threads()
+        self._num_cores = self._num_cores or num_usable_cores()
         if not self._prepared:
             models = place(self._model, self._devices)
             self._prepared = [PreparedModel(model, self.context_len) for model in models]
