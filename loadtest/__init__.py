@@ -1,1 +1,1 @@
-"""Load tests on the real API: visitors who hold conversations and know what they must be answered."""
+"""Load tests of the HTTP API: simulated visitors hold conversations and check every reply."""

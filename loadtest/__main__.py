@@ -1,4 +1,4 @@
-"""`scripts/loadtest`: one kind of load test, its report, and an exit status that tells wrong answers."""
+"""`scripts/loadtest`: run one kind of load test and write its report; exit status 1 if a reply was wrong."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from .streams import run_streams
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0 when every answer was right; targets do not count, they depend on the machine. 2: no report."""
+    """Return 0 if every reply was right, met targets or not; 1 if one was wrong; 2 if there is no report."""
     options = parse(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the server ends too
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
+    )  # raises SystemExit, so that the server is stopped
     try:
         result = _mode(options)(options, options.output / time.strftime("runs-%Y%m%d-%H%M%S"))
-    except RuntimeError as error:  # there is nothing to report: a server that did not start, no reply at all
+    except RuntimeError as error:  # the server did not start, or no reply came: nothing to report
         print(f"scripts/loadtest: {error}", file=sys.stderr)
         return 2
     report.write(result, options.output)

@@ -1,14 +1,14 @@
-"""How many visitors come, or are there, at each time of a run."""
+"""Load profiles, and the arrival times of visitors."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
 
-SPIKE = (0.4, 0.6)  # its beginning and end, as shares of the run
-BEFORE_SPIKE = 0.25  # of the height of the spike
+SPIKE = (0.4, 0.6)  # start and end, as fractions of the run
+BEFORE_SPIKE = 0.25  # load outside the spike, relative to its peak
 
-PROFILES: dict[str, Callable[[float], float]] = {  # share of the run that is over -> share of the load
+PROFILES: dict[str, Callable[[float], float]] = {  # elapsed fraction of the run -> fraction of the peak load
     "steady": lambda over: 1.0,
     "ramp": lambda over: over,
     "spike": lambda over: 1.0 if SPIKE[0] <= over < SPIKE[1] else BEFORE_SPIKE,
@@ -18,9 +18,9 @@ PROFILES: dict[str, Callable[[float], float]] = {  # share of the run that is ov
 def poisson_arrivals(
     rate: float, profile: Callable[[float], float], duration_sec: float, rng: random.Random
 ) -> Iterator[float]:
-    """Seconds since the beginning at which a visitor comes; `rate` is the highest, per second.
+    """Yield the times of an inhomogeneous Poisson process, in seconds; `rate` is its peak, per second.
 
-    Thinning: of arrivals at the highest rate each is kept with the share that the profile has then.
+    By thinning: arrivals are drawn at the peak rate, and each is kept with the probability `profile(time)`.
     """
     at = rng.expovariate(rate)
     while at < duration_sec:

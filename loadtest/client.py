@@ -1,4 +1,4 @@
-"""A browser's part of the chat API, over sockets that gevent can switch at."""
+"""A browser's side of the chat API, over plain sockets, which gevent makes cooperative."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from chatstream_flask.client import Event, EventReader
 
 from .record import FAILED, LEFT, REFUSED, RIGHT, Record
 
-TIMEOUT_SEC = 60.0  # of any single wait
+TIMEOUT_SEC = 60.0  # for any single read
 MAX_READ_LEN = 65_536  # bytes
 
 
 class ChatClient:
-    """One visitor's cookies; each request has a connection of its own, as servers close it after a stream."""
+    """One visitor with its cookies; each request opens a connection, as servers close it after a stream."""
 
     def __init__(self, url: str, visitor: str, clock: Callable[[], float] = time.monotonic) -> None:
         parts = urlsplit(url)
@@ -30,7 +30,7 @@ class ChatClient:
         self._cookies: dict[str, str] = {}
 
     def ask(self, action: str, body: dict[str, Any], leave_after: int | None = None) -> Record:
-        """Reads the reply as it comes; leaves after so many events with text."""
+        """Request a reply and read it to the end, or disconnect after `leave_after` text events."""
         record = Record(visitor=self._visitor, action=action, sent_at=self._clock())
         try:
             connection, response = self._send("POST", "/chat_stream", body)
@@ -46,7 +46,7 @@ class ChatClient:
         return record
 
     def fetch(self, method: str, path: str) -> tuple[Record, Any]:
-        """JSON; None if there is none."""
+        """Send a request; return its record and the JSON body, or None if there is none."""
         record = Record(visitor=self._visitor, action=path.strip("/"), sent_at=self._clock())
         data = None
         try:
@@ -94,7 +94,7 @@ class ChatClient:
                 record.verdict = LEFT
                 return None
         if record.verdict != RIGHT and not record.detail:
-            record.detail = "the stream ended without its last event"
+            record.detail = "the stream ended without a done event"
         return None
 
     def _read_refusal(self, response: HTTPResponse, record: Record) -> None:

@@ -1,4 +1,4 @@
-"""Runs locust in a process of its own, nicer than the server, and reads what it saw."""
+"""Run locust in its own process, at a lower priority than the server, and read its records."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .record import Phase, read_phase
 from .server import REPOSITORY
 
 NICENESS = "5"
-FINISH_SEC = 120  # for replies in work when the time is over
+FINISH_SEC = 120  # for running replies to finish once the run is over
 
 
 def run_phase(plan: Plan, url: str, folder: Path) -> Phase:
-    """Leaves locust's own report beside the records."""
+    """Run one plan; locust's own report is written next to the records."""
     folder.mkdir(parents=True, exist_ok=True)
     command = [
         *(

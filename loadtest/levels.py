@@ -1,4 +1,4 @@
-"""The same conversations at several loads, one after the other."""
+"""Runs of the same conversations at several loads, one after the other."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Locust's users: those who come back when they are done (closed arrival), and those who come when they come
-(open arrival: one locust user that spawns visitors at Poisson times, however many are still there).
+"""Locust's users: a fixed number who return after each visit (closed arrival), or Poisson (open) arrivals.
 
-Rows beside the request's own, whose time is that of the headers: QUEUE (to a slot), TTFT (to the first text),
-ITL (mean between arrivals of text), E2E, REFUSED.
+For open arrival one locust user spawns visitors at Poisson times, however many are still being served.
+
+The time of a request's own row ends at the response headers. Further rows: QUEUE (until a slot is assigned),
+TTFT (until the first text), ITL (mean interval between text events), E2E, REFUSED.
 """
 
 # mypy: allow-untyped-calls
@@ -35,7 +36,7 @@ def end(environment: Any, **_: Any) -> None:
 
 
 class Returning(User):
-    """Closed arrival: as many as there are, one visit after the other."""
+    """Closed arrival: each user makes one visit after the other."""
 
     abstract = PLAN.num_users == 0
     wait_time = constant(0)
@@ -46,7 +47,7 @@ class Returning(User):
 
 
 class Arrivals(User):
-    """Open arrival; visitors are greenlets of their own and no locust users."""
+    """Open arrival; visitors are greenlets, not locust users."""
 
     abstract = PLAN.rate == 0
     fixed_count = 1
@@ -63,12 +64,12 @@ class Arrivals(User):
 
 
 class Load(LoadTestShape):
-    """The number of locust users at each time; the open arrivals are one."""
+    """Number of locust users over time; the user that spawns open arrivals counts as one."""
 
     def tick(self) -> tuple[int, float] | None:
         if visits.is_over():
             return None
-        is_steady_beside = PLAN.rate > 0  # the profile is that of the arrivals
-        share = 1.0 if is_steady_beside else PROFILES[PLAN.profile](visits.age_sec / PLAN.duration_sec)
+        are_users_steady = PLAN.rate > 0  # then the profile applies to the arrivals
+        share = 1.0 if are_users_steady else PROFILES[PLAN.profile](visits.age_sec / PLAN.duration_sec)
         num_users = round(share * PLAN.num_users) + (PLAN.rate > 0)
         return max(num_users, 1), max(PLAN.num_users, 1)

@@ -1,4 +1,4 @@
-"""Capacity, then 1, 2 and 4 times it by visitors who come whether there is a place or not."""
+"""Measure the capacity; then load the server with 1, 2 and 4 times that, by open arrival."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .summary import is_spoiled, summarise
 TIMES = (1, 2, 4)
 MIN_SHARE = 0.98  # of the best goodput, at the highest load
 MAX_REFUSED_MS = 50.0  # p99
-MAX_GAP_GROWTH = 1.1  # of the p99 gap of running streams, against when nobody else comes
-WORDS = (20, 20)  # of each message to the mock, and so of its reply
+MAX_GAP_GROWTH = 1.1  # of the p99 token gap of running streams, compared with no other load
+WORDS = (20, 20)  # in each message, and in its echo
 
 
 def run_overload(options: Options, folder: Path) -> Result:
@@ -28,7 +28,7 @@ def run_overload(options: Options, folder: Path) -> Result:
 
 
 def _runs(server: Server, options: Options, folder: Path) -> list[Run]:
-    """The first two are closed: as many users as slots, so that nobody waits; then every place taken."""
+    """Measure with as many users as slots, with every place taken, and at multiples of that capacity."""
 
     def measure(name: str, load: float | None, num_users: int = 0, rate: float = 0.0) -> Run:
         own = folder / name.replace(" ", "-")
@@ -48,7 +48,7 @@ def _runs(server: Server, options: Options, folder: Path) -> list[Run]:
     full = measure("all places taken", None, num_users=options.running + options.waiting)
     capacity = full.summary["replies_per_sec"]
     if not capacity:
-        raise RuntimeError(f"no replies came, so there is no capacity to multiply; see {folder}")
+        raise RuntimeError(f"no reply was completed, so the capacity is unknown; see {folder}")
     return [alone, full, *(measure(f"{times} x capacity", times, rate=times * capacity) for times in TIMES)]
 
 

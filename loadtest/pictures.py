@@ -1,4 +1,4 @@
-"""Pictures of a result: latency against load, goodput against load, and what a server held over time."""
+"""Plots of a result: latency and goodput over load, and the server's resources over time."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _held(server: str, points: list[dict[str, float]], path: Path) -> Path:
 
 
 def _by_server(result: Result) -> dict[str, list[tuple[float, dict[str, Any]]]]:
-    """Loads and summaries, the least load first."""
+    """Return the loads and summaries of each server, sorted by load."""
     points: dict[str, list[tuple[float, dict[str, Any]]]] = {}
     for run in result.runs:
         if run.load is not None:

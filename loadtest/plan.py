@@ -1,4 +1,4 @@
-"""What one run of the generator does; it travels as JSON in LOADTEST_PLAN."""
+"""Plan: the parameters of one run of the generator, passed as JSON in LOADTEST_PLAN."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ from dataclasses import asdict, dataclass
 from .visitor import Habits
 
 VARIABLE = "LOADTEST_PLAN"
-DEFAULT = '{"records": "loadtest.jsonl", "num_users": 8, "duration_sec": 60}'  # for locust on its own
+DEFAULT = (
+    '{"records": "loadtest.jsonl", "num_users": 8, "duration_sec": 60}'  # when locust is started by hand
+)
 ONE_QUESTION = Habits(max_turns=1, think_sec=0.0, regenerate=0.0, clear=0.0, leave=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Closed arrival (`num_users` who come back when they are done), open arrival (`rate`), or both."""
+    """Closed arrival (`num_users` who return after each visit), open arrival (`rate`), or both."""
 
-    records: str  # path of the file to write
-    model: str = "mock"  # or "demo", or "other" for one that may forget names
+    records: str  # path of the output file
+    model: str = "mock"  # "mock", "demo", or "other" for a model that may forget names
     duration_sec: float = 10.0
     num_users: int = 0
-    rate: float = 0.0  # visitors per second, at most
+    rate: float = 0.0  # peak, in visitors per second
     profile: str = "steady"
-    words: tuple[int, int] = (10, 30)  # of a message, for the mock
+    words: tuple[int, int] = (10, 30)  # range per message to the mock
     habits: Habits = Habits()  # noqa: RUF009, frozen
-    arrival_habits: Habits = ONE_QUESTION  # of those who come at `rate`
+    arrival_habits: Habits = ONE_QUESTION  # of visitors who arrive at `rate`
     seed: int = 0
 
     def to_environ(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What a visitor saw of one request, and the file that keeps it."""
+"""Records: one request as its visitor saw it, and the file that they are kept in."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from typing import Any
 
 RIGHT = "right"
 REFUSED = "refused"
-LEFT = "left"  # the visitor left in mid-reply, as it meant to
+LEFT = "left"  # the visitor disconnected during the reply, as planned
 WRONG = "wrong"
-FORGOTTEN = "forgotten"  # the visitor's own name is not in the answer
-MIXED_UP = "mixed_up"  # the answer, or the conversation, holds what is another visitor's
-FAILED = "failed"  # a 5xx, a stream that broke off, an error event
+FORGOTTEN = "forgotten"  # the reply lacks the visitor's own name
+MIXED_UP = "mixed_up"  # the reply or the conversation contains another visitor's data
+FAILED = "failed"  # a 5xx, an interrupted stream, an error event
 FAULTS = (WRONG, MIXED_UP, FAILED)
 
 
 @dataclass(kw_only=True)
 class Record:
-    """Times are seconds of the monotonic clock, which all processes of a machine share."""
+    """One request. Times are seconds of the monotonic clock, which all processes of a machine share."""
 
     visitor: str
     action: str  # "ask", "regenerate", "clear", "conversation"
     sent_at: float
     status: int = 0
     headers_at: float | None = None
-    started_at: float | None = None  # the reply has a slot
+    started_at: float | None = None  # the reply got its slot
     ended_at: float = 0.0
-    arrivals: list[tuple[float, int]] = field(default_factory=list)  # when, and the words that came
+    arrivals: list[tuple[float, int]] = field(default_factory=list)  # of text: time, number of words
     num_tokens: int = 0
     retry_after: float | None = None  # seconds
     verdict: str = FAILED
-    detail: str = ""  # for people: what was wrong
-    text: str = field(default="", repr=False)  # what came; not kept
+    detail: str = ""  # human-readable: what was wrong
+    text: str = field(default="", repr=False)  # received so far; not written to the file
 
     @property
     def first_at(self) -> float | None:
@@ -43,7 +43,7 @@ class Record:
 
     @property
     def gaps_sec(self) -> list[float]:
-        """Between arrivals of text."""
+        """Return the seconds between arrivals of text."""
         times = [at for at, _ in self.arrivals]
         return [late - early for early, late in pairwise(times)]
 
@@ -57,13 +57,13 @@ def to_line(record: Record) -> str:
 
 @dataclass
 class Phase:
-    """One run of the generator: its records, the time it was loaded, and how late it was itself."""
+    """One run of the generator: its records, its time span, and the generator's own delays."""
 
     began_at: float = 0.0
     ended_at: float = 0.0
     cpu_sec: float = 0.0  # of the generator
     records: list[Record] = field(default_factory=list)
-    late_sec: list[float] = field(default_factory=list)  # a heartbeat greenlet's delays
+    late_sec: list[float] = field(default_factory=list)  # delays of a heartbeat greenlet
 
     @property
     def faults(self) -> list[Record]:

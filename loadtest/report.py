@@ -1,4 +1,4 @@
-"""Writes a result for people and programs: report.html, result.json, result.csv and pictures."""
+"""Write a result as report.html, result.json, result.csv and plots."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .pictures import draw
 from .result import Result, Run
 from .summary import is_spoiled
 
-COLUMNS = {  # of the table of runs: a header, and where its value is in a summary
+COLUMNS = {  # of the table of runs: header -> path of the value in a summary
     "right": "num_right",
     "faults": "num_faults",
     "asked/s": "asked_per_sec",
@@ -52,7 +52,7 @@ def write(result: Result, folder: Path) -> None:
 
 
 def print_result(result: Result, folder: Path) -> None:
-    """Tables, the verdict, and one line of JSON last."""
+    """Print the tables and the verdict; the last line is JSON."""
     print(f"\n{result.title} (times in ms)\n")
     _print_table([_header(result), *(_row(run) for run in result.runs)])
     if result.targets:
@@ -67,7 +67,9 @@ def print_result(result: Result, folder: Path) -> None:
         for fault in run.summary["faults"]:
             print(f"\n{run.server} {run.name}: {fault}")
         if is_spoiled(run.summary):
-            print(f"\n{run.server} {run.name}: the load generator itself was late; do not trust its times.")
+            print(
+                f"\n{run.server} {run.name}: the load generator was overloaded; its times are not reliable."
+            )
     answers = "all right" if result.is_right else f"WRONG: {result.num_faults} faults"
     print(f"\nAnswers: {answers}. The report is in {folder / 'report.html'}")
     short = {key: value for key, value in result.as_dict().items() if key not in ("runs", "series")}
@@ -83,7 +85,7 @@ def _row(run: Run) -> list[str]:
 
 
 def _flat_table(result: Result) -> list[list[Any]]:
-    """Every number of every run."""
+    """Return all figures of all runs, one row per run."""
     rows = [
         {
             "server": run.server,
@@ -130,6 +132,6 @@ def _print_table(rows: list[list[str]]) -> None:
 
 
 def _inline(path: Path) -> str:
-    """The picture without its XML declaration."""
+    """Return the SVG without its XML declaration."""
     text = path.read_text(encoding="utf-8")
     return text[text.index("<svg") :]

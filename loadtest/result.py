@@ -1,4 +1,4 @@
-"""What a load test found: its runs, its targets, and whether all answers were right."""
+"""Result of a load test: its runs, its targets, and whether all replies were right."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 
 from .record import FORGOTTEN
 
-MAX_FORGOTTEN = {"demo": 0.05, "other": 1.0}  # by model: share of replies that may lack the own name
+MAX_FORGOTTEN = {"demo": 0.05, "other": 1.0}  # by model: fraction of replies that may lack the visitor's name
 PASS, FAIL = "PASS", "FAIL"
 
 
 @dataclass(frozen=True)
 class Goal:
+    """A target: what was measured, and what is wanted."""
+
     name: str
     value: str
     wanted: str
@@ -31,14 +33,16 @@ class Run:
 
     server: str
     name: str
-    load: float | None  # on the x axis of the pictures; None: not in them
+    load: float | None  # x coordinate in the plots; None: not plotted
     summary: dict[str, Any]
 
 
 @dataclass
 class Result:
+    """Everything that the report shows."""
+
     title: str
-    load_name: str  # what the loads of the runs are
+    load_name: str  # unit of the runs' loads
     runs: list[Run] = field(default_factory=list)
     targets: list[Goal] = field(default_factory=list)
     conditions: dict[str, Any] = field(default_factory=dict)
@@ -50,7 +54,7 @@ class Result:
 
     @property
     def is_right(self) -> bool:
-        """Every run had answers, and all were right. Targets do not count: they depend on the machine."""
+        """True if each run had replies and all were right; targets depend on the machine and do not count."""
         return bool(self.runs) and all(self._is_right(run.summary) for run in self.runs)
 
     def _is_right(self, summary: dict[str, Any]) -> bool:

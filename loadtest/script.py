@@ -1,4 +1,4 @@
-"""What a visitor says, and whether it was answered what it must be."""
+"""Scripts: what a visitor says, and how its replies are judged."""
 
 from __future__ import annotations
 
@@ -20,27 +20,25 @@ SMALL_TALK = ("Hello!", "What is the capital of France?", "What is 2 plus 3?", "
 
 
 class Script(Protocol):
-    """One visitor's part; it begins anew after its conversation was cleared."""
+    """The messages of one visitor; they start over after the conversation is cleared."""
 
     name: str
 
     def next_message(self) -> str: ...
 
     def judge(self, asked: str, reply: str) -> tuple[str, str]:
-        """A verdict, and for people what was wrong."""
+        """Return a verdict and, for humans, what was wrong."""
 
-    def begin_anew(self) -> None: ...
+    def restart(self) -> None: ...
 
 
 class EchoScript:
-    """For the mock that repeats the last message: every message holds the visitor's own canary, and the
-    reply must be the message, to the letter.
-    """
+    """Script for the echo mock: each message contains the visitor's unique name; the reply must equal it."""
 
     def __init__(self, rng: random.Random, words: tuple[int, int]) -> None:
         self.name = f"visitor-{rng.getrandbits(48):012x}"
         self._rng = rng
-        self._words = words  # least and most of a message, and so of a reply
+        self._words = words  # least and most per message, and so per reply
         self._num_said = 0
 
     def next_message(self) -> str:
@@ -57,11 +55,11 @@ class EchoScript:
             return MIXED_UP, f"{self.name} was told what {', '.join(sorted(others))} said: {reply[:200]!r}"
         return WRONG, f"{self.name} said {asked[:80]!r} and was told {reply[:80]!r}"
 
-    def begin_anew(self) -> None: ...
+    def restart(self) -> None: ...
 
 
 class NameScript:
-    """For a model that remembers names: tells its own, talks of something else, then asks for it."""
+    """Script for a model that remembers names: tell one's name, change the subject, then ask for it."""
 
     def __init__(self, rng: random.Random, number: int) -> None:
         self.name = NAMES[number % len(NAMES)]
@@ -79,8 +77,8 @@ class NameScript:
         if others := self._others.findall(reply):
             return MIXED_UP, f"{self.name} was told of {', '.join(others)}: {reply[:200]!r}"
         if asked == "What is my name?" and self.name not in reply:
-            return FORGOTTEN, f"{self.name} asked for the own name and was told {reply[:200]!r}"
+            return FORGOTTEN, f"{self.name} asked for its own name and was told {reply[:200]!r}"
         return RIGHT, ""
 
-    def begin_anew(self) -> None:
+    def restart(self) -> None:
         self._num_said = 0

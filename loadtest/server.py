@@ -27,6 +27,8 @@ START_SEC = 120.0
 
 @dataclass(frozen=True)
 class Server:
+    """The server under test."""
+
     kind: str
     url: str
     process: psutil.Process | None  # None for a server at a URL

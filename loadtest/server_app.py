@@ -1,4 +1,4 @@
-"""The app under load; its settings come as JSON in LOADTEST_SERVER.
+"""The app under test; its settings are passed as JSON in LOADTEST_SERVER.
 
 `python -m loadtest.server_app PORT` serves it under waitress, gunicorn takes `loadtest.server_app:app()`.
 """
@@ -26,12 +26,14 @@ VARIABLE = "LOADTEST_SERVER"
 
 @dataclass(frozen=True, kw_only=True)
 class ServerSettings:
-    model: str = "mock"  # which repeats what it is told, or "demo"
+    """Settings of the app under test."""
+
+    model: str = "mock"  # "mock", which echoes each message, or "demo"
     num_running: int = 16
     num_waiting: int = 32
-    tokens_per_sec: float = 20.0  # of a reply of the mock
-    resume_sec: float = 1.0  # a visitor that left in mid-reply holds its slot so long
-    forget_sec: float = 86_400.0  # a conversation is kept so long
+    tokens_per_sec: float = 20.0  # speed of the mock's replies
+    resume_sec: float = 1.0  # how long a reply keeps its slot after its visitor disconnected
+    forget_sec: float = 86_400.0  # how long a conversation is stored
     folder: str = "instance"
 
     def to_environ(self) -> dict[str, str]:

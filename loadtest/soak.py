@@ -1,4 +1,4 @@
-"""Mixed load for long: after it, a server holds what it held before."""
+"""Mixed load for a long time; afterwards the server must hold no more resources than before."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from .server import Server, health, servers_under_test
 from .summary import summarise
 from .visitor import Habits
 
-WARM_UP_SEC = 30.0  # after it threads, buffers and caches are there
-FORGET_SEC = 30.0  # a conversation is kept so long, so that the end of all can be seen
-IDLE_SEC = 120.0  # in which the server has to be done with everything
+WARM_UP_SEC = 30.0  # until threads, buffers and caches have been created
+FORGET_SEC = 30.0  # conversations expire so soon that their removal can be checked
+IDLE_SEC = 120.0  # within which the server must become idle
 SAMPLE_SEC = 5.0
-TIMES_CAPACITY = 4.0  # at the height of the spike
+TIMES_CAPACITY = 4.0  # at the peak of the spike
 MEAN_WORDS = 20
 HABITS = Habits(max_turns=6, think_sec=0.5, regenerate=0.1, clear=0.1, leave=0.15)
 PASSERS_BY = Habits(max_turns=2, think_sec=0.2, regenerate=0.1, clear=0.1, leave=0.2)
 MAX_RSS_GROWTH_KIB = 16 * 1024
-OTHER_THREADS = 8  # generation, watchdog, callbacks, leases, the server's main ones
-ALLOWED = {  # how much more there may be afterwards
+OTHER_THREADS = 8  # workers, watchdog, callbacks, leases, the server's own
+ALLOWED = {  # increase allowed after the load
     "open_files": 0,
     "conversation_files": 0,
     "rss_kib": MAX_RSS_GROWTH_KIB,
@@ -58,7 +58,7 @@ def run_soak(options: Options, folder: Path) -> Result:
 
 
 def _load(server: Server, options: Options, folder: Path, seconds: float) -> Phase:
-    """Users who come back and think, and passers-by up to four times of what there are slots for."""
+    """Load the server with returning users, and with one-time visitors at up to four times its capacity."""
     replies_per_sec = options.running * options.tokens_per_sec / MEAN_WORDS
     plan = Plan(
         records=str(folder / "records.jsonl"),
@@ -75,7 +75,7 @@ def _load(server: Server, options: Options, folder: Path, seconds: float) -> Pha
 
 
 def held_when_idle(server: Server) -> dict[str, float]:
-    """When all is done, forgotten and purged."""
+    """Count the server's resources once it is idle and its conversations have expired and are purged."""
     deadline = time.monotonic() + IDLE_SEC
     while (state := _state(server)) and (state["running"] or state["waiting"]):
         if time.monotonic() > deadline:
@@ -87,7 +87,7 @@ def held_when_idle(server: Server) -> dict[str, float]:
 
 
 def _state(server: Server) -> dict[str, float]:
-    """As `/health/ready` tells; a server that is not ready has lost all."""
+    """Return the state from `/health/ready`; a server that is not ready counts as having lost everything."""
     data = health(server.url)
     if data is None:
         return {
@@ -111,7 +111,7 @@ def _goal(server: str, name: str, before: float, after: float) -> Goal:
 
 
 def _threads_goal(server: Server, before: float, after: float) -> Goal:
-    """None has died, and no more are there than pools that fill as they are used may have."""
+    """Return the goal that no thread has died and that the thread pools keep to their limits."""
     settings = server.settings
     chats = settings.num_running + settings.num_waiting
     most = chats + SPARE_THREADS + min(settings.num_running, MAX_THREADS) + OTHER_THREADS
@@ -120,7 +120,7 @@ def _threads_goal(server: Server, before: float, after: float) -> Goal:
 
 
 class Sampler:
-    """Looks every few seconds at what the server holds, from a thread."""
+    """Thread that records the server's resources every few seconds."""
 
     def __init__(self, server: Server) -> None:
         self.points: list[dict[str, float]] = []

@@ -1,4 +1,4 @@
-"""Many streams at once: whether each holds the mock's rate, and how late its chunks are."""
+"""Many concurrent streams: whether each keeps the mock's rate, and how late its chunks are."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .server import servers_under_test
 from .summary import delays_sec, distribution, is_spoiled, summarise, words_per_sec
 
 MAX_DELAY_MS = 100.0  # p99
-MIN_RATE = 0.99  # of the mock's, for every stream
-ASK_SEC = 1.0  # in which all have asked
+MIN_RATE = 0.99  # of the mock's rate, for every stream
+ASK_SEC = 1.0  # within which all requests are sent
 
 
 def run_streams(options: Options, folder: Path) -> Result:
@@ -41,7 +41,7 @@ def run_streams(options: Options, folder: Path) -> Result:
 
 
 def _summary(phase: Phase, per_sec: float) -> dict[str, object]:
-    """Beside the usual: delays of all chunks against the mock's schedule, and the rate of each stream."""
+    """Return the usual figures, the chunks' delays against the mock's schedule, and the streams' rates."""
     replies = _replies(phase)
     phase.ended_at = max(r.ended_at for r in replies)  # they asked in the first second, and then read
     all_began_at, first_ended_at = max(r.arrivals[0][0] for r in replies), min(r.ended_at for r in replies)
@@ -57,14 +57,14 @@ def _summary(phase: Phase, per_sec: float) -> dict[str, object]:
 
 
 def _between(begin: float, end: float, reply: Record) -> Record:
-    """What came of it while all spoke: 200 requests in one second, and 200 ends, are another matter."""
+    """Cut the record to the time in which all streams were running."""
     return replace(reply, arrivals=[arrival for arrival in reply.arrivals if begin <= arrival[0] <= end])
 
 
 def _replies(phase: Phase) -> list[Record]:
     replies = [r for r in phase.records if r.verdict == RIGHT and len(r.arrivals) > 1]
     if not replies:
-        raise RuntimeError(f"no stream came to its end: {[r.detail for r in phase.faults[:3]]}")
+        raise RuntimeError(f"no stream was completed: {[r.detail for r in phase.faults[:3]]}")
     return replies
 
 
@@ -74,14 +74,14 @@ def goals_of(server: str, summary: dict[str, object], num_streams: int, per_sec:
     num, late, together = summary["num_streams"], delay["p99"], summary["seconds_all_at_once"]
     assert isinstance(together, float)
     return [
-        Goal(f"{server}: streams that ended right", f"{num}", f"{num_streams}", num == num_streams),
+        Goal(f"{server}: streams completed correctly", f"{num}", f"{num_streams}", num == num_streams),
         Goal(
             f"{server}: tokens/s of the slowest",
             f"{slowest:.2f}",
             f">= {MIN_RATE * per_sec:.2f}",
             slowest >= MIN_RATE * per_sec,
         ),
-        Goal(f"{server}: seconds in which all spoke at once", f"{together:.1f}", "> 0", together > 0),
+        Goal(f"{server}: seconds with all streams running", f"{together:.1f}", "> 0", together > 0),
         Goal(
             f"{server}: chunk delay p99",
             f"{late:.1f} ms (max {delay['max']:.1f})",

@@ -1,4 +1,4 @@
-"""The figures of one run: counts, goodput, and percentiles in milliseconds."""
+"""Figures of one run: counts, goodput, and percentiles in milliseconds."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy
 from .record import MIXED_UP, REFUSED, RIGHT, Phase, Record
 
 PERCENTILES = (50, 90, 95, 99)
-REPLIES = ("ask", "regenerate")  # actions that ask for a reply
+REPLIES = ("ask", "regenerate")  # actions that request a reply
 MAX_SHOWN_FAULTS = 10
-MAX_LATE_SEC = 0.01  # p99 of the generator's own lateness, above which its figures are not to be trusted
+MAX_LATE_SEC = 0.01  # p99 delay of the generator; above it figures are unreliable
 
 
 def distribution(seconds: Iterable[float]) -> dict[str, float | int]:
-    """In ms; only `num` if there are none."""
+    """Return mean, percentiles and maximum in milliseconds; only `num` if there are no values."""
     values = numpy.fromiter(seconds, float) * 1000
     if not len(values):
         return {"num": 0}
@@ -31,7 +31,7 @@ def distribution(seconds: Iterable[float]) -> dict[str, float | int]:
 
 
 def summarise(phase: Phase, warm_up_sec: float) -> dict[str, Any]:
-    """Of requests sent after the warm-up and before the end; goodput is of what arrived in that time."""
+    """Summarise requests sent between warm-up and end; goodput counts tokens that arrived in that time."""
     since = phase.began_at + warm_up_sec
     records = [r for r in phase.records if since <= r.sent_at <= phase.ended_at]
     replies = [r for r in records if r.action in REPLIES and r.verdict == RIGHT]
@@ -61,7 +61,7 @@ def summarise(phase: Phase, warm_up_sec: float) -> dict[str, Any]:
 
 
 def tokens_between(record: Record, since: float, until: float) -> float:
-    """Of a reply, by when its words arrived."""
+    """Return the reply's tokens in this time, in proportion to the words that arrived in it."""
     num_words = sum(words for _, words in record.arrivals)
     if not num_words:
         return 0.0
@@ -70,19 +70,19 @@ def tokens_between(record: Record, since: float, until: float) -> float:
 
 
 def is_spoiled(summary: dict[str, Any]) -> bool:
-    """The generator itself was late too often."""
+    """Return whether the generator was too often late for its figures to be reliable."""
     late: float = summary["generator_late"].get("p99", 0.0)
     return late > MAX_LATE_SEC * 1000
 
 
 def words_per_sec(record: Record) -> float:
-    """From the first words to the last."""
+    """Return the rate between the first and the last arrival of text."""
     (first_at, first_words), *_, (last_at, _) = record.arrivals
     return (sum(words for _, words in record.arrivals) - first_words) / (last_at - first_at)
 
 
 def delays_sec(record: Record, per_sec: float) -> list[float]:
-    """Of each arrival of text against a schedule of `per_sec` words; the least late one is on time."""
+    """Return the arrivals' delays against a schedule of `per_sec` words; the earliest one is on time."""
     num_words, lead = 0, []
     for at, words in record.arrivals:
         num_words += words

@@ -1,4 +1,4 @@
-"""A visitor: asks, thinks, asks again, sometimes regenerates, clears or leaves."""
+"""Visitor: asks, waits, asks again; sometimes regenerates, clears the conversation or disconnects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MIN_RETRY_SEC = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Habits:
-    """The last three are probabilities for each turn."""
+    """Behaviour of visitors; `regenerate`, `clear` and `leave` are probabilities per turn."""
 
     max_turns: int = 5
     think_sec: float = 1.0  # mean, exponential
@@ -27,7 +27,7 @@ class Habits:
 
 
 class Visitor:
-    """Remembers what was said, and at the end compares it with what the server kept."""
+    """Holds one conversation and at its end compares it with the one that the server has stored."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Visitor:
         *,
         note: Callable[[Record], object],
         sleep: Callable[[float], object],
-        is_over: Callable[[], bool],  # the run ends: no more turns
+        is_over: Callable[[], bool],  # the run is over: start no more turns
     ) -> None:
         self._client = client
         self._script = script
@@ -47,11 +47,11 @@ class Visitor:
         self._note = note
         self._sleep = sleep
         self._is_over = is_over
-        self._turns: list[tuple[str, str]] = []  # what was asked and answered
-        self._unsaid: str | None = None  # was refused, and is said again
+        self._turns: list[tuple[str, str]] = []  # message and reply
+        self._refused: str | None = None  # message to send again
 
     def visit(self) -> None:
-        """One conversation, up to its end or until the visitor has left in mid-reply."""
+        """Hold one conversation, until its end or until the visitor disconnects during a reply."""
         for number in range(self._habits.max_turns):
             if number:
                 self._sleep(self._thinking_sec())
@@ -64,13 +64,13 @@ class Visitor:
             if record.verdict in (REFUSED, FAILED):
                 self._sleep(MIN_RETRY_SEC)
             if record.verdict in (LEFT, FAILED):
-                return  # what the server keeps now is not known
+                return  # what the server stores now is undefined
         if self._turns:
             self._compare()
 
     def _next_turn(self) -> Record:
         is_regenerated = bool(self._turns) and self._rng.random() < self._habits.regenerate
-        asked = self._turns[-1][0] if is_regenerated else self._unsaid or self._script.next_message()
+        asked = self._turns[-1][0] if is_regenerated else self._refused or self._script.next_message()
         leave_after = None
         if self._rng.random() < self._habits.leave:
             leave_after = self._rng.randint(1, MAX_EVENTS_BEFORE_LEAVING)
@@ -78,20 +78,20 @@ class Visitor:
             record = self._client.ask("regenerate", {"regenerate": True}, leave_after)
         else:
             record = self._client.ask("ask", {"user_input": asked}, leave_after)
-        if record.verdict == RIGHT:  # the reply is whole
+        if record.verdict == RIGHT:  # the reply is complete
             record.verdict, record.detail = self._script.judge(asked, record.text)
             if is_regenerated:
                 self._turns.pop()
             self._turns.append((asked, record.text))
-        self._unsaid = asked if record.verdict == REFUSED and not is_regenerated else None
+        self._refused = asked if record.verdict == REFUSED and not is_regenerated else None
         return record
 
     def _clear(self) -> None:
         record, _ = self._client.fetch("POST", "/clear_context")
         self._note(record)
         self._turns.clear()
-        self._unsaid = None
-        self._script.begin_anew()
+        self._refused = None
+        self._script.restart()
 
     def _compare(self) -> None:
         record, data = self._client.fetch("GET", "/conversation")
@@ -104,7 +104,7 @@ class Visitor:
         said = [text for turn in self._turns for text in turn]
         if kept == said:
             return ""
-        return f"{self._script.name} said and heard {said}, the server keeps {kept}"[:1000]
+        return f"{self._script.name} said and was told {said}, the server has stored {kept}"[:1000]
 
     def _thinking_sec(self) -> float:
         return self._rng.expovariate(1 / self._habits.think_sec) if self._habits.think_sec else 0.0

@@ -1,4 +1,4 @@
-"""All visits of one run: their records go to a file, and their times to locust's rows."""
+"""Visits: all visits of one run; their records go to a file and their times to locust's statistics."""
 
 # mypy: allow-untyped-calls
 from __future__ import annotations
@@ -22,7 +22,7 @@ HEARTBEAT_SEC = 0.02
 
 
 class Visits:
-    """What the users of a run share. It is over when the time is; visitors then finish their turn."""
+    """State that the users of a run share. When the time is up, visitors finish their turn."""
 
     def __init__(self, plan: Plan, environment: Any) -> None:
         self._plan = plan
@@ -43,7 +43,7 @@ class Visits:
         return self.age_sec >= self._plan.duration_sec
 
     def visit(self, habits: Habits, host: str) -> None:
-        """One visitor's conversation; a fault of ours in it counts as one, and does not pass unseen."""
+        """Hold one visitor's conversation; an exception in the load test itself counts as a fault."""
         began_at = time.monotonic()
         try:
             self._visitor(habits, host).visit()
@@ -108,7 +108,7 @@ class Visits:
         )
 
     def _beat(self) -> None:
-        """How late this process is: figures that it spoiled itself must be seen."""
+        """Record how late this process is, so that figures distorted by its own load are recognized."""
         while True:
             late = []
             for _ in range(round(1 / HEARTBEAT_SEC)):

@@ -54,7 +54,7 @@ def test_names_tell_forgotten_ones_from_another_visitors() -> None:
     assert script.judge("What is my name?", "Your name is Anna.")[0] == RIGHT
     said = [script.next_message() for _ in range(4)]
     assert said[1::2] == ["What is my name?"] * 2
-    script.begin_anew()
+    script.restart()
     assert script.next_message() == "My name is Anna."
 
 
