@@ -15,6 +15,7 @@ MAX_STOP_STRINGS = 16
 MAX_STOP_STRING_LEN = 256  # characters
 MAX_LOGIT_BIASES = 1024
 MAX_LOGPROBS = 20
+MIN_EXTRA_READERS = 8
 MAX_SHOWN_NAMES = 5  # of unknown ones, in a message
 
 
@@ -177,6 +178,11 @@ class EngineConfig:
     def num_places(self) -> int:
         """Requests that can be accepted at once, running and waiting together."""
         return self.max_running + self.max_queue_size
+
+    @property
+    def max_extra_readers(self) -> int:
+        """Readers of replies beyond the first of each: second tabs, reconnections."""
+        return max(self.num_places, MIN_EXTRA_READERS)
 
     def to_dict(self) -> dict[str, int | None]:
         """Return the settings, named as the parameters of `ChatStream` are."""

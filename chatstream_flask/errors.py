@@ -68,7 +68,7 @@ class TooManyRequests(ChatStreamError):
     def __init__(self, message: str, retry_after: int = 1, reason: str = "queue_full") -> None:
         super().__init__(message)
         self.retry_after = retry_after  # seconds, from measured completions
-        self.reason = reason  # or "visitor_running", "visitor_waiting", "visitor_tokens"
+        self.reason = reason  # or "visitor_running", "visitor_waiting", "visitor_tokens", "readers"
 
 
 class NotAccepting(ChatStreamError):

@@ -51,8 +51,8 @@ class Settings:
     )
     client_timeout_sec: float = _key(
         60.0,
-        "Under gunicorn: seconds after which a client that neither sends its request nor reads its reply is "
-        "disconnected.",
+        "Seconds for a whole request to arrive (20 for its head), and after which a client that takes "
+        "nothing of its reply is disconnected.",
     )
     cookie_secure: bool = _key(
         True,

@@ -13,7 +13,7 @@ from ..conversation import Conversation, Lease
 from ..errors import ConversationBusy
 from ..prompts import AbstractChatPrompt
 from .chat_request import SESSION_FIELDS, merge_kept, parse_generation_params
-from .request_handler import AbstractRequestHandler
+from .request_handler import IS_NEW, AbstractRequestHandler
 
 KNOWN_ID = "chatstream.conversation_id"  # in a request's environ
 BUSY_POLL_SEC = 0.05
@@ -41,6 +41,11 @@ class ConversationAccess:
 
     def visitor_of(self, request: Request) -> str | None:
         return self._request_handler.get_visitor(request)
+
+    def reader_of(self, request: Request) -> str | None:
+        """Return the visitor that reads; one with a new session by the name that its next requests have."""
+        request.environ.pop(IS_NEW, None)
+        return self.visitor_of(request)
 
     def priority_of(self, request: Request) -> int:
         return self._request_handler.get_priority(request)

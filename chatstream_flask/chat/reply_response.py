@@ -7,6 +7,7 @@ from flask import Request, Response, g
 from ..engine.engine import Engine
 from ..http.disconnect import limit_silence, make_probe
 from ..settings import Settings
+from .readers import Readers
 from .reply_registry import Reply
 from .reply_stream import ReplyStream
 from .wire_format import ChatStreamFrames, WireFormat
@@ -20,18 +21,25 @@ def reply_response(
     request: Request,
     grace_sec: float,
     offset: int,
+    readers: Readers,
+    visitor: str | None,
 ) -> Response:
+    """:raises TooManyRequests: there are too many readers already; never for the first one of a reply"""
     limit_silence(request.environ, settings.client_timeout_sec)
-    stream = ReplyStream(
-        engine,
+    stream = readers.open(
         reply.generation,
-        wire,
-        is_gone=make_probe(request.environ),
-        probe_sec=settings.probe_sec,
-        heartbeat_sec=settings.heartbeat_sec,
-        extra={"num_dropped_turns": reply.num_dropped_turns},
-        grace_sec=grace_sec,
-        offset=0 if isinstance(wire, ChatStreamFrames) else offset,  # each frame holds the whole reply
+        visitor,
+        lambda: ReplyStream(
+            engine,
+            reply.generation,
+            wire,
+            is_gone=make_probe(request.environ),
+            probe_sec=settings.probe_sec,
+            heartbeat_sec=settings.heartbeat_sec,
+            extra={"num_dropped_turns": reply.num_dropped_turns},
+            grace_sec=grace_sec,
+            offset=0 if isinstance(wire, ChatStreamFrames) else offset,  # each frame holds the whole reply
+        ),
     )
     response = Response(stream, content_type=wire.content_type, headers=wire.headers)
     response.headers["X-ChatStream-Last-Generated-Message-Id"] = reply.message_id

@@ -12,8 +12,6 @@ from ..engine.request import GenerationRequest, Status
 from ..http.disconnect import Probe
 from .wire_format import WireFormat
 
-MAX_READERS = 8  # of one reply; each holds a thread of the server, and one more displaces the oldest
-
 
 class ReplyStream(Iterator[bytes]):
     """Yields what is new until the reply ends; `close`, by whoever, says that this reader has gone.
@@ -52,12 +50,15 @@ class ReplyStream(Iterator[bytes]):
         self._position: int | None = None  # in the queue, as last told
         self._is_started = False
         self._is_over = False
-        longest_attached, *others = request.attach(self)
-        if len(others) >= MAX_READERS:
-            longest_attached.close()
+        request.attach(self)
 
     def __repr__(self) -> str:
         return f"<ReplyStream {self._request!r} offset={self._offset}>"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the reply has ended for this reader, or the reader has gone."""
+        return self._is_over
 
     def __next__(self) -> bytes:
         """Blocks until there is something to send; an empty chunk would not reach the client anyway."""

@@ -14,7 +14,7 @@ from ..config import ContextPolicy, EngineConfig, OnBusy, SamplingParams, WireFo
 from ..conversation import ConversationStore
 from ..engine.engine import Engine
 from ..engine.runner import Runner
-from ..errors import ChatStreamError, NotAccepting, NotFound
+from ..errors import ChatStreamError, NotAccepting, NotFound, TooManyRequests
 from ..http.problem import problem_response
 from ..http.request_body import parse_offset, read_body
 from ..http.server_check import ServerCheck
@@ -26,6 +26,7 @@ from .app_state import AppState, state_of
 from .chat_request import parse_chat_request
 from .completion import Callback
 from .conversation_access import ConversationAccess
+from .readers import Readers
 from .reply_registry import Reply
 from .reply_response import reply_response
 from .request_handler import AbstractRequestHandler
@@ -56,6 +57,7 @@ class ChatService:
         self.logger = logger
         self.engine = Engine(engine_config, self._make_runner)
         self.check_server = ServerCheck(self.engine)
+        self._readers = Readers(engine_config.max_extra_readers)
         self._wire_format = wire_format
         self._refuses_with_status = refuses_with_status
         self._conversations = ConversationAccess(request_handler, chat_prompt_clazz, params)
@@ -108,9 +110,11 @@ class ChatService:
         try:
             reply = state.replies.find(self._conversations.id_of(request), message_id)
             offset = parse_offset(request, reply.generation)
+            return self._response(request, reply, is_resumable=True, offset=offset)
         except ChatStreamError as error:
-            return self.refuse(error)
-        return self._response(request, reply, is_resumable=True, offset=offset)
+            if isinstance(error, TooManyRequests):
+                self.engine.stats.record_refused(error.reason)
+            return self.refuse(error, problem_response)
 
     def handle_cancel_request(self, request: Request, message_id: str) -> Response:
         """Ends a reply of the caller's; what it has said is kept, marked as interrupted. Idempotent."""
@@ -232,7 +236,10 @@ class ChatService:
         wire = choose(self._wire_format, request.headers.get("Accept", ""), reply.message_id)
         settings = self.state.settings
         grace_sec = settings.resume_sec if is_resumable and wire.is_resumable else 0.0
-        return reply_response(self.engine, reply, wire, settings, request, grace_sec, offset)
+        visitor = self._conversations.reader_of(request)
+        return reply_response(
+            self.engine, reply, wire, settings, request, grace_sec, offset, self._readers, visitor
+        )
 
     def _problem(self, error: ChatStreamError) -> Response:
         return problem_response(error, too_many_as_200=not self._refuses_with_status)

@@ -14,7 +14,7 @@ from ..errors import ConfigError
 logger = logging.getLogger("chatstream_flask")
 
 CONF = "gunicorn -c python:chatstream_flask.serving.gunicorn_conf"
-SPARE_THREADS = 8  # threads a server needs beyond one for each running or waiting reply
+SPARE_THREADS = 8  # threads a server needs beyond those that replies and their readers hold
 SERVERS = ("gunicorn.socket", "werkzeug.socket", "uwsgi.version", "mod_wsgi.version")  # in an environ
 
 
@@ -49,13 +49,18 @@ def check_gunicorn_that_loads_us(config: EngineConfig) -> None:
     check_gunicorn(cfg)
     if getattr(cfg.worker_class, "is_sized_by_app", False):
         return
-    num_chats = config.num_places  # each holds a thread of the server
-    if cfg.threads <= num_chats:
+    num_threads = num_reply_threads(config) + SPARE_THREADS
+    if cfg.threads < num_threads:
         logger.warning(
-            "gunicorn has threads=%d, but up to %d running and waiting replies hold one each, and nobody "
-            "else would be answered: set threads=%d, or start `%s`",
-            *(cfg.threads, num_chats, num_chats + SPARE_THREADS, CONF),
+            "gunicorn has threads=%d, but up to %d running and waiting replies hold one each, and so do "
+            "their further readers: set threads=%d, or start `%s`",
+            *(cfg.threads, config.num_places, num_threads, CONF),
         )
+
+
+def num_reply_threads(config: EngineConfig) -> int:
+    """How many threads of a server all replies, running and waiting, and all their readers may hold."""
+    return config.num_places + config.max_extra_readers
 
 
 def check_forked(engine: Engine) -> None:
@@ -80,7 +85,7 @@ class ServerCheck:
             self._is_passed = True
 
     def _check(self, environ: dict[str, Any]) -> None:
-        num_chats = self._engine.config.num_places
+        num_threads = num_reply_threads(self._engine.config) + SPARE_THREADS
         check_forked(self._engine)
         if environ.get("wsgi.multiprocess"):
             raise ConfigError(
@@ -90,15 +95,15 @@ class ServerCheck:
         if not environ.get("wsgi.multithread") and any(name in environ for name in SERVERS):
             raise ConfigError(
                 "this server answers one request at a time, so that a reply would stop all others: give it "
-                f"at least {num_chats + SPARE_THREADS} threads, or start `flask chatstream serve`"
+                f"at least {num_threads} threads, or start `flask chatstream serve`"
             )
         if channel := getattr(environ.get("waitress.client_disconnected"), "__self__", None):
-            _check_waitress(channel.adj, num_chats)
+            _check_waitress(channel.adj, num_threads, self._engine.config.num_places)
 
 
-def _check_waitress(adj: Any, num_chats: int) -> None:
+def _check_waitress(adj: Any, num_threads: int, num_chats: int) -> None:
     wanted = [
-        *([f"threads={num_chats + SPARE_THREADS}"] if adj.threads <= num_chats else []),
+        *([f"threads={num_threads}"] if adj.threads < num_threads else []),
         *(["channel_request_lookahead=1"] if adj.channel_request_lookahead < 1 else []),
         *([] if adj.asyncore_use_poll else ["asyncore_use_poll=True"]),
     ]

@@ -36,10 +36,10 @@ MESSAGES = {
     ),
     "a step of %r failed; its %d replies end": "%r のステップが失敗し、応答 %d 件を終了します",
     "feedback: %s %s": "フィードバック: %s %s",
-    "gunicorn has threads=%d, but up to %d running and waiting replies hold one each, and nobody else would "
-    "be answered: set threads=%d, or start `%s`": (
-        "gunicorn は threads=%d ですが、実行中と待機中の応答が最大 %d 件、1 件につき 1 スレッドを使うため、"
-        "ほかの誰にも応答できなくなります。threads=%d とするか `%s` で起動してください"
+    "gunicorn has threads=%d, but up to %d running and waiting replies hold one each, and so do "
+    "their further readers: set threads=%d, or start `%s`": (
+        "gunicorn は threads=%d ですが、実行中と待機中の応答が最大 %d 件、1 件につき 1 スレッドを使い、"
+        "同じ応答を読むほかの接続も同じです。threads=%d とするか `%s` で起動してください"
     ),
     "gunicorn's reload loads the model anew after each change: leave it out in production": (
         "gunicorn の reload は変更のたびにモデルを読み込み直します。本番では使わないでください"

@@ -12,7 +12,7 @@ from ..chat.app_state import EXTENSION, AppState
 from ..chat.service import ChatService
 from ..engine.engine import Engine
 from ..errors import ConfigError
-from ..http.server_check import SPARE_THREADS
+from ..http.server_check import SPARE_THREADS, num_reply_threads
 
 SPARE_CONNECTIONS = 500  # idle keep-alive connections, refused requests, other pages
 SWITCH_SEC = 0.001  # sys.setswitchinterval: generation threads hold the GIL, others answer sooner
@@ -21,7 +21,7 @@ SWITCH_SEC = 0.001  # sys.setswitchinterval: generation threads hold the GIL, ot
 @dataclass(frozen=True, kw_only=True)
 class ServerLimits:
     engines: list[Engine]
-    num_threads: int  # each running or waiting reply holds one
+    num_threads: int  # each running or waiting reply holds one, and so does each further reader
     max_connections: int
     max_body_len: int  # bytes
     client_timeout_sec: float  # for a request to arrive
@@ -34,11 +34,11 @@ class ServerLimits:
         if not chats:
             raise ConfigError(f"{wsgi_app!r} has no ChatStream; call ChatStream(...).init_app(app)")
         engines = list({id(engine): engine for engine in (service.engine for service, _ in chats)}.values())
-        num_chats = sum(e.config.num_places for e in engines)
+        num_threads = sum(num_reply_threads(engine.config) for engine in engines) + SPARE_THREADS
         return cls(
             engines=engines,
-            num_threads=num_chats + SPARE_THREADS,
-            max_connections=num_chats + SPARE_CONNECTIONS,
+            num_threads=num_threads,
+            max_connections=num_threads + SPARE_CONNECTIONS,
             max_body_len=max(state.settings.max_body_len for _, state in chats),
             client_timeout_sec=max(state.settings.client_timeout_sec for _, state in chats),
             drain_sec=max(state.settings.drain_sec for _, state in chats),

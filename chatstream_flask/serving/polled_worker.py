@@ -23,7 +23,7 @@ from gunicorn.http2 import negotiation
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from .client_socket import WOULD_BLOCK, ClientSocket
-from .refusal import MAX_HEAD_SEC, TOO_LATE, refusal
+from .refusal import MAX_HEAD_SEC, refusal, request_timeout
 from .request_buffer import Progress, RequestBuffer
 
 STOP_IDLE_SEC = 2.0  # a stopping worker keeps a connection open so long for a request already on its way
@@ -254,7 +254,8 @@ class PolledWorker(ThreadWorker):
         self._unwatch(conn)
         if conn.is_large and self._num_large >= MAX_LARGE_BODIES:
             conn.is_large = False
-            self._refuse(conn, HTTPStatus.SERVICE_UNAVAILABLE, "too many large bodies are being read")
+            detail = "too many large bodies are being read"
+            self._refuse(conn, refusal(HTTPStatus.SERVICE_UNAVAILABLE, "too_many_requests", detail))
             return
         self._num_large += conn.is_large
         if conn.parser is None:
@@ -362,10 +363,10 @@ class PolledWorker(ThreadWorker):
         if not data or conn.num_drained > MAX_LINGER_LEN:
             self._close(conn)
 
-    def _refuse(self, conn: Connection, status: HTTPStatus, detail: str) -> None:
+    def _refuse(self, conn: Connection, answer: bytes) -> None:
         """Answer without the app."""
         try:
-            conn.sock.sendall(refusal(status, detail))
+            conn.sock.sendall(answer)
         except OSError:
             self._close(conn)
             return
@@ -414,11 +415,15 @@ class PolledWorker(ThreadWorker):
         super().murder_pending()
         now = time.monotonic()
         for conn in [conn for conn in self._waiting if conn.deadline <= now]:
-            if conn.buffer is None or conn.began_at is None:
-                self._close(conn)
-            else:
+            if conn.buffer is not None and conn.began_at is not None:
+                has_head = conn.buffer.progress is Progress.BODY
                 self._unwatch(conn)
-                self._refuse(conn, HTTPStatus.REQUEST_TIMEOUT, TOO_LATE)
+                self._refuse(conn, request_timeout(has_head=has_head))
+                continue
+            if conn.on_event == self._flush:
+                sec = self.client_timeout_sec
+                self.log.info("A client took nothing of its answer for %g s and is cut off", sec)
+            self._close(conn)
 
     def murder_keepalived(self, force: bool = False) -> None:
         super().murder_keepalived(force)  # type: ignore[call-arg]

@@ -8,13 +8,24 @@ from http import HTTPStatus
 RETRY_AFTER_SEC = 5
 
 MAX_HEAD_SEC = 20.0  # for the head of a request, and for the first byte of a new connection
-TOO_LATE = "the request did not arrive in time"
 
 
-def refusal(status: HTTPStatus, detail: str) -> bytes:
+def request_timeout(*, has_head: bool) -> bytes:
+    """Return the answer to a request whose head or body did not arrive in time."""
+    part = "body" if has_head else "head of the request"
+    return refusal(HTTPStatus.REQUEST_TIMEOUT, "body_timeout", f"the {part} did not arrive in time")
+
+
+def refusal(status: HTTPStatus, code: str, detail: str) -> bytes:
     """Return a whole answer (RFC 9457) that ends its connection."""
     body = json.dumps(
-        {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
+        {
+            "type": "about:blank",
+            "title": status.phrase,
+            "status": status.value,
+            "detail": detail,
+            "error": code,
+        }
     )
     lines = [
         f"HTTP/1.1 {status.value} {status.phrase}",

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import threading
 import time
-from http import HTTPStatus
 from typing import Any
 
 from waitress.channel import HTTPChannel
 
-from .refusal import MAX_HEAD_SEC, TOO_LATE, refusal
+from .refusal import MAX_HEAD_SEC, request_timeout
 
 
 class ChatChannel(HTTPChannel):
@@ -82,7 +81,7 @@ class ChatChannel(HTTPChannel):
         return min(MAX_HEAD_SEC, self.client_timeout_sec)
 
     def _refuse(self) -> None:
-        answer = refusal(HTTPStatus.REQUEST_TIMEOUT, TOO_LATE)
+        answer = request_timeout(has_head=self.request is not None and self.request.headers_finished)
         with self.requests_lock, self.outbuf_lock:
             if self.requests:  # it has just become complete
                 return

@@ -13,8 +13,8 @@ from flask.testing import FlaskClient
 from flask_fakes import SSE, Chat, Event, ScriptedRunner, read_events, read_until, running_chat
 from werkzeug.test import TestResponse
 
+from chatstream_flask.chat.readers import MAX_READERS
 from chatstream_flask.chat.reply_registry import MAX_ENDED, Reply, ReplyRegistry
-from chatstream_flask.chat.reply_stream import MAX_READERS
 from chatstream_flask.engine.outcome import FinishReason
 from chatstream_flask.engine.request import QUEUE_GRACE_SEC
 from chatstream_flask.errors import NotFound
