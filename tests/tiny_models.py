@@ -27,10 +27,10 @@ WINDOW = 16
 MAX_POSITIONS = 256
 
 WAYS: dict[str, dict[str, Any]] = {  # to compute a forward
-    "native": {"is_native": True},
-    "packed": {"is_native": False, "packs": True},
-    "plain": {"is_native": False, "packs": False},
-    "ahead": {"is_native": False, "packs": False, "looks_ahead": True},  # as on CUDA
+    "native": {"use_native": True},
+    "packed": {"use_native": False, "prepack": True},
+    "plain": {"use_native": False, "prepack": False},
+    "ahead": {"use_native": False, "prepack": False, "async_decode": True},  # as on CUDA
 }
 
 SIZES: dict[str, Any] = {

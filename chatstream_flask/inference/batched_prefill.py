@@ -1,4 +1,4 @@
-"""BatchedPrefill: prompts of several sequences, one after the other in one forward."""
+"""BatchedPrefill: tokens of several sequences, one after the other, in one forward pass."""
 
 from __future__ import annotations
 
@@ -12,13 +12,22 @@ from torch import Tensor
 from .cuda_graphs import GraphReplay
 from .host_buffer import HostBuffer
 from .padding import padded_size
-from .slot_model import PackingForward, SlotModel, TokenBatch
+from .slot_model import BatchForward, SlotModel, TokenBatch
 
-SIZES = (16, 32, 64, 128, 192, 256, 384, 512)  # tokens of a forward; then multiples of 256
+SIZES = (
+    16,
+    32,
+    64,
+    128,
+    192,
+    256,
+    384,
+    512,
+)  # tokens, padded; beyond them, multiples of 256
 
 
 class Part(NamedTuple):
-    """Tokens of one sequence, whose columns begin at `start`."""
+    """Consecutive tokens of one sequence; the first one is at position `start`."""
 
     slot: int
     token_ids: list[int]
@@ -26,127 +35,135 @@ class Part(NamedTuple):
 
 
 class BatchedPrefill(Protocol):
+    """Computes parts of several sequences together."""
+
     @property
-    def most_tokens(self) -> int:
-        """Of all parts together."""
+    def max_tokens(self) -> int:
+        """Maximum number of tokens of all parts together."""
 
     def logits(self, parts: list[Part]) -> Tensor:
-        """`[parts, vocab]` after the last token of each, until the next call."""
+        """Return logits `[parts, vocab]` after the last token of each part, valid until the next call."""
 
 
 def make_batched_prefill(
-    slots: SlotModel, *, most_parts: int, most_tokens: int, device: torch.device, replays: bool
+    slots: SlotModel, *, max_parts: int, max_tokens: int, device: torch.device, captures: bool
 ) -> BatchedPrefill | None:
-    """None: the forward does not take tokens of any slots at once.
+    """Return None if the model's forward pass only takes rows of consecutive slots.
 
-    :param most_tokens: that will be asked for
-    :param replays: graphs of a few sizes, on CUDA; else the operations are launched each time
+    :param max_parts: maximum number of parts in one call
+    :param max_tokens: maximum number of tokens in one call
+    :param captures: replay each padded size as a CUDA graph; False: launch its operations every time
     """
     forward = slots.forward
-    if not isinstance(forward, PackingForward):
+    if not isinstance(forward, BatchForward):
         return None
     if forward.tile_tokens is None:
-        return PlainPrefill(slots, forward)
+        return ExactPrefill(slots, forward)
     return PaddedPrefill(
         slots,
         forward,
         forward.tile_tokens,
-        most_parts=most_parts,
-        most_tokens=most_tokens,
+        max_parts=max_parts,
+        max_tokens=max_tokens,
         device=device,
-        replays=replays,
+        captures=captures,
     )
 
 
-class PlainPrefill:
-    def __init__(self, slots: SlotModel, forward: PackingForward) -> None:
-        self.most_tokens = forward.most_tokens
+class ExactPrefill:
+    """Batched prefill without padding, on CPU."""
+
+    def __init__(self, slots: SlotModel, forward: BatchForward) -> None:
+        self.max_tokens = forward.max_tokens
         self._slots = slots
         self._forward = forward
 
     def logits(self, parts: list[Part]) -> Tensor:
-        ids, positions, rows = flat(parts)
-        columns = torch.tensor(positions)
-        packed = TokenBatch(
+        ids, positions, rows = flatten(parts)
+        cache_positions = torch.tensor(positions)
+        batch = TokenBatch(
             ids=torch.tensor(ids),
-            positions=columns,
+            positions=cache_positions,
             rows=torch.tensor(rows),
-            columns=columns,
+            cache_positions=cache_positions,
             tiles=None,
-            lasts=torch.tensor(lasts(parts)),
+            logits_indices=torch.tensor(last_indices(parts)),
         )
-        return self._forward.packed(packed, self._slots.cache)
+        return self._forward.forward_batch(batch, self._slots.cache)
 
 
 class PaddedPrefill:
-    """In few sizes, which may be graphs."""
+    """Batched prefill padded to a few sizes, which can be captured as CUDA graphs."""
 
     def __init__(
         self,
         slots: SlotModel,
-        forward: PackingForward,
+        forward: BatchForward,
         tile_tokens: int,
         *,
-        most_parts: int,
-        most_tokens: int,
+        max_parts: int,
+        max_tokens: int,
         device: torch.device,
-        replays: bool,
+        captures: bool,
     ) -> None:
-        self.most_tokens = most_tokens
+        self.max_tokens = max_tokens
         self._slots = slots
         self._forward = forward
         self._tile_tokens = tile_tokens
-        self._most_parts = most_parts
-        self._inputs = HostBuffer(self._num_inputs(self.size(most_tokens)), torch.long, device)
-        self._logits: Tensor | None = None  # [parts, vocab], made by the first forward
-        self._graphs = GraphReplay(captures=replays)
-        if replays:
+        self._max_parts = max_parts
+        self._inputs = HostBuffer(self._num_inputs(self.size(max_tokens)), torch.long, device)
+        self._logits: Tensor | None = None  # [max_parts, vocab], allocated by the first forward pass
+        self._graphs = GraphReplay(captures=captures)
+        if captures:
             self._warm_up()
 
     def size(self, num_tokens: int) -> int:
-        """Of the smallest forward that has room for these; others are padding."""
+        """Return the smallest padded size with at least `num_tokens` tokens."""
         return padded_size(num_tokens, SIZES, 256)
 
     def _warm_up(self) -> None:
-        """So that no prompt waits for what is compiled or captured once."""
-        for size in sorted({self.size(needed) for needed in range(1, self.most_tokens + 1)}):
+        """Compile and capture all sizes now, so that no prompt has to wait for it."""
+        for size in sorted({self.size(needed) for needed in range(1, self.max_tokens + 1)}):
             self._launch(size, [])
 
     def logits(self, parts: list[Part]) -> Tensor:
         num_tokens = sum(len(part.token_ids) for part in parts)
-        if len(parts) > self._most_parts or num_tokens > self.most_tokens:
-            raise ValueError(f"{num_tokens} tokens in {len(parts)} parts are too many for one forward")
+        if len(parts) > self._max_parts or num_tokens > self.max_tokens:
+            raise ValueError(
+                f"{num_tokens} tokens in {len(parts)} parts; one forward pass takes at most "
+                f"{self.max_tokens} tokens in {self._max_parts} parts"
+            )
         return self._launch(self.size(num_tokens), parts)[: len(parts)]
 
     def _launch(self, size: int, parts: list[Part]) -> Tensor:
-        self._inputs.send(self._numbers(size, parts))
+        self._inputs.send(self._input_values(size, parts))
         self._graphs.run(size, partial(self._compute, size))
         assert self._logits is not None
         return self._logits
 
     def _num_tiles(self, size: int) -> int:
-        """Of attention; a tile is of one slot only."""
-        return -(-size // self._tile_tokens) + self._most_parts
+        """Return the number of attention tiles; each holds tokens of one slot."""
+        return -(-size // self._tile_tokens) + self._max_parts
 
     def _num_inputs(self, size: int) -> int:
-        return 4 * size + 2 * self._num_tiles(size) + self._most_parts
+        return 4 * size + 2 * self._num_tiles(size) + self._max_parts
 
-    def _numbers(self, size: int, parts: list[Part]) -> list[int]:
-        """Token ids, positions, rows and columns, `[size]` each; tiles; where the last token of a part is.
+    def _input_values(self, size: int, parts: list[Part]) -> list[int]:
+        """Return ids, positions, rows and cache positions, `[size]` each; then tiles and logits indices.
 
-        Padding is in no tile, and goes into the scratch column.
+        Padding belongs to no tile and is written to the scratch position.
         """
-        ids, positions, rows = flat(parts)
-        num_spare = size - len(ids)
-        spare, scratch = [0] * num_spare, [self._slots.max_len] * num_spare
+        ids, positions, rows = flatten(parts)
+        num_padding = size - len(ids)
+        zeros, scratch = [0] * num_padding, [self._slots.max_len] * num_padding
         firsts, counts = self._tiles([len(part.token_ids) for part in parts])
         no_tiles = [0] * (self._num_tiles(size) - len(firsts))
-        tokens = [*ids, *spare, *positions, *spare, *rows, *spare, *positions, *scratch]
-        no_parts = [0] * (self._most_parts - len(parts))
-        return [*tokens, *firsts, *no_tiles, *counts, *no_tiles, *lasts(parts), *no_parts]
+        tokens = [*ids, *zeros, *positions, *zeros, *rows, *zeros, *positions, *scratch]
+        no_parts = [0] * (self._max_parts - len(parts))
+        return [*tokens, *firsts, *no_tiles, *counts, *no_tiles, *last_indices(parts), *no_parts]
 
     def _tiles(self, lengths: list[int]) -> tuple[list[int], list[int]]:
-        """The first token of each, and how many tokens it has."""
+        """Return the first token and the number of tokens of each tile."""
         firsts: list[int] = []
         counts: list[int] = []
         tile, begin = self._tile_tokens, 0
@@ -159,18 +176,18 @@ class PaddedPrefill:
 
     def _compute(self, size: int) -> None:
         num_tiles = self._num_tiles(size)
-        inputs = self._inputs.twin(self._num_inputs(size))
-        tokens, tiles, ends = torch.split(inputs, [4 * size, 2 * num_tiles, self._most_parts])
-        ids, positions, rows, columns = tokens.view(4, size)
-        packed = TokenBatch(ids, positions, rows, columns, tiles.view(2, num_tiles), ends)
-        logits = self._forward.packed(packed, self._slots.cache)
+        inputs = self._inputs.on_device(self._num_inputs(size))
+        tokens, tiles, logits_indices = torch.split(inputs, [4 * size, 2 * num_tiles, self._max_parts])
+        ids, positions, rows, cache_positions = tokens.view(4, size)
+        batch = TokenBatch(ids, positions, rows, cache_positions, tiles.view(2, num_tiles), logits_indices)
+        logits = self._forward.forward_batch(batch, self._slots.cache)
         if self._logits is None:
             self._logits = torch.empty_like(logits)
         self._logits.copy_(logits)
 
 
-def flat(parts: list[Part]) -> tuple[list[int], list[int], list[int]]:
-    """Ids, positions and slots of all their tokens."""
+def flatten(parts: list[Part]) -> tuple[list[int], list[int], list[int]]:
+    """Return the id, position and slot of every token."""
     ids: list[int] = []
     positions: list[int] = []
     slots: list[int] = []
@@ -181,6 +198,6 @@ def flat(parts: list[Part]) -> tuple[list[int], list[int], list[int]]:
     return ids, positions, slots
 
 
-def lasts(parts: list[Part]) -> list[int]:
-    """Where the last token of each lies."""
+def last_indices(parts: list[Part]) -> list[int]:
+    """Return the index of the last token of each part among all tokens."""
     return [stop - 1 for stop in accumulate(len(part.token_ids) for part in parts)]

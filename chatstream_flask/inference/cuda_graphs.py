@@ -1,4 +1,4 @@
-"""GraphReplay: what is launched again and again in the same shape, as CUDA graphs."""
+"""GraphReplay: operations that are launched again and again in the same shape, as CUDA graphs."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ import torch
 logger = logging.getLogger("chatstream_flask")
 
 MAX_GRAPHS = 256
-_capturing = threading.Lock()  # one thread at a time
+_capturing = threading.Lock()  # only one thread may capture at a time
 
 
 class GraphReplay:
-    """Belongs to one generation thread, on whose stream it captures, into a memory pool of its own.
+    """CUDA graphs of one worker thread, captured on its stream into a memory pool of their own.
 
-    Where a capture fails, everything is launched as before, and the log says why.
+    If a capture fails, a warning is logged, and from then on all operations are launched without graphs.
     """
 
     def __init__(self, *, captures: bool) -> None:
-        """:param captures: on CUDA; else everything is launched each time"""
+        """:param captures: False, as on CPU: launch the operations every time"""
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
         self._pool = torch.cuda.graph_pool_handle() if captures else None
         self._can_capture = captures
 
     def run(self, key: Hashable, compute: Callable[[], None]) -> None:
-        """By the graph of this key; the first time by `compute`, of which one is made then.
+        """Replay the graph captured for `key`; on first use run `compute` eagerly and capture it.
 
-        :param compute: reads and writes only tensors that stay where they are, and waits for nothing
+        :param compute: reads and writes only tensors at fixed addresses, and never synchronizes
         """
         if (graph := self._graphs.get(key)) is not None:
             graph.replay()
             return
-        compute()  # also makes what is made only once, which a capture must not
+        compute()  # the eager run also does one-time allocations, which must not be captured
         if self._can_capture and len(self._graphs) < MAX_GRAPHS:
             self._capture(key, compute)
 
     def _capture(self, key: Hashable, compute: Callable[[], None]) -> None:
         graph = torch.cuda.CUDAGraph()
         try:
-            # "thread_local": what other threads do on the device meanwhile must not spoil it.
+            # "thread_local": operations of other threads on the device must not break the capture.
             with _capturing:
                 graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
                 try:
@@ -51,7 +51,8 @@ class GraphReplay:
         except RuntimeError:
             self._can_capture = False
             logger.warning(
-                "a step cannot be captured as a CUDA graph; it is launched anew each time", exc_info=True
+                "a step cannot be captured as a CUDA graph; its operations are launched one by one",
+                exc_info=True,
             )
         else:
             self._graphs[key] = graph

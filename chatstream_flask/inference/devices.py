@@ -1,4 +1,4 @@
-"""What the argument `device` names: where a model is to compute, one device or several."""
+"""The `device` argument: the device or devices that a model computes on. Imports no torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
 
 
 def checked_devices(device: Any) -> list[str]:
-    """By name; empty for None, which is where the model is."""
+    """Return the names of the devices; an empty list for None, which leaves the model where it is.
+
+    :raises ConfigError: a name is not a device, or is given twice
+    """
     if device is None:
         return []
     given = device if isinstance(device, (list, tuple)) else [device]
@@ -30,9 +33,9 @@ def checked_devices(device: Any) -> list[str]:
         )
     names = [str(it) for it in given]
     if not names:
-        raise ConfigError("device is an empty list; name one device at least, or set None")
+        raise ConfigError("device is an empty list; it must name at least one device, or be None")
     if len(names) > 1 and "cuda" in names:
-        raise ConfigError('in a list, device must say which one: "cuda:0", not "cuda"')
+        raise ConfigError('in a list, a CUDA device needs its number: "cuda:0", not "cuda"')
     if twice := [name for name in names if name != "cpu" and names.count(name) > 1]:
         raise ConfigError(
             f"device names {twice[0]} twice, but all threads of a device share one copy of the model; "

@@ -1,6 +1,6 @@
-"""SlotCache: keys and values of every running sequence, one preallocated pair of tensors per layer.
+"""SlotCache: keys and values of all slots, in one preallocated pair of tensors per layer.
 
-transformers' own models write into it and read from it through the public `Cache` interface, unchanged.
+Models of transformers use it through the public `Cache` interface, without changes.
 """
 
 from __future__ import annotations
@@ -18,23 +18,27 @@ from .placement import device_of
 
 @dataclass(frozen=True, kw_only=True)
 class LayerShape:
-    """What one layer stores per slot and position."""
+    """What one layer stores for each position of a slot."""
 
     key_heads: int
     key_dim: int
     value_heads: int
     value_dim: int
     dtype: torch.dtype
-    device: torch.device  # of the layer
+    device: torch.device
 
     @property
     def num_bytes(self) -> int:
-        numbers = self.key_heads * self.key_dim + self.value_heads * self.value_dim
-        return numbers * self.dtype.itemsize
+        """Bytes of one position."""
+        num_elements = self.key_heads * self.key_dim + self.value_heads * self.value_dim
+        return num_elements * self.dtype.itemsize
 
 
 def layer_shapes(model: PreTrainedModel) -> list[LayerShape]:
-    """Read off the keys and values of one token: configs name heads and widths in too many ways."""
+    """Return the shape of each layer, measured by running one token.
+
+    Configs name the numbers of heads and their widths in too many ways to rely on.
+    """
     with torch.inference_mode():
         token = torch.zeros(1, 1, dtype=torch.long, device=device_of(model))
         layers = model(input_ids=token, past_key_values=DynamicCache(), use_cache=True).past_key_values.layers
@@ -52,18 +56,18 @@ def layer_shapes(model: PreTrainedModel) -> list[LayerShape]:
 
 
 class SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
-    """One layer; keys `[slots, key_heads, max_len + 1, key_dim]`, values alike.
+    """One layer: keys `[slots, key_heads, max_len + 1, key_dim]`, values alike.
 
-    The last column is scratch: padding rows write there and nobody reads it.
+    The last position is scratch: padding is written there, and it is never read.
     """
 
     keys: Tensor
     values: Tensor
-    is_sliding = False  # a sliding window is in the mask, the layer keeps everything
+    is_sliding = False  # the mask applies a sliding window; the layer keeps all positions
 
     def __init__(self, shape: LayerShape, num_slots: int, max_len: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        # `empty` and then `zero_` touches the memory now, so that it cannot be missing later.
+        # `zero_` touches the memory now, so that the process cannot run out of it later.
         size = (num_slots, shape.key_heads, max_len + 1, shape.key_dim)
         self.keys = torch.empty(size, dtype=shape.dtype, device=shape.device).zero_()
         size = (num_slots, shape.value_heads, max_len + 1, shape.value_dim)
@@ -72,23 +76,29 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self.select(0, num_slots, max_len)
 
     def select(self, start: int, stop: int, key_len: int) -> None:
-        """Prepares the views of the slots in play: all reads and writes go through them."""
+        """Prepare the views of slots `start` to `stop - 1`: all reads and writes go through them."""
         keys, values = self.keys[start:stop], self.values[start:stop]
-        self._writable = keys.transpose(1, 2), values.transpose(1, 2)  # [rows, columns, heads, dim]
+        self._writable = keys.transpose(1, 2), values.transpose(1, 2)  # [rows, positions, heads, dim]
         keys, values = keys[:, :, :key_len], values[:, :, :key_len]
         self.readable = keys, values  # [rows, heads, key_len, dim]
-        self.flat_readable = keys.flatten(0, 1).transpose(1, 2), values.flatten(0, 1)  # for plain products
+        self.flat_readable = (
+            keys.flatten(0, 1).transpose(1, 2),
+            values.flatten(0, 1),
+        )  # for plain matrix products
 
-    def write(self, place: tuple[Tensor, Tensor], keys: Tensor, values: Tensor) -> None:
-        """Of tokens `[rows * tokens, heads, dim]`, at a row and a column each."""
-        self._writable[0].index_put_(place, keys)
-        self._writable[1].index_put_(place, values)
+    def write(self, write_index: tuple[Tensor, Tensor], keys: Tensor, values: Tensor) -> None:
+        """Store the keys and values `[rows * tokens, heads, dim]` of tokens.
+
+        :param write_index: the row and the cache position of each token
+        """
+        self._writable[0].index_put_(write_index, keys)
+        self._writable[1].index_put_(write_index, values)
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Nothing is lazy here."""
+        """Do nothing: the tensors exist from the start."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        raise NotImplementedError("SlotCache.update writes; it alone knows where")
+        raise NotImplementedError("use SlotCache.update, which knows the cache positions")
 
     def get_seq_length(self) -> int:
         return 0
@@ -101,24 +111,24 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 
 
 class SlotCache(Cache):
-    """Keys and values of slots 0 .. num_slots-1, each at most `max_len` positions long.
+    """Keys and values of slots 0 to `num_slots - 1`, each with at most `max_len` positions.
 
-    `select` says which slots and columns the next forward is about. Reads are views of a contiguous range
-    of slots, never copies, so a step costs no more memory than the keys and values it attends to.
+    `select` chooses the slots and positions of the next forward pass. Reads are views of a contiguous range
+    of slots, never copies, so a step reads no more memory than the keys and values it attends to.
     """
 
     def __init__(
         self, shapes: list[LayerShape], *, num_slots: int, max_len: int, device: torch.device
     ) -> None:
-        """:param device: of the columns that `select` is told; each layer is where its shape says"""
+        """:param device: of the positions passed to `select`; each layer is on the device of its shape"""
         self.slot_layers = [SlotLayer(shape, num_slots, max_len) for shape in shapes]
         super().__init__(layers=list(self.slot_layers))
         self.num_slots = num_slots
         self.max_len = max_len
         self._row_numbers = torch.arange(num_slots, device=device)[:, None]
         self._selected = (0, num_slots, max_len)
-        self.place = (self._row_numbers, self._row_numbers)
-        self._places = {shape.device: self.place for shape in shapes}
+        self.write_index = (self._row_numbers, self._row_numbers)  # row and position of each selected token
+        self._write_indices = {shape.device: self.write_index for shape in shapes}
 
     @property
     def first_slot(self) -> int:
@@ -133,17 +143,23 @@ class SlotCache(Cache):
 
     @staticmethod
     def num_bytes(shapes: list[LayerShape], num_slots: int, max_len: int) -> int:
-        """What the tensors will take, known before they are made."""
+        """Return the size of the tensors of such a cache."""
         return num_slots * (max_len + 1) * sum(shape.num_bytes for shape in shapes)
 
-    def select(self, first_slot: int, columns: Tensor, key_len: int) -> None:
-        """The next forward is about slots `first_slot ..`, one per row of `columns` `[rows, tokens]`.
+    def select(self, first_slot: int, cache_positions: Tensor, key_len: int) -> None:
+        """Choose the slots and positions of the next forward pass.
 
-        Each token is written to its column (`max_len` is scratch); columns 0 .. key_len-1 are read back.
+        :param first_slot: the slot of row 0; row i is slot `first_slot + i`
+        :param cache_positions: `[rows, tokens]`, where each token is written; `max_len` is scratch
+        :param key_len: positions 0 to `key_len - 1` are read
         """
-        num_rows = columns.shape[0]
-        rows, flat = self.place = self._row_numbers[:num_rows].expand_as(columns).flatten(), columns.flatten()
-        self._places = {device: (rows.to(device), flat.to(device)) for device in self._places}
+        num_rows = cache_positions.shape[0]
+        rows = self._row_numbers[:num_rows].expand_as(cache_positions).flatten()
+        positions = cache_positions.flatten()
+        self.write_index = rows, positions
+        self._write_indices = {
+            device: (rows.to(device), positions.to(device)) for device in self._write_indices
+        }
         selected = (first_slot, first_slot + num_rows, key_len)
         if selected != self._selected:
             self._selected = selected
@@ -153,18 +169,23 @@ class SlotCache(Cache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """As transformers calls it, with `[rows, heads, tokens, dim]`."""
+        """Store keys and values `[rows, heads, tokens, dim]`, and return all that can be read.
+
+        Called by the attention layers of transformers.
+        """
         layer = self.slot_layers[layer_idx]
         keys, values = key_states.transpose(1, 2), value_states.transpose(1, 2)
-        layer.write(self._places[layer.keys.device], keys.flatten(0, 1), values.flatten(0, 1))
+        layer.write(self._write_indices[layer.keys.device], keys.flatten(0, 1), values.flatten(0, 1))
         return layer.readable
 
-    def move(self, source: int, target: int, length: int) -> None:
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Copy the first `length` positions of slot `source` to slot `target`."""
         for layer in self.slot_layers:
             layer.keys[target, :, :length] = layer.keys[source, :, :length]
             layer.values[target, :, :length] = layer.values[source, :, :length]
 
     def swap(self, one: int, other: int, length: int) -> None:
+        """Exchange the first `length` positions of two slots."""
         for layer in self.slot_layers:
             for held in (layer.keys, layer.values):
                 first = held[one, :, :length].clone()
@@ -172,7 +193,10 @@ class SlotCache(Cache):
                 held[other, :, :length] = first
 
     def clear(self, slot: int, start: int) -> None:
-        """Columns from `start` on: a NaN in a masked one would still spoil what comes there (0 * NaN)."""
+        """Zero the positions from `start` on.
+
+        NaN would spread even from masked positions, because 0 * NaN is NaN.
+        """
         for layer in self.slot_layers:
             layer.keys[slot, :, start:] = 0
             layer.values[slot, :, start:] = 0

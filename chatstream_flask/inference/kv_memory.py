@@ -1,4 +1,4 @@
-"""Whether the KV cache fits into the memory that is free, asked before anything is allocated."""
+"""Check that the KV cache fits into the free memory, before it is allocated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ MIB = 1024 * 1024
 
 
 def check_kv_memory(shapes: list[LayerShape], *, num_slots: int, max_len: int) -> None:
-    """Of each device that layers are on; raises ConfigError with the numbers and what to change."""
+    """Check each device that holds layers.
+
+    :raises ConfigError: with the numbers, and the parameters to change
+    """
     for device in dict.fromkeys(shape.device for shape in shapes):
         _check_device(device, [shape for shape in shapes if shape.device == device], num_slots, max_len)
 
@@ -25,7 +28,7 @@ def _check_device(device: torch.device, shapes: list[LayerShape], num_slots: int
     size = f"{needed / MIB:.1f} MiB for {num_slots} slots x {max_len} tokens x {len(shapes)} layers"
     if needed > free:
         raise ConfigError(
-            f"the KV cache of one generation thread needs {size}, but only {free / MIB:.1f} MiB are free on "
+            f"the KV cache of one worker thread needs {size}, but only {free / MIB:.1f} MiB are free on "
             f"{device}; lower context_len (now {max_len}) or num_of_concurrent_executions, "
             "or use a smaller model or dtype"
         )
@@ -33,8 +36,9 @@ def _check_device(device: torch.device, shapes: list[LayerShape], num_slots: int
 
 
 def free_bytes(device: torch.device) -> int:
+    """Return the free memory of a device, including what torch has reserved there but does not use."""
     if device.type != "cuda":
         return int(psutil.virtual_memory().available)  # type: ignore[no-untyped-call]
     free, _ = torch.cuda.mem_get_info(device)
-    idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own, not in use
-    return int(free) + idle
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(free) + unused

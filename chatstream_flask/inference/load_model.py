@@ -1,4 +1,4 @@
-"""A model and its tokenizer from a folder or a hub id."""
+"""Load a model and its tokenizer from a folder or the hub."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from typing import Any
 
 
 def load_model(path_or_hub_id: str, device: str | None) -> tuple[Any, Any, str]:
-    """Model, tokenizer and the device it is for: the given one, else the best there is.
+    """Return the model, its tokenizer, and the device to serve it on.
 
-    On CPU in float32, elsewhere in the precision that the model was saved in.
+    On CPU the model is loaded in float32, elsewhere in the dtype it was saved in.
+
+    :param device: None: the best device of this machine (CUDA, MPS, CPU)
     """
     import torch
     from transformers import AutoModelForCausalLM

@@ -1,4 +1,4 @@
-"""check_logits: the model's own forward against a forward over slots, on a few random tokens."""
+"""check_logits: compare the model's own forward pass with one over slots, on a few random tokens."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from .placement import device_of
 from .slot_model import Forward, SlotModel
 
 NUM_TOKENS = 16
-CHUNKS = ((0, 5), (5, 11))  # prefilled; the rest is decoded one by one
-SLOT = 1  # between a padding row and a slot out of play
+CHUNKS = ((0, 5), (5, 11))  # prefilled chunks; the remaining tokens are decoded one by one
+SLOT = 1  # a padding row before it, an unused slot after it
 MAX_LEN = 24
-# Relative error that a number format may explain; a wrong mask or position gives about 1.
+# Relative errors that rounding may cause; a wrong mask or position causes about 1.
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 0.15}
-# What a forward does with input that it was not made for.
+# Errors that a forward pass may raise for input that it does not support.
 FAULTS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @torch.inference_mode()
 def own_logits(model: Any) -> Tensor:
-    """After the last prefilled and each later token, `[tokens, vocab]`, as the model gives them by itself."""
+    """Return the model's own logits `[tokens, vocab]`, after the last prefilled token and each later one.
+
+    :raises UnsupportedModel: the model cannot compute its own forward pass
+    """
     try:
         logits: Tensor = model(input_ids=_ids(model)).logits[0, CHUNKS[-1][1] - 1 :].float()
     except FAULTS as error:
@@ -35,24 +38,31 @@ def own_logits(model: Any) -> Tensor:
 
 @torch.inference_mode()
 def check_logits(model: Any, forward: Forward, shapes: list[LayerShape], expected: Tensor) -> None:
-    """Raises UnsupportedModel if they differ from `own_logits` by more than rounding explains."""
+    """Check that a forward pass over slots gives the model's own logits.
+
+    :param expected: the result of `own_logits`
+    :raises UnsupportedModel: the logits differ by more than rounding explains
+    """
     kind = model.config.model_type
     try:
-        served = _slot_logits(model, forward, shapes).float()
+        actual = _slot_logits(model, forward, shapes).float()
     except FAULTS as error:
         raise UnsupportedModel(
-            f"{kind} cannot be run with a cache of slots and a 4-D mask: {shown_error(error)}"
+            f"{kind} cannot be run with a KV cache of slots and a 4-D mask: {shown_error(error)}"
         ) from error
-    difference = relative_error(expected, served)
-    if not difference <= TOLERANCES.get(model.dtype, 0.15):  # also refuses NaN
+    difference = relative_error(expected, actual)
+    if not difference <= TOLERANCES.get(model.dtype, 0.15):  # written so that NaN is refused as well
         raise UnsupportedModel(
-            f"{kind} gives other logits from a cache of slots than from its own forward "
-            f"(relative error {difference:.2g}); it would be served wrongly"
+            f"{kind} gives different logits with a KV cache of slots than by itself "
+            f"(relative error {difference:.2g}); its replies would be wrong"
         )
 
 
 def relative_error(expected: Tensor, actual: Tensor) -> float:
-    """|actual - expected| / |expected|, with each row's mean taken away: logits are free up to it."""
+    """Return |actual - expected| / |expected|, after subtracting each row's mean.
+
+    Adding a constant to a row of logits does not change its probabilities.
+    """
     expected = expected - expected.mean(-1, keepdim=True)
     actual = actual - actual.mean(-1, keepdim=True)
     return float((actual - expected).norm() / expected.norm())
@@ -71,24 +81,24 @@ def shown_error(error: BaseException) -> str:
 def _slot_logits(model: Any, forward: Forward, shapes: list[LayerShape]) -> Tensor:
     ids = _ids(model)
     slots = SlotModel(model, forward, shapes, num_slots=SLOT + 2, max_len=MAX_LEN)
-    rows: list[Tensor] = []
     for start, stop in CHUNKS:
-        last = _prefilled(slots, ids, start, stop)
-    rows.append(last)
+        last = _prefill_logits(slots, ids, start, stop)
+    rows: list[Tensor] = [last]
     for position in range(CHUNKS[-1][1], NUM_TOKENS):
         token = torch.zeros(SLOT + 1, 1, dtype=torch.long, device=ids.device)
-        positions, columns = token.clone(), token + MAX_LEN  # padding rows: position 0, scratch column
-        token[SLOT], positions[SLOT], columns[SLOT] = ids[0, position], position, position
-        rows.append(slots.logits(0, token, positions, columns, slots.key_len(position + 1))[SLOT, -1])
+        positions, cache_positions = token.clone(), token + MAX_LEN  # padding: position 0, written to scratch
+        token[SLOT], positions[SLOT], cache_positions[SLOT] = ids[0, position], position, position
+        key_len = slots.key_len(position + 1)
+        rows.append(slots.logits(0, token, positions, cache_positions, key_len)[SLOT, -1])
     return torch.stack(rows)
 
 
-def _prefilled(slots: SlotModel, ids: Tensor, start: int, stop: int) -> Tensor:
-    """Logits `[vocab]` of the last token."""
-    packed = make_batched_prefill(
-        slots, most_parts=1, most_tokens=NUM_TOKENS, device=ids.device, replays=False
+def _prefill_logits(slots: SlotModel, ids: Tensor, start: int, stop: int) -> Tensor:
+    """Return logits `[vocab]` after the last token of a chunk."""
+    prefill = make_batched_prefill(
+        slots, max_parts=1, max_tokens=NUM_TOKENS, device=ids.device, captures=False
     )
-    if packed is not None:
-        return packed.logits([Part(SLOT, ids[0, start:stop].tolist(), start)])[0]
-    columns = torch.arange(start, stop, device=ids.device)[None]
-    return slots.logits(SLOT, ids[:, start:stop], columns, columns, slots.key_len(stop))[0, -1]
+    if prefill is not None:
+        return prefill.logits([Part(SLOT, ids[0, start:stop].tolist(), start)])[0]
+    positions = torch.arange(start, stop, device=ids.device)[None]
+    return slots.logits(SLOT, ids[:, start:stop], positions, positions, slots.key_len(stop))[0, -1]

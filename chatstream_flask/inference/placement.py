@@ -1,4 +1,4 @@
-"""Where a model computes: on devices it is moved and copied to, or where its device map has put its parts."""
+"""Where a model computes: the devices it is moved and copied to, or those of its device map."""
 
 from __future__ import annotations
 
@@ -12,32 +12,35 @@ from transformers import PreTrainedModel
 
 from ..errors import ConfigError
 
-# What torch and transformers say of a device that is not there, is full, or is not for this model.
+# Errors of torch and transformers for a device that does not exist, is full, or does not suit the model.
 FAULTS = (AssertionError, RuntimeError, TypeError, ValueError)
 
 
 def is_dispatched(model: nn.Module) -> bool:
-    """Loaded with a `device_map`: accelerate's hooks take what is computed to where the next part is."""
+    """Return whether the model was loaded with a `device_map`.
+
+    Hooks of accelerate then move activations to the device of the next part.
+    """
     return hasattr(model, "_hf_hook")
 
 
 def device_of(model: PreTrainedModel) -> torch.device:
-    """Where its forward takes tokens and gives logits."""
+    """Return the device on which the model takes token ids and returns logits."""
     device = getattr(getattr(model, "_hf_hook", None), "execution_device", None)
     return model.device if device is None else torch.device(device)
 
 
 def is_offloaded(model: nn.Module) -> bool:
-    """Weights are loaded for each forward and then dropped."""
+    """Return whether weights are loaded for each forward pass and dropped after it."""
     return any(parameter.is_meta for parameter in model.parameters())
 
 
 def place(model: PreTrainedModel, devices: Sequence[str]) -> list[PreTrainedModel]:
-    """The model on the first device, and a copy on each other one; where it is if none are named.
+    """Move the model to the first device and copy it to the others; without devices, leave it where it is.
 
-    Each weight goes straight to where it is needed, so that it is nowhere twice.
+    Each weight is copied straight to its device, so no device holds a weight twice.
 
-    :raises ConfigError: a device is not there, or has not the memory
+    :raises ConfigError: a device does not exist, or has not enough memory
     """
     if not devices:
         return [model]
@@ -54,12 +57,14 @@ def _move(model: nn.Module, device: str) -> None:
 
 def _copied(model: PreTrainedModel, device: str) -> PreTrainedModel:
     try:
-        copied = {id(weight): _sent(weight, device) for weight in chain(model.parameters(), model.buffers())}
-        return copy.deepcopy(model, copied)
+        memo = {
+            id(weight): _weight_on(weight, device) for weight in chain(model.parameters(), model.buffers())
+        }
+        return copy.deepcopy(model, memo)
     except FAULTS as error:
         raise ConfigError(f"the model cannot be copied to {device}: {error}") from error
 
 
-def _sent(weight: torch.Tensor, device: str) -> torch.Tensor:
-    sent = weight.detach().to(device, copy=True)
-    return nn.Parameter(sent, weight.requires_grad) if isinstance(weight, nn.Parameter) else sent
+def _weight_on(weight: torch.Tensor, device: str) -> torch.Tensor:
+    moved = weight.detach().to(device, copy=True)
+    return nn.Parameter(moved, weight.requires_grad) if isinstance(weight, nn.Parameter) else moved

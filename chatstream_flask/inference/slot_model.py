@@ -1,4 +1,4 @@
-"""SlotModel: a model's forward over slots, tokens at any position of each."""
+"""SlotModel: a model's forward pass over the slots of a KV cache, with tokens at any position of each."""
 
 from __future__ import annotations
 
@@ -17,68 +17,77 @@ from .placement import device_of, is_offloaded
 
 
 class Forward(Protocol):
-    """Computes tokens, and keeps their keys and values where the cache was told to."""
+    """A forward pass over rows of consecutive slots; writes keys and values where `cache.select` said."""
 
     @property
     def is_padded(self) -> bool:
-        """Each row of a step reads as many keys as the longest one does; else its own."""
+        """Whether each row reads as many keys as the longest row; False: only its own."""
 
     def __call__(
         self, ids: Tensor, positions: Tensor, mask: AttentionMask, cache: SlotCache, num_last: int = 1
     ) -> Tensor:
-        """Logits `[rows, num_last, vocab]` of the last tokens, for ids and positions `[rows, tokens]`."""
+        """Return logits `[rows, num_last, vocab]` of each row's last tokens.
+
+        :param ids: `[rows, tokens]`, like `positions`
+        """
 
 
 class TokenBatch(NamedTuple):
-    """Tokens of several sequences, on the device."""
+    """Tokens of several sequences, as tensors on the device."""
 
-    ids: Tensor  # [tokens], as the next three
+    ids: Tensor  # [tokens], like the next three
     positions: Tensor
     rows: Tensor  # slots
-    columns: Tensor
-    tiles: Tensor | None  # [2, tiles]: the first token of each, and how many it has, all of one slot
-    lasts: Tensor  # [sequences]: the last token of each
+    cache_positions: Tensor
+    tiles: Tensor | None  # [2, tiles]: first token and number of tokens of each tile, all of one slot
+    logits_indices: Tensor  # [sequences]: the tokens whose logits are returned
 
     @classmethod
     def of_rows(cls, ids: Tensor, positions: Tensor, cache: SlotCache, num_last: int) -> TokenBatch:
-        """Of the slots that the cache was told of, `[rows, tokens]`; the last ones of each row are wanted."""
-        of_rows, columns = cache.place
-        of_tokens = torch.arange(ids.numel(), device=ids.device).view(ids.shape)
+        """Return the batch of the selected slots' rows, with the logits of the last tokens of each row.
+
+        :param ids: `[rows, tokens]`, like `positions`
+        """
+        rows, cache_positions = cache.write_index
+        indices = torch.arange(ids.numel(), device=ids.device).view(ids.shape)
         return cls(
             ids=ids.flatten(),
             positions=positions.flatten(),
-            rows=of_rows + cache.first_slot,
-            columns=columns.contiguous(),
+            rows=rows + cache.first_slot,
+            cache_positions=cache_positions.contiguous(),
             tiles=None,
-            lasts=of_tokens[:, ids.shape[1] - num_last :].flatten(),
+            logits_indices=indices[:, ids.shape[1] - num_last :].flatten(),
         )
 
 
 @runtime_checkable
-class PackingForward(Forward, Protocol):
-    """Takes tokens of any slots at once."""
+class BatchForward(Forward, Protocol):
+    """A forward pass that also takes tokens of any slots together."""
 
     @property
-    def most_tokens(self) -> int:
-        """That it takes so."""
+    def max_tokens(self) -> int:
+        """Maximum number of tokens of `forward_batch`."""
 
     @property
     def tile_tokens(self) -> int | None:
-        """Tokens that a tile may have; None: it finds its tiles itself, and needs no padding."""
+        """Maximum number of tokens of a tile; None: it needs neither tiles nor padding."""
 
-    def packed(self, tokens: TokenBatch, cache: SlotCache) -> Tensor:
-        """Logits `[sequences, vocab]` of the last token of each."""
+    def forward_batch(self, batch: TokenBatch, cache: SlotCache) -> Tensor:
+        """Return logits `[sequences, vocab]` of the tokens at `logits_indices`."""
 
 
 class OwnForward:
-    """The model's own, through transformers' public interface; one at a time where weights come and go."""
+    """The model's own forward pass, through transformers' public interface.
+
+    An offloaded model computes one call at a time, because its weights are loaded for each call.
+    """
 
     is_padded = True
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._adds_masks = model.config.get_text_config()._attn_implementation == "eager"
         self._model = model
-        self._turn = threading.Lock() if is_offloaded(model) else nullcontext()
+        self._lock = threading.Lock() if is_offloaded(model) else nullcontext()
 
     def __repr__(self) -> str:
         return f"<OwnForward {type(self._model).__name__}>"
@@ -86,8 +95,8 @@ class OwnForward:
     def __call__(
         self, ids: Tensor, positions: Tensor, mask: AttentionMask, cache: SlotCache, num_last: int = 1
     ) -> Tensor:
-        masks = mask.build(positions, cache.key_len, as_numbers=self._adds_masks)
-        with self._turn:
+        masks = mask.build(positions, cache.key_len, is_additive=self._adds_masks)
+        with self._lock:
             output: Any = self._model(
                 input_ids=ids,
                 attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),
@@ -101,7 +110,10 @@ class OwnForward:
 
 
 class SlotModel:
-    """`max_len` is the longest sequence of a slot, and the number of the scratch column."""
+    """A forward pass with its KV cache.
+
+    `max_len` is the maximum length of a sequence, and also the scratch position of the cache.
+    """
 
     def __init__(
         self,
@@ -125,7 +137,7 @@ class SlotModel:
         )
 
     def key_len(self, num_tokens: int) -> int:
-        """Columns read for sequences of up to `num_tokens`."""
+        """Return the padded number of cache positions to read for sequences of up to `num_tokens` tokens."""
         return min(padded_key_len(num_tokens), self.max_len)
 
     def logits(
@@ -133,13 +145,16 @@ class SlotModel:
         first_slot: int,
         ids: Tensor,
         positions: Tensor,
-        columns: Tensor,
+        cache_positions: Tensor,
         key_len: int,
         num_last: int = 1,
     ) -> Tensor:
-        """Logits `[rows, num_last, vocab]` of the last tokens of each row; rows are slots `first_slot ..`.
+        """Compute rows of tokens and return logits `[rows, num_last, vocab]` of the last ones of each row.
 
-        `ids`, `positions` and `columns` (where each token's keys go) are `[rows, tokens]`.
+        :param first_slot: the slot of row 0; row i is slot `first_slot + i`
+        :param ids: `[rows, tokens]`, like `positions` and `cache_positions`
+        :param cache_positions: where each token's keys and values are written
+        :param key_len: how many cache positions are read
         """
-        self.cache.select(first_slot, columns, key_len)
+        self.cache.select(first_slot, cache_positions, key_len)
         return self.forward(ids, positions, self._mask, self.cache, num_last)

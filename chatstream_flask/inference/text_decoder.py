@@ -1,4 +1,4 @@
-"""The text of a growing list of ids, for any tokenizer of transformers."""
+"""Incremental decoding: the text of a growing list of token ids, for any tokenizer of transformers."""
 
 from __future__ import annotations
 
@@ -6,23 +6,26 @@ from typing import Any, Protocol
 
 from ..engine.detokenizer import TextDecoder
 
-UNFINISHED = "\ufffd"  # what decoders show for bytes that are not, or not yet, a character
-MAX_HELD = 7  # tokens: the mark itself in three bytes and a character in four; more are wrong bytes
-MIN_WINDOW, MAX_WINDOW = 6, 12  # tokens; six make at least two characters, even of halves
+UNFINISHED = "\ufffd"  # decoders return it for bytes that are not, or not yet, a character
+MAX_HELD = 7  # tokens: U+FFFD itself in 3 bytes, then a character in 4; more bytes are invalid
+MIN_WINDOW, MAX_WINDOW = 6, 12  # tokens; six are two characters or more, even if each is half of one
 
 
 class Decode(Protocol):
+    """The `decode` method of a tokenizer."""
+
     def __call__(self, ids: list[int], *, skip_special_tokens: bool) -> str: ...
 
 
 def make_text_decoder(tokenizer: Any, *, skip_special_tokens: bool = True) -> TextDecoder:
-    """Its pieces joined are what `tokenizer.decode` gives for all ids, without clean-up.
+    """Return a decoder whose pieces, joined, equal `tokenizer.decode` of all ids without clean-up.
 
-    Two kinds of text cannot be taken back once shown, and stay: a whole character that wrong bytes after it
-    make decode() forget (byte fallback), and the joints of tokenizers that rewrite them (CTRL's "@@").
+    There are two exceptions, because text that was returned cannot be taken back: a whole character that
+    decode() drops when invalid bytes follow it (byte fallback), and word boundaries that a tokenizer rewrites
+    later (CTRL's "@@").
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None:  # Rust: the same text without the Python around it
+    if backend is not None:  # the Rust tokenizer returns the same text without the overhead of Python
         return WindowDecoder(backend.decode, skip_special_tokens=skip_special_tokens)
 
     def decode(ids: list[int], *, skip_special_tokens: bool) -> str:
@@ -35,10 +38,10 @@ def make_text_decoder(tokenizer: Any, *, skip_special_tokens: bool = True) -> Te
 
 
 class WindowDecoder:
-    """Decodes the last few ids only: `_shown` is the part of their text that was given out.
+    """Decodes only the last few ids; `_shown` is the part of their text that has been returned.
 
-    tokenizers.decoders.DecodeStream does the same in Rust, but decodes ever more ids while it has nothing to
-    show (wrong bytes, special tokens), fails on an "Invalid prefix", and cannot tell what it holds back.
+    tokenizers.decoders.DecodeStream does the same in Rust, but decodes more and more ids while it has nothing
+    to return (invalid bytes, special tokens), fails with "Invalid prefix", and cannot flush.
     """
 
     def __init__(self, decode: Decode, *, skip_special_tokens: bool = True) -> None:
@@ -46,7 +49,7 @@ class WindowDecoder:
         self._skips = skip_special_tokens
         self._ids: list[int] = []
         self._shown = ""
-        self._num_held = 0  # newest ids, since the text last ended in a whole character
+        self._num_held = 0  # ids since the text last ended in a whole character
 
     def push(self, token_id: int) -> str:
         self._ids.append(token_id)
@@ -72,14 +75,15 @@ class WindowDecoder:
     def _show(self, text: str, *, is_last: bool) -> str:
         if not is_last:
             text = _certain(text)
-        if not text.startswith(self._shown):  # wrong bytes made decode() forget a character: go on without it
+        if not text.startswith(self._shown):
+            # Invalid bytes made decode() drop a character that was returned: continue with the ids after it.
             self._ids, self._shown = self._ids[-self._num_held :], ""
             return self._show(self._decode(self._ids, skip_special_tokens=self._skips), is_last=is_last)
         piece, self._shown = text[len(self._shown) :], text
         return piece
 
     def _slide(self, text: str) -> None:
-        """Keeps the newest ids if they alone give the end of the text, but for a cut character in front."""
+        """Keep only the newest ids if they decode to the end of the text, except a cut first character."""
         ids = self._ids[-MIN_WINDOW:]
         tail = self._decode(ids, skip_special_tokens=self._skips)
         shown = _certain(tail)
@@ -87,12 +91,12 @@ class WindowDecoder:
             self._ids, self._shown = ids, shown
 
     def _is_special(self, token_id: int) -> bool:
-        """A token that decode() leaves out: keeping it would only make the window longer."""
+        """Return whether decode() leaves this token out; keeping it would only make the window longer."""
         return not self._decode([token_id], skip_special_tokens=self._skips) and bool(
             self._decode([token_id], skip_special_tokens=False)
         )
 
 
 def _certain(text: str) -> str:
-    """Without the one mark at its end that may stand for the start of a character."""
+    """Return the text without a U+FFFD at its end, which may stand for the start of a character."""
     return text.removesuffix(UNFINISHED)

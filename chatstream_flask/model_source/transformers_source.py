@@ -82,8 +82,8 @@ class TransformersSource:
 
     def make_runner(self, num_slots: int, num_threads: int, device: int) -> Runner:
         from ..inference.cpu_quota import num_usable_cores
+        from ..inference.draft_length_tuner import DraftLengthTuner
         from ..inference.model_runner import ModelRunner
-        from ..inference.num_drafts import DraftLengthTuner
         from ..inference.placement import place
         from ..inference.prepared_model import PreparedModel
 
@@ -100,7 +100,7 @@ class TransformersSource:
             num_cores=max(1, self._num_cores // num_cpu_threads),
             all_cores=self._num_cores,
             grammars=self._grammars,
-            draft_choice=DraftLengthTuner(self._num_drafts) if self._num_drafts else None,
+            draft_tuner=DraftLengthTuner(self._num_drafts) if self._num_drafts else None,
             prefill_chunk_len=self.prefill_chunk_len,
         )
 
@@ -112,9 +112,9 @@ class TransformersSource:
     @property
     def packs_prompts(self) -> bool:
         """Whether the prompts of a step share one forward pass; known once a runner was opened."""
-        from ..inference.slot_model import PackingForward
+        from ..inference.slot_model import BatchForward
 
-        return all(isinstance(prepared.forward, PackingForward) for prepared in self._prepared)
+        return all(isinstance(prepared.forward, BatchForward) for prepared in self._prepared)
 
     def fit(self, prompt: AbstractChatPrompt, max_tokens: int, policy: ContextPolicy) -> FittedPrompt:
         return fit_to_context(prompt, self._tokenizer, max_tokens, self._add_special_tokens, policy)

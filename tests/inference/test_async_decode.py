@@ -43,18 +43,18 @@ KINDS = [
 @cache
 def prepared() -> PreparedModel:
     model: Any = tiny_model("llama")
-    it = PreparedModel(model, MAX_LEN, is_native=False, packs=False)
+    it = PreparedModel(model, MAX_LEN, use_native=False, prepack=False)
     it.prepare(1)
     model.get_input_embeddings().weight.data[BROKEN_ID] = torch.nan
     return it
 
 
-def make_bench(num_slots: int, *, num_more: int = 1, looks_ahead: bool = True) -> Bench:
+def make_bench(num_slots: int, *, num_more: int = 1, async_decode: bool = True) -> Bench:
     """:param num_more: slots that are only kept"""
 
     def make_runner() -> ModelRunner:
         runner = IdsAsText(
-            prepared(), TinyTokenizer(), num_slots=num_slots + num_more, looks_ahead=looks_ahead
+            prepared(), TinyTokenizer(), num_slots=num_slots + num_more, async_decode=async_decode
         )
         runner.open()
         return runner
@@ -76,7 +76,7 @@ def make_request(number: int, length: int) -> GenerationRequest:
 @cache
 def alone(number: int, length: int) -> tuple[FinishReason, str]:
     """One step at a time."""
-    bench, request = make_bench(1, looks_ahead=False), make_request(number, length)
+    bench, request = make_bench(1, async_decode=False), make_request(number, length)
     bench.submit(request)
     bench.finish_all()
     return ended(request)
@@ -147,7 +147,7 @@ def test_who_leaves_before_its_fault_is_known_harms_nobody() -> None:
 
 
 def test_ids_come_one_call_late_and_nobody_waits_in_vain() -> None:
-    runner = IdsAsText(prepared(), TinyTokenizer(), num_slots=2, looks_ahead=True)
+    runner = IdsAsText(prepared(), TinyTokenizer(), num_slots=2, async_decode=True)
     runner.open()
     sequence = make_sequence(make_prompt(9), SamplingParams(temperature=0, max_new_tokens=3))
     sequence.token_ids += prefill(runner, sequence, 9)
@@ -181,7 +181,7 @@ class Watching(IdsAsText):
 
 
 def test_nobody_waits_for_another_ones_prompt_to_get_a_token_that_is_there() -> None:
-    runner = Watching(prepared(), TinyTokenizer(), num_slots=2, looks_ahead=True)
+    runner = Watching(prepared(), TinyTokenizer(), num_slots=2, async_decode=True)
     runner.open()
     bench = Bench(slots=[2], num_waiting=9, chunk_len=8, make_runner=lambda: runner)
     running, arriving = make_request(0, 3), make_request(0, 20)
@@ -201,7 +201,7 @@ def test_nobody_waits_for_another_ones_prompt_to_get_a_token_that_is_there() -> 
 def test_shapes_are_few_and_have_room() -> None:
     it = prepared()
     slots = SlotModel(it.model, it.forward, it.shapes, num_slots=1, max_len=5000)
-    step = DecodeStep(slots, num_slots=100, device=torch.device("cpu"), replays=False)
+    step = DecodeStep(slots, num_slots=100, device=torch.device("cpu"), captures=False)
     key_lens = [step.key_len(needed) for needed in range(1, 5001)]
     assert all(
         needed <= key_len <= max(1.25 * needed, needed + 63) for needed, key_len in enumerate(key_lens, 1)
@@ -218,9 +218,9 @@ def test_shapes_are_few_and_have_room() -> None:
 def test_captured_steps_give_what_launched_ones_give(kind: str) -> None:
     model = tiny_model(kind).to("cuda")
     texts = []
-    for looks_ahead in (False, True, True):
+    for async_decode in (False, True, True):
         runner = IdsAsText(
-            PreparedModel(model, MAX_LEN), TinyTokenizer(), num_slots=6, looks_ahead=looks_ahead
+            PreparedModel(model, MAX_LEN), TinyTokenizer(), num_slots=6, async_decode=async_decode
         )
         bench = Bench(slots=[6], num_waiting=99, chunk_len=8, make_runner=lambda runner=runner: runner)  # type: ignore[misc]
         runner.open()

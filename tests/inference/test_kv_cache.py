@@ -50,12 +50,12 @@ def test_a_chunk_fills_consecutive_columns() -> None:
     assert torch.equal(read_keys[:, :, 2:5], keys) and not read_keys[:, :, :2].any()
 
 
-def test_move_and_clear() -> None:
+def test_copy_and_clear() -> None:
     cache = make_cache()
     keys, values = tokens(1, 4)
     cache.select(2, torch.tensor([[0, 1, 2, 3]]), key_len=4)
     cache.update(keys, values, 0)
-    cache.move(2, 0, length=3)
+    cache.copy(2, 0, length=3)
     assert torch.equal(cache.slot_layers[0].keys[0, :, :3], keys[0, :, :3])
     assert torch.equal(cache.slot_layers[0].values[0, :, :3], values[0, :, :3])
     assert not cache.slot_layers[0].keys[0, :, 3:].any()

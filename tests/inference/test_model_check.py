@@ -26,10 +26,10 @@ DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
     [
         ("bloom", {}, "alibi"),
         ("falcon", {"alibi": True}, "alibi"),
-        ("mpt", {}, "attention of its own"),
-        ("gpt_neo", {"attention_types": [[["global", "local"], 1]]}, "attention of its own"),
-        ("mamba", {}, "attention of its own"),
-        ("lfm2", {"layer_types": ["conv", "full_attention"]}, "keeps more than keys and values"),
+        ("mpt", {}, "attention implementation of its own"),
+        ("gpt_neo", {"attention_types": [[["global", "local"], 1]]}, "attention implementation of its own"),
+        ("mamba", {}, "attention implementation of its own"),
+        ("lfm2", {"layer_types": ["conv", "full_attention"]}, "caches more than keys and values"),
         ("bert", {}, "both directions"),
         ("llama4_text", {"head_dim": 16, "num_local_experts": 2}, "chunked_attention"),
         (
@@ -64,7 +64,7 @@ def test_a_forward_that_answers_otherwise_is_refused() -> None:
     model = tiny_model("gpt_neox")
     plain = model.forward
     model.forward = lambda position_ids=None, **kwargs: plain(**kwargs)
-    with pytest.raises(UnsupportedModel, match="gives other logits from a cache of slots"):
+    with pytest.raises(UnsupportedModel, match="gives different logits with a KV cache of slots"):
         PreparedModel(model, 32).prepare(1)
 
 

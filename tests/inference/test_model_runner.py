@@ -56,11 +56,11 @@ def open_runner(
     model: Any,
     num_slots: int = NUM_SLOTS,
     max_len: int = MAX_LEN,
-    looks_ahead: bool | None = None,
+    async_decode: bool | None = None,
     **how: bool,
 ) -> ModelRunner:
     prepared = PreparedModel(model, max_len, **how)
-    runner = ModelRunner(prepared, TinyTokenizer(), num_slots=num_slots, looks_ahead=looks_ahead)
+    runner = ModelRunner(prepared, TinyTokenizer(), num_slots=num_slots, async_decode=async_decode)
     runner.open()
     return runner
 
@@ -142,11 +142,11 @@ def test_two_streams_share_a_model(kind: str) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("kind", [*sorted(FUSIBLE), "gpt2"])
-@pytest.mark.parametrize("looks_ahead", [False, True])
-def test_replies_on_a_cuda_device_equal_generate(kind: str, looks_ahead: bool) -> None:
+@pytest.mark.parametrize("async_decode", [False, True])
+def test_replies_on_a_cuda_device_equal_generate(kind: str, async_decode: bool) -> None:
     model, jobs = tiny_model(kind).to("cuda"), make_jobs()
     expected = [generate_alone(model, job) for job in jobs]
-    runner = open_runner(model, looks_ahead=looks_ahead)
+    runner = open_runner(model, async_decode=async_decode)
     assert serve(runner, jobs, num_slots=NUM_SLOTS, chunk_len=6) == expected
 
 

@@ -31,19 +31,19 @@ MAX_ERRORS = {
 }  # the cache rounds keys and values to bfloat16 as well
 
 
-def make_slot_model(dtype: torch.dtype, *, is_native: bool) -> SlotModel:
+def make_slot_model(dtype: torch.dtype, *, use_native: bool) -> SlotModel:
     """A llama with biases and sizes above one block of K; the reference has the same weights in float32."""
     sizes = {"hidden_size": 544, "intermediate_size": 1048, "vocab_size": VOCAB_SIZE}
     model = tiny_model("llama", attention_bias=True, mlp_bias=True, **sizes).to(dtype)
-    return slot_model_of(model if is_native else model.float(), is_native=is_native)
+    return slot_model_of(model if use_native else model.float(), use_native=use_native)
 
 
-def slot_model_of(model: Any, *, is_native: bool) -> SlotModel:
-    fused = fuse(model, MAX_LEN, packs=False)
+def slot_model_of(model: Any, *, use_native: bool) -> SlotModel:
+    fused = fuse(model, MAX_LEN, prepack=False)
     forward: Forward = fused
-    if is_native:
+    if use_native:
         forward = NativeDecoder(fused)
-        forward.most_tokens = sys.maxsize  # even where torch is faster for many bfloat16 tokens
+        forward.max_tokens = sys.maxsize  # even where torch is faster for many bfloat16 tokens
     return SlotModel(model, forward, layer_shapes(model), num_slots=NUM_SLOTS, max_len=MAX_LEN)
 
 
@@ -72,7 +72,7 @@ def logits(slots: SlotModel, rows: int, tokens: int) -> Tensor:
 def test_any_number_of_tokens_gives_the_logits_of_plain_products(
     dtype: torch.dtype, num_threads: int
 ) -> None:
-    native, plain = make_slot_model(dtype, is_native=True), make_slot_model(dtype, is_native=False)
+    native, plain = make_slot_model(dtype, use_native=True), make_slot_model(dtype, use_native=False)
     decoded = [(rows, 1) for rows in (1, 4, 5, 8, 9, 16, 18, 19, 23, 33, 50)]
     for rows, tokens in [*decoded, (1, 7), (1, 30), (2, 11), (3, 43), (48, 8), (1, 128), (1, 129), (1, 200)]:
         error = relative_error(logits(plain, rows, tokens), logits(native, rows, tokens))
@@ -83,7 +83,7 @@ def test_any_number_of_tokens_gives_the_logits_of_plain_products(
 @pytest.mark.parametrize("kind", ["gemma2", "gemma3_text", "mistral"])
 def test_windows_and_softcaps_for_few_queries_and_for_many(kind: str) -> None:
     model = tiny_model(kind, vocab_size=VOCAB_SIZE)
-    plain, native = slot_model_of(model, is_native=False), slot_model_of(model, is_native=True)
+    plain, native = slot_model_of(model, use_native=False), slot_model_of(model, use_native=True)
     for rows, tokens in ((3, 1), (1, 4), (1, 12), (1, 40), (2, 90)):
         error = relative_error(logits(plain, rows, tokens), logits(native, rows, tokens))
         assert error < MAX_ERRORS[torch.float32], f"{rows} rows of {tokens} tokens: {error:.2g}"
@@ -94,11 +94,11 @@ def test_windows_and_softcaps_for_few_queries_and_for_many(kind: str) -> None:
 @torch.inference_mode()
 def test_parts_of_several_slots_give_what_each_gives_alone(dtype: torch.dtype, num_threads: int) -> None:
     """First chunks, later chunks and single tokens, some of them consecutive in one slot."""
-    native, plain = make_slot_model(dtype, is_native=True), make_slot_model(dtype, is_native=False)
-    packed = make_batched_prefill(
-        native, most_parts=9, most_tokens=99, device=torch.device("cpu"), replays=False
+    native, plain = make_slot_model(dtype, use_native=True), make_slot_model(dtype, use_native=False)
+    prefill = make_batched_prefill(
+        native, max_parts=9, max_tokens=99, device=torch.device("cpu"), captures=False
     )
-    assert packed is not None
+    assert prefill is not None
     ids = torch.randint(VOCAB_SIZE, (6, 60), generator=torch.Generator().manual_seed(3)).tolist()
 
     def part(slot: int, start: int, stop: int) -> Part:
@@ -110,7 +110,7 @@ def test_parts_of_several_slots_give_what_each_gives_alone(dtype: torch.dtype, n
         [part(0, 25, 26), part(2, 36, 37), part(4, 20, 21)],
     ):
         expected = [logits_alone(plain, it) for it in parts]
-        error = relative_error(torch.cat(expected), packed.logits(parts).float())
+        error = relative_error(torch.cat(expected), prefill.logits(parts).float())
         assert error < MAX_ERRORS[dtype], f"{[len(it.token_ids) for it in parts]} tokens: {error:.2g}"
 
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from chatstream_flask.inference.decoders.fused_decoder import FusedDecoder
-from chatstream_flask.inference.decoders.linear import PackedLinear
+from chatstream_flask.inference.decoders.linear import PrepackedModule
 from chatstream_flask.inference.decoders.native_decoder import NativeDecoder
-from chatstream_flask.inference.decoders.onednn import pack_linears, unpack
+from chatstream_flask.inference.decoders.onednn import prepack_linears, restore_linears
 from chatstream_flask.inference.prepared_model import PreparedModel
 from chatstream_flask.inference.slot_model import Forward, OwnForward
 
@@ -24,8 +24,8 @@ MAX_LEN = 32
 FUSIBLE = ["gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3", "smollm3"]
 
 
-def prepared_forward(model: Any, *, is_native: bool = False, packs: bool | None = True) -> Forward:
-    prepared = PreparedModel(model, MAX_LEN, is_native=is_native, packs=packs)
+def prepared_forward(model: Any, *, use_native: bool = False, prepack: bool | None = True) -> Forward:
+    prepared = PreparedModel(model, MAX_LEN, use_native=use_native, prepack=prepack)
     prepared.prepare(1)
     return prepared.forward
 
@@ -44,18 +44,18 @@ def test_the_architectures_people_use_are_fused(kind: str) -> None:
 @pytest.mark.parametrize(
     "changes", [{"attention_bias": True, "mlp_bias": True}, {"tie_word_embeddings": True}]
 )
-@pytest.mark.parametrize("packs", [False, True], ids=["plain", "packed"])
-def test_biases_and_tied_embeddings_too(changes: dict[str, Any], packs: bool) -> None:
+@pytest.mark.parametrize("prepack", [False, True], ids=["plain", "packed"])
+def test_biases_and_tied_embeddings_too(changes: dict[str, Any], prepack: bool) -> None:
     model = tiny_model("llama", **changes)
     expected = logits_of(model)
-    assert isinstance(prepared_forward(model, packs=packs), FusedDecoder)
+    assert isinstance(prepared_forward(model, prepack=prepack), FusedDecoder)
     torch.testing.assert_close(logits_of(model), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_packed_model_can_be_prepared_again() -> None:
     model = tiny_model("qwen3")
     expected = logits_of(model)
-    first, second = prepared_forward(model), prepared_forward(model, packs=None)
+    first, second = prepared_forward(model), prepared_forward(model, prepack=None)
     assert isinstance(first, FusedDecoder) and isinstance(second, FusedDecoder)
     assert second.layers[0].attention.qkv is first.layers[0].attention.qkv
     torch.testing.assert_close(logits_of(model), expected, rtol=1e-4, atol=1e-4)
@@ -65,12 +65,12 @@ def test_a_packed_model_can_be_prepared_again() -> None:
 def test_others_keep_their_own_forward_on_packed_weights(kind: str) -> None:
     model = tiny_model(kind)
     assert isinstance(prepared_forward(model), OwnForward)
-    assert any(isinstance(module, PackedLinear) for module in model.modules())
+    assert any(isinstance(module, PrepackedModule) for module in model.modules())
 
 
-@pytest.mark.parametrize("is_native", [False, True])
-def test_a_context_shorter_than_the_check_can_be_served(is_native: bool) -> None:
-    PreparedModel(tiny_model("llama"), 4, is_native=is_native).prepare(1)
+@pytest.mark.parametrize("use_native", [False, True])
+def test_a_context_shorter_than_the_check_can_be_served(use_native: bool) -> None:
+    PreparedModel(tiny_model("llama"), 4, use_native=use_native).prepare(1)
 
 
 class Adapter(nn.Linear):
@@ -98,7 +98,7 @@ def test_a_hook_is_not_lost(name: str) -> None:
     expected = logits_of(model)
     calls: list[nn.Module] = []
     model.get_submodule(name).register_forward_pre_hook(lambda module, args: calls.append(module))
-    forward = prepared_forward(model, is_native=True)
+    forward = prepared_forward(model, use_native=True)
     assert isinstance(forward, OwnForward)
     calls.clear()
     torch.testing.assert_close(logits_of(model), expected, rtol=1e-4, atol=1e-4)
@@ -109,8 +109,8 @@ def test_unpacked_weights_are_the_same_numbers() -> None:
     model = tiny_model("qwen2")
     expected = {name: weight.clone() for name, weight in model.state_dict().items()}
     prepared_forward(model)
-    assert isinstance(model.model.layers[0].self_attn.k_proj, PackedLinear)
-    unpack(model)
+    assert isinstance(model.model.layers[0].self_attn.k_proj, PrepackedModule)
+    restore_linears(model)
     assert model.state_dict().keys() == expected.keys()
     assert all(torch.equal(weight, expected[name]) for name, weight in model.state_dict().items())
 
@@ -118,13 +118,13 @@ def test_unpacked_weights_are_the_same_numbers() -> None:
 def test_only_plain_linear_layers_are_packed() -> None:
     adapter = Adapter(8, 8)
     model = nn.Sequential(nn.Linear(8, 8), adapter, nn.LayerNorm(8))
-    pack_linears(model)
-    assert isinstance(model[0], PackedLinear) and model[1] is adapter
+    prepack_linears(model)
+    assert isinstance(model[0], PrepackedModule) and model[1] is adapter
 
 
-@pytest.mark.parametrize("is_native", [False, True], ids=["packed", "native"])
+@pytest.mark.parametrize("use_native", [False, True], ids=["packed", "native"])
 @pytest.mark.parametrize("is_tied", [False, True], ids=["untied", "tied"])
-def test_no_weight_is_in_memory_twice(is_tied: bool, is_native: bool) -> None:
+def test_no_weight_is_in_memory_twice(is_tied: bool, use_native: bool) -> None:
     config = LlamaConfig(
         vocab_size=30_000,
         hidden_size=1024,
@@ -136,7 +136,7 @@ def test_no_weight_is_in_memory_twice(is_tied: bool, is_native: bool) -> None:
     model = LlamaForCausalLM(config)
     num_bytes = sum(weight.nbytes for weight in model.parameters())
     before = resident_bytes()
-    forward = prepared_forward(model, is_native=is_native)
+    forward = prepared_forward(model, use_native=use_native)
     assert isinstance(forward, (FusedDecoder, NativeDecoder))
     grown = resident_bytes() - before
     assert grown < 0.1 * num_bytes, f"{grown / 2**20:.0f} MiB for weights of {num_bytes / 2**20:.0f} MiB"
@@ -152,5 +152,5 @@ def test_a_number_format_the_processor_lacks_is_computed_in_float32() -> None:
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():
         pytest.skip("this processor has bfloat16 products")
     model = tiny_model("llama").to(torch.bfloat16)
-    prepared_forward(model, packs=None)
+    prepared_forward(model, prepack=None)
     assert model.dtype == torch.float32

@@ -19,7 +19,12 @@ from transformers import (
 
 from chatstream_flask.config import SamplingParams
 from chatstream_flask.engine.sequence import Sequence
-from chatstream_flask.inference.sampling.candidates import candidates, draw, num_candidates, penalised
+from chatstream_flask.inference.sampling.candidates import (
+    apply_repetition_penalty,
+    candidate_probs,
+    draw,
+    num_candidates,
+)
 from chatstream_flask.inference.sampling.sampler import Sampler
 
 CPU = torch.device("cpu")
@@ -32,7 +37,7 @@ def our_probs(scores: Tensor, params: SamplingParams) -> Tensor:
     top_k = torch.full((len(scores), 1), min(params.top_k or num, num) or 1)
     tail = torch.full((len(scores), 1), 1.0 - params.top_p)
     min_p = torch.full((len(scores), 1), params.min_p)
-    probs, ids = candidates(scores / params.temperature, num, top_k, tail, min_p)
+    probs, ids = candidate_probs(scores / params.temperature, num, top_k, tail, min_p)
     probs = probs / probs.sum(-1, keepdim=True)
     return probs if ids is None else torch.zeros_like(scores).scatter(1, ids, probs)
 
@@ -116,7 +121,7 @@ def test_draw_never_takes_a_token_of_no_probability(scale: int, seed: int) -> No
 def test_the_multiplicative_penalty_is_transformers_own() -> None:
     logits, seen_ids = random_logits(1, VOCAB), torch.tensor([[5, 9, 9, 200]])
     theirs = RepetitionPenaltyLogitsProcessor(1.7)(seen_ids, logits.clone())
-    ours = penalised(logits, seen_ids, torch.tensor([[1.7]]), torch.tensor([[0.0]]))
+    ours = apply_repetition_penalty(logits, seen_ids, torch.tensor([[1.7]]), torch.tensor([[0.0]]))
     assert torch.equal(ours, theirs)
 
 

@@ -30,7 +30,7 @@ from chatstream_flask.engine.outcome import FinishReason
 from chatstream_flask.engine.request import GenerationRequest
 from chatstream_flask.engine.sequence import Sequence
 from chatstream_flask.errors import ConfigError
-from chatstream_flask.inference.num_drafts import DraftLengthTuner, Expected
+from chatstream_flask.inference.draft_length_tuner import DraftLengthTuner, Expected
 from chatstream_flask.inference.prepared_model import PreparedModel
 from chatstream_flask.inference.speculation import accepted
 from chatstream_flask.model_source import make_source
@@ -61,16 +61,16 @@ class SpyRunner(IdsAsText):
     def __init__(
         self,
         model: Any,
-        choice: DraftLengthTuner | None = None,
+        tuner: DraftLengthTuner | None = None,
         *,
         num_slots: int = 5,
         max_len: int = MAX_LEN,
-        looks_ahead: bool | None = None,
+        async_decode: bool | None = None,
         **how: bool,
     ) -> None:
         prepared = PreparedModel(model, max_len, **how)
         super().__init__(
-            prepared, TinyTokenizer(), num_slots=num_slots, looks_ahead=looks_ahead, draft_choice=choice
+            prepared, TinyTokenizer(), num_slots=num_slots, async_decode=async_decode, draft_tuner=tuner
         )
         self.steps: list[list[tuple[int, int]]] = []  # for each row: drafts, new ids
         self.num_dropped = 0  # new ids after the end of a reply
@@ -182,13 +182,13 @@ MIXED: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("looks_ahead", [False, True])
-def test_rows_that_are_not_speculated_on_notice_nothing(looks_ahead: bool) -> None:
+@pytest.mark.parametrize("async_decode", [False, True])
+def test_rows_that_are_not_speculated_on_notice_nothing(async_decode: bool) -> None:
     """Each alone and plain, then together with others that are."""
     model = small_model()
     alone = [replies(SpyRunner(model, num_slots=1), [ask(i, **it)], 1)[0] for i, it in enumerate(MIXED)]
     for num_slots in (10, 3):
-        runner = SpyRunner(model, AllThereAre(4), num_slots=num_slots, looks_ahead=looks_ahead)
+        runner = SpyRunner(model, AllThereAre(4), num_slots=num_slots, async_decode=async_decode)
         requests = [ask(i, **it) for i, it in enumerate(MIXED)]
         assert replies(runner, requests, num_slots) == alone
         assert [len(r.token_logprobs(0)) for r in requests if r.params.num_logprobs] == [33, 38]
@@ -203,47 +203,47 @@ def test_only_plain_greedy_rows_are_speculated_on() -> None:
         assert runner.num_drafted == 0
 
 
-@pytest.mark.parametrize("looks_ahead", [False, True])
-def test_a_reply_that_repeats_takes_fewer_steps(looks_ahead: bool) -> None:
+@pytest.mark.parametrize("async_decode", [False, True])
+def test_a_reply_that_repeats_takes_fewer_steps(async_decode: bool) -> None:
     """Measured by a clock to which all steps are the same."""
     model, job = small_model("gpt_neox"), Job(prompt_ids=small_prompt(11), num_new=200)
     expected = serve(SpyRunner(model, num_slots=1), [job], num_slots=1, chunk_len=64)
     runner = SpyRunner(
-        model, DraftLengthTuner(8, itertools.count().__next__), num_slots=1, looks_ahead=looks_ahead
+        model, DraftLengthTuner(8, itertools.count().__next__), num_slots=1, async_decode=async_decode
     )
     assert serve(runner, [job], num_slots=1, chunk_len=64) == expected
     assert len(runner.steps) < 0.3 * job.num_new
 
 
-@pytest.mark.parametrize("looks_ahead", [False, True])
-def test_it_ends_where_tokens_would_not_fit(looks_ahead: bool) -> None:
+@pytest.mark.parametrize("async_decode", [False, True])
+def test_it_ends_where_tokens_would_not_fit(async_decode: bool) -> None:
     """In a slot that is filled to its last column."""
     model, num_drafted = small_model(), 0
     for num_prompt in range(8, 14):
         job = Job(prompt_ids=small_prompt(num_prompt), num_new=33 - num_prompt)
         expected = serve(SpyRunner(model, num_slots=2, max_len=32), [job], num_slots=2, chunk_len=4)
-        runner = SpyRunner(model, AllThereAre(6), num_slots=2, max_len=32, looks_ahead=looks_ahead)
+        runner = SpyRunner(model, AllThereAre(6), num_slots=2, max_len=32, async_decode=async_decode)
         assert serve(runner, [job], num_slots=2, chunk_len=4) == expected
         num_drafted += runner.num_drafted
     assert num_drafted > 0
 
 
-@pytest.mark.parametrize("looks_ahead", [False, True])
+@pytest.mark.parametrize("async_decode", [False, True])
 @pytest.mark.parametrize("max_new_tokens", [1, 2, 3, 60])
-def test_a_reply_has_no_token_too_many(max_new_tokens: int, looks_ahead: bool) -> None:
+def test_a_reply_has_no_token_too_many(max_new_tokens: int, async_decode: bool) -> None:
     model = small_model()
     expected = replies(SpyRunner(model), [ask(i, max_new_tokens=max_new_tokens) for i in range(6)], 3)
-    runner = SpyRunner(model, AllThereAre(7), looks_ahead=looks_ahead)
+    runner = SpyRunner(model, AllThereAre(7), async_decode=async_decode)
     assert replies(runner, [ask(i, max_new_tokens=max_new_tokens) for i in range(6)], 3) == expected
     assert {(num, reason) for _, num, reason in expected} == {(max_new_tokens, FinishReason.LENGTH)}
 
 
-@pytest.mark.parametrize("looks_ahead", [False, True])
-def test_a_conversation_goes_on_after_drafts_that_were_dropped(looks_ahead: bool) -> None:
+@pytest.mark.parametrize("async_decode", [False, True])
+def test_a_conversation_goes_on_after_drafts_that_were_dropped(async_decode: bool) -> None:
     """A reply ends at each of the tokens; what its slot still holds serves the next turn."""
     model = small_model()
     plain = SpyRunner(model, num_slots=1)
-    runner = SpyRunner(model, AllThereAre(6), num_slots=3, looks_ahead=looks_ahead)
+    runner = SpyRunner(model, AllThereAre(6), num_slots=3, async_decode=async_decode)
     fresh = Bench(slots=[1], make_runner=lambda: plain)
     bench = Bench(slots=[2], num_waiting=99, num_kept_slots=3, make_runner=lambda: runner)
     for stop_id in range(VOCAB_SIZE):

@@ -188,7 +188,7 @@ def test_the_source_of_a_model_checks_its_grammars_and_its_vocabulary() -> None:
     source.check(SamplingParams(grammar=json_schema_grammar(PERSON), logit_bias=((1029, 1),)))
     with pytest.raises(BadRequest, match="the grammar cannot be used"):
         source.check(SamplingParams(grammar="nonsense"))
-    with pytest.raises(BadRequest, match="names the token 1030; the model has the tokens 0 to 1029"):
+    with pytest.raises(BadRequest, match="contains token id 1030; this model has token ids 0 to 1029"):
         source.check(SamplingParams(logit_bias=((1030, 1),)))
 
 

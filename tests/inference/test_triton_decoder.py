@@ -15,11 +15,12 @@ from chatstream_flask.inference.batched_prefill import Part, make_batched_prefil
 from chatstream_flask.inference.decoders.fuse import NotFusible, fuse
 from chatstream_flask.inference.decoders.fused_decoder import FusedDecoder
 from chatstream_flask.inference.kv_cache import layer_shapes
-from chatstream_flask.inference.model_runner import ModelRunner, drafted_logits
+from chatstream_flask.inference.model_runner import ModelRunner
 from chatstream_flask.inference.prepared_model import PreparedModel
 from chatstream_flask.inference.slot_model import Forward, SlotModel
+from chatstream_flask.inference.step_inputs import draft_logits
 
-operations = pytest.importorskip("chatstream_flask.inference.decoders.triton_ops", reason="triton is missing")
+ops = pytest.importorskip("chatstream_flask.inference.decoders.triton_ops", reason="triton is missing")
 triton_decoder = pytest.importorskip(
     "chatstream_flask.inference.decoders.triton_decoder", reason="triton is missing"
 )
@@ -46,12 +47,12 @@ class Step:
 
     def __init__(self, model: Any, forward: Forward) -> None:
         self.slots = SlotModel(model, forward, layer_shapes(model), num_slots=NUM_SLOTS, max_len=MAX_LEN)
-        self.packed = make_batched_prefill(
+        self.prefills = make_batched_prefill(
             self.slots,
-            most_parts=2 * NUM_SLOTS,
-            most_tokens=64,
+            max_parts=2 * NUM_SLOTS,
+            max_tokens=64,
             device=torch.device(DEVICE),
-            replays=DEVICE == "cuda",
+            captures=DEVICE == "cuda",
         )
 
     def prefill(self) -> Tensor:
@@ -65,28 +66,28 @@ class Step:
         return torch.stack(ends)
 
     def _logits(self, *parts: Part) -> Tensor:
-        if self.packed is not None:
-            return self.packed.logits(list(parts)).clone()
+        if self.prefills is not None:
+            return self.prefills.logits(list(parts)).clone()
         return torch.cat([self._alone(part) for part in parts])
 
     def _alone(self, part: Part) -> Tensor:
         ids = torch.tensor([part.token_ids], device=DEVICE)
-        columns = part.start + torch.arange(ids.shape[1], device=DEVICE)[None]
+        cache_positions = part.start + torch.arange(ids.shape[1], device=DEVICE)[None]
         key_len = self.slots.key_len(part.start + ids.shape[1])
-        return self.slots.logits(part.slot, ids, columns, columns, key_len)[:, -1]
+        return self.slots.logits(part.slot, ids, cache_positions, cache_positions, key_len)[:, -1]
 
     def decode(self, width: int) -> Tensor:
         """The row in the middle is padding; the others have a token and drafts."""
         positions = torch.tensor(PROMPT_LENS, device=DEVICE)[:, None] + torch.arange(width, device=DEVICE)
-        ids, columns = positions % 50, positions.clone()
-        ids[1], positions[1], columns[1] = 0, 0, MAX_LEN
+        ids, cache_positions = positions % 50, positions.clone()
+        ids[1], positions[1], cache_positions[1] = 0, 0, MAX_LEN
         key_len = self.slots.key_len(max(PROMPT_LENS) + width)
-        return self.slots.logits(0, ids, positions, columns, key_len, width)[[0, 2]]
+        return self.slots.logits(0, ids, positions, cache_positions, key_len, width)[[0, 2]]
 
 
 def make_forwards(kind: str, dtype: torch.dtype, changes: dict[str, Any]) -> tuple[Any, FusedDecoder, Any]:
     model = tiny_model(kind, **changes).to(DEVICE, dtype)
-    fused = fuse(model, MAX_LEN, packs=False)
+    fused = fuse(model, MAX_LEN, prepack=False)
     return model, fused, triton_decoder.TritonDecoder(fused)
 
 
@@ -105,7 +106,7 @@ def test_logits_are_those_of_the_plain_forward(kind: str, changes: dict[str, Any
     expected, actual = Step(model, fused), Step(model, triton)
     torch.testing.assert_close(actual.prefill(), expected.prefill(), rtol=1e-3, atol=1e-4)
     for num_programs, width in ((1, 3), (1000, 1)):  # the keys of a token by one, or shared out
-        triton._most_programs = num_programs
+        triton._max_programs = num_programs
         torch.testing.assert_close(actual.decode(width), expected.decode(width), rtol=1e-3, atol=1e-4)
 
 
@@ -120,19 +121,19 @@ def test_drafts_of_several_rows_in_one_forward() -> None:
         length = PROMPT_LENS[slot]
         rows[slot] = it = make_sequence([0] * length, slot=slot)
         it.num_cached, it.token_ids, it.drafts = length, [0] * length + [length % 50], [(length + 1) % 50]
-    assert actual.packed is not None
-    logits = drafted_logits(actual.packed, rows, 2)[[0, 2]]
+    assert actual.prefills is not None
+    logits = draft_logits(actual.prefills, rows, 2)[[0, 2]]
     torch.testing.assert_close(logits, expected.decode(2), rtol=1e-3, atol=1e-4)
 
 
 def test_replies_equal_those_of_the_plain_forward() -> None:
     model, jobs = tiny_model("llama"), make_jobs()[:3]
     replies = []
-    for by_triton in (False, True):
-        prepared = PreparedModel(model, MAX_LEN, is_native=False, packs=False, by_triton=by_triton)
-        runner = ModelRunner(prepared, TinyTokenizer(), num_slots=3, looks_ahead=True, prefill_chunk_len=16)
+    for use_triton in (False, True):
+        prepared = PreparedModel(model, MAX_LEN, use_native=False, prepack=False, use_triton=use_triton)
+        runner = ModelRunner(prepared, TinyTokenizer(), num_slots=3, async_decode=True, prefill_chunk_len=16)
         runner.open()
-        assert isinstance(prepared.forward, triton_decoder.TritonDecoder) is by_triton
+        assert isinstance(prepared.forward, triton_decoder.TritonDecoder) is use_triton
         replies.append(serve(runner, jobs, num_slots=3, chunk_len=16))
     assert replies[0] == replies[1]
 
@@ -140,8 +141,8 @@ def test_replies_equal_those_of_the_plain_forward() -> None:
 @torch.inference_mode()
 def test_small_tiles_too() -> None:
     model, fused, triton = make_forwards("gemma3_text", torch.float32, {})
-    assert triton._tile == operations.TILES[0] or DEVICE == "cuda"
-    triton._tile = operations.TILES[-1]
+    assert triton._tile == ops.TILES[0] or DEVICE == "cuda"
+    triton._tile = ops.TILES[-1]
     expected, actual = Step(model, fused), Step(model, triton)
     torch.testing.assert_close(actual.prefill(), expected.prefill(), rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(actual.decode(1), expected.decode(1), rtol=1e-3, atol=1e-4)
@@ -168,17 +169,17 @@ def test_what_lies_beyond_a_sequence_is_never_read() -> None:
 
 def test_tiles_are_as_large_as_there_is_room_for() -> None:
     hopper, ampere_of_games = 232_448, 101_376
-    assert operations.best_tile(2 * 128, hopper) == operations.Tile(128, 64, 3)
-    assert operations.best_tile(2 * 256, hopper) == operations.Tile(64, 64, 2)
-    assert operations.best_tile(2 * 128, ampere_of_games) == operations.Tile(64, 64, 2)
-    assert operations.best_tile(4 * 256, 1) == operations.TILES[-1]
+    assert ops.best_tile(2 * 128, hopper) == ops.Tile(128, 64, 3)
+    assert ops.best_tile(2 * 256, hopper) == ops.Tile(64, 64, 2)
+    assert ops.best_tile(2 * 128, ampere_of_games) == ops.Tile(64, 64, 2)
+    assert ops.best_tile(4 * 256, 1) == ops.TILES[-1]
 
 
 def test_norms_of_different_epsilon_are_refused() -> None:
     model = tiny_model("llama").to(DEVICE)
     model.model.norm.variance_epsilon = 1e-3
-    with pytest.raises(NotFusible, match="differ in epsilon"):
-        triton_decoder.TritonDecoder(fuse(model, MAX_LEN, packs=False))
+    with pytest.raises(NotFusible, match="different epsilons"):
+        triton_decoder.TritonDecoder(fuse(model, MAX_LEN, prepack=False))
 
 
 @pytest.mark.gpu

@@ -1,1 +1,1 @@
-"""Ways to compute a forward pass."""
+"""Forward passes: plain torch, prepacked for oneDNN, compiled for CPU, Triton kernels for CUDA."""

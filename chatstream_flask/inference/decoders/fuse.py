@@ -1,4 +1,4 @@
-"""fuse: a FusedDecoder over the weights of a transformers model, for those that are built like llama."""
+"""fuse: build a FusedDecoder from the weights of a transformers model with an architecture like llama's."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from torch.nn import functional
 
 from ..attention_mask import layer_windows
 from ..logits_check import FAULTS, NUM_TOKENS, shown_error
+from . import onednn
 from .fused_decoder import FusedAttention, FusedDecoder, FusedLayer, LayerNorms
 from .fused_layers import FeedForward, RMSNorm, Rotary, gelu_tanh
-from .linear import Linear, PackedLinear, PlainLinear, PrepackedLinear
-from .onednn import is_hooked, is_plain, packed
+from .linear import Linear, PlainLinear, PrepackedLinear, PrepackedModule
+from .onednn import is_hooked, is_plain
 
-# Those whose forward was read and is compared with `generate` in the tests. All others keep their own.
+# Architectures whose source was read and whose replies are compared with `generate` in the tests. All other
+# models keep their own forward pass.
 FUSIBLE = frozenset({"gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3", "smollm3"})
-PROBE = (-3.0, -1.0, -0.25, 0.5, 2.0)
+PROBE = (-3.0, -1.0, -0.25, 0.5, 2.0)  # inputs that tell activations apart
 
 
 class NotFusible(Exception):
-    """The model is served by its own forward; says why."""
+    """This model cannot be fused, and is served by its own forward pass; the text is the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelParts:
-    """What is taken from a model's modules as it is."""
+    """The parts of a model that are used as they are."""
 
     decoder: Any
-    kinds: list[str]  # of the layers
+    kinds: list[str]  # kind of each layer
     rotaries: dict[str, Rotary]
     layer_norms: list[LayerNorms]
     query_key_norms: list[tuple[RMSNorm, RMSNorm] | None]
@@ -40,58 +42,60 @@ class ModelParts:
 
 
 @torch.no_grad()
-def fuse(model: Any, context_len: int, *, packs: bool) -> FusedDecoder:
-    """Rearranges the weights in place: the model keeps working, and no weight is in memory twice.
+def fuse(model: Any, context_len: int, *, prepack: bool) -> FusedDecoder:
+    """Rearrange the weights in place and return a decoder over them.
 
-    :param packs: lay the weights out for oneDNN, on CPU; else those of one product lie one after the other
-    :raises NotFusible: before anything was changed
+    The model keeps working, and no weight is in memory twice.
+
+    :param prepack: on CPU, lay the weights out for oneDNN; False: only store those of one product together
+    :raises NotFusible: the model was not changed
     """
     try:
-        read = _read(model, context_len)
+        parts = _parts(model, context_len)
     except FAULTS as error:
-        raise NotFusible(f"it is built otherwise: {shown_error(error)}") from error
-    config, modules = read.decoder.config, read.decoder.layers
+        raise NotFusible(f"its modules are not those of a llama-like model: {shown_error(error)}") from error
+    config, modules = parts.decoder.config, parts.decoder.layers
     windows = layer_windows(config)
-    packs = packs or isinstance(modules[0].mlp.down_proj, PackedLinear)  # was packed before
+    prepack = prepack or isinstance(modules[0].mlp.down_proj, PrepackedModule)  # prepacked before
     layers = [
         FusedLayer(
             norms=layer_norms,
             attention=FusedAttention(
-                qkv=_merged(layer.self_attn, ("q_proj", "k_proj", "v_proj"), packs),
-                out=_single(layer.self_attn, "o_proj", packs),
+                qkv=_merged(layer.self_attn, ("q_proj", "k_proj", "v_proj"), prepack),
+                out=_single(layer.self_attn, "o_proj", prepack),
                 num_heads=config.num_attention_heads,
-                num_key_heads=config.num_key_value_heads,
+                num_kv_heads=config.num_key_value_heads,
                 scale=layer.self_attn.scaling,
                 kind=kind,
                 window=windows[kind],
-                rotary=read.rotaries[kind] if getattr(layer.self_attn, "use_rope", True) else None,
+                rotary=parts.rotaries[kind] if getattr(layer.self_attn, "use_rope", True) else None,
                 query_key_norm=query_key_norm,
                 softcap=getattr(config, "attn_logit_softcapping", None),
             ),
             feed_forward=FeedForward(
-                _merged(layer.mlp, ("gate_proj", "up_proj"), packs),
-                _single(layer.mlp, "down_proj", packs),
-                read.activation,
+                _merged(layer.mlp, ("gate_proj", "up_proj"), prepack),
+                _single(layer.mlp, "down_proj", prepack),
+                parts.activation,
             ),
         )
         for layer, kind, layer_norms, query_key_norm in zip(
-            modules, read.kinds, read.layer_norms, read.query_key_norms, strict=True
+            modules, parts.kinds, parts.layer_norms, parts.query_key_norms, strict=True
         )
     ]
     return FusedDecoder(
-        embed=read.decoder.embed_tokens,
-        rotaries=read.rotaries,
+        embed=parts.decoder.embed_tokens,
+        rotaries=parts.rotaries,
         layers=layers,
-        norm=read.norm,
-        head=_head(model, read.decoder, packs),
+        norm=parts.norm,
+        head=_head(model, parts.decoder, prepack),
         softcap=getattr(config, "final_logit_softcapping", None),
     )
 
 
-def _read(model: Any, context_len: int) -> ModelParts:
+def _parts(model: Any, context_len: int) -> ModelParts:
     decoder = model.get_decoder()
     config = decoder.config
-    _check(model, config.model_type)
+    _check_modules(model, config.model_type)
     kinds = _layer_kinds(config)
     return ModelParts(
         decoder=decoder,
@@ -104,14 +108,14 @@ def _read(model: Any, context_len: int) -> ModelParts:
     )
 
 
-def _check(model: nn.Module, kind: str) -> None:
+def _check_modules(model: nn.Module, kind: str) -> None:
     if kind not in FUSIBLE:
-        raise NotFusible(f"{kind} is served by its own forward")
+        raise NotFusible(f"the architecture {kind} is not supported")
     for name, module in model.named_modules():
         if is_hooked(module):
-            raise NotFusible(f"{name or kind} has a hook, or a forward of its own")
-        if name.endswith("_proj") and not (is_plain(module) or isinstance(module, PackedLinear)):
-            raise NotFusible(f"{name} is a {type(module).__name__} with weights of its own kind")
+            raise NotFusible(f"{name or kind} has a hook, or a replaced forward method")
+        if name.endswith("_proj") and not (is_plain(module) or isinstance(module, PrepackedModule)):
+            raise NotFusible(f"{name} is a {type(module).__name__}, not a plain linear layer")
 
 
 def _layer_kinds(config: Any) -> list[str]:
@@ -126,15 +130,18 @@ def _rotary(decoder: Any, config: Any, kind: str, context_len: int) -> Rotary:
     cos, sin = decoder.rotary_emb(weight[:1], positions, *([kind] if has_kinds else []))
     head_dim = decoder.layers[0].self_attn.head_dim
     if cos.shape[-1] != head_dim:
-        raise NotFusible(f"only {cos.shape[-1]} of {head_dim} dimensions are rotated")
+        raise NotFusible(f"its rotary embedding covers only {cos.shape[-1]} of {head_dim} dimensions")
     return Rotary(cos[0], sin[0])
 
 
-# -- norms and activations: what a module does is tried out, as its name does not tell ---------------------
+# -- norms and activations: identified by their results, because their names do not tell ------------------
 
 
 def _layer_norms(layer: Any) -> LayerNorms:
-    """Gemma 2 and later norm before and after; others only before, and name it otherwise."""
+    """Return the norms of a layer.
+
+    Gemma 2 and later have norms before and after; other models only before, under other names.
+    """
     first, second = _norm(layer.input_layernorm), _norm(layer.post_attention_layernorm)
     if not hasattr(layer, "pre_feedforward_layernorm"):
         return LayerNorms(attention=first, attention_out=None, feed_forward=second, feed_forward_out=None)
@@ -155,24 +162,24 @@ def _query_key_norm(attention: Any) -> tuple[RMSNorm, RMSNorm] | None:
 def _norm(module: Any) -> RMSNorm:
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     if not isinstance(eps, float):
-        raise NotFusible(f"{type(module).__name__} names no epsilon")
+        raise NotFusible(f"{type(module).__name__} has no epsilon")
     weight = module.weight.detach()
-    offset = 1.0 + weight.float()  # gemma's, which computes in float32
+    offset = 1.0 + weight.float()  # as in gemma, which computes in float32
     x = torch.linspace(-2, 2, weight.shape[0], device=weight.device).to(weight.dtype)
     for norm in (RMSNorm(weight, eps), RMSNorm(offset, eps)):
         if _is_close(norm(x), module(x)):
             return norm
-    raise NotFusible(f"{type(module).__name__} is no RMS norm that is known here")
+    raise NotFusible(f"{type(module).__name__} is not a supported RMS norm")
 
 
 def _activation(mlp: Any) -> Callable[[Tensor], Tensor]:
-    """One that makes a new tensor, and does it in one operation."""
+    """Return an equal function that is one operation and returns a new tensor."""
     x = torch.tensor(PROBE)
     expected = mlp.act_fn(x)
     for activation in (functional.silu, gelu_tanh, functional.gelu):
         if torch.allclose(activation(x), expected, rtol=1e-6, atol=1e-6):
             return activation
-    raise NotFusible(f"its activation {mlp.act_fn!r} is not known here")
+    raise NotFusible(f"the activation {mlp.act_fn!r} is not supported")
 
 
 def _is_close(one: Tensor, other: Tensor) -> bool:
@@ -180,39 +187,37 @@ def _is_close(one: Tensor, other: Tensor) -> bool:
     return torch.allclose(one, other, rtol=tolerance, atol=tolerance)
 
 
-# -- products ------------------------------------------------------------------------------------------
+# -- linear layers -------------------------------------------------------------------------------------
 
 
-def _merged(parent: Any, names: Sequence[str], packs: bool) -> Linear:
-    """One product for several linear layers, which become parts of it."""
+def _merged(parent: Any, names: Sequence[str], prepack: bool) -> Linear:
+    """Merge several linear layers into one product, of which they become slices."""
     modules = [getattr(parent, name) for name in names]
-    if isinstance(modules[0], PackedLinear):
+    if isinstance(modules[0], PrepackedModule):
         return modules[0].whole
     weight = torch.cat([module.weight.detach() for module in modules])
     biases = [module.bias.detach() for module in modules if module.bias is not None]
     bias = torch.cat(biases) if biases else None
     sizes = [module.out_features for module in modules]
-    if not packs:
+    if not prepack:
         for module, part in zip(modules, torch.split(weight, sizes), strict=True):
             module.weight.data = part
         return PlainLinear(weight, bias)
     whole, start = PrepackedLinear.of(weight, bias), 0
     for name, size in zip(names, sizes, strict=True):
-        setattr(parent, name, PackedLinear(whole, start, start + size))
+        setattr(parent, name, PrepackedModule(whole, start, start + size))
         start += size
     return whole
 
 
-def _single(parent: Any, name: str, packs: bool) -> Linear:
+def _single(parent: Any, name: str, prepack: bool) -> Linear:
+    if prepack:
+        return onednn.prepack(parent, name)
     module = getattr(parent, name)
-    return packed(parent, name) if packs else PlainLinear(module.weight.detach(), _detached(module.bias))
+    return PlainLinear(module.weight.detach(), None if module.bias is None else module.bias.detach())
 
 
-def _head(model: Any, decoder: Any, packs: bool) -> Linear:
-    if packs and model.lm_head.weight is decoder.embed_tokens.weight:
-        return packed(model, "lm_head", shares=True)
-    return _single(model, "lm_head", packs)
-
-
-def _detached(bias: Tensor | None) -> Tensor | None:
-    return None if bias is None else bias.detach()
+def _head(model: Any, decoder: Any, prepack: bool) -> Linear:
+    if prepack and model.lm_head.weight is decoder.embed_tokens.weight:
+        return onednn.prepack(model, "lm_head", is_shared=True)
+    return _single(model, "lm_head", prepack)

@@ -1,4 +1,7 @@
-"""FusedDecoder: the forward of a llama-like model in few operations, which is most of a small step's time."""
+"""FusedDecoder: the forward pass of a llama-like model in few operations.
+
+At small batch sizes, launching the operations takes most of the time of a step.
+"""
 
 from __future__ import annotations
 
@@ -15,89 +18,93 @@ from ..kv_cache import SlotCache, SlotLayer
 from .fused_layers import FeedForward, RMSNorm, Rotary
 from .linear import Linear
 
-FEW = 4  # tokens of a row
+MAX_TOKENS_FOR_PRODUCTS = 4  # of a row, on CPU; up to this, attention by plain products is faster
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What all layers share of one forward, by layer kind where that matters."""
+    """Inputs that all layers of a forward pass share, by layer kind where it matters."""
 
-    shape: tuple[int, int]  # rows and tokens of each
-    place: tuple[Tensor, Tensor]  # slot and column of each token, `[rows * tokens]`
+    shape: tuple[int, int]  # number of rows, tokens of each row
+    write_index: tuple[Tensor, Tensor]  # slot and cache position of each token, `[rows * tokens]`
     angles: Mapping[str, tuple[Tensor, Tensor]]
-    masks: Mapping[str, Tensor]  # `[rows * key_heads, group * tokens, key_len]`
-    is_small: bool  # attention is two plain products, which is faster at a few tokens on CPU
+    masks: Mapping[str, Tensor]  # `[rows * kv_heads, group * tokens, key_len]`
+    uses_products: bool  # compute attention as two plain matrix products
 
 
 @dataclass(frozen=True, kw_only=True)
 class FusedAttention:
-    """Query, key and value as one product; grouped queries (arXiv 2305.13245) as rows of one attention."""
+    """Attention with query, key and value as one product.
+
+    The grouped queries (arXiv 2305.13245) of a KV head are rows of one attention.
+    """
 
     qkv: Linear
     out: Linear
     num_heads: int
-    num_key_heads: int
+    num_kv_heads: int
     scale: float
-    kind: str  # of its mask and angles
-    window: int | None  # keys a token looks at, which its mask says too
+    kind: str  # layer kind, for masks and angles
+    window: int | None  # number of keys that a token attends to; the mask contains it too
     rotary: Rotary | None
     query_key_norm: tuple[RMSNorm, RMSNorm] | None
     softcap: float | None
 
     @property
     def group(self) -> int:
-        return self.num_heads // self.num_key_heads
+        """Query heads of a KV head."""
+        return self.num_heads // self.num_kv_heads
 
     def __call__(self, x: Tensor, inputs: Inputs, slots: SlotLayer) -> Tensor:
-        """What `out` is to be given, `[rows * tokens, heads * head_dim]`, for x `[rows * tokens, hidden]`."""
-        num_heads, num_key_heads = self.num_heads, self.num_key_heads
-        num_turned = num_heads + num_key_heads
-        heads = self.qkv(x).view(x.shape[0], num_turned + num_key_heads, -1)
-        turned = heads[:, :num_turned]
+        """Return the input of `out`, `[rows * tokens, heads * head_dim]`, for x `[rows * tokens, hidden]`."""
+        num_heads, num_kv_heads = self.num_heads, self.num_kv_heads
+        num_rotated = num_heads + num_kv_heads
+        heads = self.qkv(x).view(x.shape[0], num_rotated + num_kv_heads, -1)
+        query_key = heads[:, :num_rotated]
         if self.query_key_norm is not None:
-            turned = self._normed(turned)
+            query_key = self._normed(query_key)
         if self.rotary is not None:
-            turned = self.rotary.turned(turned, inputs.angles[self.kind])
-        slots.write(inputs.place, turned[:, num_heads:], heads[:, num_turned:])
-        query = self._grouped(turned[:, :num_heads], *inputs.shape)
+            query_key = self.rotary.rotated(query_key, inputs.angles[self.kind])
+        slots.write(inputs.write_index, query_key[:, num_heads:], heads[:, num_rotated:])
+        query = self._grouped(query_key[:, :num_heads], *inputs.shape)
         mask = inputs.masks[self.kind]
-        if inputs.is_small or self.softcap is not None:
-            seen = self._by_products(query, slots, mask)
+        if inputs.uses_products or self.softcap is not None:
+            output = self._by_products(query, slots, mask)
         else:
-            seen = self._by_kernel(query, slots, mask)
-        return self._ungrouped(seen, *inputs.shape)
+            output = self._by_kernel(query, slots, mask)
+        return self._ungrouped(output, *inputs.shape)
 
-    def _normed(self, turned: Tensor) -> Tensor:
+    def _normed(self, query_key: Tensor) -> Tensor:
         assert self.query_key_norm is not None
         query_norm, key_norm = self.query_key_norm
         return torch.cat(
-            [query_norm(turned[:, : self.num_heads]), key_norm(turned[:, self.num_heads :])], dim=1
+            [query_norm(query_key[:, : self.num_heads]), key_norm(query_key[:, self.num_heads :])], dim=1
         )
 
     def _grouped(self, query: Tensor, rows: int, tokens: int) -> Tensor:
-        """`[rows * key_heads, group * tokens, head_dim]`"""
+        """Return queries `[rows * kv_heads, group * tokens, head_dim]`."""
         if tokens == 1:
-            return query.reshape(rows * self.num_key_heads, self.group, -1)
-        apart = query.reshape(rows, tokens, self.num_key_heads, self.group, -1)
-        return apart.permute(0, 2, 3, 1, 4).reshape(rows * self.num_key_heads, self.group * tokens, -1)
+            return query.reshape(rows * self.num_kv_heads, self.group, -1)
+        split = query.reshape(rows, tokens, self.num_kv_heads, self.group, -1)
+        return split.permute(0, 2, 3, 1, 4).reshape(rows * self.num_kv_heads, self.group * tokens, -1)
 
-    def _ungrouped(self, seen: Tensor, rows: int, tokens: int) -> Tensor:
+    def _ungrouped(self, output: Tensor, rows: int, tokens: int) -> Tensor:
         if tokens == 1:
-            return seen.view(rows, -1)
-        apart = seen.view(rows, self.num_key_heads, self.group, tokens, -1)
-        return apart.permute(0, 3, 1, 2, 4).reshape(rows * tokens, -1)
+            return output.view(rows, -1)
+        split = output.view(rows, self.num_kv_heads, self.group, tokens, -1)
+        return split.permute(0, 3, 1, 2, 4).reshape(rows * tokens, -1)
 
     def _by_kernel(self, query: Tensor, slots: SlotLayer, mask: Tensor) -> Tensor:
         keys, values = slots.readable
         rows, heads = keys.shape[:2]
-        seen: Tensor = functional.scaled_dot_product_attention(
+        output: Tensor = functional.scaled_dot_product_attention(
             query.view(rows, heads, *query.shape[1:]),
             keys,
             values,
             attn_mask=mask.view(rows, heads, *mask.shape[1:]),
             scale=self.scale,
         )
-        return seen
+        return output
 
     def _by_products(self, query: Tensor, slots: SlotLayer, mask: Tensor) -> Tensor:
         keys, values = slots.flat_readable
@@ -112,7 +119,7 @@ class FusedAttention:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerNorms:
-    """Of what goes into attention and feed-forward, and of what comes out of them."""
+    """The norms before attention and feed-forward, and those after them."""
 
     attention: RMSNorm
     attention_out: RMSNorm | None
@@ -122,7 +129,7 @@ class LayerNorms:
 
 @dataclass(frozen=True, kw_only=True)
 class FusedLayer:
-    """x + attention(norm(x)), then x + feed_forward(norm(x)); gemma norms also what is added."""
+    """x + attention(norm(x)), then x + feed_forward(norm(x)); gemma also norms what is added."""
 
     norms: LayerNorms
     attention: FusedAttention
@@ -130,11 +137,11 @@ class FusedLayer:
 
     def __call__(self, x: Tensor, inputs: Inputs, slots: SlotLayer) -> Tensor:
         norms = self.norms
-        seen = self.attention(norms.attention(x), inputs, slots)
+        attended = self.attention(norms.attention(x), inputs, slots)
         if norms.attention_out is None:
-            x = self.attention.out.plus(seen, x)
+            x = self.attention.out.plus(attended, x)
         else:
-            x = x + norms.attention_out(self.attention.out(seen))
+            x = x + norms.attention_out(self.attention.out(attended))
         normed = norms.feed_forward(x)
         if norms.feed_forward_out is None:
             return self.feed_forward.plus(normed, x)
@@ -143,7 +150,7 @@ class FusedLayer:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class FusedDecoder:
-    """A forward over slots; shared by the generation threads, as it holds only weights."""
+    """A forward pass over slots; worker threads share it, as it holds only weights."""
 
     embed: Callable[[Tensor], Tensor]
     rotaries: Mapping[str, Rotary]  # by layer kind
@@ -159,15 +166,16 @@ class FusedDecoder:
     def __call__(
         self, ids: Tensor, positions: Tensor, mask: AttentionMask, cache: SlotCache, num_last: int = 1
     ) -> Tensor:
-        """Logits `[rows, num_last, vocab]` for ids and positions `[rows, tokens]`."""
+        """Return logits `[rows, num_last, vocab]` for ids and positions `[rows, tokens]`."""
         rows, tokens = ids.shape
-        masks = mask.build(positions, cache.key_len, as_numbers=True)  # else each layer makes them anew
+        # Additive, because each layer would convert a boolean mask again.
+        masks = mask.build(positions, cache.key_len, is_additive=True)
         inputs = Inputs(
             shape=(rows, tokens),
-            place=cache.place,
+            write_index=cache.write_index,
             angles={kind: rotary.at(positions.flatten()) for kind, rotary in self.rotaries.items()},
-            masks={kind: self._spread(it) for kind, it in masks.items()},
-            is_small=tokens <= FEW and ids.device.type == "cpu",
+            masks={kind: self._grouped_mask(it) for kind, it in masks.items()},
+            uses_products=tokens <= MAX_TOKENS_FOR_PRODUCTS and ids.device.type == "cpu",
         )
         x = self.embed(ids).flatten(0, 1)
         for layer, slots in zip(self.layers, cache.slot_layers, strict=True):
@@ -176,10 +184,10 @@ class FusedDecoder:
         logits = self.head(self.norm(last))
         return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
 
-    def _spread(self, mask: Tensor) -> Tensor:
-        """From `[rows, 1, tokens, key_len]` to every group of queries."""
+    def _grouped_mask(self, mask: Tensor) -> Tensor:
+        """Expand a mask `[rows, 1, tokens, key_len]` to the grouped queries of every KV head."""
         attention, (rows, _, tokens, key_len) = self.layers[0].attention, mask.shape
         if tokens > 1:
             mask = mask.tile(attention.group, 1)
-        whole = mask.expand(rows, attention.num_key_heads, attention.group * tokens, key_len)
-        return whole.flatten(0, 1)
+        grouped = mask.expand(rows, attention.num_kv_heads, attention.group * tokens, key_len)
+        return grouped.flatten(0, 1)

@@ -1,4 +1,4 @@
-"""The small pieces of a FusedDecoder: norm, rotary angles, gated feed-forward."""
+"""The building blocks of a FusedDecoder: norm, rotary embedding, gated feed-forward."""
 
 from __future__ import annotations
 
@@ -18,38 +18,40 @@ class RMSNorm:
         self.weight = weight
         self.eps = eps
         self._eps_term = torch.tensor(eps, device=weight.device)
-        self._in_parts = weight.device.type == "cpu" and weight.dtype == torch.float32
+        self._is_cpu_float32 = weight.device.type == "cpu" and weight.dtype == torch.float32
 
     def __call__(self, x: Tensor) -> Tensor:
-        """In the dtype of x; a weight of a wider one means that all is computed in that."""
-        if self._in_parts and x.dtype == torch.float32:
-            return self._cheaply(x)
+        """Return the result in the dtype of x; a weight of a wider dtype is computed in that dtype."""
+        if self._is_cpu_float32 and x.dtype == torch.float32:
+            return self._on_cpu(x)
         wide = x if x.dtype == self.weight.dtype else x.to(self.weight.dtype)
         return functional.rms_norm(wide, self.weight.shape, self.weight, self.eps).to(x.dtype)
 
-    def _cheaply(self, x: Tensor) -> Tensor:
-        """torch's own takes twice as many operations on CPU."""
+    def _on_cpu(self, x: Tensor) -> Tensor:
+        """Compute the norm with half as many operations as torch's own implementation has on CPU."""
         length = torch.linalg.vector_norm(x, 2, -1, True)
         factor = torch.addcmul(self._eps_term, length, length, value=1 / x.shape[-1]).rsqrt_()
         return torch.mul(x, factor).mul_(self.weight)
 
 
 class Rotary:
-    """Rotary embedding (arXiv 2104.09864) in halves, as llama has it, by tables `[positions, head_dim]`."""
+    """Rotary embedding (arXiv 2104.09864) of the two halves of a head, as in llama.
+
+    The tables `cos` and `sin` are `[positions, head_dim]`.
+    """
 
     def __init__(self, cos: Tensor, sin: Tensor) -> None:
         self._half = sin.shape[1] // 2
         self.cos = cos
-        self.sin = torch.cat(
-            [-sin[:, : self._half], sin[:, self._half :]], dim=1
-        )  # x1 cos - x2 sin, x2 cos + x1 sin
+        # The first half is negated: x1 cos - x2 sin, x2 cos + x1 sin.
+        self.sin = torch.cat([-sin[:, : self._half], sin[:, self._half :]], dim=1)
 
     def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """For positions `[tokens]`: cos and sin `[tokens, 1, head_dim]`."""
+        """Return cos and sin `[tokens, 1, head_dim]` for positions `[tokens]`."""
         return self.cos[positions][:, None], self.sin[positions][:, None]
 
-    def turned(self, heads: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
-        """Of `[tokens, heads, head_dim]`."""
+    def rotated(self, heads: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
+        """Return rotated heads `[tokens, heads, head_dim]`."""
         cos, sin = angles
         return torch.addcmul(heads * cos, heads.roll(self._half, -1), sin)
 

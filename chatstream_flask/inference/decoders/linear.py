@@ -1,4 +1,4 @@
-"""Linear layers as a step uses them: plain, or packed for oneDNN, which on CPU is faster at a few rows."""
+"""Linear layers of a forward pass: plain, or prepacked for oneDNN, which is faster for a few rows on CPU."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-PACKED_FOR = 16  # rows that a packed weight is laid out for; any number may come
+PREPACK_ROWS = 16  # the number of rows that oneDNN optimizes a prepacked weight for; any number works
 MEASURED_ROWS = (1, 8)
 NUM_MEASURED = 7  # products of each kind
-MIN_GAIN = 1.1  # of packed over plain, else the model stays as it is
+MIN_GAIN = 1.1  # speed of prepacked / plain, below which the weights stay plain
 
 
 class Linear(Protocol):
@@ -23,10 +23,12 @@ class Linear(Protocol):
     def __call__(self, x: Tensor) -> Tensor: ...
 
     def plus(self, x: Tensor, residual: Tensor) -> Tensor:
-        """residual + y"""
+        """Return residual + y."""
 
 
 class PlainLinear:
+    """A linear layer with a plain weight `[out, in]`."""
+
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.weight = weight
         self.bias = bias
@@ -39,17 +41,25 @@ class PlainLinear:
 
 
 class PrepackedLinear:
-    """By what torch's own inductor emits for frozen weights. Not a module: calling one takes its time."""
+    """A linear layer with a weight laid out for oneDNN, by the operators that torch's inductor uses.
+
+    It is not an nn.Module, because calling a module takes extra time.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self.weight = weight  # opaque; or dense, and best laid out transposed, which is nearly as fast
+        """:param weight: opaque (see `of`), or dense and preferably transposed, which is nearly as fast"""
+        self.weight = weight
         self.bias = bias
         self._product = torch.ops.mkldnn._linear_pointwise.default
         self._sum = torch.ops.mkldnn._linear_pointwise.binary
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None) -> PrepackedLinear:
-        return cls(torch.ops.mkldnn._reorder_linear_weight(weight.detach(), PACKED_FOR), bias)
+        """Prepack a plain weight.
+
+        :raises RuntimeError: oneDNN does not support its dtype
+        """
+        return cls(torch.ops.mkldnn._reorder_linear_weight(weight.detach(), PREPACK_ROWS), bias)
 
     def __call__(self, x: Tensor) -> Tensor:
         y: Tensor = self._product(x, self.weight, self.bias, "none", [], "")
@@ -60,33 +70,33 @@ class PrepackedLinear:
         return y
 
 
-class PackedLinear(nn.Module):
-    """Takes the place of an `nn.Linear` in its model, whose plain weight is then gone.
+class PrepackedModule(nn.Module):
+    """Replaces an `nn.Linear` of a model, whose plain weight is then freed.
 
-    It stands for some of the outputs where one product was made of several linear layers.
+    Where several linear layers were merged into one product, it returns a slice of the outputs.
     """
 
     def __init__(self, whole: PrepackedLinear, start: int = 0, stop: int | None = None) -> None:
         super().__init__()
         self.whole = whole
-        self._part = slice(start, stop)
+        self._outputs = slice(start, stop)
 
     @property
     def weight(self) -> Tensor:
-        """The plain one, made anew each time."""
-        packed = self.whole.weight
-        return packed.to_dense()[self._part] if packed.is_mkldnn else packed
+        """The plain weight, computed anew for each access."""
+        weight = self.whole.weight
+        return weight.to_dense()[self._outputs] if weight.is_mkldnn else weight
 
     @property
     def bias(self) -> Tensor | None:
-        return None if self.whole.bias is None else self.whole.bias[self._part]
+        return None if self.whole.bias is None else self.whole.bias[self._outputs]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.whole(x)[..., self._part]
+        return self.whole(x)[..., self._outputs]
 
 
-def has_products_of(dtype: torch.dtype) -> bool:
-    """Of a torch that runs on CPU; in other number formats it is several times slower."""
+def has_fast_matmul(dtype: torch.dtype) -> bool:
+    """Return whether this processor has instructions for products of this dtype; else it is much slower."""
     if dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     if dtype == torch.float16:
@@ -94,18 +104,18 @@ def has_products_of(dtype: torch.dtype) -> bool:
     return True
 
 
-def packing_pays(weight: Tensor) -> bool:
-    """Measured on this machine, in some hundredths of a second; False where oneDNN cannot have this dtype."""
+def prepacking_is_faster(weight: Tensor) -> bool:
+    """Measure it on this machine, within some tens of milliseconds; False if oneDNN lacks the dtype."""
     try:
-        packed = PrepackedLinear.of(weight, None)
+        prepacked = PrepackedLinear.of(weight, None)
     except RuntimeError:
         return False
     plain = PlainLinear(weight, None)
-    return _measured_sec(plain, weight) > MIN_GAIN * _measured_sec(packed, weight)
+    return _measured_sec(plain, weight) > MIN_GAIN * _measured_sec(prepacked, weight)
 
 
 def _measured_sec(linear: Callable[[Tensor], Tensor], weight: Tensor) -> float:
-    """Medians of several products, summed over the numbers of rows."""
+    """Return the median time of a product, summed over MEASURED_ROWS."""
     total = 0.0
     for rows in MEASURED_ROWS:
         x = torch.ones(rows, weight.shape[1], dtype=weight.dtype)

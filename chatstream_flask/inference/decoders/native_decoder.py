@@ -1,4 +1,4 @@
-"""NativeDecoder: a FusedDecoder's forward as one call of compiled code, for the tokens of a step on CPU."""
+"""NativeDecoder: a FusedDecoder's forward pass as one call of compiled code, on CPU."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ from ..kv_cache import SlotCache
 from ..slot_model import TokenBatch
 from .fused_decoder import FusedDecoder, FusedLayer
 from .fused_layers import RMSNorm, gelu_tanh
-from .linear import Linear, PlainLinear, has_products_of
+from .linear import Linear, PlainLinear, has_fast_matmul
 
-MAX_TOKENS = 128  # of one forward: at more torch is faster, where the processor has products of bfloat16
-LANES = 8  # numbers that are computed together: all sizes must be multiples
+MAX_TOKENS = 128  # of one forward pass; for more, torch is faster if the processor has bfloat16 products
+LANES = 8  # numbers that are computed together; sizes must be multiples of it
 ACTIVATIONS: dict[Any, int] = {functional.silu: 0, gelu_tanh: 1}
 DTYPES = (torch.float32, torch.bfloat16)
 
 
 class NotNative(Exception):
-    """This decoder cannot be computed by the compiled code; says why."""
+    """The compiled decoder does not support this model; the text is the reason."""
+
+
+# -- the structs of native/interface.h ------------------------------------------------------------------
 
 
 class _Layer(Structure):
@@ -68,7 +71,7 @@ class _Step(Structure):
 
 @cache
 def native_library() -> Any:
-    """None where it was not built."""
+    """Return the compiled library, or None if it was not built."""
     spec = find_spec("chatstream_flask.inference.decoders.native._decoder")
     if spec is None or spec.origin is None:
         return None
@@ -78,51 +81,56 @@ def native_library() -> Any:
 
 
 class Workspace:
-    """What the compiled code needs of one thread: where its keys and values are, and memory to work in."""
+    """What the compiled code needs for one KV cache: the addresses of its layers, and working memory."""
 
     def __init__(self, cache: SlotCache) -> None:
         layers = cache.slot_layers
         self.slots = (_LayerCache * len(layers))(
             *(_LayerCache(layer.keys.data_ptr(), layer.values.data_ptr()) for layer in layers)
         )
-        self.work = torch.empty(0)
+        self._memory = torch.empty(0)
 
-    def sized(self, num_numbers: int) -> int:
-        """The address of so many numbers at least."""
-        if self.work.numel() < num_numbers:
-            self.work = torch.empty(num_numbers)
-        return self.work.data_ptr()
+    def address(self, size: int) -> int:
+        """Return the address of at least `size` float32 numbers."""
+        if self._memory.numel() < size:
+            self._memory = torch.empty(size)
+        return self._memory.data_ptr()
 
 
 class NativeDecoder:
-    """Shared by the generation threads, as it holds only addresses of weights."""
+    """A forward pass over slots; worker threads share it, as it holds only addresses of weights."""
 
     is_padded = False
     tile_tokens = None
 
     def __init__(self, fused: FusedDecoder) -> None:
-        """:raises NotNative: it was not built, or is not made for this decoder"""
+        """:raises NotNative: the library was not built, or does not support this decoder"""
         self._library = native_library()
         if self._library is None:
             raise NotNative("it was not built when the package was installed")
         self._fused = fused
-        self._kept: dict[int, tuple[Tensor, Tensor]] = {}  # by the first one's id
-        self._rooms: WeakKeyDictionary[SlotCache, Workspace] = WeakKeyDictionary()
+        self._converted: dict[int, tuple[Tensor, Tensor]] = {}  # id of a tensor -> it and its float32 copy
+        self._workspaces: WeakKeyDictionary[SlotCache, Workspace] = WeakKeyDictionary()
         first = fused.layers[0]
         self._eps = fused.norm.eps
         self._dtype = _plain(fused.head).weight.dtype
         if self._dtype not in DTYPES:
-            raise NotNative(f"it has no {self._dtype}")
-        has_better = self._dtype == torch.bfloat16 and has_products_of(self._dtype)
-        self.most_tokens = MAX_TOKENS if has_better else sys.maxsize
-        if first.feed_forward.activation not in ACTIVATIONS:
-            raise NotNative("its activation is not there")
+            raise NotNative(f"it does not support {self._dtype}")
+        torch_is_faster = self._dtype == torch.bfloat16 and has_fast_matmul(self._dtype)
+        self.max_tokens = MAX_TOKENS if torch_is_faster else sys.maxsize
+        activation = first.feed_forward.activation
+        if activation not in ACTIVATIONS:
+            name = getattr(activation, "__name__", activation)
+            raise NotNative(f"it does not support the activation {name}")
         attention = first.attention
-        hidden, head_dim = fused.norm.weight.shape[0], self._shape(attention.out)[1] // attention.num_heads
-        inner = self._shape(first.feed_forward.down)[1]
-        if any(size % LANES for size in (hidden, head_dim, inner)):
-            raise NotNative(f"{hidden}, {head_dim} and {inner} are not all multiples of {LANES}")
-        self._hidden = hidden
+        hidden_size = fused.norm.weight.shape[0]
+        head_dim = _shape(attention.out)[1] // attention.num_heads
+        intermediate_size = _shape(first.feed_forward.down)[1]
+        if any(size % LANES for size in (hidden_size, head_dim, intermediate_size)):
+            raise NotNative(
+                f"hidden_size {hidden_size}, head_dim {head_dim} and intermediate_size {intermediate_size} "
+                f"are not all multiples of {LANES}"
+            )
         self._layers = (_Layer * len(fused.layers))(*map(self._layer, fused.layers))
         self._decoder = _Decoder(
             layers=self._layers,
@@ -130,13 +138,13 @@ class NativeDecoder:
             head=self._weight(fused.head),
             head_bias=self._bias(fused.head),
             num_layers=len(fused.layers),
-            hidden_size=hidden,
+            hidden_size=hidden_size,
             num_heads=attention.num_heads,
-            num_kv_heads=attention.num_key_heads,
+            num_kv_heads=attention.num_kv_heads,
             head_dim=head_dim,
-            intermediate_size=inner,
-            vocab_size=self._shape(fused.head)[0],
-            activation=ACTIVATIONS[first.feed_forward.activation],
+            intermediate_size=intermediate_size,
+            vocab_size=_shape(fused.head)[0],
+            activation=ACTIVATIONS[activation],
             is_bf16=self._dtype == torch.bfloat16,
             eps=self._eps,
             scale=attention.scale,
@@ -150,34 +158,34 @@ class NativeDecoder:
     def __call__(
         self, ids: Tensor, positions: Tensor, mask: AttentionMask, cache: SlotCache, num_last: int = 1
     ) -> Tensor:
-        if ids.numel() > self.most_tokens:
+        if ids.numel() > self.max_tokens:
             return self._fused(ids, positions, mask, cache, num_last)
-        return self.packed(TokenBatch.of_rows(ids, positions, cache, num_last), cache).view(
-            len(ids), num_last, -1
-        )
+        batch = TokenBatch.of_rows(ids, positions, cache, num_last)
+        return self.forward_batch(batch, cache).view(len(ids), num_last, -1)
 
-    def packed(self, tokens: TokenBatch, cache: SlotCache) -> Tensor:
-        room = self._rooms.get(cache)
-        if room is None:
-            room = self._rooms[cache] = Workspace(cache)
-        embedded = self._fused.embed(tokens.ids).float().contiguous()
-        numbers = [it.contiguous() for it in (tokens.rows, tokens.positions, tokens.columns, tokens.lasts)]
-        slots, positions, columns, lasts = (it.data_ptr() for it in numbers)
-        logits = torch.empty(len(tokens.lasts), self._decoder.vocab_size)
+    def forward_batch(self, batch: TokenBatch, cache: SlotCache) -> Tensor:
+        workspace = self._workspaces.get(cache)
+        if workspace is None:
+            workspace = self._workspaces[cache] = Workspace(cache)
+        embeddings = self._fused.embed(batch.ids).float().contiguous()
+        indices = (batch.rows, batch.positions, batch.cache_positions, batch.logits_indices)
+        contiguous = [tensor.contiguous() for tensor in indices]  # referenced until the call returns
+        slots, positions, cache_positions, logits_indices = (tensor.data_ptr() for tensor in contiguous)
+        logits = torch.empty(len(batch.logits_indices), self._decoder.vocab_size)
         step = _Step(
-            num_tokens=len(tokens.ids),
-            num_logits=len(tokens.lasts),
+            num_tokens=len(batch.ids),
+            num_logits=len(batch.logits_indices),
             slot_len=cache.max_len + 1,
             slots=slots,
             positions=positions,
-            cache_positions=columns,
-            logits_indices=lasts,
-            embeddings=embedded.data_ptr(),
+            cache_positions=cache_positions,
+            logits_indices=logits_indices,
+            embeddings=embeddings.data_ptr(),
             logits=logits.data_ptr(),
             num_threads=torch.get_num_threads(),
         )
-        step.work = room.sized(self._library.work_size(byref(self._decoder), byref(step)))
-        self._library.forward(byref(self._decoder), room.slots, byref(step))
+        step.work = workspace.address(self._library.work_size(byref(self._decoder), byref(step)))
+        self._library.forward(byref(self._decoder), workspace.slots, byref(step))
         return logits
 
     def _layer(self, layer: FusedLayer) -> _Layer:
@@ -199,8 +207,8 @@ class NativeDecoder:
             out_bias=self._bias(attention.out),
             gate_up_bias=self._bias(feed_forward.gate_up),
             down_bias=self._bias(feed_forward.down),
-            cos=None if rotary is None else self._numbers(rotary.cos),
-            sin=None if rotary is None else self._numbers(rotary.sin),
+            cos=None if rotary is None else self._float32(rotary.cos),
+            sin=None if rotary is None else self._float32(rotary.sin),
             window=attention.window or 0,
         )
 
@@ -208,30 +216,31 @@ class NativeDecoder:
         if norm is None:
             return None
         if norm.eps != self._eps:
-            raise NotNative("its norms differ in epsilon")
-        return self._numbers(norm.weight)
+            raise NotNative("its norms have different epsilons")
+        return self._float32(norm.weight)
 
     def _bias(self, linear: Linear) -> int | None:
         bias = _plain(linear).bias
-        return None if bias is None else self._numbers(bias)
+        return None if bias is None else self._float32(bias)
 
     def _weight(self, linear: Linear) -> int:
         weight = _plain(linear).weight
         if weight.dtype != self._dtype or not weight.is_contiguous():
-            raise NotNative("its weights are not all of one kind")
+            raise NotNative("its weights are not all contiguous and of the same dtype")
         return weight.data_ptr()
 
-    def _shape(self, linear: Linear) -> torch.Size:
-        return _plain(linear).weight.shape
+    def _float32(self, tensor: Tensor) -> int:
+        """Return the address of a float32 copy that lives as long as this object."""
+        if id(tensor) not in self._converted:
+            self._converted[id(tensor)] = tensor, tensor.float().contiguous()
+        return self._converted[id(tensor)][1].data_ptr()
 
-    def _numbers(self, tensor: Tensor) -> int:
-        """The address of float32 numbers that stay as long as this object."""
-        if id(tensor) not in self._kept:
-            self._kept[id(tensor)] = tensor, tensor.float().contiguous()
-        return self._kept[id(tensor)][1].data_ptr()
+
+def _shape(linear: Linear) -> torch.Size:
+    return _plain(linear).weight.shape
 
 
 def _plain(linear: Linear) -> PlainLinear:
     if not isinstance(linear, PlainLinear):
-        raise NotNative("its weights are packed for oneDNN")
+        raise NotNative("its weights are prepacked for oneDNN")
     return linear

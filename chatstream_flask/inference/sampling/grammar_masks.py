@@ -1,4 +1,4 @@
-"""TokenMasks: what the grammars of some rows allow next, as scores to be added."""
+"""TokenMasks: which tokens the grammars of some rows allow next, as additive masks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from ..host_buffer import HostBuffer
 
 
 class TokenMasks:
-    """All matchers of a thread are for the same tokenizer; its masks have `num_bytes` each."""
+    """Copies the bit masks of grammar matchers to the device.
+
+    All matchers of a worker thread belong to the same tokenizer, so their masks have the same size.
+    """
 
     def __init__(self, *, num_slots: int, device: torch.device) -> None:
         self._num_slots = num_slots
@@ -21,9 +24,9 @@ class TokenMasks:
         self._buffer: HostBuffer | None = None
 
     def scores(self, matchers: List[Matcher], vocab_size: int) -> Tensor:
-        """0 for each token that may come next, else -inf: `[matchers, vocab]`.
+        """Return `[matchers, vocab]`: 0 for each allowed token, -inf for all others.
 
-        A matcher that failed allows nothing. Added, so that scores that are not numbers stay so.
+        A matcher that has failed allows no token. The mask is additive so that NaN scores stay NaN.
         """
         num_bytes = matchers[0].num_bytes
         if self._buffer is None:
@@ -33,7 +36,7 @@ class TokenMasks:
             if not matcher.write_mask(row.data_ptr(), num_bytes):
                 row.zero_()
         masks = self._buffer.flush(len(matchers) * num_bytes).view(-1, num_bytes, 1)
-        is_refused = ((masks & self._powers) == 0).flatten(1)
-        missing = vocab_size - is_refused.shape[1]  # scores for which there is no token: never
-        is_refused = torch.nn.functional.pad(is_refused, (0, missing), value=True)
-        return torch.zeros(is_refused.shape, device=self._device).masked_fill_(is_refused, -torch.inf)
+        is_forbidden = ((masks & self._powers) == 0).flatten(1)
+        num_unused = vocab_size - is_forbidden.shape[1]  # logits without a token
+        is_forbidden = torch.nn.functional.pad(is_forbidden, (0, num_unused), value=True)
+        return torch.zeros(is_forbidden.shape, device=self._device).masked_fill_(is_forbidden, -torch.inf)

@@ -1,4 +1,4 @@
-"""LogitsProcessors: what is done to the scores of some rows before a token is chosen from them."""
+"""LogitsProcessors: changes to the logits of some rows before a token is sampled from them."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from torch import Tensor
 
 from ...config import MULTIPLICATIVE
 from ...engine.sequence import Sequence
-from .candidates import count_penalised, penalised
+from .candidates import apply_frequency_penalty, apply_repetition_penalty
 from .grammar_masks import TokenMasks
 from .seen_tokens import SeenTokens
 from .token_counts import TokenCounts
 
-Edit = Callable[[Tensor], Tensor]
-NEUTRAL = (1.0, 0.0)  # a repetition penalty that changes nothing: times 1, minus 0
+Process = Callable[[Tensor], Tensor]
+NEUTRAL = (1.0, 0.0)  # factor and difference of a repetition penalty that changes nothing
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rule:
-    """`edit` makes new scores `[n, vocab]` of those of `rows` `[n]`; all other rows stay as they are."""
+class LogitsProcessor:
+    """A function from scores to new scores `[n, vocab]`, for the rows `[n]` that ask for it."""
 
     rows: Tensor
-    edit: Edit
+    process: Process
 
 
 class LogitsProcessors:
-    """Grammar, bias, repetition penalty, frequency and presence penalty, in this order.
+    """Grammar mask, logit bias, repetition penalty, frequency and presence penalty, in this order.
 
-    Planned once per batch composition. Where any row asks for one, all scores are copied once; beyond that
-    a row that asks for none costs nothing, and it is never changed.
+    They are planned once per batch composition. If any row asks for one, all scores are copied once; apart
+    from that, rows that ask for none cost nothing, and they are never changed.
     """
 
     def __init__(self, *, num_slots: int, max_len: int, device: torch.device) -> None:
@@ -41,50 +41,54 @@ class LogitsProcessors:
         self._masks = TokenMasks(num_slots=num_slots, device=device)
         self._seen: SeenTokens | None = None
         self._counts: TokenCounts | None = None
-        self._rules: list[Rule] = []
+        self._processors: list[LogitsProcessor] = []
 
     def plan(self, rows: list[Sequence | None], vocab_size: int) -> None:
-        makers = (self._grammar, self._bias, self._repetition, self._frequency)
-        self._rules = []
-        for asks, make_edit in zip(ASKS, makers, strict=True):
+        """Prepare the processors that these rows ask for; None is a padding row."""
+        factories = (self._grammar, self._bias, self._repetition, self._frequency)
+        self._processors = []
+        for asks, make_process in zip(ASKS, factories, strict=True):
             asking = {row: s for row, s in enumerate(rows) if s is not None and asks(s)}
             if asking:
-                edit = make_edit(list(asking.values()), vocab_size)
-                self._rules.append(Rule(rows=self._tensor(list(asking)), edit=edit))
+                process = make_process(list(asking.values()), vocab_size)
+                self._processors.append(LogitsProcessor(rows=self._tensor(list(asking)), process=process))
 
     def apply(self, logits: Tensor) -> Tensor:
-        """Scores in float32; `logits` stay as they are."""
+        """Return the processed scores `[rows, vocab]` in float32; `logits` are not changed."""
         scores = logits.float()
-        if self._rules and scores is logits:
+        if self._processors and scores is logits:
             scores = scores.clone()
-        for rule in self._rules:
-            scores.index_copy_(0, rule.rows, rule.edit(scores.index_select(0, rule.rows)))
+        for processor in self._processors:
+            own_scores = scores.index_select(0, processor.rows)
+            scores.index_copy_(0, processor.rows, processor.process(own_scores))
         return scores
 
-    def _grammar(self, sequences: list[Sequence], vocab_size: int) -> Edit:
+    def _grammar(self, sequences: list[Sequence], vocab_size: int) -> Process:
         matchers = [sequence.matcher for sequence in sequences if sequence.matcher is not None]
         return lambda scores: scores + self._masks.scores(matchers, vocab_size)
 
-    def _bias(self, sequences: list[Sequence], vocab_size: int) -> Edit:
-        places = [
+    def _bias(self, sequences: list[Sequence], vocab_size: int) -> Process:
+        biases = [
             (row, token_id, bias)
             for row, sequence in enumerate(sequences)
             for token_id, bias in sequence.params.logit_bias
             if token_id < vocab_size
         ]
-        rows, ids = self._tensor([row for row, _, _ in places]), self._tensor([i for _, i, _ in places])
-        values = self._column([bias for _, _, bias in places]).squeeze(1)
+        rows, ids = self._tensor([row for row, _, _ in biases]), self._tensor([i for _, i, _ in biases])
+        values = self._column([bias for _, _, bias in biases]).squeeze(1)
         return lambda scores: scores.index_put((rows, ids), values, accumulate=True)
 
-    def _repetition(self, sequences: list[Sequence], vocab_size: int) -> Edit:
+    def _repetition(self, sequences: list[Sequence], vocab_size: int) -> Process:
         if self._seen is None:
             self._seen = SeenTokens(num_slots=self._num_slots, max_len=self._max_len, device=self._device)
         seen, slots = self._seen, self._slots(sequences)
         factor = self._column([_strength(sequence)[0] for sequence in sequences])
         difference = self._column([_strength(sequence)[1] for sequence in sequences])
-        return lambda scores: penalised(scores, seen.ids(sequences, slots, vocab_size), factor, difference)
+        return lambda scores: apply_repetition_penalty(
+            scores, seen.ids(sequences, slots, vocab_size), factor, difference
+        )
 
-    def _frequency(self, sequences: list[Sequence], vocab_size: int) -> Edit:
+    def _frequency(self, sequences: list[Sequence], vocab_size: int) -> Process:
         if self._counts is None:
             self._counts = TokenCounts(
                 num_slots=self._num_slots, max_len=self._max_len, vocab_size=vocab_size, device=self._device
@@ -92,7 +96,9 @@ class LogitsProcessors:
         counts, slots = self._counts, self._slots(sequences)
         frequency = self._column([sequence.params.frequency_penalty for sequence in sequences])
         presence = self._column([sequence.params.presence_penalty for sequence in sequences])
-        return lambda scores: count_penalised(scores, counts.counts(sequences, slots), frequency, presence)
+        return lambda scores: apply_frequency_penalty(
+            scores, counts.counts(sequences, slots), frequency, presence
+        )
 
     def _slots(self, sequences: list[Sequence]) -> Tensor:
         return self._tensor([sequence.slot for sequence in sequences])
@@ -104,13 +110,13 @@ class LogitsProcessors:
         return torch.tensor(values, dtype=torch.float32, device=self._device)[:, None]
 
 
-def goes_by_scores_alone(sequence: Sequence) -> bool:
-    """Its tokens are chosen from the model's scores as they are, and only their ids are asked for."""
+def uses_plain_logits(sequence: Sequence) -> bool:
+    """Return whether tokens are sampled from unprocessed logits and no log-probabilities are asked for."""
     return sequence.params.num_logprobs is None and not any(asks(sequence) for asks in ASKS)
 
 
 def _strength(sequence: Sequence) -> tuple[float, float]:
-    """Factor and difference of a sequence's repetition penalty."""
+    """Return factor and difference of the sequence's repetition penalty."""
     params = sequence.params
     if params.repetition_penalty is None:
         return NEUTRAL
@@ -119,7 +125,7 @@ def _strength(sequence: Sequence) -> tuple[float, float]:
     return 1.0, params.repetition_penalty
 
 
-ASKS: tuple[Callable[[Sequence], bool], ...] = (  # for a rule, in their order
+ASKS: tuple[Callable[[Sequence], bool], ...] = (  # whether a sequence asks for a processor, in their order
     lambda s: s.matcher is not None,
     lambda s: bool(s.params.logit_bias),
     lambda s: _strength(s) != NEUTRAL,

@@ -1,4 +1,4 @@
-"""Logprobs: log-probabilities of the new tokens, for those rows that ask."""
+"""Logprobs: log-probabilities of the new tokens, for the rows that ask for them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from ...engine.sequence import Sequence
 from ..host_buffer import HostBuffer
 from .candidates import largest
 
-NUM_SORTED = 32  # tokens; the same for all, so that no row depends on what another asks for
+NUM_SORTED = 32  # tokens; the same for all rows, so that a row does not depend on what others ask for
 
 
 class Logprobs:
-    """`start` after the sampler, on what the model gave; `finish` when the ids are there.
+    """Computes log-probabilities from the unprocessed logits.
 
-    Plans once per batch composition; costs nothing if no row asks.
+    `start` is called after the sampler, `finish` once the ids are known. It plans once per batch composition,
+    and costs nothing if no row asks.
     """
 
     def __init__(self, *, num_slots: int, device: torch.device) -> None:
@@ -30,13 +31,13 @@ class Logprobs:
         self._num_top = 0
 
     def start(self, logits: Tensor, ids: Tensor, rows: list[Sequence | None]) -> None:
-        """For logits `[rows, vocab]` and the chosen ids `[rows]`."""
+        """Start to compute from logits `[rows, vocab]` and the sampled ids `[rows]`."""
         if rows != self._all_rows:
             self._plan(rows, logits.shape[1])
         if self._rows is None:
             return
         scores = logits.index_select(0, self._rows).float().log_softmax(-1)
-        chosen = ids.index_select(0, self._rows).clamp(min=0)  # NOT_A_TOKEN
+        chosen = ids.index_select(0, self._rows).clamp(min=0)  # NOT_A_TOKEN is negative
         values = scores.gather(1, chosen[:, None])
         if self._num_top:
             top, top_ids = largest(scores, min(NUM_SORTED, scores.shape[1]))
@@ -45,7 +46,10 @@ class Logprobs:
         self._values.start_fetch(values.flatten())
 
     def finish(self, ids: list[int]) -> None:
-        """Appends to `logprobs` of the asking sequences; `ids` are those of all rows."""
+        """Append to `logprobs` of the sequences that ask.
+
+        :param ids: the sampled ids of all rows
+        """
         if not self._asking:
             return
         num_top = self._num_top

@@ -1,4 +1,4 @@
-"""SeenTokens: the token ids each slot's sequence holds, on the device, for the repetition penalty."""
+"""SeenTokens: the token ids of each slot's sequence, on the device, for the repetition penalty."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from torch import Tensor
 
 from ...engine.sequence import Sequence
 from ..host_buffer import HostBuffer
+from ..padding import round_up
 
-_WIDTH_STEP = 64  # widths are rounded up, so that shapes repeat
+_WIDTH_STEP = 64  # the width is rounded up to a multiple, so that shapes repeat
 
 
 class SeenTokens:
-    """`[slots, max_len]`, each row filled up with its first id: seeing a token twice changes nothing.
+    """Token ids `[slots, max_len]`; each row is padded with its first id, as duplicates change nothing.
 
-    Each step adds only the new tokens; a slot is written anew when another sequence has come into it.
+    Each step adds only the new tokens. A slot is rewritten when another sequence occupies it.
     """
 
     def __init__(self, *, num_slots: int, max_len: int, device: torch.device) -> None:
@@ -22,25 +23,32 @@ class SeenTokens:
         self._owners: list[Sequence | None] = [None] * num_slots
         self._num_tokens = [0] * num_slots
         self._new_ids = HostBuffer(max_len, torch.long, device)
-        self._places = HostBuffer(max_len, torch.long, device)
+        self._indices = HostBuffer(max_len, torch.long, device)
 
     def ids(self, sequences: list[Sequence], slots: Tensor, vocab_size: int) -> Tensor:
-        """`[len(slots), width]` for `slots` on the device, of which the sequences' ones are up to date."""
+        """Return the ids `[sequences, width]` of the sequences, brought up to date.
+
+        :param slots: the sequences' slots, on the device
+        """
         max_len = self._ids.shape[1]
         ids: list[int] = []
-        places: list[int] = []
+        indices: list[int] = []
         for sequence in sequences:
             start, new_ids = self._new_tokens(sequence, vocab_size)
             ids += new_ids
-            places += range(sequence.slot * max_len + start, sequence.slot * max_len + start + len(new_ids))
+            first = sequence.slot * max_len + start
+            indices += range(first, first + len(new_ids))
         for i in range(0, len(ids), max_len):
             new_ids_sent = self._new_ids.send(ids[i : i + max_len])
-            self._ids.view(-1).index_copy_(0, self._places.send(places[i : i + max_len]), new_ids_sent)
+            self._ids.view(-1).index_copy_(0, self._indices.send(indices[i : i + max_len]), new_ids_sent)
         longest = max(len(sequence.token_ids) for sequence in sequences)
-        return self._ids[slots, : -(-longest // _WIDTH_STEP) * _WIDTH_STEP]
+        return self._ids[slots, : round_up(longest, _WIDTH_STEP)]
 
     def _new_tokens(self, sequence: Sequence, vocab_size: int) -> tuple[int, list[int]]:
-        """The tokens that the table lacks and where they start; an id without a logit counts as the first."""
+        """Return where the tokens missing in the table start, and those tokens.
+
+        An id beyond the logits is replaced by the first id of the sequence.
+        """
         slot, filler = sequence.slot, min(sequence.token_ids[0], vocab_size - 1)
         if self._owners[slot] is not sequence:
             self._owners[slot] = sequence

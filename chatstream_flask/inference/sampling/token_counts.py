@@ -1,4 +1,7 @@
-"""TokenCounts: how often each slot's sequence has generated each token, on the device."""
+"""TokenCounts: how often each slot's sequence has generated each token, on the device.
+
+Used by the frequency and presence penalties.
+"""
 
 from __future__ import annotations
 
@@ -10,30 +13,33 @@ from ..host_buffer import HostBuffer
 
 
 class TokenCounts:
-    """`[slots, vocab]`. Each step adds only the new tokens; the prompt's do not count.
+    """Counts `[slots, vocab]`, without the tokens of prompts.
 
-    A slot is counted anew when another sequence has come into it.
+    Each step adds only the new tokens. A slot is reset when another sequence occupies it.
     """
 
     def __init__(self, *, num_slots: int, max_len: int, vocab_size: int, device: torch.device) -> None:
         self._counts = torch.zeros(num_slots, vocab_size, device=device)
         self._owners: list[Sequence | None] = [None] * num_slots
         self._num_tokens = [0] * num_slots
-        self._places = HostBuffer(max_len, torch.long, device)
+        self._indices = HostBuffer(max_len, torch.long, device)
         self._ones = torch.ones(max_len, device=device)
 
     def counts(self, sequences: list[Sequence], slots: Tensor) -> Tensor:
-        """`[len(sequences), vocab]`, where `slots` are theirs, on the device."""
-        places: list[int] = []
+        """Return the counts `[sequences, vocab]`, brought up to date.
+
+        :param slots: the sequences' slots, on the device
+        """
+        indices: list[int] = []
         for sequence in sequences:
-            places += self._new_places(sequence)
+            indices += self._new_indices(sequence)
         flat = self._counts.view(-1)
-        for i in range(0, len(places), len(self._ones)):
-            sent = self._places.send(places[i : i + len(self._ones)])
-            flat.index_add_(0, sent, self._ones[: len(sent)])  # whole numbers: exact in any order
+        for i in range(0, len(indices), len(self._ones)):
+            sent = self._indices.send(indices[i : i + len(self._ones)])
+            flat.index_add_(0, sent, self._ones[: len(sent)])  # whole numbers: the sum is exact in any order
         return self._counts.index_select(0, slots)
 
-    def _new_places(self, sequence: Sequence) -> list[int]:
+    def _new_indices(self, sequence: Sequence) -> list[int]:
         slot, vocab_size = sequence.slot, self._counts.shape[1]
         if self._owners[slot] is not sequence:
             self._owners[slot] = sequence

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from fakes import FakeClock
 
-from chatstream_flask.inference.cpu_threads import NUM_TRIED, PAUSE_FACTOR, ThreadTuner
+from chatstream_flask.inference.thread_tuner import NUM_TRIED, PAUSE_FACTOR, ThreadTuner
 
 Seconds = Callable[[int], float]  # of a forward on so many cores
 
@@ -16,16 +16,16 @@ class Machine:
 
     def __init__(self, most: int, seconds: Seconds) -> None:
         self.clock = FakeClock()
-        self.choice = ThreadTuner(most, self.clock)
+        self.tuner = ThreadTuner(most, self.clock)
         self.seconds = seconds
 
     def run(self, num_forwards: int, num_tokens: int = 8) -> list[int]:
         return [self.forward(num_tokens) for _ in range(num_forwards)]
 
     def forward(self, num_tokens: int) -> int:
-        num_cores = self.choice.begin(num_tokens, 100)
+        num_cores = self.tuner.begin(num_tokens, 100)
         self.clock.advance(self.seconds(num_cores))
-        self.choice.end()
+        self.tuner.end()
         return num_cores
 
 
@@ -88,7 +88,7 @@ def test_a_change_of_the_machine_is_noticed_both_ways() -> None:
     machine.run(20)
     machine.seconds = busy
     machine.run(10)
-    assert machine.choice.begin(8, 100) == 1
+    assert machine.tuner.begin(8, 100) == 1
     machine.seconds = quiet
     machine.run(15_000)  # five minutes, the longest pause between two tries
     assert machine.run(9).count(2) >= 8
@@ -111,9 +111,9 @@ def test_another_size_begins_with_what_was_best_before() -> None:
 def test_a_thread_that_shares_the_cores_has_choices_of_its_own() -> None:
     machine = Machine(4, quiet)
     machine.run(20)
-    machine.choice.most = 2
+    machine.tuner.max_threads = 2
     assert set(machine.run(20)) <= {1, 2}
-    machine.choice.most = 1
+    machine.tuner.max_threads = 1
     assert set(machine.run(20)) == {1}
-    machine.choice.most = 4
+    machine.tuner.max_threads = 4
     assert machine.run(1) == [4]

@@ -6,7 +6,12 @@ from collections.abc import Callable
 
 from fakes import FakeClock
 
-from chatstream_flask.inference.num_drafts import MAX_TOKENS, MIN_PAUSE_SEC, PAUSE_FACTOR, DraftLengthTuner
+from chatstream_flask.inference.draft_length_tuner import (
+    MAX_TOKENS,
+    MIN_PAUSE_SEC,
+    PAUSE_FACTOR,
+    DraftLengthTuner,
+)
 
 Seconds = Callable[[int], float]  # of a step with so many drafts
 
@@ -16,7 +21,7 @@ class Machine:
 
     def __init__(self, seconds: Seconds, share: float = 0.8, most: int = 8) -> None:
         self.clock = FakeClock()
-        self.choice = DraftLengthTuner(most, self.clock)
+        self.tuner = DraftLengthTuner(most, self.clock)
         self.seconds = seconds
         self.share = share
 
@@ -24,9 +29,9 @@ class Machine:
         return [self.step(num_rows, num_proposed) for _ in range(num_steps)]
 
     def step(self, num_rows: int, num_proposed: int) -> int:
-        num = self.choice.begin(num_rows, 100, num_proposed, lambda num: num_rows * self._tokens(num))
+        num = self.tuner.begin(num_rows, 100, num_proposed, lambda num: num_rows * self._tokens(num))
         self.clock.advance(self.seconds(num))
-        self.choice.end()
+        self.tuner.end()
         return num
 
     def _tokens(self, num: int) -> float:
