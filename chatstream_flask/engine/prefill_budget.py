@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from .moving_mean import moving_mean
 from .scheduler import MIN_CHUNK_LEN
 
 SMOOTH_SEC = 0.05  # that a running reply may stand still for a prompt
 MAX_STEPS = 1.7  # or so many of its own steps, if they take longer
-WEIGHT = 0.25  # of the newest step in a mean
 
 
 class PrefillBudget:
@@ -28,10 +28,6 @@ class PrefillBudget:
         """A step with so many tokens of prompts."""
         if num_prefilled:
             of_prompts = sec - self._decode_sec if is_decoding else sec
-            self._token_sec = _mean(self._token_sec, max(of_prompts, 0.0) / num_prefilled)
+            self._token_sec = moving_mean(self._token_sec, max(of_prompts, 0.0) / num_prefilled)
         elif is_decoding:
-            self._decode_sec = _mean(self._decode_sec, sec)
-
-
-def _mean(mean: float, newest: float) -> float:
-    return newest if not mean else mean + WEIGHT * (newest - mean)
+            self._decode_sec = moving_mean(self._decode_sec, sec)

@@ -85,9 +85,7 @@ def test_one_that_transformers_has_loaded(tmp_path: Path) -> None:
 def test_parts_on_two_devices_without_hooks_are_refused() -> None:
     model = tiny_model("llama")
     model.lm_head.to("meta")
-    with pytest.raises(
-        UnsupportedModel, match=r"on several devices \(cpu, meta\), .* device_map"
-    ):
+    with pytest.raises(UnsupportedModel, match=r"on several devices \(cpu, meta\), .* device_map"):
         PreparedModel(model, 32).prepare(1)
 
 
