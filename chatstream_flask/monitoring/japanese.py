@@ -14,7 +14,7 @@ MESSAGES = {
     ),
     "%r %s; its %d replies end%s": "%r: %s。実行中の応答 %d 件を終了します%s",
     "%r died": "%r が異常終了しました",
-    "%s is slow on this processor, and float32 would take %.0f MiB more": (
+    "%s is slow on this processor, but float32 would take %.0f MiB more": (
         "このプロセッサでは %s の計算が遅く、float32 にするとメモリがさらに %.0f MiB 必要です"
     ),
     "%s is slow on this processor: the model is computed in float32": (
@@ -44,12 +44,12 @@ MESSAGES = {
     "gunicorn's reload loads the model anew after each change: leave it out in production": (
         "gunicorn の reload は変更のたびにモデルを読み込み直します。本番では使わないでください"
     ),
-    "a step cannot be captured as a CUDA graph; it is launched anew each time": (
-        "1 ステップを CUDA グラフにできません。毎回あらためて起動します"
+    "a step cannot be captured as a CUDA graph; its operations are launched one by one": (
+        "ステップを CUDA グラフとして記録できません。演算を 1 つずつ起動します"
     ),
-    "no forward in Triton, which would be faster: %s": "Triton では計算できません (できれば速くなります): %s",
-    "no native forward: %s": "ネイティブコードの計算は使いません: %s",
-    "no %s forward: %s": "%s 方式の計算は使いません: %s",
+    "Triton kernels, which would be faster, are not used: %s": "より速い Triton カーネルを使えません: %s",
+    "the compiled decoder is not used: %s": "コンパイル済みデコーダーは使いません: %s",
+    "the %s forward pass is not used: %s": "%s 方式の forward は使いません: %s",
     "nothing can be generated any more: %s": "これ以上生成できません: %s",
     "prefill of %r failed": "%r のプリフィルが失敗しました",
     "served by %r on %s": "%r で提供します (%s)",
