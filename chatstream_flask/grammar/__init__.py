@@ -1,1 +1,1 @@
-"""Structured replies: grammars, compiled once and matched token by token."""
+"""Structured output: grammars, compiled once for a model and matched token by token."""

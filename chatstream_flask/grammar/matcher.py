@@ -1,7 +1,7 @@
-"""Grammars at work: which tokens may come next in one reply, by llguidance.
+"""Which tokens a grammar allows next in a reply, computed by llguidance.
 
-Its masks are computed in the generation thread, without the GIL, and on CUDA while the device still computes
-the forward that they are for. Limits on each step bound what one reply can cost its neighbours.
+Masks are computed in the worker thread without the GIL; on CUDA, while the device computes the forward pass
+that they are for. Limits on each step bound how much one reply can delay the others.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from .schema import MAX_MESSAGE_LEN, load_llguidance
 
 logger = logging.getLogger("chatstream_flask")
 
-MAX_KEPT = 256  # compiled grammars
-MAX_STEP_ITEMS = 20_000  # of the parser, about a millisecond
-MAX_STEP_FUEL = 100_000  # of the lexer, some milliseconds
-MAX_LEXER_STATES = 50_000  # in one reply, 1 to 2 kB each
+MAX_CACHED = 256  # compiled grammars
+MAX_STEP_ITEMS = 20_000  # items of the parser, about a millisecond
+MAX_STEP_FUEL = 100_000  # operations of the lexer, some milliseconds
+MAX_LEXER_STATES = 50_000  # of one reply, 1 to 2 kB each
 
 
 class GrammarMatcher:
-    """The `sequence.Matcher` of one reply."""
+    """Implements `engine.sequence.Matcher` for one reply."""
 
     def __init__(self, matcher: Any, vocab_size: int) -> None:
         self.num_bytes = -(-vocab_size // 32) * 4
@@ -32,7 +32,7 @@ class GrammarMatcher:
 
     def accept(self, token_id: int) -> bool:
         if not self._matcher.consume_token(token_id):
-            raise ValueError(f"token {token_id} does not fit the grammar: {self._error()}")
+            raise ValueError(f"token {token_id} is not allowed by the grammar: {self._error()}")
         return bool(self._matcher.is_stopped())
 
     def write_mask(self, address: int, num_bytes: int) -> bool:
@@ -47,9 +47,9 @@ class GrammarMatcher:
 
 
 class GrammarCompiler:
-    """Wraps a model's tokenizer, once and when first needed; keeps the compiled grammars that were used last.
+    """Compiles grammars for a model's tokenizer and caches those used most recently.
 
-    Shared by HTTP threads, which compile, and generation threads, which take copies.
+    HTTP threads compile grammars, worker threads take copies. The tokenizer is wrapped on first use.
     """
 
     def __init__(self, tokenizer: Any, eos_ids: Callable[[], frozenset[int]]) -> None:
@@ -58,10 +58,13 @@ class GrammarCompiler:
         self._wrapped: Any = None
         self._wrapping = threading.Lock()  # guards _wrapped
         self._compiled: OrderedDict[str, Any] = OrderedDict()
-        self._lock = threading.Lock()  # guards _compiled; never held for long
+        self._lock = threading.Lock()  # guards _compiled; held only briefly
 
     def matcher(self, grammar: str) -> GrammarMatcher:
-        """A fresh one for one reply; raises BadRequest for a grammar that cannot be used with this model."""
+        """Create the matcher of one reply.
+
+        :raises BadRequest: the grammar cannot be used with this model
+        """
         with self._lock:
             compiled = self._compiled.get(grammar)
         if compiled is None:
@@ -69,12 +72,12 @@ class GrammarCompiler:
         with self._lock:
             self._compiled[grammar] = compiled
             self._compiled.move_to_end(grammar)
-            if len(self._compiled) > MAX_KEPT:
+            if len(self._compiled) > MAX_CACHED:
                 self._compiled.popitem(last=False)
             return GrammarMatcher(compiled.deep_copy(), self._wrapped.vocab_size)
 
     def _compile(self, grammar: str) -> Any:
-        """Its first mask is computed here, so that a grammar that is too costly for one is refused."""
+        """Compile a grammar and compute its first mask, to refuse one that is too costly even for that."""
         llguidance = load_llguidance()
         with self._wrapping:
             if self._wrapped is None:
@@ -99,4 +102,4 @@ class GrammarCompiler:
         try:
             return from_tokenizer(self._tokenizer, eos_token=sorted(self._eos_ids()) or None)
         except Exception as error:
-            raise BadRequest(f"this model's tokenizer makes no structured replies: {error}") from error
+            raise BadRequest(f"this model's tokenizer does not support structured output: {error}") from error

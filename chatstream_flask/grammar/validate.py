@@ -1,6 +1,6 @@
-"""Tries a grammar in a process of its own, which can be ended: some schemas would take hours.
+"""Validate a grammar in a process of its own, which can be killed: some schemas would take hours.
 
-Run as a script, with a JSON object on its standard input; prints what is wrong with the grammar, or nothing.
+Run as a script with a JSON object on standard input; prints what is wrong with the grammar, or nothing.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 MAX_MEMORY = 2 * 1024**3  # bytes
 
 
-def limit(cpu_sec: int) -> None:
+def limit_resources(cpu_sec: int) -> None:
     try:
         import resource
-    except ImportError:  # Windows: the parent's timeout is all there is
+    except ImportError:  # Windows, where only the parent's timeout applies
         return
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_sec, cpu_sec))
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
@@ -24,7 +24,7 @@ def limit(cpu_sec: int) -> None:
 
 def check(job: dict[str, Any]) -> str:
     sys.path[:] = job["path"]
-    limit(job["cpu_sec"])
+    limit_resources(job["cpu_sec"])
     from llguidance import LLMatcher, LLParserLimits
 
     error: str = LLMatcher.validate_grammar(job["grammar"], limits=LLParserLimits(verbose_errors=False))

@@ -23,7 +23,7 @@ MESSAGES = {
     "%r moves again; it was replaced and ends": "%r が再び動きましたが、取り替え済みのため終了します",
     "KV cache: %s on %s, %.1f MiB free before": "KV キャッシュ: %s (%s)、確保前の空き %.1f MiB",
     "a grammar became too costly in mid-reply: %s": "応答の途中で文法の処理が重くなりすぎました: %s",
-    "a grammar could not be tried: %s": "文法を試せませんでした: %s",
+    "a grammar could not be validated: %s": "文法を検証できませんでした: %s",
     "a lease could not be renewed: %s": "リースを更新できませんでした: %s",
     "a lease could not be released and expires in %g s: %s": (
         "リースを解放できませんでした。%g 秒後に失効します: %s"

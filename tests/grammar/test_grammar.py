@@ -1,4 +1,4 @@
-"""What may become a grammar, and the sentences for what may not."""
+"""JSON schemas that become grammars, and the messages for those that are refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from chatstream_flask.config import SamplingParams
 from chatstream_flask.errors import BadRequest, GenerationError
-from chatstream_flask.grammar.schema import json_object_grammar, json_schema_grammar, regex_grammar
+from chatstream_flask.grammar.schema import json_object_grammar, json_schema_grammar
 from chatstream_flask.model_source import make_source
 
 
@@ -50,25 +50,8 @@ def test_a_wrong_schema_is_told(schema: Any, sentence: str) -> None:
     assert len(str(caught.value)) < 500
 
 
-@pytest.mark.parametrize(
-    ("pattern", "sentence"),
-    [
-        ("", "a regular expression must be a non-empty string, not ''"),
-        (None, "a regular expression must be a non-empty string, not None"),
-        ("a" * 4097, "the regular expression has 4097 characters; at most 4096 are allowed"),
-        ("(", "the regular expression cannot be used"),
-        ("(?=a)", "the regular expression cannot be used"),
-        ("\ud800", "holds half of a surrogate pair"),
-    ],
-)
-def test_a_wrong_regex_is_told(pattern: Any, sentence: str) -> None:
-    with pytest.raises(BadRequest) as caught:
-        regex_grammar(pattern)
-    assert sentence in str(caught.value)
-
-
 def test_good_ones_are_accepted_by_sampling_params() -> None:
-    for grammar in (json_schema_grammar(nested(32)), json_object_grammar(), regex_grammar(r"a/b\n\w+")):
+    for grammar in (json_schema_grammar(nested(32)), json_object_grammar()):
         assert SamplingParams(grammar=grammar).grammar == grammar
 
 
@@ -82,18 +65,19 @@ def test_a_schema_cannot_change_what_json_is() -> None:
 def test_a_machine_without_llguidance_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "llguidance", None)
     with pytest.raises(BadRequest, match=re.escape("chatstream-flask[structured] is not installed")):
-        regex_grammar("a")
+        json_object_grammar()
 
 
 def test_a_check_that_cannot_be_started_is_the_servers_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    never_validated = {"const": "never validated before"}
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(GenerationError, match="no process can be started"):
-        regex_grammar("never tried before")
+        json_schema_grammar(never_validated)
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(GenerationError, match="the server's log says why"):
-        regex_grammar("never tried before")
+    with pytest.raises(GenerationError, match="see the server's log"):
+        json_schema_grammar(never_validated)
     monkeypatch.undo()
-    assert regex_grammar("never tried before")
+    assert json_schema_grammar(never_validated)
 
 
 def test_the_mock_makes_no_structured_replies() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fakes import Bench
+from llguidance import LLMatcher
 from tiny_models import make_prompt, tiny_model
 from transformers import AutoTokenizer
 
@@ -18,7 +19,7 @@ from chatstream_flask.engine.outcome import FinishReason
 from chatstream_flask.engine.request import GenerationRequest
 from chatstream_flask.errors import BadRequest
 from chatstream_flask.grammar.matcher import GrammarCompiler
-from chatstream_flask.grammar.schema import json_object_grammar, json_schema_grammar, regex_grammar
+from chatstream_flask.grammar.schema import json_object_grammar, json_schema_grammar
 from chatstream_flask.inference.model_runner import ModelRunner
 from chatstream_flask.inference.prepared_model import PreparedModel
 from chatstream_flask.model_source import make_source
@@ -59,6 +60,11 @@ def open_runner(num_slots: int) -> ModelRunner:
     )
     runner.open()
     return runner
+
+
+def regex_grammar(pattern: str) -> str:
+    grammar: str = LLMatcher.grammar_from_regex(pattern)
+    return grammar
 
 
 def ask(params: SamplingParams, number: int = 0) -> GenerationRequest:
@@ -193,5 +199,5 @@ def test_the_source_of_a_model_checks_its_grammars_and_its_vocabulary() -> None:
 
 
 def test_a_tokenizer_without_a_rust_side_is_refused() -> None:
-    with pytest.raises(BadRequest, match="this model's tokenizer makes no structured replies"):
+    with pytest.raises(BadRequest, match="this model's tokenizer does not support structured output"):
         GrammarCompiler(object(), lambda: frozenset({1})).matcher(json_object_grammar())
