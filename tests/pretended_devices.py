@@ -1,7 +1,7 @@
-"""A program: serves a model spread over two devices that this machine only pretends to have.
+"""A program that serves a model spread over two simulated devices.
 
-Fake tensors hold no numbers. But each has a device, and an operation on two devices fails as it does on real
-ones, so that this shows where everything is: weights, keys and values, masks, tokens, logits.
+Fake tensors hold no numbers, but each has a device, and an operation on two devices fails as on real ones.
+This shows where weights, keys and values, masks, tokens and logits are.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_LEN = 32
 
 
 class IndicesToo(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Fake tensors do not look at the device of indices."""
+    """Checks the devices of index tensors, which fake tensors do not."""
 
     num_checked = 0
 
@@ -37,7 +37,7 @@ class IndicesToo(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def spread(model: Any, second: tuple[str, ...]) -> None:
-    """Parts whose names begin like one in `second` are on the second device, the others on the first."""
+    """Place the parts whose names start with one of `second` on the second device, others on the first."""
     for name, module in model.named_modules():
         device = torch.device("pretended", int(name.startswith(second)))
         if hook := getattr(module, "_hf_hook", None):
@@ -67,12 +67,12 @@ def main() -> None:
         shapes = [LayerShape(**sizes, dtype=torch.float32, device=device) for device in (first, second)]
         slots = SlotModel(model, OwnForward(model), shapes, num_slots=3, max_len=MAX_LEN)
         for start, stop in ((0, 5), (5, 6)):
-            columns = torch.arange(start, stop, device=first)[None]
-            ids = torch.zeros_like(columns)
-            logits = slots.logits(1, ids, columns, columns, slots.key_len(stop))
+            positions = torch.arange(start, stop, device=first)[None]
+            ids = torch.zeros_like(positions)
+            logits = slots.logits(1, ids, positions, positions, slots.key_len(stop))
             assert logits.device == first
     assert [layer.keys.device for layer in slots.cache.slot_layers] == [first, second]
-    assert indices.num_checked == 8  # keys and values of two layers, twice
+    assert indices.num_checked == 8  # keys and values of two layers, in two forward passes
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The smallest loop that serves sequences with a Runner: what the scheduler does, without its care."""
+"""A minimal serving loop over a Runner, without the scheduler."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from chatstream_flask.engine.sequence import Chunk, Sequence
 
 
 def prefill(runner: Runner, sequence: Sequence, num_tokens: int) -> list[int]:
-    """Its new ids."""
+    """Prefill tokens of a sequence and return its new ids."""
     (new_ids,) = runner.prefill([Chunk(sequence, num_tokens)])()
     return new_ids
 
 
 def serve(runner: Runner, jobs: list[Job], *, num_slots: int, chunk_len: int) -> list[list[int]]:
-    """New ids of each job. Each step: admit, one prefill chunk, one decode of all, fill the holes."""
+    """Serve the jobs and return the new ids of each.
+
+    Each step admits jobs, prefills one chunk, decodes all sequences once, and fills the slots of finished
+    sequences.
+    """
     waiting = list(enumerate(jobs))
     running: dict[int, Sequence] = {}  # job number -> sequence
     replies: list[list[int]] = [[] for _ in jobs]
@@ -31,7 +35,7 @@ def serve(runner: Runner, jobs: list[Job], *, num_slots: int, chunk_len: int) ->
         _decode_all(runner, running)
         for number in [n for n, s in running.items() if _num_new(s) >= jobs[n].num_new]:
             sequence = running.pop(number)
-            stop = sequence.num_prompt + jobs[number].num_new  # drafts may lead beyond
+            stop = sequence.num_prompt + jobs[number].num_new  # drafts may go beyond it
             replies[number] = sequence.token_ids[sequence.num_prompt : stop]
             _fill_hole(runner, running, sequence.slot)
         step += 1
@@ -41,7 +45,7 @@ def serve(runner: Runner, jobs: list[Job], *, num_slots: int, chunk_len: int) ->
 def serve_in_two_threads(
     make_runner: Callable[[], Runner], jobs: list[Job], *, num_slots: int
 ) -> dict[int, list[list[int]]]:
-    """The same jobs by a runner in each; by number of the thread."""
+    """Serve the same jobs in two threads with a runner each; return the replies by thread number."""
     replies: dict[int, list[list[int]]] = {}
 
     def work(number: int) -> None:
@@ -64,7 +68,7 @@ def _num_new(sequence: Sequence) -> int:
 def _prefill_one(runner: Runner, running: dict[int, Sequence], chunk_len: int) -> None:
     prefilling = [s for s in running.values() if not s.is_decoding]
     if prefilling:
-        sequence = prefilling[-1]  # the newest first, so that older ones stay behind as padding rows
+        sequence = prefilling[-1]  # the newest first, so that older ones become padding rows
         num_tokens = min(chunk_len, sequence.num_pending)
         new_ids = prefill(runner, sequence, num_tokens)
         sequence.num_cached += num_tokens

@@ -1,7 +1,7 @@
-"""Small random models whose replies wander: a wrong cache changes what they say.
+"""Small random models with varied replies, so that a wrong KV cache changes them.
 
-At transformers' default initialisation a random model repeats one token for ever, and then any cache
-"agrees". Width 64 and weights 14 times larger give 10 to 35 distinct ids in 40.
+With transformers' default initialization a random model repeats one token, and any cache would pass. Width
+64 and weights 14 times larger give 10 to 35 distinct ids among 40.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from chatstream_flask.engine.request import GenerationRequest
 from chatstream_flask.engine.sequence import Sequence
 from chatstream_flask.inference.model_runner import ModelRunner
 
-torch.set_num_threads(1)  # for products this small a second thread only waits for the first
+torch.set_num_threads(1)  # a second thread does not help for products this small
 
 VOCAB_SIZE = 200
 WINDOW = 16
 MAX_POSITIONS = 256
 
-WAYS: dict[str, dict[str, Any]] = {  # to compute a forward
+WAYS: dict[str, dict[str, Any]] = {  # ways of computing a forward pass
     "native": {"use_native": True},
-    "packed": {"use_native": False, "prepack": True},
+    "prepacked": {"use_native": False, "prepack": True},
     "plain": {"use_native": False, "prepack": False},
-    "ahead": {"use_native": False, "prepack": False, "async_decode": True},  # as on CUDA
+    "async": {"use_native": False, "prepack": False, "async_decode": True},  # as on CUDA
 }
 
 SIZES: dict[str, Any] = {
@@ -105,7 +105,7 @@ EXTRAS: dict[str, dict[str, Any]] = {
 
 
 def tiny_model(kind: str, **changes: Any) -> Any:
-    """A float32 model of this `model_type`; `changes` go into its config."""
+    """Create a float32 model of this `model_type`; `changes` override its config."""
     config = AutoConfig.for_model(kind, **(SIZES | EXTRAS.get(kind, LLAMA_LIKE) | changes))
     torch.manual_seed(1)
     auto_model: Any = AutoModelForCausalLM
@@ -120,13 +120,13 @@ def tiny_model(kind: str, **changes: Any) -> Any:
 
 
 class TinyTokenizer:
-    """Nothing but what the runner asks a tokenizer for."""
+    """Has only what a runner needs of a tokenizer."""
 
     eos_token_id: int | None = None
 
 
 class IdsAsText(ModelRunner):
-    """A reply's characters are its ids."""
+    """Decodes each id to the character with that code point."""
 
     def text_decoder(self, request: GenerationRequest) -> CharDecoder:
         return CharDecoder()
@@ -157,7 +157,7 @@ def random_logits(rows: int, vocab: int, seed: int = 0) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A prompt that joins at a step and wants so many tokens."""
+    """A prompt that arrives at a step, and the number of tokens to generate."""
 
     prompt_ids: list[int]
     num_new: int
@@ -166,7 +166,7 @@ class Job:
 
 
 def make_jobs(num_jobs: int = 8) -> list[Job]:
-    """Different lengths, joining and leaving at different steps; all but the shortest pass the window."""
+    """Create jobs of different lengths that join and leave at different steps; most exceed WINDOW."""
     return [
         Job(prompt_ids=make_prompt(3 + 4 * i, i), num_new=(40, 17, 33, 25)[i % 4], arrives_at=3 * i)
         for i in range(num_jobs)

@@ -1,4 +1,4 @@
-"""Steps launched before the last one's ids are known, as on CUDA: the same replies as one step at a time."""
+"""Asynchronous decoding, as on CUDA, gives the same replies as one step at a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from chatstream_flask.inference.slot_model import SlotModel
 
 MAX_LEN = 200
 NUM_NEW = 12
-BROKEN_ID = 145  # its embedding is not a number: what goes on from it fails
+BROKEN_ID = 145  # its embedding is NaN, so the step after it fails
 
 KINDS = [
     SamplingParams(temperature=0, max_new_tokens=NUM_NEW),
@@ -34,7 +34,7 @@ KINDS = [
     SamplingParams(seed=2, top_k=None, top_p=0.8, max_new_tokens=NUM_NEW),
     SamplingParams(seed=3, top_k=None, temperature=0.7, min_p=0.01, max_new_tokens=NUM_NEW),
     SamplingParams(temperature=0, logit_bias=((BROKEN_ID, 100.0),), max_new_tokens=NUM_NEW),
-    # One step at a time, as Python has its part in them:
+    # Not decoded asynchronously, because Python works between two of their tokens:
     SamplingParams(seed=4, top_k=20, repetition_penalty=1.3, max_new_tokens=NUM_NEW),
     SamplingParams(temperature=0, num_logprobs=2, max_new_tokens=NUM_NEW),
 ]
@@ -50,7 +50,7 @@ def prepared() -> PreparedModel:
 
 
 def make_bench(num_slots: int, *, num_more: int = 1, async_decode: bool = True) -> Bench:
-    """:param num_more: slots that are only kept"""
+    """:param num_more: slots that only cache prefixes"""
 
     def make_runner() -> ModelRunner:
         runner = IdsAsText(
@@ -75,7 +75,7 @@ def make_request(number: int, length: int) -> GenerationRequest:
 
 @cache
 def alone(number: int, length: int) -> tuple[FinishReason, str]:
-    """One step at a time."""
+    """Return the reply of a request served alone, without asynchronous decoding."""
     bench, request = make_bench(1, async_decode=False), make_request(number, length)
     bench.submit(request)
     bench.finish_all()
@@ -102,7 +102,7 @@ def ended(request: GenerationRequest) -> tuple[FinishReason, str]:
 def test_replies_are_those_of_one_step_at_a_time(
     num_slots: int, events: list[tuple[int, int, int, bool]]
 ) -> None:
-    """They join and end at any time, some are cancelled, some fail; slots keep what may be gone on from."""
+    """Replies join and end at any time, some are cancelled, some fail, and free slots cache prefixes."""
     bench = make_bench(num_slots)
     requests = []
     for number, length, num_steps, is_cancelling in events:
@@ -139,7 +139,7 @@ def test_who_leaves_before_its_fault_is_known_harms_nobody() -> None:
     bench.submit(leaving)
     while not leaving.text.endswith(chr(BROKEN_ID)):
         bench.step()
-    bench.cancel(leaving)  # the step that fails is on its way
+    bench.cancel(leaving)  # the failing step is pending
     bench.submit(next_one)
     bench.finish_all()
     assert ended(leaving)[0] is FinishReason.CANCELLED
@@ -163,8 +163,8 @@ def test_ids_come_one_call_late_and_nobody_waits_in_vain() -> None:
     assert runner.decode([sequence]) == [[]]  # its last token needs no step
 
 
-class Watching(IdsAsText):
-    """Notes what a reply has said when the first token of a prompt is waited for."""
+class RecordingRunner(IdsAsText):
+    """Records the length of a running reply whenever the first token of a prompt is waited for."""
 
     watched: GenerationRequest | None = None
     seen: list[int]
@@ -181,7 +181,7 @@ class Watching(IdsAsText):
 
 
 def test_nobody_waits_for_another_ones_prompt_to_get_a_token_that_is_there() -> None:
-    runner = Watching(prepared(), TinyTokenizer(), num_slots=2, async_decode=True)
+    runner = RecordingRunner(prepared(), TinyTokenizer(), num_slots=2, async_decode=True)
     runner.open()
     bench = Bench(slots=[2], num_waiting=9, chunk_len=8, make_runner=lambda: runner)
     running, arriving = make_request(0, 3), make_request(0, 20)

@@ -1,6 +1,6 @@
-"""A model that `device_map` has spread is served where its parts are, by its own forward.
+"""A model loaded with `device_map` is served by its own forward pass, on the devices of its parts.
 
-Without a GPU these parts are on CPU and on disk: accelerate's hooks are the same.
+Without a GPU the parts are on CPU and on disk, with the same hooks of accelerate.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ accelerate = pytest.importorskip("accelerate", reason="scripts/install test has 
 
 
 def spread(model: Any, first: str, second: str, folder: Path | None = None) -> Any:
-    """What comes after the first layer is on the second device."""
+    """Place everything behind the first layer on the second device."""
     parts = ["model.embed_tokens", "model.rotary_emb", "model.layers.0"]
     device_map = dict.fromkeys(parts, first)
     device_map |= dict.fromkeys(["model.layers.1", "model.norm", "lm_head"], second)

@@ -1,4 +1,7 @@
-"""One model on several devices: a copy and its own threads on each, one queue. CPU twice counts as two."""
+"""One model on several devices: each has a copy and threads of its own, and all share one queue.
+
+"cpu" twice counts as two devices.
+"""
 
 from __future__ import annotations
 

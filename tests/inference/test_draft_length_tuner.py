@@ -1,4 +1,4 @@
-"""How many tokens are proposed: what was measured to bring most, tried anew at little cost."""
+"""The number of draft tokens is the one measured to be fastest, and trials of other numbers cost little."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from chatstream_flask.inference.draft_length_tuner import (
     DraftLengthTuner,
 )
 
-Seconds = Callable[[int], float]  # of a step with so many drafts
+Seconds = Callable[[int], float]  # number of drafts -> duration of the step
 
 
 class Machine:
-    """Steps that take the seconds they are said to, for sequences whose drafts are right so often."""
+    """Simulates steps of given durations; `share` is the probability that a draft is right."""
 
     def __init__(self, seconds: Seconds, share: float = 0.8, most: int = 8) -> None:
         self.clock = FakeClock()
@@ -39,19 +39,19 @@ class Machine:
 
 
 def by_weights(num: int) -> float:
-    """Reading the weights takes the time."""
+    """Return the duration of a step bound by memory bandwidth."""
     return 0.02 + 0.0005 * num
 
 
 def by_products(num: int) -> float:
-    """Each token takes as long as the first."""
+    """Return the duration of a step bound by computation."""
     return 0.02 * (1 + num)
 
 
 def test_where_tokens_cost_little_all_are_proposed() -> None:
     machine = Machine(by_weights)
     first = machine.run(9)
-    assert first == sorted(first) and set(first) == {0, 1, 2, 4, 8}, "it climbs, two steps each"
+    assert first == sorted(first) and set(first) == {0, 1, 2, 4, 8}, "the number rises, with two steps each"
     later = machine.run(2000)
     assert later.count(8) > 0.97 * len(later)
 
@@ -112,7 +112,7 @@ def test_a_step_that_another_program_held_up_changes_nothing() -> None:
 
 
 def test_a_plain_step_that_was_held_up_is_measured_anew() -> None:
-    """Else speculation that does not pay would go on for ever."""
+    """Otherwise speculation would continue although it does not pay off."""
     machine = Machine(lambda num: 5.0)
     machine.run(2)
     machine.seconds = by_products

@@ -1,4 +1,4 @@
-"""The slot cache: where tokens are written, what is read back, what moves and what it weighs."""
+"""SlotCache: where tokens are written, what is read back, copies of slots, and its size."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def make_cache(num_slots: int = 3) -> SlotCache:
     return SlotCache([SHAPE], num_slots=num_slots, max_len=MAX_LEN, device=CPU)
 
 
-def tokens(rows: int, columns: int) -> tuple[Tensor, Tensor]:
-    return torch.rand(rows, 2, columns, 3), torch.rand(rows, 2, columns, 4)
+def tokens(rows: int, num_tokens: int) -> tuple[Tensor, Tensor]:
+    return torch.rand(rows, 2, num_tokens, 3), torch.rand(rows, 2, num_tokens, 4)
 
 
-def test_each_row_is_written_at_its_own_column_and_read_as_a_view() -> None:
+def test_each_row_is_written_at_its_own_position_and_read_as_a_view() -> None:
     cache = make_cache()
     keys, values = tokens(2, 1)
     cache.select(1, torch.tensor([[4], [0]]), key_len=6)
@@ -34,7 +34,7 @@ def test_each_row_is_written_at_its_own_column_and_read_as_a_view() -> None:
     assert torch.count_nonzero(read_keys) == 2 * 2 * 3
 
 
-def test_the_scratch_column_is_never_read() -> None:
+def test_the_scratch_position_is_never_read() -> None:
     cache = make_cache()
     cache.select(0, torch.full((3, 1), MAX_LEN), key_len=MAX_LEN)
     read_keys, read_values = cache.update(*tokens(3, 1), 0)
@@ -42,7 +42,7 @@ def test_the_scratch_column_is_never_read() -> None:
     assert not read_keys.any() and not read_values.any()
 
 
-def test_a_chunk_fills_consecutive_columns() -> None:
+def test_a_chunk_fills_consecutive_positions() -> None:
     cache = make_cache()
     keys, values = tokens(1, 3)
     cache.select(2, torch.tensor([[2, 3, 4]]), key_len=5)

@@ -1,4 +1,4 @@
-"""Grammar, bias and penalties: their formulas, their order, and that no other row is touched."""
+"""Grammar masks, logit bias and penalties: their formulas, their order, and that other rows do not change."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VOCAB = 300
 
 
 class Allow:
-    """A grammar that allows the same tokens for ever."""
+    """A grammar that always allows the same tokens."""
 
     def __init__(self, ids: Iterable[int], vocab_size: int = VOCAB) -> None:
         bits = sum(1 << i for i in ids)
@@ -66,7 +66,7 @@ def edited(logits: Tensor, rows: list[Sequence | None]) -> Tensor:
 def test_penalties_are_openais_formula_over_generated_tokens(
     new_ids: list[int], frequency: float, presence: float
 ) -> None:
-    """mu[j] - c[j] * alpha_frequency - float(c[j] > 0) * alpha_presence; the prompt does not count."""
+    """Check mu[j] - c[j] * alpha_frequency - float(c[j] > 0) * alpha_presence, without the prompt."""
     row = sequence([3, 3, 250], new_ids, frequency_penalty=frequency, presence_penalty=presence)
     logits = random_logits(1, VOCAB)
     expected = logits.double().clone()
@@ -97,7 +97,7 @@ def test_counts_follow_the_reply_and_belong_to_the_sequence_not_to_the_slot() ->
 
 @pytest.mark.parametrize("frequency", [-1.5, 2.0])
 def test_counts_of_a_long_reply_that_joins_late(frequency: float) -> None:
-    """More tokens at once than the buffer that sends them."""
+    """There are more new tokens at once than the send buffer holds."""
     rows: list[Sequence | None] = [
         sequence([1], [5 + slot] * 40, slot, frequency_penalty=frequency) for slot in range(3)
     ]
@@ -116,7 +116,7 @@ def test_bias_is_transformers_sequence_bias() -> None:
 
 
 def test_order_is_transformers() -> None:
-    """Bias, then repetition penalty; then the count penalties, which transformers does not have."""
+    """Apply bias, repetition penalty, then the count penalties, which transformers does not have."""
     logits, prompt = random_logits(1, VOCAB), [7, 8, 9]
     row = sequence(
         prompt,

@@ -1,4 +1,4 @@
-"""Log-probabilities of the model's own distribution, for the rows that ask and for no other."""
+"""Log-probabilities of the model's own distribution, only for the rows that ask."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_padding_rows_and_other_compositions() -> None:
 
 
 def test_penalties_and_temperature_do_not_change_them() -> None:
-    """Prefill and decode, against the model's own forward."""
+    """Prefill and decode agree with the model's own forward pass."""
     model = tiny_model("llama")
     prompt = make_prompt(9)
     params = SamplingParams(
@@ -99,4 +99,4 @@ def test_penalties_and_temperature_do_not_change_them() -> None:
     for i, token in enumerate(sequence.logprobs):
         assert token.logprob == pytest.approx(expected[8 + i, token.token_id].item(), abs=1e-3)
         assert [top_id for top_id, _ in token.top] == expected[8 + i].topk(2).indices.tolist()
-    assert 7 in sequence.token_ids  # the bias did its work
+    assert 7 in sequence.token_ids  # because of the bias

@@ -1,4 +1,4 @@
-"""Models that cannot be served rightly are refused at start, with a sentence that says why."""
+"""Models that cannot be served correctly are refused at start, with the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Greedy replies of many sequences served together equal `generate` run alone, for each kind of model."""
+"""Greedy replies of sequences served together equal those of `generate`, for each kind of model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from chatstream_flask.inference.decoders.fuse import FUSIBLE
 from chatstream_flask.inference.model_runner import ModelRunner, eos_ids
 from chatstream_flask.inference.prepared_model import PreparedModel
 
-MAX_LEN = 80  # more than one key length step
+MAX_LEN = 80  # more than KEY_LEN_STEP
 NUM_SLOTS = 5
 
 SERVED: list[tuple[str, dict[str, Any]]] = [
@@ -81,8 +81,8 @@ def prefilled(runner: ModelRunner, prompt_ids: list[int], slot: int) -> Sequence
 
 
 def ways(kind: str) -> list[str]:
-    """That differ for it."""
-    return list(WAYS) if kind in FUSIBLE else ["packed", "ahead"]
+    """Return the ways of computing a forward pass that differ for this kind of model."""
+    return list(WAYS) if kind in FUSIBLE else ["prepacked", "async"]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_replies_do_not_depend_on_slots_and_chunks(kind: str, num_slots: int, ch
 
 def test_a_sequence_may_fill_its_slot_to_the_last_token() -> None:
     model = tiny_model("llama")
-    job = Job(prompt_ids=make_prompt(10), num_new=23)  # its last token needs no column
+    job = Job(prompt_ids=make_prompt(10), num_new=23)  # its last token needs no cache position
     assert serve(open_runner(model, 2, 32), [job], num_slots=2, chunk_len=4) == [generate_alone(model, job)]
 
 
@@ -170,7 +170,7 @@ def test_a_row_of_nan_fails_alone_and_leaves_no_trace() -> None:
     good_ids = generate_alone(model, job)
     assert broken_id not in good_ids + job.prompt_ids
     model.get_input_embeddings().weight.data[broken_id] = torch.nan
-    runner = open_runner(model)  # its check meets other tokens
+    runner = open_runner(model)  # its logits check uses other tokens
     bad, good = prefilled(runner, [3, 4, 5, 6, 8, 10], 0), prefilled(runner, job.prompt_ids, 1)
     bad.token_ids[-1] = broken_id
     for i in range(1, job.num_new):

@@ -1,4 +1,4 @@
-"""The next turn of a conversation goes on from the keys and values of the last one, and nobody else's."""
+"""The next turn of a conversation reuses the keys and values of the previous one, and only its own."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_common_prefix(a: list[int], b: list[int], most: int) -> None:
     assert common_len(a, b, most) == max(min(expected, most), 0)
 
 
-# -- who goes on from what ---------------------------------------------------------------------------
+# -- which prefix is reused --------------------------------------------------------------------------
 
 
 def test_the_next_turn_computes_only_what_is_new() -> None:
@@ -153,7 +153,7 @@ def test_a_conversation_goes_back_to_its_thread() -> None:
     bench.submit(*others)
     while bench.queue.num_waiting:
         step_all(bench)
-    other = bench.workers[1 - home]  # only it will have a slot free: then the conversation moves
+    other = bench.workers[1 - home]  # only this worker will have a free slot, so the conversation moves
     other.scheduler.running[0].request.request_stop(FinishReason.CANCELLED)
     other.step()
     again = ask("a" + MINE, cache_owner="a")
@@ -165,7 +165,7 @@ def test_a_conversation_goes_back_to_its_thread() -> None:
     bench.finish_all()
 
 
-# -- whatever happens --------------------------------------------------------------------------------
+# -- faults ------------------------------------------------------------------------------------------
 
 ACTIONS = st.lists(
     st.one_of(
@@ -182,7 +182,7 @@ ACTIONS = st.lists(
 def test_every_reply_is_as_if_nothing_were_kept(
     actions: list[tuple[str, Any, str]], num_slots: int, num_more: int
 ) -> None:
-    """EchoRunner fails where a token would be computed without its predecessors in the slot."""
+    """EchoRunner fails if a token is computed without its predecessors in the slot."""
     bench = Bench(slots=[num_slots], chunk_len=7, num_waiting=100, num_kept_slots=num_slots + num_more)
     said = {owner: SYSTEM for owner in ("a", "b", "c", None)}
     requests: list[GenerationRequest] = []
@@ -212,7 +212,7 @@ def test_every_reply_is_as_if_nothing_were_kept(
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma3_text", "deepseek_v3", "gpt2"])
 def test_greedy_replies_of_a_conversation_equal_those_of_a_fresh_prefill(kind: str) -> None:
-    """Three conversations in turn, each told its whole history anew, on two slots and one more."""
+    """Three conversations take turns, each sending its whole history, on two slots and a spare one."""
     model = tiny_model(kind)
 
     def make_runner() -> ModelRunner:

@@ -1,4 +1,4 @@
-"""The forward a model is served by: the fastest with its own logits, and no weight twice in memory."""
+"""The chosen forward pass: the fastest one with the model's own logits, without a weight twice in memory."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_architectures_people_use_are_fused(kind: str) -> None:
 @pytest.mark.parametrize(
     "changes", [{"attention_bias": True, "mlp_bias": True}, {"tie_word_embeddings": True}]
 )
-@pytest.mark.parametrize("prepack", [False, True], ids=["plain", "packed"])
+@pytest.mark.parametrize("prepack", [False, True], ids=["plain", "prepacked"])
 def test_biases_and_tied_embeddings_too(changes: dict[str, Any], prepack: bool) -> None:
     model = tiny_model("llama", **changes)
     expected = logits_of(model)
@@ -52,7 +52,7 @@ def test_biases_and_tied_embeddings_too(changes: dict[str, Any], prepack: bool) 
     torch.testing.assert_close(logits_of(model), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_packed_model_can_be_prepared_again() -> None:
+def test_a_prepacked_model_can_be_prepared_again() -> None:
     model = tiny_model("qwen3")
     expected = logits_of(model)
     first, second = prepared_forward(model), prepared_forward(model, prepack=None)
@@ -62,7 +62,7 @@ def test_a_packed_model_can_be_prepared_again() -> None:
 
 
 @pytest.mark.parametrize("kind", ["gpt_neox", "gpt2", "mixtral", "phi3"])
-def test_others_keep_their_own_forward_on_packed_weights(kind: str) -> None:
+def test_others_keep_their_own_forward_on_prepacked_weights(kind: str) -> None:
     model = tiny_model(kind)
     assert isinstance(prepared_forward(model), OwnForward)
     assert any(isinstance(module, PrepackedModule) for module in model.modules())
@@ -74,7 +74,7 @@ def test_a_context_shorter_than_the_check_can_be_served(use_native: bool) -> Non
 
 
 class Adapter(nn.Linear):
-    """As adapters do it: a linear layer, and something more."""
+    """A linear layer that computes something more, as adapters do."""
 
     def forward(self, input: Tensor) -> Tensor:
         return 1.5 * super().forward(input)
@@ -105,7 +105,7 @@ def test_a_hook_is_not_lost(name: str) -> None:
     assert len(calls) == 1
 
 
-def test_unpacked_weights_are_the_same_numbers() -> None:
+def test_restored_weights_are_the_same_numbers() -> None:
     model = tiny_model("qwen2")
     expected = {name: weight.clone() for name, weight in model.state_dict().items()}
     prepared_forward(model)
@@ -115,14 +115,14 @@ def test_unpacked_weights_are_the_same_numbers() -> None:
     assert all(torch.equal(weight, expected[name]) for name, weight in model.state_dict().items())
 
 
-def test_only_plain_linear_layers_are_packed() -> None:
+def test_only_plain_linear_layers_are_prepacked() -> None:
     adapter = Adapter(8, 8)
     model = nn.Sequential(nn.Linear(8, 8), adapter, nn.LayerNorm(8))
     prepack_linears(model)
     assert isinstance(model[0], PrepackedModule) and model[1] is adapter
 
 
-@pytest.mark.parametrize("use_native", [False, True], ids=["packed", "native"])
+@pytest.mark.parametrize("use_native", [False, True], ids=["prepacked", "native"])
 @pytest.mark.parametrize("is_tied", [False, True], ids=["untied", "tied"])
 def test_no_weight_is_in_memory_twice(is_tied: bool, use_native: bool) -> None:
     config = LlamaConfig(
@@ -144,7 +144,7 @@ def test_no_weight_is_in_memory_twice(is_tied: bool, use_native: bool) -> None:
 
 def resident_bytes() -> int:
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what is freed goes back to the system
+    ctypes.CDLL(None).malloc_trim(0)  # returns freed memory to the system
     return int(psutil.Process().memory_info().rss)  # type: ignore[no-untyped-call]
 
 

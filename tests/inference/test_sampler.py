@@ -1,4 +1,4 @@
-"""The sampler against transformers' own processors, and its promise that neighbours do not matter."""
+"""The sampler agrees with transformers' processors, and rows do not depend on each other."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ VOCAB = 300
 
 
 def our_probs(scores: Tensor, params: SamplingParams) -> Tensor:
-    """The distribution that our path implies, `[rows, vocab]`."""
+    """Return the probabilities `[rows, vocab]` that the sampler draws from."""
     num = num_candidates(params, scores.shape[1])
     top_k = torch.full((len(scores), 1), min(params.top_k or num, num) or 1)
     tail = torch.full((len(scores), 1), 1.0 - params.top_p)
@@ -127,7 +127,7 @@ def test_the_multiplicative_penalty_is_transformers_own() -> None:
 
 @pytest.mark.parametrize(("method", "penalty"), [("multiplicative", 3.0), ("subtractive", 4.0)])
 def test_the_penalty_follows_prompt_and_reply(method: str, penalty: float) -> None:
-    """Greedy over constant logits: with each token taken, the next best one wins."""
+    """With constant logits and a strong penalty, greedy decoding takes the next best token each time."""
     logits = torch.full((2, VOCAB), -9.0)
     logits[:, [10, 20, 30, 40]] = torch.tensor([5.0, 4.0, 3.0, 2.0])
     params = SamplingParams(temperature=0, repetition_penalty=penalty, repetition_penalty_method=method)

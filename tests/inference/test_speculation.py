@@ -1,4 +1,4 @@
-"""Replies with speculation are those without it, whatever is proposed, refused or dropped."""
+"""Replies with speculative decoding equal those without it, whatever is proposed or rejected."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from chatstream_flask.inference.prepared_model import PreparedModel
 from chatstream_flask.inference.speculation import accepted
 from chatstream_flask.model_source import make_source
 
-VOCAB_SIZE = 12  # so few that n-grams come again, mostly with something else after them
+VOCAB_SIZE = 12  # so few that n-grams recur, mostly with other tokens after them
 MAX_LEN = 250
 KINDS: list[tuple[str, dict[str, Any]]] = [
     *(("llama", how) for how in WAYS.values()),
@@ -47,8 +47,8 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-class AllThereAre(DraftLengthTuner):
-    """Proposes also what does not pay."""
+class AllDrafts(DraftLengthTuner):
+    """Uses all proposed drafts, even if they do not pay off."""
 
     def begin(self, num_rows: int, key_len: int, num_proposed: int, expected: Expected) -> int:
         super().begin(num_rows, key_len, num_proposed, expected)
@@ -56,7 +56,7 @@ class AllThereAre(DraftLengthTuner):
 
 
 class SpyRunner(IdsAsText):
-    """Knows what was proposed and accepted in each step."""
+    """Records how many drafts were proposed and accepted in each step."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class SpyRunner(IdsAsText):
 
 
 class EvenOnly:
-    """A grammar of which every second token is."""
+    """A grammar that allows every second token."""
 
     num_bytes = 2
 
@@ -152,7 +152,7 @@ def test_replies_of_sequences_that_join_and_leave(kind: str, how: dict[str, Any]
     way = {name: value for name, value in how.items() if name not in changes}
     model, jobs = small_model(kind, **changes), small_jobs()
     expected = serve(SpyRunner(model, **way), jobs, num_slots=5, chunk_len=6)
-    runner = SpyRunner(model, AllThereAre(num_drafts), **way)
+    runner = SpyRunner(model, AllDrafts(num_drafts), **way)
     assert serve(runner, jobs, num_slots=5, chunk_len=6) == expected
     assert 0 < runner.num_accepted < runner.num_drafted
 
@@ -163,7 +163,7 @@ def test_replies_of_sequences_that_join_and_leave(kind: str, how: dict[str, Any]
 def test_replies_on_a_cuda_device(kind: str) -> None:
     model, jobs = small_model(kind).to("cuda"), small_jobs()
     expected = serve(SpyRunner(model), jobs, num_slots=5, chunk_len=6)
-    runner = SpyRunner(model, AllThereAre(5))
+    runner = SpyRunner(model, AllDrafts(5))
     assert serve(runner, jobs, num_slots=5, chunk_len=6) == expected
     assert 0 < runner.num_accepted < runner.num_drafted
 
@@ -184,11 +184,11 @@ MIXED: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("async_decode", [False, True])
 def test_rows_that_are_not_speculated_on_notice_nothing(async_decode: bool) -> None:
-    """Each alone and plain, then together with others that are."""
+    """Serve each request alone without drafts, then together with requests that have drafts."""
     model = small_model()
     alone = [replies(SpyRunner(model, num_slots=1), [ask(i, **it)], 1)[0] for i, it in enumerate(MIXED)]
     for num_slots in (10, 3):
-        runner = SpyRunner(model, AllThereAre(4), num_slots=num_slots, async_decode=async_decode)
+        runner = SpyRunner(model, AllDrafts(4), num_slots=num_slots, async_decode=async_decode)
         requests = [ask(i, **it) for i, it in enumerate(MIXED)]
         assert replies(runner, requests, num_slots) == alone
         assert [len(r.token_logprobs(0)) for r in requests if r.params.num_logprobs] == [33, 38]
@@ -198,14 +198,14 @@ def test_rows_that_are_not_speculated_on_notice_nothing(async_decode: bool) -> N
 
 def test_only_plain_greedy_rows_are_speculated_on() -> None:
     for number, settings in enumerate(MIXED[1:-1]):
-        runner = SpyRunner(small_model(), AllThereAre(4), num_slots=1)
+        runner = SpyRunner(small_model(), AllDrafts(4), num_slots=1)
         replies(runner, [ask(number, **settings)], 1)
         assert runner.num_drafted == 0
 
 
 @pytest.mark.parametrize("async_decode", [False, True])
 def test_a_reply_that_repeats_takes_fewer_steps(async_decode: bool) -> None:
-    """Measured by a clock to which all steps are the same."""
+    """Measure with a clock for which all steps take the same time."""
     model, job = small_model("gpt_neox"), Job(prompt_ids=small_prompt(11), num_new=200)
     expected = serve(SpyRunner(model, num_slots=1), [job], num_slots=1, chunk_len=64)
     runner = SpyRunner(
@@ -217,12 +217,12 @@ def test_a_reply_that_repeats_takes_fewer_steps(async_decode: bool) -> None:
 
 @pytest.mark.parametrize("async_decode", [False, True])
 def test_it_ends_where_tokens_would_not_fit(async_decode: bool) -> None:
-    """In a slot that is filled to its last column."""
+    """Fill a slot to its last position."""
     model, num_drafted = small_model(), 0
     for num_prompt in range(8, 14):
         job = Job(prompt_ids=small_prompt(num_prompt), num_new=33 - num_prompt)
         expected = serve(SpyRunner(model, num_slots=2, max_len=32), [job], num_slots=2, chunk_len=4)
-        runner = SpyRunner(model, AllThereAre(6), num_slots=2, max_len=32, async_decode=async_decode)
+        runner = SpyRunner(model, AllDrafts(6), num_slots=2, max_len=32, async_decode=async_decode)
         assert serve(runner, [job], num_slots=2, chunk_len=4) == expected
         num_drafted += runner.num_drafted
     assert num_drafted > 0
@@ -233,17 +233,17 @@ def test_it_ends_where_tokens_would_not_fit(async_decode: bool) -> None:
 def test_a_reply_has_no_token_too_many(max_new_tokens: int, async_decode: bool) -> None:
     model = small_model()
     expected = replies(SpyRunner(model), [ask(i, max_new_tokens=max_new_tokens) for i in range(6)], 3)
-    runner = SpyRunner(model, AllThereAre(7), async_decode=async_decode)
+    runner = SpyRunner(model, AllDrafts(7), async_decode=async_decode)
     assert replies(runner, [ask(i, max_new_tokens=max_new_tokens) for i in range(6)], 3) == expected
     assert {(num, reason) for _, num, reason in expected} == {(max_new_tokens, FinishReason.LENGTH)}
 
 
 @pytest.mark.parametrize("async_decode", [False, True])
 def test_a_conversation_goes_on_after_drafts_that_were_dropped(async_decode: bool) -> None:
-    """A reply ends at each of the tokens; what its slot still holds serves the next turn."""
+    """Replies end at any token, and the next turn reuses what their slot holds."""
     model = small_model()
     plain = SpyRunner(model, num_slots=1)
-    runner = SpyRunner(model, AllThereAre(6), num_slots=3, async_decode=async_decode)
+    runner = SpyRunner(model, AllDrafts(6), num_slots=3, async_decode=async_decode)
     fresh = Bench(slots=[1], make_runner=lambda: plain)
     bench = Bench(slots=[2], num_waiting=99, num_kept_slots=3, make_runner=lambda: runner)
     for stop_id in range(VOCAB_SIZE):
@@ -273,13 +273,14 @@ def test_a_draft_that_is_not_a_number_fails_its_row_alone_and_leaves_no_trace(wa
     model, job = small_model(), Job(prompt_ids=[3, 5, 9, 1], num_new=8)
     (expected,) = serve(SpyRunner(model), [job], num_slots=1, chunk_len=9)
     broken_id, *others = set(range(VOCAB_SIZE)) - {*job.prompt_ids, *expected}
-    runner = SpyRunner(model, AllThereAre(3), **WAYS[way])  # its check meets this token too
+    # Opened before the token is broken, because the logits check uses it too.
+    runner = SpyRunner(model, AllDrafts(3), **WAYS[way])
     model.get_input_embeddings().weight.data[broken_id] = torch.nan
     bad, good = make_sequence([*job.prompt_ids, *others], slot=0), make_sequence(job.prompt_ids, slot=1)
     for sequence in (bad, good):
         sequence.token_ids += prefill(runner, sequence, sequence.num_prompt)
         sequence.num_cached = sequence.num_prompt
-    bad.token_ids[:3] = [bad.token_ids[-2], bad.token_ids[-1], broken_id]  # to be found as a draft
+    bad.token_ids[:3] = [bad.token_ids[-2], bad.token_ids[-1], broken_id]  # so that prompt lookup proposes it
     while len(good.token_ids) - good.num_prompt < job.num_new:
         new_ids = runner.decode([bad, good])
         assert bad.drafts[0] == broken_id and new_ids[0] == [-1]

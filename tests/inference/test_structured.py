@@ -1,4 +1,4 @@
-"""Structured replies of random models: what they say fits the grammar, and no neighbour notices."""
+"""Structured output of random models conforms to the grammar, and other rows are not affected."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def compiler() -> GrammarCompiler:
 
 @cache
 def model() -> Any:
-    return tiny_model("llama", vocab_size=1030, max_position_embeddings=512)  # 30 more than tokens
+    return tiny_model("llama", vocab_size=1030, max_position_embeddings=512)  # 30 more than the tokenizer has
 
 
 def open_runner(num_slots: int) -> ModelRunner:
@@ -122,7 +122,7 @@ def test_the_last_token_that_completes_it_is_in_time() -> None:
 
 
 def test_where_more_may_follow_the_model_decides() -> None:
-    """Its end of text is allowed as soon as the grammar is fulfilled, and not before."""
+    """The EOS token is allowed as soon as the grammar is complete, and not before."""
     grammar = regex_grammar("[ab]{3}[c]*")
     for bias, expected in ((100.0, "[ab]{3}"), (-100.0, "[ab]{3}c+")):
         request = ask(
@@ -164,7 +164,7 @@ MIXED = [
 
 
 def test_ten_rows_with_different_settings_get_what_each_gets_alone() -> None:
-    """As far as the model's own forward gives a row the same in a batch: to about 1e-5 here."""
+    """Equal up to what batching changes in the model's own forward pass, about 1e-5 here."""
     alone, together, in_turn = ([ask(params, i) for i, params in enumerate(MIXED)] for _ in range(3))
     for request in alone:
         serve([request], 1)

@@ -37,7 +37,7 @@ def byte_level() -> Any:
 
 
 def llama_style() -> Any:
-    """Metaspace and byte fallback; every byte is a token, few characters are."""
+    """Make a tokenizer with metaspace and byte fallback: every byte is a token, few characters are."""
     trained = Tokenizer(models.BPE(unk_token="<unk>"))
     trained.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     trained.train_from_iterator(TEXTS[:2], trainers.BpeTrainer(vocab_size=90, special_tokens=SPECIAL))
@@ -75,7 +75,8 @@ def train(tokenizer: Any, trainer: Any) -> Any:
 
 
 MAKERS = {maker.__name__: functools.cache(maker) for maker in (byte_level, llama_style, unigram, word_piece)}
-MAKERS["byt5"] = functools.cache(ByT5Tokenizer)  # no Rust: hides wrong bytes where others mark them
+# Pure Python; it drops invalid bytes, which others replace by U+FFFD.
+MAKERS["byt5"] = functools.cache(ByT5Tokenizer)
 kinds = pytest.mark.parametrize("kind", MAKERS)
 
 
@@ -91,15 +92,15 @@ def at_once(tokenizer: Any, ids: list[int], *, skip: bool = True) -> str:
 
 @kinds
 @given(text=st.text(st.sampled_from("".join(TEXTS) + "é\t "), max_size=60), cut=st.integers(0, 5))
-@example(text="\ufffdら\ufffda", cut=0)  # the mark itself may be written
+@example(text="\ufffdら\ufffda", cut=0)  # U+FFFD itself may be in a text
 @settings(deadline=None, max_examples=60)
 def test_the_pieces_of_a_text_are_decodes_text(kind: str, text: str, cut: int) -> None:
-    """Also where the ids end in half a character."""
+    """Also if the ids end in the middle of a character."""
     tokenizer = MAKERS[kind]()
     ids = tokenizer.encode(text, add_special_tokens=False)
     ids = ids[: len(ids) - cut]
     expected = at_once(tokenizer, ids)
-    if kind == "llama_style" and expected.endswith("\ufffd"):  # decode() forgets the whole run of bytes
+    if kind == "llama_style" and expected.endswith("\ufffd"):  # decode() drops the whole run of bytes
         assert streamed(tokenizer, ids).rstrip("\ufffd").startswith(expected.rstrip("\ufffd"))
     else:
         assert streamed(tokenizer, ids) == expected
@@ -118,7 +119,7 @@ def test_any_ids_give_decodes_text(kind: str, ids: list[int], skip: bool) -> Non
 @given(ids=Ids)
 @settings(deadline=None, max_examples=150)
 def test_wrong_bytes_of_a_byte_fallback_change_only_the_marks(ids: list[int]) -> None:
-    """decode() turns a whole run of bytes into marks if one is wrong; what was shown before stays shown."""
+    """decode() replaces a whole run of bytes if one is invalid; text returned before that stays."""
     tokenizer = MAKERS["llama_style"]()
     ids = [token_id % len(tokenizer) for token_id in ids]
     rest = iter(streamed(tokenizer, ids))
@@ -154,7 +155,7 @@ def test_wrong_bytes_and_special_tokens_do_not_make_a_token_dearer(kind: str) ->
 
 
 def test_a_japanese_tokenizer_without_rust(tmp_path: Path) -> None:
-    """It strips decoded text, so white space is told once something follows it."""
+    """It strips decoded text, so white space is returned once something follows it."""
     words = ["今日", "は", "晴れ", "<SP>", "<BR>", "<|emoji1|>", *SPECIAL, "<|startoftext|>", "<|endoftext|>"]
     (tmp_path / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
     emoji = {"emoji": {"😀": "<|emoji1|>"}, "emoji_inv": {"<|emoji1|>": "😀"}}

@@ -1,4 +1,4 @@
-"""How many cores a forward uses: what was measured to be fastest, tried anew at little cost."""
+"""The number of CPU threads is the one measured to be fastest, and trials of other numbers cost little."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from fakes import FakeClock
 
 from chatstream_flask.inference.thread_tuner import NUM_TRIED, PAUSE_FACTOR, ThreadTuner
 
-Seconds = Callable[[int], float]  # of a forward on so many cores
+Seconds = Callable[[int], float]  # number of threads -> duration of a forward pass
 
 
 class Machine:
-    """Forwards that take the seconds they are said to."""
+    """Simulates forward passes of given durations."""
 
     def __init__(self, most: int, seconds: Seconds) -> None:
         self.clock = FakeClock()
@@ -61,7 +61,7 @@ def test_one_forward_that_was_held_up_decides_nothing() -> None:
 
 
 def test_cores_that_sleep_are_woken_before_they_are_measured() -> None:
-    """As those that were not used for a while: the first forward on them takes longer."""
+    """Cores that were idle for a while are slower at the first forward pass."""
     last = 1
 
     def sleepy(num_cores: int) -> float:
@@ -90,12 +90,12 @@ def test_a_change_of_the_machine_is_noticed_both_ways() -> None:
     machine.run(10)
     assert machine.tuner.begin(8, 100) == 1
     machine.seconds = quiet
-    machine.run(15_000)  # five minutes, the longest pause between two tries
+    machine.run(15_000)  # five minutes, the longest pause between two trials
     assert machine.run(9).count(2) >= 8
 
 
 def test_the_first_forwards_of_a_size_do_not_count() -> None:
-    """They may choose kernels, and take ten times as long."""
+    """The first ones may choose kernels, and take ten times as long."""
     machine = Machine(2, lambda num_cores: 1.0)
     machine.run(2)
     machine.seconds = quiet

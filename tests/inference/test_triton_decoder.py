@@ -1,4 +1,4 @@
-"""The kernels of CUDA steps give the logits of the plain forward; without a device Triton interprets them."""
+"""The Triton kernels give the logits of plain torch; without CUDA they run in Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ triton_decoder = pytest.importorskip(
     "chatstream_flask.inference.decoders.triton_decoder", reason="triton is missing"
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter's numpy: inf and NaN
+# numpy warns of inf and NaN in the interpreter.
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 MAX_LEN = 100
 NUM_SLOTS = 3
-PROMPT_LENS = [36, 5, 20]  # the window of the tiny models is 16, and so are the keys of the smallest tile
+PROMPT_LENS = [36, 5, 20]  # the window of the tiny models and the keys of the smallest tile are 16
 
 KINDS: list[tuple[str, dict[str, Any]]] = [
-    ("gemma2", {}),  # norms before and after, soft caps, windows
+    ("gemma2", {}),  # norms before and after, softcaps, windows
     ("gemma3_text", {}),  # norms of queries and keys
     ("llama", {"attention_bias": True, "mlp_bias": True}),
     ("llama", {"hidden_size": 96, "num_attention_heads": 6, "head_dim": 24, "hidden_act": "gelu"}),
@@ -43,7 +44,7 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
 
 
 class Step:
-    """Prompts in three slots, and the next tokens of all of them."""
+    """Computes prompts in three slots, then the next tokens of all of them."""
 
     def __init__(self, model: Any, forward: Forward) -> None:
         self.slots = SlotModel(model, forward, layer_shapes(model), num_slots=NUM_SLOTS, max_len=MAX_LEN)
@@ -56,7 +57,7 @@ class Step:
         )
 
     def prefill(self) -> Tensor:
-        """Each prompt in one or two parts, and parts of two prompts in one forward."""
+        """Compute each prompt in one or two parts, and parts of two prompts in one forward pass."""
         first, second, third = (make_prompt(length, slot) for slot, length in enumerate(PROMPT_LENS))
         self._logits(Part(0, first[:20], 0), Part(2, third[:7], 0))
         ends = [
@@ -77,7 +78,7 @@ class Step:
         return self.slots.logits(part.slot, ids, cache_positions, cache_positions, key_len)[:, -1]
 
     def decode(self, width: int) -> Tensor:
-        """The row in the middle is padding; the others have a token and drafts."""
+        """Decode a token and drafts of the first and the last row; the row in the middle is padding."""
         positions = torch.tensor(PROMPT_LENS, device=DEVICE)[:, None] + torch.arange(width, device=DEVICE)
         ids, cache_positions = positions % 50, positions.clone()
         ids[1], positions[1], cache_positions[1] = 0, 0, MAX_LEN
@@ -92,7 +93,7 @@ def make_forwards(kind: str, dtype: torch.dtype, changes: dict[str, Any]) -> tup
 
 
 def prefilled_step() -> tuple[Step, Tensor]:
-    """With the logits of its next tokens."""
+    """Return a prefilled step and the logits of its next tokens."""
     model, _, triton = make_forwards("llama", torch.float32, {})
     step = Step(model, triton)
     step.prefill()
@@ -105,7 +106,7 @@ def test_logits_are_those_of_the_plain_forward(kind: str, changes: dict[str, Any
     model, fused, triton = make_forwards(kind, torch.float32, changes)
     expected, actual = Step(model, fused), Step(model, triton)
     torch.testing.assert_close(actual.prefill(), expected.prefill(), rtol=1e-3, atol=1e-4)
-    for num_programs, width in ((1, 3), (1000, 1)):  # the keys of a token by one, or shared out
+    for num_programs, width in ((1, 3), (1000, 1)):  # one program for the keys of a token, or several
         triton._max_programs = num_programs
         torch.testing.assert_close(actual.decode(width), expected.decode(width), rtol=1e-3, atol=1e-4)
 
