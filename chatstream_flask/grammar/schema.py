@@ -47,8 +47,8 @@ def json_schema_grammar(schema: Any) -> str:
         raise BadRequest(f"the JSON schema has {num_bytes} bytes; at most {MAX_SCHEMA_LEN} are allowed")
     options = {"whitespace_pattern": WHITESPACE}
     grammar: str = load_llguidance().LLMatcher.grammar_from_json_schema(text, overrides=options)
-    if error := _error(grammar):
-        raise BadRequest(f"the JSON schema cannot be used: {error[:MAX_MESSAGE_LEN]}")
+    if problem := _problem(grammar):
+        raise BadRequest(f"the JSON schema cannot be used: {problem[:MAX_MESSAGE_LEN]}")
     return grammar
 
 
@@ -72,7 +72,7 @@ def load_llguidance() -> Any:
 
 
 @lru_cache(maxsize=256)
-def _error(grammar: str) -> str:
+def _problem(grammar: str) -> str:
     """Validate a grammar in a process of its own; return what is wrong with it, or an empty string."""
     job = json.dumps({"grammar": grammar, "path": sys.path, "cpu_sec": MAX_CPU_SEC})
     command = [sys.executable, "-I", validate.__file__]

@@ -1,4 +1,4 @@
-"""What a model needs of memory, known from its config alone: no weights are loaded."""
+"""The memory that a model needs, computed from its config without loading weights."""
 
 # mypy: allow-untyped-calls
 from __future__ import annotations
@@ -13,15 +13,18 @@ from ..errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSize:
+    """Memory and context length of a model."""
+
     weights_bytes: int
-    kv_bytes_per_token: int  # in all layers
-    context_len: int | None  # positions that it was made for; None: its config does not say
+    kv_bytes_per_token: int  # of all layers
+    context_len: int | None  # positions that it was trained for; None: unknown
 
 
 def model_size(path_or_hub_id: str, dtype_name: str | None = None) -> ModelSize:
-    """:param dtype_name: "float32", "bfloat16" or "float16"; None: the precision that the model was saved in
+    """Compute the size of a model from a folder or the hub.
 
-    :raises ConfigError: there is no such model, or none that could be served
+    :param dtype_name: "float32", "bfloat16" or "float16"; None: the dtype that the model was saved in
+    :raises ConfigError: there is no such model, or it cannot be served
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -46,7 +49,7 @@ def weights_bytes(model: Any) -> int:
 
 
 def kv_bytes_per_token(model: Any) -> int:
-    """Return what one token takes in the KV caches of all layers."""
+    """Return the size of one token in the KV cache of all layers."""
     from .kv_cache import layer_shapes
 
     return sum(shape.num_bytes for shape in layer_shapes(model))

@@ -1,4 +1,4 @@
-"""Access to the parser of replies in transformers."""
+"""Access to transformers' parser of replies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 def make_response_parser(template: dict[str, Any], prompt: str, tools: Sequence[dict[str, Any]]) -> Any:
     """Return transformers' streaming parser for a response template.
 
-    :param prompt: its end may have begun the reply, as "<think>" does
+    :param prompt: its end may already start the reply, such as "<think>"
     """
     from transformers.utils.chat_parsing import ResponseParser
 
