@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask
 
 from .chat.app_state import EXTENSION, AppState, make_conversation_store
+from .chat.instance_name import DEFAULT_NAME
 from .chat.reply_registry import ReplyRegistry
 from .chat.reply_response import close_lost_reply
 from .chat.request_handler import AbstractRequestHandler, SimpleSessionRequestHandler
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 class ChatStream(ChatService):
     """A chat for Flask apps: one model, one queue, any number of apps.
 
+    An app may have several, each with a name, a model and a queue of its own.
+
     ```
     chat_stream = ChatStream(model=model, tokenizer=tokenizer, app=app)
 
@@ -43,6 +46,8 @@ class ChatStream(ChatService):
     A wrong setting raises ConfigError here; a model that cannot be served, or does not fit into memory,
     raises when the generation threads start: at `start_queue_worker()`, else at the first request.
 
+    :param name: tells several ChatStreams of one app apart: each but the one without a name has its routes
+        below `/<name>`, and conversations of its own
     :param model: a transformers causal language model
     :param tokenizer: its tokenizer
     :param device: "cpu", "cuda", "cuda:0", "mps" or a torch.device; None leaves the model where it is, also
@@ -83,6 +88,7 @@ class ChatStream(ChatService):
     def __init__(
         self,
         *,
+        name: str = DEFAULT_NAME,
         model: Any = None,
         tokenizer: Any = None,
         device: Devices = None,
@@ -137,6 +143,7 @@ class ChatStream(ChatService):
         if prompt_class is ChatPrompt and not use_mock_response:
             check_has_template(tokenizer)
         super().__init__(
+            name=name,
             source=source,
             engine_config=EngineConfig(
                 max_running=num_of_concurrent_executions,
@@ -174,19 +181,24 @@ class ChatStream(ChatService):
 
     def init_app(self, app: Flask) -> None:
         """Reads CHATSTREAM_* from the app's config and makes sure that it has server-side conversations."""
-        if EXTENSION in app.extensions:
-            raise RuntimeError(f"{app!r} already has a ChatStream; one app has one")
+        others = chat_streams_of(app)
+        if any(other.name == self.name for other in others):
+            raise RuntimeError(
+                f"{app!r} already has a ChatStream named {str(self.name)!r}; give each further one a name of "
+                'its own: ChatStream(name="large")'
+            )
         settings = Settings.from_app(app)
         check_gunicorn_that_loads_us(self.engine.config)
         self.engine.hung_after_sec = settings.hung_after_sec
-        store = make_conversation_store(app, settings)
+        store = others[0].store(app) if others else make_conversation_store(app, settings)
         reports = Reports(AccessLog(app, settings, self.logger))
         state = AppState(settings, store, ReplyRegistry(settings.resume_sec), reports)
-        app.extensions[EXTENSION] = {self: state}
+        app.extensions.setdefault(EXTENSION, {})[self] = state
         set_log_language(self.logger, settings.locale)
-        app.after_request(add_request_id_header)
-        app.register_error_handler(ChatStreamError, self.refuse)  # of every view that uses this object
-        app.teardown_request(close_lost_reply)
+        if not others:
+            app.after_request(add_request_id_header)
+            app.register_error_handler(ChatStreamError, self.refuse)  # of every view that uses this object
+            app.teardown_request(close_lost_reply)
 
     def append_apis(self, app: Flask, opts: dict[str, Any]) -> None:
         """Adds views to the app, which need not have been given to this object before.
@@ -194,7 +206,7 @@ class ChatStream(ChatService):
         :param opts: one of `{"all": True}`, `{"include": [names]}` and `{"exclude": [names]}` with the names
             of `views.API_NAMES`, and what else `views.create_chat_blueprint` takes
         """
-        if EXTENSION not in app.extensions:
+        if self not in chat_streams_of(app):
             self.init_app(app)
         append_apis(self, app, opts)
 

@@ -129,7 +129,7 @@ def test_wrong_model(kwargs: dict[str, Any], sentence: str) -> None:
 
 def test_only_keywords_and_known_ones() -> None:
     with pytest.raises(TypeError, match="positional"):
-        ChatStream(None)  # type: ignore[call-arg]
+        ChatStream(None)  # type: ignore[arg-type, call-arg]
     with pytest.raises(TypeError, match="max_queue_sise"):
         ChatStream(use_mock_response=True, max_queue_sise=5)  # type: ignore[call-arg]
 

@@ -13,9 +13,10 @@ from ..conversation import Conversation, Lease
 from ..errors import ConversationBusy
 from ..prompts import AbstractChatPrompt
 from .chat_request import SESSION_FIELDS, merge_kept, parse_generation_params
+from .instance_name import InstanceName
 from .request_handler import IS_NEW, AbstractRequestHandler
 
-KNOWN_ID = "chatstream.conversation_id"  # in a request's environ
+KNOWN_ID = "chatstream.conversation_id"  # in a request's environ, with the name of the ChatStream
 BUSY_POLL_SEC = 0.05
 
 
@@ -24,19 +25,25 @@ class ConversationAccess:
 
     def __init__(
         self,
+        name: InstanceName,
         request_handler: AbstractRequestHandler,
         chat_prompt_clazz: type[AbstractChatPrompt],
         params: SamplingParams,
     ) -> None:
+        self._name = name
+        self._known_id = f"{KNOWN_ID}.{name}"
         self._request_handler = request_handler
         self._chat_prompt_clazz = chat_prompt_clazz
         self._params = params  # for what a conversation does not set
 
     def id_of(self, request: Request) -> str:
         """Asked once for each request, so that a callback finds the same conversation."""
-        known: str | None = request.environ.get(KNOWN_ID)
+        known: str | None = request.environ.get(self._known_id)
         if known is None:
-            known = request.environ[KNOWN_ID] = self._request_handler.get_conversation_id(request)
+            known = self._request_handler.get_conversation_id(request)
+            if not self._request_handler.shares_conversations:
+                known = self._name.conversation_id(known)
+            request.environ[self._known_id] = known
         return known
 
     def visitor_of(self, request: Request) -> str | None:

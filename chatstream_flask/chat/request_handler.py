@@ -18,6 +18,13 @@ IS_NEW = "chatstream.is_new_session"  # in the environ: the client has not shown
 class AbstractRequestHandler(ABC):
     """Called in the view, inside the request's context, before the response starts."""
 
+    shares_conversations: bool = False
+    """Whether several ChatStreams of an app that have this handler continue the same conversations.
+
+    If False, each ChatStream has its own conversation for an id. If True, ids are the keys of the store in
+    every one of them, which is also needed where the app itself makes conversations in the store.
+    """
+
     def get_request_handler_type(self) -> str:
         """Return a short name of this handler, for logs."""
         return type(self).__name__

@@ -26,6 +26,7 @@ from .app_state import AppState, state_of
 from .chat_request import parse_chat_request
 from .completion import Callback
 from .conversation_access import ConversationAccess
+from .instance_name import InstanceName
 from .readers import Readers
 from .reply_registry import Reply
 from .reply_response import reply_response
@@ -40,6 +41,7 @@ class ChatService:
     def __init__(
         self,
         *,
+        name: str,
         source: ModelSource,
         engine_config: EngineConfig,
         params: SamplingParams,
@@ -51,6 +53,7 @@ class ChatService:
         refuses_with_status: bool,
         logger: logging.Logger,
     ) -> None:
+        self.name = InstanceName.parse(name)
         self.source = source
         self.params = params
         self.chat_prompt_clazz = chat_prompt_clazz
@@ -60,7 +63,7 @@ class ChatService:
         self._readers = Readers(engine_config.max_extra_readers)
         self._wire_format = wire_format
         self._refuses_with_status = refuses_with_status
-        self._conversations = ConversationAccess(request_handler, chat_prompt_clazz, params)
+        self._conversations = ConversationAccess(self.name, request_handler, chat_prompt_clazz, params)
         self._admission = Admission(
             engine=self.engine,
             source=source,

@@ -17,7 +17,7 @@ from ..serving.app import create_app
 from ..serving.waitress_server import serve as serve_waitress
 from .console_chat import ConsoleChat
 from .console_words import words_of_locale
-from .found_app import load_found_app, refuse_options
+from .found_app import choose_chat_stream, load_found_app, refuse_options
 from .model_options import make_chat_stream, model_options, named_model
 from .store_commands import init_db, purge
 
@@ -76,9 +76,10 @@ def serve(context: click.Context, /, host: str, port: int, **options: Any) -> No
 
 
 @cli.command(with_appcontext=False)
+@click.option("--name", help="Which ChatStream, if the app has several.")
 @model_options
 @click.pass_context
-def chat(context: click.Context, /, **options: Any) -> None:
+def chat(context: click.Context, /, name: str | None, **options: Any) -> None:
     """Chats in this terminal, with the model of the app that Flask finds, else with the one named here.
 
     Piped, each line of stdin is a message.
@@ -86,8 +87,10 @@ def chat(context: click.Context, /, **options: Any) -> None:
     try:
         app = load_found_app(context)
         if app is not None:
-            refuse_options(context, app, ())
-            (chat_stream,) = chat_streams_of(app)
+            refuse_options(context, app, {"name"})
+            chat_stream = choose_chat_stream(app, name)
+        elif name is not None:
+            raise click.UsageError("--name chooses a ChatStream of an app, but no app is named: use --app")
         else:
             chat_stream = make_chat_stream(num_of_concurrent_executions=1, max_queue_size=0, **options)
         chat_stream.start_queue_worker()
@@ -97,13 +100,13 @@ def chat(context: click.Context, /, **options: Any) -> None:
         console = ConsoleChat(chat_stream, words_of_locale())
         console.run()
     finally:
-        chat_stream.engine.stop()
+        chat_stream.close()
     sys.exit(1 if console.num_failed else 0)
 
 
 def _serving_line(app: Flask) -> str:
-    models = [chat_stream.source.model_name for chat_stream in chat_streams_of(app)]
-    return f"Serving the app {app.name!r} with the model {' and '.join(models)}"
+    models = " and ".join(chat_stream.source.model_name for chat_stream in chat_streams_of(app))
+    return f"Serving the app {app.name!r} with the model {models}"
 
 
 def _check_api_keys(app: Flask, from_environment: tuple[str, ...]) -> None:

@@ -10,7 +10,7 @@ from click.core import ParameterSource
 from flask import Flask
 from flask.cli import ScriptInfo
 
-from ..extension import chat_streams_of
+from ..extension import ChatStream, chat_streams_of
 
 
 def load_found_app(context: click.Context) -> Flask | None:
@@ -29,6 +29,20 @@ def load_found_app(context: click.Context) -> Flask | None:
             f"`python -m chatstream_flask {context.info_name}` runs without an app of yours"
         )
     return app
+
+
+def choose_chat_stream(app: Flask, name: str | None) -> ChatStream:
+    """Return the ChatStream of that name; if none is named, the only one there is.
+
+    :raises click.UsageError: there is none of that name, or there are several to choose from
+    """
+    found = chat_streams_of(app)
+    chosen = [chat_stream for chat_stream in found if name in (None, chat_stream.name)]
+    if len(chosen) != 1:
+        problem = "has several ChatStreams" if name is None else f"has no ChatStream named {name!r}"
+        names = ", ".join(sorted(chat_stream.name for chat_stream in found))
+        raise click.UsageError(f"the app {app.name!r} {problem}: choose one with --name: {names}")
+    return chosen[0]
 
 
 def refuse_options(context: click.Context, app: Flask, allowed: Collection[str]) -> None:

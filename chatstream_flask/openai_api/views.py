@@ -25,16 +25,20 @@ def create_openai_blueprint(
     *,
     model_names: Sequence[str] | None = None,
     chat_template_kwargs: Mapping[str, Any] | None = None,
-    url_prefix: str = "/v1",
+    url_prefix: str | None = None,
 ) -> Blueprint:
     """`chat/completions`, `completions` and `models`, for a host to register.
 
     :param model_names: by which clients may call the model; None: the name of its folder or on the hub
     :param chat_template_kwargs: what the chat template offers, such as {"enable_thinking": False}
+    :param url_prefix: None: `/v1`, and `/<name>/v1` for a ChatStream with a name
     """
     models = Models.of(model_names, chat_stream.source)
     completions = Completions(chat_stream, models, dict(chat_template_kwargs or {}))
-    blueprint = Blueprint("chatstream_openai", __name__, url_prefix=url_prefix)
+    instance = chat_stream.name
+    if url_prefix is None:
+        url_prefix = f"{instance.url_prefix}/v1"
+    blueprint = Blueprint(instance.blueprint("chatstream_openai"), __name__, url_prefix=url_prefix)
 
     def route(path: str, method: str, view: View) -> None:
         """All methods come here, so that a wrong one is answered in OpenAI's shape, too."""

@@ -11,7 +11,7 @@ from flask import Blueprint, Flask, Response, jsonify, request
 from ..chat.completion import Callback
 from ..chat.service import ChatService
 from ..config import check_names
-from ..errors import ConfigError
+from ..errors import ChatStreamError, ConfigError
 from ..monitoring.origin import assign_request_id
 from ..webui import create_webui_blueprint
 from .conversation_answers import conversation_of, generation_params_of, generation_params_to_set, prompt_of
@@ -38,8 +38,10 @@ def create_chat_blueprint(
         set_feedback; `web_ui_params` for webui
     """
     check_names("option", options, Options)
-    blueprint = Blueprint("chatstream", __name__)
+    instance = chat_stream.name
+    blueprint = Blueprint(instance.blueprint("chatstream"), __name__, url_prefix=instance.url_prefix or None)
     blueprint.before_request(assign_request_id)
+    blueprint.register_error_handler(ChatStreamError, chat_stream.refuse)
     for name in API_NAMES if include is None else _known(include):
         _VIEWS[name](blueprint, chat_stream, Options(**options))
     return blueprint

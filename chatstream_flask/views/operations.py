@@ -17,7 +17,10 @@ from ..status_page.page import add_status_page
 
 def create_operations_blueprint(chat_stream: ChatService) -> Blueprint:
     """For those who run the server: keep it from the outside, by a `url_prefix` or at the proxy."""
-    blueprint = Blueprint("chatstream_operations", __name__)
+    instance = chat_stream.name
+    blueprint = Blueprint(
+        instance.blueprint("chatstream_operations"), __name__, url_prefix=instance.url_prefix or None
+    )
     blueprint.before_request(assign_request_id)
     registry = make_registry(chat_stream.engine)
 
