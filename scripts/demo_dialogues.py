@@ -1,8 +1,8 @@
-"""Invent English and Japanese conversations for the demo model to learn from.
+"""Generate English and Japanese conversations as training data for the demo model.
 
-What the visitor tells is remembered while a dialogue is invented, so every reply in it is true to what was
-said before. Every word a visitor can tell (names, towns, favourite things) and every range to count is first
-shown to `is_held_out`: `dialogue` never uses one that is held out, and the tests use no others.
+While a dialogue is generated, what the visitor tells is remembered, so every reply is consistent with what
+was said before. Every word that a visitor can tell (names, towns, favourite things) and every range to count
+is checked with `is_held_out`: `dialogue` never uses a word that is held out, and the tests use no others.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ EN, JA = "en", "ja"
 
 
 class Message(NamedTuple):
+    """One message of a dialogue."""
+
     role: str
     content: str
     is_learned: bool = False
-    """True for the assistant's replies, except those cut short as if the visitor had left."""
+    """True for the assistant's replies, except those that are cut off as if the visitor had disconnected."""
 
 
 def forms(text: str) -> tuple[str, ...]:
-    """The ways to say one thing, written one after the other with bars between."""
+    """Return the alternatives of a text in which they are separated by `|`."""
     return tuple(form.strip() for form in text.split("|"))
 
 
@@ -34,7 +36,7 @@ def words(text: str) -> list[str]:
 
 
 def talk(text: str) -> list[tuple[tuple[str, ...], str]]:
-    """Small talk, written as ways to say one thing and, on a line that begins with `>`, the reply to it."""
+    """Parse small talk: alternatives of a message, followed by a line with `>` and the reply."""
     found, said = [], ""
     for line in text.strip().splitlines():
         if line.strip().startswith("> "):
@@ -46,7 +48,7 @@ def talk(text: str) -> list[tuple[tuple[str, ...], str]]:
 
 
 def is_held_out(word: str) -> bool:
-    """True for one word in ten, whatever its case: such a word is kept for the tests."""
+    """Return whether the word, in any case, is reserved for the tests; true for one word in ten."""
     return zlib.crc32(word.casefold().encode()) % 10 == 0
 
 
@@ -92,7 +94,7 @@ CODAS = [""] * 12 + words("n r s l m k t d n r s ck ll nd ng rt th x")
 
 
 def made_word(rng: Random) -> str:
-    """A word that no dictionary holds, such as 'velorin'."""
+    """Return an invented word, such as 'velorin'."""
     return "".join(
         rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS)
         for _ in range(rng.choice((1, 2, 2, 2, 3, 3)))
@@ -108,7 +110,7 @@ def made_kana(rng: Random) -> str:
 
 
 def rare_kanji(rng: Random) -> str:
-    """Any of 20,000: the model learns to copy a letter that it never saw."""
+    """Return any of 20,000 characters, so that the model learns to copy characters that it has never seen."""
     return chr(rng.randint(0x4E00, 0x9FA0))
 
 
@@ -157,7 +159,7 @@ def place(rng: Random, lang: str) -> str:
 
 @dataclass(frozen=True)
 class Attribute:
-    """One thing to remember: how it is told, acknowledged, asked and answered in English and Japanese."""
+    """A fact to remember: how it is told, acknowledged, asked for and answered, in English and Japanese."""
 
     sample: Callable[[Random, str], str]
     tell: dict[str, Sequence[str]]
@@ -272,7 +274,7 @@ FAVOURITES = {
     "book": ("本", "Emma Momo Dracula Heidi Ulysses", "こころ 雪国 坊っちゃん"),
     "flower": ("花", "roses tulips lilies daisies", "桜 ばら ひまわり チューリップ"),
 }
-"""Kinds of favourite things: the Japanese word for the kind, then known things in English and in Japanese."""
+"""Kinds of favourite things: the Japanese word for the kind, then examples in English and in Japanese."""
 
 
 def favourite(kind: str) -> Attribute:
@@ -531,7 +533,7 @@ UNKNOWN_PLACES = {
 
 
 def rows(table: str, separator: str | None = None) -> list[list[str]]:
-    """The rows of a table with bars between rows; an underscore stands for a space inside a cell."""
+    """Parse a table with `|` between rows; an underscore stands for a space inside a cell."""
     return [[cell.replace("_", " ") for cell in row.split(separator)] for row in forms(table)]
 
 
@@ -540,7 +542,7 @@ COLOUR_ROWS, TRANSLATION_ROWS = rows(COLOURS, ","), rows(TRANSLATIONS)
 
 
 class Question(NamedTuple):
-    """A question with its one right answer; `ask` holds ways to put it."""
+    """A question with one right answer; `ask` has alternative wordings."""
 
     ask: Sequence[str]
     answer: str
@@ -572,7 +574,7 @@ def capital(rng: Random, lang: str) -> Question:
 
 
 def counting(rng: Random, lang: str) -> Question:
-    """Up or down; never a range that `is_held_out`, such as '3-9'."""
+    """Return a counting question, up or down; never a range that `is_held_out`, such as '3-9'."""
     first = rng.choice((1, 1, rng.randint(0, 10), rng.randint(0, 20), rng.randint(0, 100)))
     last = first + rng.randint(2, 12) if rng.random() < 0.9 else first + rng.randint(20, 1000)
     if rng.random() < 0.15:
@@ -1072,7 +1074,7 @@ STORIES = {
 
 
 def story(rng: Random, lang: str, hero: str | None = None) -> str:
-    """A story of 100 to 200 tokens; it keeps its names from beginning to end."""
+    """Return a story of 100 to 200 tokens with the same names throughout."""
     slots = {
         "hero": hero or rng.choice(HEROES[lang]),
         "name": rng.choice(HERO_NAMES[lang]),
@@ -1088,19 +1090,19 @@ def story(rng: Random, lang: str, hero: str | None = None) -> str:
 
 @dataclass
 class Dialogue:
-    """One conversation being invented; `facts` is exactly what the visitor has told in it."""
+    """A conversation under construction; `facts` is exactly what the visitor has told in it."""
 
     rng: Random
     lang: str = EN
     bot_name: str = ""
     is_forgetful: bool = False
-    """True where the visitor seldom speaks of what was told, so that the model must look far back."""
+    """True if the visitor rarely refers to the facts, so that the model must attend far back."""
     facts: dict[str, list[str]] = field(default_factory=dict)
     attributes: dict[str, Attribute] = field(default_factory=dict)
     messages: list[Message] = field(default_factory=list)
 
     def user(self, ways: Sequence[str], value: str = "") -> str:
-        """Add the visitor's turn in one of the ways, as people type; returns the value as it was typed."""
+        """Add the visitor's turn in one of the wordings, as people type; return the value as it was typed."""
         text = self.rng.choice(ways)
         casual = self.rng.random()
         if self.rng.random() < 0.03 and len(text) > 12:
@@ -1133,7 +1135,7 @@ class Dialogue:
         )
 
     def word(self, sample: Callable[[Random, str], str]) -> str:
-        """A sampled word of which no part is held out."""
+        """Return a sampled word of which no part is held out."""
         while True:
             value = sample(self.rng, self.lang)
             if value.isdigit() or not any(is_held_out(word) for word in (value, *value.split())):
@@ -1260,7 +1262,7 @@ class Dialogue:
             self.reply(story(self.rng, self.lang, hero))
 
     def topic(self) -> None:
-        """Add one exchange, now and then the same question twice."""
+        """Add one exchange; sometimes the same question twice."""
         was_asked_name = bool(self.messages) and self.messages[-1].content.endswith(ASKS_NAME)
         draw = 0.0 if was_asked_name and self.rng.random() < 0.6 else self.rng.random()
         if self.is_forgetful and draw and self.rng.random() < 0.85:
@@ -1316,7 +1318,7 @@ def with_typo(rng: Random, text: str) -> str:
 
 
 def dialogue(rng: Random, num_turns: int) -> list[Message]:
-    """One training dialogue with at least `num_turns` exchanges."""
+    """Return a training dialogue with at least `num_turns` exchanges."""
     chat = Dialogue(rng, is_forgetful=rng.random() < 0.4)
     chat.lang = EN if rng.random() < 0.6 else JA
     is_mixed = rng.random() < 0.2

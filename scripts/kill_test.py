@@ -1,9 +1,9 @@
-"""What `kill -9` does to conversations: a turn that a client saw the end of must be kept, once, and whole.
+"""Check that `kill -9` loses no turn: if a client has seen its end, it must be stored, once and complete.
 
-Visitors talk to a server whose mock model repeats their words; at a random moment the server is killed; a new
-one starts on the same store, and each visitor compares what it remembers with what the server does.
+Visitors chat with a server whose mock model echoes their messages. At a random moment the server is killed
+and a new one starts on the same store; each visitor then compares what it remembers with what is stored.
 
-Run: scripts/kill_test [--kills 100] [--visitors 8] [--store redis://127.0.0.1:6379]; one JSON line last.
+Run: scripts/kill_test [--kills 100] [--visitors 8] [--store redis://127.0.0.1:6379]. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from chatstream_flask.client import ServerProcess, free_port, read_events
 from chatstream_flask.serving.waitress_server import serve
 
 REQUEST_SECONDS = 20.0
-SECONDS_ALIVE = (0.05, 0.6)  # of a server under load, between these
-LEASE_SECONDS = 2.0  # after which another process may go on with a killed one's conversation
+SECONDS_ALIVE = (0.05, 0.6)  # range of the time that a server is under load
+LEASE_SECONDS = 2.0  # after which another process may take over a conversation
 
 
 # -- the server ------------------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ def start_server(args: argparse.Namespace, folder: str) -> ServerProcess:
 
 @dataclass
 class Visitor:
-    """Remembers what it was told: `acknowledged` turns, and the words of one that may or may not be kept."""
+    """Remembers its `acknowledged` turns, and the `pending` message, which may or may not be stored."""
 
     number: int
     acknowledged: list[str] = field(default_factory=list)
@@ -80,7 +80,7 @@ class Visitor:
     session: requests.Session = field(default_factory=requests.Session)
 
     def talk(self, port: int, is_over: threading.Event) -> None:
-        """Turn after turn, until the server is gone."""
+        """Send one turn after the other until the server is gone."""
         while not is_over.is_set():
             self.num_sent += 1
             self.pending = f"visitor {self.number} turn {self.num_sent} of many" + " many" * (
@@ -88,7 +88,7 @@ class Visitor:
             )
             try:
                 if not self._say(port, self.pending):
-                    time.sleep(0.02)  # 409 while a killed server's lease runs out
+                    time.sleep(0.02)  # 409 until the lease of the killed server expires
                     continue
             except requests.RequestException:
                 return
@@ -96,22 +96,24 @@ class Visitor:
             self.pending = None
 
     def compare(self, port: int) -> None:
-        """Nothing missing, doubled or of somebody else; the turn that was cut off is there whole, or not."""
+        """Find missing, duplicated and mixed-up turns; a cut one must be stored completely or not at all."""
         url = f"http://127.0.0.1:{port}/history"
         kept = self.session.get(url, timeout=REQUEST_SECONDS).json()
         expected = [text for words in self.acknowledged for text in (words, words)]
         if self.pending is not None and kept[len(expected) : len(expected) + 1] == [self.pending]:
             reply = kept[len(expected) + 1]
             if not (reply and self.pending.startswith(reply)):
-                self.faults.append(f"visitor {self.number}: the cut turn holds {reply!r}")
+                self.faults.append(f"visitor {self.number}: the interrupted turn contains {reply!r}")
             expected += [self.pending, reply]
         if kept != expected:
-            self.faults.append(f"visitor {self.number}: {len(kept)} messages kept, {len(expected)} expected")
+            self.faults.append(
+                f"visitor {self.number}: {len(kept)} messages stored, {len(expected)} expected"
+            )
         self.acknowledged = kept[::2]
         self.pending = None
 
     def _say(self, port: int, words: str) -> bool:
-        """True when the end of the reply was seen."""
+        """Return whether the end of the reply was received."""
         url = f"http://127.0.0.1:{port}/chat_stream"
         headers = {"Accept": "text/event-stream"}
         answer = self.session.post(
@@ -144,9 +146,9 @@ def main() -> None:
     )
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--visitors", type=int, default=8)
-    parser.add_argument("--store", help="CHATSTREAM_STORE; embedded files if left out")
+    parser.add_argument("--store", help="CHATSTREAM_STORE; default: files")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", help="for the server's files and log; a temporary one if left out")
+    parser.add_argument("--folder", help="folder for the server's files and log; default: a temporary one")
     parser.add_argument("--serve", type=int, metavar="PORT", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
@@ -176,7 +178,7 @@ def report(args: argparse.Namespace, visitors: list[Visitor]) -> None:
         "turns_kept": sum(len(visitor.acknowledged) for visitor in visitors),
         "faults": faults,
     }
-    print(f"{result['turns_kept']} turns kept over {args.kills} kills, {len(faults)} faults")
+    print(f"{result['turns_kept']} turns stored over {args.kills} kills, {len(faults)} faults")
     print(json.dumps(result))
     sys.exit(1 if faults else 0)
 

@@ -1,10 +1,10 @@
-"""Train the demo model of `chatstream_flask` from nothing: dialogues, tokenizer and weights.
+"""Train the demo model of `chatstream_flask` from scratch: dialogues, tokenizer and weights.
 
     python scripts/train_demo_model.py
 
-Two phases, the second from what the first has saved, at half its learning rate: it is what makes sums and
-counting right. The same seed on the same machine gives the same model. The one in the package took 18 and 8
-minutes on 2 cores that had nothing else to do.
+Training has two phases; the second continues at half the learning rate and teaches arithmetic and counting.
+The same seed on the same machine gives the same model. The model in the package took 18 and 8 minutes on
+2 otherwise idle cores.
 """
 
 from __future__ import annotations
@@ -40,14 +40,17 @@ PIECES = (
     r" ?\p{Lu}| ?\p{Ll}+|[\p{Han}\p{Hiragana}\p{Katakana}ー]| ?\p{L}"
     r"| ?\d|'(?:s|t|re|ve|m|ll|d)\b| ?[^\s\p{L}\d]+|\s+"
 )
-"""What one token may hold at most. A capital letter stands alone, so that 'Anna' and ' Anna' differ in one
-token, and so does each Japanese letter, as no space tells where a name ends: names become easy to copy."""
+"""Pre-tokenizer pattern: the most that one token may contain.
+
+Names must be easy to copy. So a capital letter is a token of its own, and 'Anna' and ' Anna' differ in one
+token only; and so is each Japanese character, as no space marks the end of a name.
+"""
 
 MAX_LENGTH = 1024
 TOKENS_PER_STEP = 4000
-LEARNING_RATES = (0.02, 0.01)  # the highest of each phase, for the matrices
+LEARNING_RATES = (0.02, 0.01)  # peak of each phase, for the matrices
 SHARPNESS = 1.5
-"""What the saved logits are multiplied by, so that sampling at temperature 1 seldom misspells a word."""
+"""Factor applied to the saved model's logits, so that sampling at temperature 1 rarely misspells a word."""
 
 
 def train_tokenizer(rng: Random, vocab_size: int) -> PreTrainedTokenizerFast:
@@ -103,7 +106,7 @@ def new_optimizers(model: LlamaForCausalLM, lr: float) -> list[torch.optim.Optim
 def encode(
     tokenizer: PreTrainedTokenizerFast, messages: list[Message], max_length: int
 ) -> tuple[list[int], list[bool]]:
-    """The ids of a dialogue, as many whole messages as fit, and which of them the model shall learn."""
+    """Return the token ids of as many whole messages as fit, and which of them contribute to the loss."""
     texts = [f"<|{message.role}|>{message.content}{END}" for message in messages]
     ids: list[int] = []
     learned: list[bool] = []
@@ -118,7 +121,7 @@ def encode(
 def batch(
     rng: Random, tokenizer: PreTrainedTokenizerFast, has_long: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and learned marks `[rows, length]`, about `TOKENS_PER_STEP`; at first no long dialogues."""
+    """Return ids and loss mask `[rows, length]`, about `TOKENS_PER_STEP` tokens; at first short dialogues."""
     max_length = rng.choices((192, 384, 640, MAX_LENGTH), (30, 25, 20, 25) if has_long else (1, 0, 0, 0))[0]
     rows, filled = [], 0
     while filled < TOKENS_PER_STEP:
@@ -136,13 +139,13 @@ def batch(
 
 
 def loss_of(model: LlamaForCausalLM, ids: torch.Tensor, learned: torch.Tensor) -> torch.Tensor:
-    """Mean cross entropy over the assistant's tokens; padding stands on the right, where no token looks."""
+    """Return the mean cross entropy over the assistant's tokens; padding on the right needs no mask."""
     hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
     return F.cross_entropy(model.lm_head(hidden[learned[:, 1:]]), ids[:, 1:][learned[:, 1:]])
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
-    """Write the Hugging Face files, weights as float16 and sharpened; the model itself stays as it is."""
+    """Write the Hugging Face files with sharpened float16 weights; the model itself is not changed."""
     half = copy.deepcopy(model).half()  # type: ignore[no-untyped-call]
     half.model.norm.weight.data *= SHARPNESS
     half.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
@@ -154,7 +157,7 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path)
 
 
 def begin(phase: int, args: argparse.Namespace, rng: Random) -> tuple[LlamaForCausalLM, Any]:
-    """The model of a phase and its tokenizer: new ones, or those that the phase before has saved."""
+    """Return the model and the tokenizer of a phase: new ones, or those that the previous phase saved."""
     if phase == 0:
         tokenizer = train_tokenizer(rng, args.vocab_size)
         return new_model(tokenizer), tokenizer
@@ -201,10 +204,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default="chatstream_flask/demo_model", help="folder to write")
-    parser.add_argument("--steps", type=int, nargs=2, default=[2400, 900], help="of each phase")
+    parser.add_argument("--out", type=Path, default="chatstream_flask/demo_model", help="output folder")
+    parser.add_argument(
+        "--steps", type=int, nargs=2, default=[2400, 900], help="training steps of each phase"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of dialogues and weights")
-    parser.add_argument("--vocab-size", type=int, default=1000, help="tokens of the tokenizer")
+    parser.add_argument("--vocab-size", type=int, default=1000, help="vocabulary size")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     args = parser.parse_args()
 

@@ -1,7 +1,7 @@
-"""Fetch the JavaScript libraries of the web page again, as `vendor.json` pins them, and check what came.
+"""Download the JavaScript libraries of the chat page, as pinned in `vendor.json`, and verify their checksums.
 
-`scripts/vendor_webui.py` needs npm. For another version change it in vendor.json and add `--record`, which
-writes the new sums; then read the licence files and run the page's tests.
+`scripts/vendor_webui.py` needs npm. To update a library, change its version in vendor.json and pass
+`--record`, which writes the new checksums; then check the licence files and run the page's tests.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ VENDOR = Path(__file__).parents[1] / "chatstream_flask/webui/static/vendor"
 
 
 def fetch(package: dict[str, Any]) -> dict[str, bytes]:
-    """The wanted files of an npm package, by the name that they have here."""
+    """Return the listed files of an npm package, by their names in the vendor folder."""
     with tempfile.TemporaryDirectory() as folder:
         spec = f"{package['name']}@{package['version']}"
         command = ["npm", "pack", "--json", "--pack-destination", folder, spec]
@@ -48,7 +48,7 @@ def main() -> None:
                 file["sha256"] = sha256
             elif sha256 != file["sha256"]:
                 raise SystemExit(
-                    f"{file['name']} of {package['name']} is not the file that vendor.json names"
+                    f"{file['name']} of {package['name']} does not match its checksum in vendor.json"
                 )
             (VENDOR / file["name"]).write_bytes(content)
             print(f"{file['name']}: {len(content)} bytes")

@@ -1,1 +1,1 @@
-"""`scripts/bench`: how fast this project is, beside others and beside what the machine can do at all."""
+"""`scripts/bench`: the speed of this project, compared with other servers and with the machine's limits."""

@@ -1,4 +1,4 @@
-"""`scripts/bench`: measures the parts that are asked for, shows each as it is done, and draws pictures."""
+"""`scripts/bench`: run the chosen parts, print each as it finishes, and draw plots."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MODULES: dict[str, ModuleType] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """1: a part failed, or the engine. Other contenders may fail; the table says which and why."""
+    """Return 1 if a part or the engine failed, else 0; other contenders may fail, and the table says why."""
     options = parse(arguments)
     with tempfile.TemporaryDirectory() as folder:
         settings = options.settings(folder)
@@ -52,5 +52,7 @@ def _measured(name: str, options: Options, settings: Settings) -> dict[str, Any]
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the actors end too
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
+    )  # raises SystemExit, so that the worker processes are ended
     sys.exit(main())

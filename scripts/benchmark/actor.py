@@ -1,7 +1,7 @@
-"""An actor: a process that does what it is told in lines of JSON, so that thread pools do not mix.
+"""An actor: a process that runs calls sent as lines of JSON, so that contenders share no thread pools.
 
-Run by ActorProcess: python -m benchmark.actor MODULE CLASS SETTINGS. The first answer tells whether the
-object could be made; each line read names a method and its arguments. The end of the input ends the process.
+Started by ActorProcess as `python -m benchmark.actor MODULE CLASS SETTINGS`. The first response says whether
+the object was created; each further line of input names a method and its arguments. EOF ends the process.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Any, TextIO
 
 from .settings import Settings
 
-PR_SET_PDEATHSIG = 1  # Linux: the signal that a process gets when its parent ends
+PR_SET_PDEATHSIG = 1  # Linux: signal to receive when the parent process ends
 
 
 def main() -> None:
     module, name, settings = sys.argv[1:]
-    end_with_director()
+    end_with_parent()
     answers = take_stdout()
     made: list[Any] = []
 
@@ -38,17 +38,17 @@ def main() -> None:
     for actor in made:
         actor.close()
     sys.stderr.flush()
-    os._exit(0)  # whatever threads a contender has left behind
+    os._exit(0)  # even if a contender left threads behind
 
 
-def end_with_director() -> None:
-    """Where the system can: a process that sleeps would not see that its input has ended."""
+def end_with_parent() -> None:
+    """Let Linux end this process with its parent, as a stopped process does not notice a closed input."""
     with suppress(AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def take_stdout() -> TextIO:
-    """For the answers alone: what libraries print goes to stderr."""
+    """Return stdout for responses only; everything else that prints to it goes to stderr."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return answers

@@ -1,4 +1,4 @@
-"""ActorProcess: an actor as its director sees it, asleep except while it has something to do."""
+"""ActorProcess: the parent's handle of an actor, which is stopped except during calls."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ END_SEC = 15
 
 
 class ActorFailed(Exception):
-    """Says why."""
+    """An actor's call failed; the message says why."""
 
 
 class ActorProcess:
-    """Stopped by a signal between calls: a loop that only waits for work takes time from the others too."""
+    """A process stopped by SIGSTOP between calls, as even a loop that only waits for work takes CPU time."""
 
     def __init__(self, module: str, name: str, settings: Settings, python: str = sys.executable) -> None:
         command = [python, "-m", "benchmark.actor", module, name, json.dumps(asdict(settings))]
@@ -50,7 +50,10 @@ class ActorProcess:
         self.close()
 
     def call(self, method: str, **arguments: Any) -> Any:
-        """:raises ActorFailed: the method raised, or the process ended, or it took too long"""
+        """Call a method of the actor's object.
+
+        :raises ActorFailed: the method raised, the process ended, or the call timed out
+        """
         with self.awake():
             assert self._process.stdin is not None
             line = json.dumps({"method": method, "arguments": arguments})
@@ -81,7 +84,7 @@ class ActorProcess:
     def _answer(self) -> Any:
         assert self._process.stdout is not None
         if not select.select([self._process.stdout], [], [], CALL_SEC)[0]:
-            raise ActorFailed(f"no answer within {CALL_SEC} s")
+            raise ActorFailed(f"no response within {CALL_SEC} s")
         line = self._process.stdout.readline()
         if not line:
             raise ActorFailed(self._last_words())
@@ -94,4 +97,4 @@ class ActorProcess:
         status = self._process.wait(END_SEC)
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        return f"the process ended with {status}: {lines[-1] if lines else 'it said nothing'}"
+        return f"the process ended with {status}: {lines[-1] if lines else 'no output'}"

@@ -1,4 +1,4 @@
-"""What HTTP adds to the time to the first token of this project, when nothing else is going on."""
+"""Time that HTTP adds to this project's time to the first token, on an idle server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONTEXT_LEN = 256
 
 
 def added_wait(contender: Contender, prompt_tokens: int, vocab_size: int) -> dict[str, float]:
-    """Medians of requests one after the other, in milliseconds."""
+    """Return medians over sequential requests, in milliseconds."""
     random = Random(0)
     contender.prepare(1, CONTEXT_LEN)
     waits = []
@@ -36,7 +36,7 @@ def added_wait(contender: Contender, prompt_tokens: int, vocab_size: int) -> dic
 
 
 def _one(port: int | None, prompt: list[int]) -> tuple[float, float]:
-    """Milliseconds to the first text, as the client sees it and as `done` tells it."""
+    """Return the milliseconds to the first text, as the client measures them and as `done` reports them."""
     assert port is not None
     (reply,) = ask_all(port, [CHAT.request(prompt, NEW_TOKENS, accept=EVENTS)])
     first_text_at = reply.time_when(lambda body: b"event: text" in body)

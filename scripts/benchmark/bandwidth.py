@@ -1,4 +1,4 @@
-"""Bandwidth: bytes per second of the device's memory, with buffers that no cache holds."""
+"""Bandwidth: bytes per second of the device's memory, measured with buffers larger than any cache."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ import torch
 
 from .settings import Settings
 
-NUM_BYTES = {"cpu": 1 << 29, "cuda": 1 << 32}  # of each of the two buffers
+NUM_BYTES = {"cpu": 1 << 29, "cuda": 1 << 32}  # per buffer
 NUM_TRIES = 5
 
 
 class Bandwidth:
+    """Measures memory bandwidth by copying and by summing a large buffer."""
+
     def __init__(self, settings: Settings, num_bytes: int | None = None) -> None:
         self._device = torch.device(settings.device)
         size = (num_bytes or NUM_BYTES[self._device.type]) // 4
-        self._source = torch.ones(size, device=self._device)  # written to, so that its pages are there
+        self._source = torch.ones(size, device=self._device)  # written, so that its pages are allocated
         self._target = torch.zeros(size, device=self._device)
 
     def measure(self) -> dict[str, Any]:
-        """The best of some tries: a floor is what can be done."""
+        """Return the best of several tries, as the bandwidth is used as an upper bound."""
         num_bytes = self._source.nbytes
         return {
             "copy_bytes_per_s": 2 * num_bytes / self._best_sec(lambda: self._target.copy_(self._source)),

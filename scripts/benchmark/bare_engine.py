@@ -1,4 +1,4 @@
-"""BareEngine: this project's engine without HTTP, as an extension would make it."""
+"""BareEngine: this project's engine without HTTP, created as the extension creates it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ REPLY_SEC = 1200
 
 
 class LastMessage(AbstractChatPrompt):
-    """No history: the prompt is what the client sent."""
+    """Prompt of the last message only, without history or template."""
 
     def create_prompt(self, opts: dict[str, Any] | None = None) -> str:
         return self.get_requester_last_msg() or ""
 
 
 def make_chat_stream(settings: Settings, streams: int, context_len: int, **options: Any) -> ChatStream:
-    """With a model of its own: an engine may change what it is given."""
+    """Return a ChatStream with a model of its own, as the engine may modify its model."""
     return ChatStream(
         model=make_model(settings.shape, settings.dtype, settings.device),
         tokenizer=make_tokenizer(settings.shape.vocab_size),
@@ -41,7 +41,7 @@ def make_chat_stream(settings: Settings, streams: int, context_len: int, **optio
 
 @dataclass
 class Reply:
-    """`wait` once."""
+    """A reply in progress; `wait` may be called once."""
 
     request: GenerationRequest
     asked_at: float
@@ -58,12 +58,17 @@ class Reply:
 
 
 class BareEngine:
+    """Submits token ids to an engine and records when each token arrives."""
+
     def __init__(self, settings: Settings, streams: int, context_len: int) -> None:
         self.engine = make_chat_stream(settings, streams, context_len).engine
         self.engine.start()
 
     def ask(self, prompt: list[int], new_tokens: int, owner: str | None = None) -> Reply:
-        """:param owner: whose keys and values are kept for the next prompt that begins with this one"""
+        """Submit a prompt.
+
+        :param owner: whose cached keys and values are reused by the next prompt that starts with this one
+        """
         times, ended = TokenTimes(), SimpleQueue[float]()
         request = GenerationRequest(
             prompt,

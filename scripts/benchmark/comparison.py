@@ -1,4 +1,4 @@
-"""What several rounds of several contenders come to: medians, and how many times faster one of them is."""
+"""Comparison of contenders over several rounds: medians, and the speed of one relative to each other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .round import Round
 
 
 def compare(rounds: Mapping[str, Sequence[Round]], subject: str) -> dict[str, Any]:
-    """By contender. A ratio is the subject's tokens/s by the other's in the same repeat, then the median."""
+    """Return a summary per contender; ratios are computed per repeat (subject / other), then the median."""
     return {name: _summary(of_one, rounds.get(subject, ())) for name, of_one in rounds.items() if of_one}
 
 

@@ -1,4 +1,4 @@
-"""Under what conditions the figures of a run were made."""
+"""Conditions of a run: model, machine and versions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def conditions(options: Options, settings: Settings) -> dict[str, Any]:
 
 
 def _cpu_name() -> str:
-    with suppress(OSError):  # where there is no /proc
+    with suppress(OSError):  # no /proc
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(": ")[2]

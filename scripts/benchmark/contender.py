@@ -1,4 +1,4 @@
-"""Contender: one way to generate, asked in its own process or over HTTP, and what it has done so far."""
+"""Contender: one way to generate text, called in its own process or over HTTP."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from .words import tokens_of
 
 
 class Contender:
+    """Runs rounds in the process of one contender."""
+
     def __init__(self, entry: Entry, settings: Settings, python: str = sys.executable) -> None:
         self._entry = entry
         self._more = {"model": settings.model_folder} if entry.needs_model_name else {}
@@ -27,7 +29,12 @@ class Contender:
         self.port = self.actor.call("prepare", streams=streams, context_len=context_len)
 
     def play(self, prompts: list[list[int]], new_tokens: int) -> Round:
-        """Raises ActorFailed, RuntimeError or ValueError."""
+        """Generate a reply to each prompt at the same time.
+
+        :raises ActorFailed: the contender's process failed
+        :raises RuntimeError: a request failed
+        :raises ValueError: a reply has a wrong number of tokens
+        """
         if self._entry.dialect is None or self.port is None:
             told: dict[str, Any] = self.actor.call("play", prompts=prompts, new_tokens=new_tokens)
             played = Round(**told)

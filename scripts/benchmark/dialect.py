@@ -1,4 +1,4 @@
-"""How the servers want to be asked, and how their replies become text."""
+"""Dialect: the request and response format of a server."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from .words import text_of
 
 @dataclass(frozen=True)
 class Dialect:
+    """Path and fields of a request, and the parser of its response."""
+
     path: str
     prompt_field: str
     length_field: str
-    text: Callable[[bytes], str]  # of a body that may have come in part
+    text: Callable[[bytes], str]  # text of a body that may be incomplete
     others: dict[str, Any]
 
     def request(self, prompt: list[int], new_tokens: int, accept: str = "*/*", **more: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""Entry: a way to generate that may be compared, and where its code is."""
+"""Entry: description of a contender, and where its code is."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 from .dialect import CHAT, COMPLETIONS, Dialect
 
-ENGINE = "engine"  # what the others are compared with
+ENGINE = "engine"  # baseline of the comparison
 
 
 @dataclass(frozen=True)
 class Entry:
+    """One contender that can be chosen on the command line."""
+
     what: str
     module: str
     class_name: str

@@ -1,4 +1,4 @@
-"""A Llama of transformers as a GGUF file, which llama.cpp reads."""
+"""Conversion of a transformers Llama to a GGUF file for llama.cpp."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LAYER_NAMES = {
 
 
 def tensor_names(num_layers: int) -> dict[str, str]:
-    """transformers' name of each tensor -> GGUF's."""
+    """Return the GGUF name of each tensor, by its name in transformers."""
     of_layers = {
         f"model.layers.{i}.{name}.weight": f"blk.{i}.{gguf_name}.weight"
         for i in range(num_layers)
@@ -40,8 +40,9 @@ def tensor_names(num_layers: int) -> dict[str, str]:
 
 
 def interleaved(weight: np.ndarray[Any, Any], num_heads: int) -> np.ndarray[Any, Any]:
-    """Rows of a query or key projection in llama.cpp's order: the two numbers that rotate together are
-    neighbours there, and half a head apart in transformers.
+    """Return a query or key projection with its rows in llama.cpp's order.
+
+    The two elements of a rotary pair are adjacent in llama.cpp, and half a head apart in transformers.
     """
     halves = weight.reshape(num_heads, 2, -1, *weight.shape[1:])
     rows: np.ndarray[Any, Any] = halves.swapaxes(1, 2).reshape(weight.shape)
@@ -57,8 +58,11 @@ def converted(name: str, weight: np.ndarray[Any, Any], shape: Shape, dtype: Any)
 
 
 def write_gguf(path: str, weights: Mapping[str, np.ndarray[Any, Any]], shape: Shape, half: bool) -> None:
-    """:param half: matrices in float16, else everything in float32"""
-    import gguf  # here, as the names and the order of rows need none
+    """Write the model.
+
+    :param half: store matrices as float16, else everything as float32
+    """
+    import gguf  # imported here, as the conversion itself does not need it
 
     writer = gguf.GGUFWriter(path, ARCHITECTURE)
     writer.add_vocab_size(shape.vocab_size)

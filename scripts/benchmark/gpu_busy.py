@@ -1,4 +1,4 @@
-"""GpuBusy: the share of the time in which the GPU computed anything, as nvidia-smi tells it."""
+"""GpuBusy: GPU utilization over time, as reported by nvidia-smi."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ COMMAND = ("nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,n
 
 
 class GpuBusy:
-    """Of a device such as "cuda:1". Of another one, or without nvidia-smi, it knows nothing."""
+    """Samples the utilization of a device such as "cuda:1"; no samples on CPU or without nvidia-smi."""
 
     def __init__(self, device: str) -> None:
-        self._seen: list[tuple[float, float]] = []  # time.perf_counter(), share
+        self._seen: list[tuple[float, float]] = []  # time.perf_counter(), utilization from 0 to 1
         self._process: subprocess.Popen[str] | None = None
         kind, _, index = device.partition(":")
         if kind == "cuda":
@@ -28,6 +28,7 @@ class GpuBusy:
                 Thread(target=self._listen, daemon=True).start()
 
     def between(self, begin: float, end: float) -> float | None:
+        """Return the mean utilization between two times; None without samples."""
         shares = [share for at, share in self._seen if begin <= at <= end]
         return sum(shares) / len(shares) if shares else None
 

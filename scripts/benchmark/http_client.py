@@ -1,4 +1,4 @@
-"""A client that costs little: one thread reads all streams, and decodes nothing before the last has ended."""
+"""A client with little overhead: one thread reads all streams, and parsing waits until all have ended."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def request_bytes(path: str, body: dict[str, Any], accept: str = "*/*") -> bytes
 
 
 def ask_all(port: int, requests: list[bytes]) -> list[HttpReply]:
-    """All at once, each over a connection of its own; returns when all have ended."""
+    """Send all requests at once, each over its own connection; return when all replies have ended."""
     deadline = time.monotonic() + REPLY_SEC
     replies = []
     with selectors.DefaultSelector() as selector:
@@ -38,7 +38,7 @@ def ask_all(port: int, requests: list[bytes]) -> list[HttpReply]:
             ready = selector.select(deadline - time.monotonic())
             if not ready:
                 close_all(selector)
-                raise RuntimeError(f"the server has not ended its replies after {REPLY_SEC} s")
+                raise RuntimeError(f"the replies were not complete after {REPLY_SEC} s")
             for key, _ in ready:
                 read(selector, key)
     return replies

@@ -1,4 +1,4 @@
-"""HttpReply: what came over one connection and when; it is looked into after the round."""
+"""HttpReply: the bytes received over one connection, and when; parsed after the round."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HEAD_END = b"\r\n\r\n"
 
 @dataclass
 class HttpReply:
-    """The server must close the connection at the end."""
+    """One response; the server must close the connection at its end."""
 
     asked_at: float
     received: bytearray = field(default_factory=bytearray)
@@ -25,7 +25,10 @@ class HttpReply:
 
     @property
     def body(self) -> bytes:
-        """Raises RuntimeError for a reply that is not 200."""
+        """Return the decoded body.
+
+        :raises RuntimeError: the status is not 200
+        """
         head, _, rest = bytes(self.received).partition(HEAD_END)
         if b" 200 " not in head.partition(b"\r\n")[0]:
             raise RuntimeError(f"the server answered {bytes(self.received[:500])!r}")
@@ -36,10 +39,10 @@ class HttpReply:
         return self.arrivals[-1][0]
 
     def time_when(self, is_so: Callable[[bytes], bool]) -> float:
-        """When the body had come so far that it `is_so`."""
+        """Return the time at which the body received so far first satisfied `is_so`."""
         for at, num_bytes in self.arrivals:
             head, _, rest = bytes(self.received[:num_bytes]).partition(HEAD_END)
             is_chunked = b"transfer-encoding: chunked" in head.lower()
             if is_so(dechunk(rest)[0] if is_chunked else rest):
                 return at
-        raise RuntimeError(f"what was waited for never came: {bytes(self.received[-200:])!r}")
+        raise RuntimeError(f"the expected data never arrived: {bytes(self.received[-200:])!r}")

@@ -1,4 +1,4 @@
-"""LineUp: the contenders of a run, and why some of them are not in it or no longer."""
+"""LineUp: the contenders of a run, and why others were left out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class LineUp:
-    """Whoever fails is dropped with its reason; the others go on."""
+    """Running contenders; one that fails is removed, with the reason, and the others continue."""
 
     def __init__(self) -> None:
         self.left_out: dict[str, str] = {}
@@ -36,7 +36,7 @@ class LineUp:
         return list(self._running)
 
     def attempt(self, name: str, do: Callable[[Contender], T], when: str) -> T | None:
-        """None: the contender is not in the run, perhaps since now."""
+        """Return the result; None if the contender has been left out, or fails now."""
         if name not in self._running:
             return None
         try:
@@ -51,7 +51,7 @@ class LineUp:
 
     def _start_one(self, name: str, entry: Entry, options: Options, settings: Settings) -> None:
         if options.is_on_cuda and not entry.is_on_cuda:
-            self.left_out[name] = "is compared on CPU only"
+            self.left_out[name] = "supported on CPU only"
             return
         python = options.llama_python if name == "llama.cpp" else sys.executable
         try:

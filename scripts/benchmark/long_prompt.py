@@ -1,4 +1,4 @@
-"""LongPrompt: what a prompt of 4,000 tokens does to the replies that are being made when it arrives."""
+"""LongPrompt: the effect of an arriving prompt of 4,000 tokens on running replies."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from .words import random_tokens
 LONG_TOKENS = 4000
 CONTEXT_LEN = 4096
 PROMPT_TOKENS = 64
-BEFORE_TOKENS = 30  # of each running reply, before the prompt arrives
+BEFORE_TOKENS = 30  # per running reply before the prompt arrives
 START_SEC = 300
 
 
 class LongPrompt:
+    """An engine with running streams into which a long prompt arrives."""
+
     def __init__(self, settings: Settings) -> None:
         self._vocab_size = settings.shape.vocab_size
         self._settings = settings
@@ -30,7 +32,7 @@ class LongPrompt:
         self._engine = BareEngine(self._settings, streams + 1, CONTEXT_LEN)
 
     def alone(self) -> dict[str, Any]:
-        """The prompt on an idle engine, and its share for one chunk of it."""
+        """Measure the prompt on an idle engine; return its time, and the average time per prompt chunk."""
         reply = self._ask(LONG_TOKENS, 1)
         reply.wait()
         assert self._engine is not None
@@ -65,12 +67,12 @@ def wait_for_tokens(replies: list[Reply], num_tokens: int) -> None:
     deadline = time.monotonic() + START_SEC
     while min(len(reply.times.at) for reply in replies) < num_tokens:
         if time.monotonic() > deadline or any(reply.request.outcome for reply in replies):
-            raise RuntimeError("the running replies ended too early, or never began")
+            raise RuntimeError("the running replies ended too early, or did not start")
         time.sleep(0.002)
 
 
 def gaps(running: list[Reply], arrival: Reply) -> dict[str, Any]:
-    """In seconds; `before` counts from the time when all were running."""
+    """Return gaps in seconds; `gap_before_sec` starts when all streams were running."""
     all_running_at = max(reply.times.at[0] for reply in running)
     first_token_at = arrival.times.at[0]
     before = [g for r in running for g in r.times.gaps(all_running_at, arrival.asked_at)]

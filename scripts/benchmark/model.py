@@ -1,4 +1,4 @@
-"""The model of the benchmarks: a Llama of random weights, and a tokenizer of one word a token."""
+"""The benchmark's model: a Llama with random weights, and a tokenizer with one word per token."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from .shape import SHAPES, Shape
 
 
 def make_model(shape: Shape = SHAPES["small"], dtype: str = "float32", device: str = "cpu") -> Any:
-    """The same weights each time. They are made on the device: those of a large model fit nowhere else."""
+    """Return a model with the same weights each time, created on the device, as not all fit elsewhere."""
     sizes = asdict(shape)
     rope = {"rope_type": "default", "rope_theta": sizes.pop("rope_theta")}
     config = LlamaConfig(
         **sizes,
         rope_parameters=rope,
         bos_token_id=None,
-        eos_token_id=None,  # every reply has exactly as many tokens as were asked for
+        eos_token_id=None,  # so that every reply has exactly the requested length
     )
-    gc.collect()  # of one that was there before, perhaps
+    gc.collect()  # frees the previous model, if any
     if device != "cpu":
         torch.cuda.empty_cache()
     torch.manual_seed(0)
@@ -38,7 +38,7 @@ def make_model(shape: Shape = SHAPES["small"], dtype: str = "float32", device: s
 
 
 def make_tokenizer(vocab_size: int = SHAPES["small"].vocab_size) -> Any:
-    """Token i is the word "ti", so that the tokens of a text are its words."""
+    """Return a tokenizer whose token i is the word "ti", so that the tokens of a text are its words."""
     tokenizer = Tokenizer(WordLevel({f"t{i}": i for i in range(vocab_size)}, unk_token="t0"))
     tokenizer.pre_tokenizer = WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""ModelFiles: the model written down as transformers and as numpy do it, for contenders that load theirs."""
+"""ModelFiles: the model on disk, in transformers' and in numpy's format, for contenders that load it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from .settings import Settings
 
 
 class ModelFiles:
+    """Writes the files, in a process of its own."""
+
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 

@@ -1,4 +1,4 @@
-"""What the command line asks for."""
+"""Command-line options."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ from .shape import BYTES, SHAPES
 
 PARTS = {
     "streams": "tokens/s and time to the first token of every contender, at each number of streams",
-    "floor": "steps of the engine against the bytes that they must read and the machine's bandwidth",
+    "floor": "decode steps compared with their lower bound: bytes to read / memory bandwidth",
     "turns": "time to the first token of turn 1 and of turn 5, after 1,000 tokens",
     "gap": "the longest gap between tokens of running streams while a prompt of 4,000 tokens arrives",
     "growth": "the engine's tokens/s per stream as contexts grow to 4,096 tokens",
 }
-DESCRIPTION = """How fast this project is. Parts:
+DESCRIPTION = """Benchmarks of this project. Parts:
 
 {parts}
 
-Contenders, each a process of its own and asleep while another one is measured:
+Contenders, each in its own process, which is stopped while another one is measured:
 
 {contenders}
 
-On stdout: a table for each part, and one JSON object as the last line. Progress is on stderr.
-`scripts/bench --install ...` first installs what `serve` and `llama.cpp` need; the latter is compiled,
-which takes some 12 minutes and a C++ compiler."""
+stdout: a table for each part, and a JSON object as the last line. stderr: progress.
+`scripts/bench --install ...` first installs the packages for `serve` and `llama.cpp`; the latter is compiled,
+which takes about 12 minutes and needs a C++ compiler."""
 
 
 class Options(argparse.Namespace):
+    """Parsed command line, with defaults filled in."""
+
     only: list[str]
     contenders: list[str]
     streams: list[int]
@@ -67,30 +69,48 @@ def parse(arguments: list[str] | None = None) -> Options:
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="these parts")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="run only these parts")
     parser.add_argument(
-        "--contenders", nargs="+", choices=ENTRIES, default=list(ENTRIES), help="these of the streams"
+        "--contenders",
+        nargs="+",
+        choices=ENTRIES,
+        default=list(ENTRIES),
+        help="contenders of the streams part",
     )
     parser.add_argument("--streams", type=_count, nargs="+", default=[1, 2, 4, 8, 16, 32], metavar="N")
     parser.add_argument(
-        "--growth-streams", type=_count, nargs="+", default=[1, 4, 16], metavar="N", help="of the growth"
+        "--growth-streams",
+        type=_count,
+        nargs="+",
+        default=[1, 4, 16],
+        metavar="N",
+        help="streams of the growth part",
     )
     parser.add_argument(
-        "--gap-streams", type=_count, nargs="+", default=[4, 8], metavar="N", help="running ones, of the gap"
+        "--gap-streams",
+        type=_count,
+        nargs="+",
+        default=[4, 8],
+        metavar="N",
+        help="running streams of the gap part",
     )
-    parser.add_argument("--repeats", type=_count, default=3, metavar="N", help="a figure is their median")
-    parser.add_argument("--new-tokens", type=_count, default=64, metavar="N", help="of each reply")
+    parser.add_argument(
+        "--repeats", type=_count, default=3, metavar="N", help="repeats; the median is reported"
+    )
+    parser.add_argument("--new-tokens", type=_count, default=64, metavar="N", help="tokens per reply")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N")
-    parser.add_argument("--model", choices=SHAPES, help="its shape: small (31.8 M) on CPU, 8b on CUDA")
     parser.add_argument(
-        "--dtype", choices=BYTES, help="float32 on CPU, bfloat16 on CUDA; llama.cpp: f32, f16"
+        "--model", choices=SHAPES, help="model size; default: small (31.8 M parameters) on CPU, 8b on CUDA"
     )
-    parser.add_argument("--threads", type=_count, metavar="N", help="generation threads of this project")
+    parser.add_argument(
+        "--dtype", choices=BYTES, help="default: float32 on CPU, bfloat16 on CUDA; in llama.cpp f32 and f16"
+    )
+    parser.add_argument("--threads", type=_count, metavar="N", help="worker threads of this project")
     parser.add_argument(
         "--llama-python",
         default=sys.executable,
         metavar="PATH",
-        help="an interpreter that has llama_cpp, gguf and numpy; this one by default",
+        help="interpreter with llama_cpp, gguf and numpy; default: this one",
     )
     parser.add_argument("--picture-folder", type=Path, default=Path("build/bench"), metavar="PATH")
     options = parser.parse_args(arguments, namespace=Options())

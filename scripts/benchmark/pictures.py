@@ -1,4 +1,4 @@
-"""Pictures of a run: tokens/s against streams, and against the context length."""
+"""Plots of a run: tokens/s over the number of streams, and over the context length."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .entry import ENTRIES
 
 
 def draw(parts: dict[str, Any], folder: Path) -> list[Path]:
-    """Of those parts that have one."""
+    """Draw the plots of the parts that have one; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     if any(level["contenders"] for level in parts.get("streams", {}).get("levels", ())):

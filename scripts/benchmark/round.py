@@ -1,4 +1,4 @@
-"""Round: what one contender did when all streams asked at once."""
+"""Round: the measurements of one contender when all streams start at once."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
+    """Times and replies of one round."""
+
     total_sec: float  # from the first request to the last token, prompts included
-    first_token_sec: list[float]  # of each stream, from its own request
+    first_token_sec: list[float]  # per stream, since its own request
     replies: list[list[int]]  # token ids
-    client_cpu_sec: float = 0.0  # of a client that shares the machine
-    gpu_busy: float | None = None  # share of the time
+    client_cpu_sec: float = 0.0  # of the client, which shares the machine
+    gpu_busy: float | None = None  # utilization, 0 to 1
 
     @property
     def tokens_per_sec(self) -> float:
@@ -23,13 +25,16 @@ class Round:
         return statistics.median(self.first_token_sec)
 
     def check(self, streams: int, new_tokens: int) -> None:
-        """Raises ValueError for a reply that has not exactly the tokens that were asked for."""
+        """Check that all replies have the requested length.
+
+        :raises ValueError: one has not
+        """
         lengths = [len(reply) for reply in self.replies]
         if lengths != [new_tokens] * streams:
             raise ValueError(f"{streams} replies of {new_tokens} tokens were asked for, got {lengths}")
 
     def same_share(self, other: Round) -> float:
-        """The share of tokens that are the same in both, at the same place."""
+        """Return the fraction of tokens that are equal at the same position."""
         pairs = [
             one == two
             for mine, theirs in zip(self.replies, other.replies, strict=True)

@@ -1,4 +1,4 @@
-"""Progress, for whoever waits; the results have stdout for themselves."""
+"""Progress messages on stderr; stdout is for results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings: what every process of a run must know."""
+"""Settings: parameters that all processes of a run share."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from .shape import SHAPES, Shape
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
+    """Model, device and folder of a run; sent to each process as JSON."""
+
     shape_name: str
     dtype: str
     device: str
-    threads: int | None  # generation threads of this project; None: its own choice
-    folder: str  # of the run, gone after it
+    threads: int | None  # worker threads of this project; None: chosen by it
+    folder: str  # temporary folder of the run
 
     @property
     def shape(self) -> Shape:
@@ -21,15 +23,15 @@ class Settings:
 
     @property
     def model_folder(self) -> str:
-        """The model's files, for contenders that load it."""
+        """Folder of the model's files, for contenders that load it."""
         return f"{self.folder}/model"
 
     @property
     def weights_file(self) -> str:
-        """The same weights for numpy, in float32."""
+        """File of the same weights in numpy's format, in float32."""
         return f"{self.model_folder}/weights.npz"
 
     @property
     def store_folder(self) -> str:
-        """The conversations."""
+        """Folder of the conversations."""
         return f"{self.folder}/conversations"

@@ -1,14 +1,16 @@
-"""Shape: the sizes of a Llama, and how many numbers one of its decode steps must read."""
+"""Shape: the sizes of a Llama, and the amount of data that a decode step must read."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-BYTES = {"float32": 4, "bfloat16": 2}  # of one number, by dtype
+BYTES = {"float32": 4, "bfloat16": 2}  # per element
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
+    """Sizes of a Llama, named as in LlamaConfig."""
+
     vocab_size: int
     hidden_size: int
     intermediate_size: int
@@ -20,12 +22,12 @@ class Shape:
 
     @property
     def key_value_size(self) -> int:
-        """Numbers of one token's keys in one layer; its values are as many."""
+        """Elements of one token's keys in one layer, and also of its values."""
         return self.hidden_size // self.num_attention_heads * self.num_key_value_heads
 
     @property
     def num_step_weights(self) -> int:
-        """Those that a decode step reads: all but the embedding table, of which it reads a row a token."""
+        """Parameters that a decode step reads: all except the embedding table (it reads a row per token)."""
         attention = 2 * self.hidden_size**2 + 2 * self.hidden_size * self.key_value_size
         mlp = 3 * self.hidden_size * self.intermediate_size
         norms = 2 * self.hidden_size
@@ -37,7 +39,7 @@ class Shape:
         return self.num_step_weights + self.vocab_size * self.hidden_size
 
     def step_bytes(self, streams: int, context_len: float, dtype: str) -> float:
-        """What one decode step of `streams` sequences with `context_len` tokens each must read at least."""
+        """Return the least bytes that a decode step of `streams` sequences of `context_len` tokens reads."""
         keys_and_values = 2 * self.num_hidden_layers * self.key_value_size * context_len
         return BYTES[dtype] * (self.num_step_weights + streams * keys_and_values)
 

@@ -1,4 +1,4 @@
-"""SteadyDecode: the rate of a bare engine while every stream decodes and no prompt is computed."""
+"""SteadyDecode: the decode rate of a bare engine, without any prefill."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from .words import random_tokens
 
 
 class SteadyDecode:
-    """Each stream has a prompt of its own, of which each context length takes the first tokens: their keys
-    and values are computed before, and then kept.
+    """Streams that decode after a prompt which is already in the KV cache.
+
+    Each stream has its own prompt; for a shorter context length its first tokens are used.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -30,13 +31,13 @@ class SteadyDecode:
         self._play(context_len, 1)
 
     def measure(self, context_len: int, new_tokens: int) -> dict[str, Any]:
-        """Between the time when the last stream has its first token and the time when the first one ends."""
+        """Measure the rate from the last stream's first token until the first stream ends."""
         replies = self._play(context_len, new_tokens)
         times = [reply.times.at for reply in replies]
         begin, end = max(at[0] for at in times), min(at[-1] for at in times)
         num_tokens = sum(begin < at <= end for of_one in times for at in of_one)
         if end <= begin:
-            raise RuntimeError("the streams did not decode at the same time: more new tokens are needed")
+            raise RuntimeError("the streams did not overlap; raise --new-tokens")
         return {"tokens_per_s": num_tokens / (end - begin)}
 
     def _play(self, context_len: int, new_tokens: int) -> Any:

@@ -1,4 +1,4 @@
-"""A table of text: the first column to the left, the others to the right."""
+"""Plain-text tables: the first column is left-aligned, the others are right-aligned."""
 
 from __future__ import annotations
 

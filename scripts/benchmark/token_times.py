@@ -1,4 +1,4 @@
-"""TokenTimes: when each token of a reply became text, written down by the generation thread itself."""
+"""TokenTimes: the time at which each token of a reply became text, recorded by the worker thread."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import pairwise
 
 
 class TokenTimes:
-    """A text filter that changes nothing. `at` only grows."""
+    """A text filter that passes text through and records times; `at` is only appended to."""
 
     def __init__(self) -> None:
         self.at: list[float] = []  # time.perf_counter()
@@ -20,5 +20,5 @@ class TokenTimes:
         return ""
 
     def gaps(self, begin: float, end: float) -> list[float]:
-        """Seconds between tokens, of the gaps that lie at least partly within these times."""
+        """Return the seconds between tokens, for all gaps that overlap this interval."""
         return [after - before for before, after in pairwise(self.at) if after > begin and before < end]

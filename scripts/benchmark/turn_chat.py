@@ -1,4 +1,4 @@
-"""TurnChat: conversations of five turns in one slot, with what it keeps of the turns before and without."""
+"""TurnChat: conversations of five turns in one slot, with and without the cached keys and values."""
 
 from __future__ import annotations
 
@@ -16,19 +16,23 @@ from .bare_engine import make_chat_stream
 from .settings import Settings
 from .words import random_tokens, text_of
 
-MESSAGE_TOKENS = 20  # of the first turn and of the last
+MESSAGE_TOKENS = 20  # in the first and the last turn
 REPLY_TOKENS = 32
 HISTORY_TOKENS = 1000  # before the last turn
-NUM_LONG = 3  # turns between
+NUM_LONG = 3  # turns in between
 CONTEXT_LEN = 2048
 
 
 class Words(AbstractChatPrompt):
+    """Prompt of all messages, separated by spaces."""
+
     def render(self, contents: list[ChatContent]) -> str:
         return " ".join(content.message or "" for content in contents).rstrip()
 
 
 class TurnChat:
+    """An app with one slot, used through Flask's test client."""
+
     def __init__(self, settings: Settings) -> None:
         self._random = Random(0)
         self._vocab_size = settings.shape.vocab_size
@@ -41,9 +45,7 @@ class TurnChat:
         self._chat_stream.start_queue_worker()
 
     def measure(self) -> dict[str, Any]:
-        """What `done` says of the first turn, of the fifth, and of the fifth again after another visitor has
-        taken the slot.
-        """
+        """Measure turn 1, turn 5, and turn 5 again after another visitor has used the slot."""
         client = self._app.test_client()
         first = self._ask(client, MESSAGE_TOKENS)
         rest = HISTORY_TOKENS - MESSAGE_TOKENS - REPLY_TOKENS

@@ -1,1 +1,1 @@
-"""The contenders' own processes: each file is one way to generate, and imports only what that way needs."""
+"""Contenders: each module is one way to generate text, and imports only what that needs."""

@@ -1,4 +1,4 @@
-"""transformers' own continuous batching, without HTTP."""
+"""Contender: the continuous batching of transformers, without HTTP."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ RESULT_SEC = 1200
 
 
 class BatchingContender:
-    """Its manager is told what comes, as `generate_batch` tells it; only its cache is made no larger than
-    needed, as the default takes most of the memory.
-    """
+    """The manager gets the hints that `generate_batch` gives it; its cache is limited to what is needed."""
 
     def __init__(self, settings: Settings) -> None:
         self._model = make_model(settings.shape, settings.dtype, settings.device)
@@ -61,7 +59,7 @@ class BatchingContender:
 
 
 def num_blocks(streams: int, context_len: int) -> int:
-    """Of the cache, for twice what all streams together need."""
+    """Return the number of cache blocks: twice as many as all streams together need."""
     config: Any = ContinuousBatchingConfig()
     page_size: int = getattr(config, "page_size", None) or config.block_size  # its name until 5.17
     return max(64, 2 * streams * -(-context_len // page_size))

@@ -1,4 +1,4 @@
-"""The engine of this project, without HTTP."""
+"""Contender: this project's engine, without HTTP."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from ..words import tokens_of
 
 
 class EngineContender:
+    """A BareEngine with one slot per stream."""
+
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._engine: BareEngine | None = None

@@ -1,4 +1,4 @@
-"""What Flask users write today: a streamer, and `generate` in a thread for each request."""
+"""Contender: what Flask apps commonly do, a streamer and `generate` in a thread per request."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from .web_app import WebApp
 
 
 class GenerateContender:
+    """A Flask app that calls `model.generate` for each request."""
+
     def __init__(self, settings: Settings) -> None:
         self._model = make_model(settings.shape, settings.dtype, settings.device)
         self._tokenizer = make_tokenizer(settings.shape.vocab_size)
         self._web_app: WebApp | None = None
 
     def prepare(self, streams: int, context_len: int) -> int:
-        """Its port."""
+        """Start the server; return its port."""
         self.close()
         self._web_app = WebApp(self._app(), streams)
         return self._web_app.port

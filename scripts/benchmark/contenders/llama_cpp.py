@@ -1,8 +1,8 @@
-"""llama.cpp through llama-cpp-python's low-level calls: all streams in one batch, the same weights.
+"""Contender: llama.cpp by llama-cpp-python's low-level API, with the same weights and all streams in a batch.
 
-Float32 weights for float32; for bfloat16 the float16 that llama.cpp is made for. Keys and values are float16
-in both, its default and its fastest. Needs neither torch nor transformers, so that it may run in an
-interpreter of its own.
+Weights are float32 for float32, and float16 for bfloat16, as llama.cpp is optimized for that. The KV cache is
+float16 in both cases, its default and its fastest. Imports neither torch nor transformers, so that it can run
+in an interpreter of its own.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ import numpy as np
 from ..gguf_file import write_gguf
 from ..settings import Settings
 
-BATCH_TOKENS = 2048  # of prompts, in one call
+BATCH_TOKENS = 2048  # prompt tokens per call
 
 
 def say_nothing(level: int, text: bytes, data: object) -> None: ...
 
 
-SAY_NOTHING = llama_cpp.llama_log_callback(say_nothing)  # must live as long as llama.cpp may call it
+SAY_NOTHING = llama_cpp.llama_log_callback(say_nothing)  # must stay alive as long as llama.cpp may call it
 
 
 class LlamaCppContender:
+    """A llama.cpp context with one sequence per stream."""
+
     def __init__(self, settings: Settings) -> None:
         self._vocab_size = settings.shape.vocab_size
         self._context: Any = None
@@ -38,7 +40,7 @@ class LlamaCppContender:
         params = llama_cpp.llama_model_default_params()
         self._model = llama_cpp.llama_model_load_from_file(path.encode(), params)
         if not self._model:
-            raise RuntimeError("llama.cpp does not load the converted model")
+            raise RuntimeError("llama.cpp cannot load the converted model")
         self._batch = llama_cpp.llama_batch_init(BATCH_TOKENS, 0, 1)
 
     def prepare(self, streams: int, context_len: int) -> None:
@@ -50,7 +52,7 @@ class LlamaCppContender:
         params.n_threads = params.n_threads_batch = os.cpu_count()
         self._context = llama_cpp.llama_init_from_model(self._model, params)
         if not self._context:
-            raise RuntimeError("llama.cpp makes no context")
+            raise RuntimeError("llama.cpp cannot create a context")
 
     def play(self, prompts: list[list[int]], new_tokens: int) -> dict[str, Any]:
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), False)
@@ -68,7 +70,7 @@ class LlamaCppContender:
         }
 
     def _first_tokens(self, prompts: list[list[int]], began: float) -> tuple[list[list[int]], list[float]]:
-        """As many prompts in one call as fit."""
+        """Compute the prompts, as many per call as fit; return the first tokens and their times."""
         replies: list[list[int]] = []
         seconds: list[float] = []
         for stream, prompt in enumerate(prompts):
@@ -88,7 +90,7 @@ class LlamaCppContender:
         batch.n_tokens += 1
 
     def _decode(self) -> list[int]:
-        """The likeliest next token of each asked place."""
+        """Return the most likely next token of each stream in the batch."""
         asked = [i for i in range(self._batch.n_tokens) if self._batch.logits[i]]
         if llama_cpp.llama_decode(self._context, self._batch):
             raise RuntimeError("llama_decode failed")

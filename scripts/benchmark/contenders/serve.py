@@ -1,4 +1,4 @@
-"""`transformers serve --continuous-batching`, over HTTP."""
+"""Contender: `transformers serve --continuous-batching`, over HTTP."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_STREAMS = 64
 
 
 class ServeContender:
-    """One server for any number of streams; the command's own class, in a thread as its own tests run it."""
+    """One server for any number of streams: the command's class in a thread, as in transformers' tests."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -25,7 +25,7 @@ class ServeContender:
         self._serve: Any = None
 
     def prepare(self, streams: int, context_len: int) -> int:
-        """Its port."""
+        """Start the server unless it runs; return its port."""
         if self._serve is None:
             os.environ["HF_HUB_OFFLINE"] = "1"
             self._port = free_port()

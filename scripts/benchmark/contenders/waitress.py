@@ -1,4 +1,4 @@
-"""This project as a Flask app under waitress."""
+"""Contender: this project as a Flask app under waitress."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from .web_app import WebApp
 
 
 class WaitressContender:
+    """A ChatStream app served by waitress."""
+
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._served: tuple[ChatStream, WebApp] | None = None
 
     def prepare(self, streams: int, context_len: int) -> int:
-        """Its port."""
+        """Start the server; return its port."""
         self.close()
-        sys.setswitchinterval(SWITCH_SEC)  # as `serve` does it
+        sys.setswitchinterval(SWITCH_SEC)  # as `serve` does
         app = Flask(__name__)
         app.config.update(CHATSTREAM_STORE_DIR=self._settings.store_folder, CHATSTREAM_COOKIE_SECURE=False)
         chat_stream = make_chat_stream(self._settings, streams, context_len, app=app)

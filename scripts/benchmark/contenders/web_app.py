@@ -1,4 +1,4 @@
-"""WebApp: a Flask app under waitress in a thread, the same for all apps that are compared."""
+"""WebApp: a Flask app under waitress in a thread, with the same settings for every app compared."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ END_SEC = 10
 
 
 class WebApp:
+    """A running waitress server."""
+
     def __init__(self, app: Flask, streams: int) -> None:
         self._server = create_server(  # type: ignore[no-untyped-call]
             app, host="127.0.0.1", port=0, threads=streams + SPARE_THREADS, channel_request_lookahead=1
@@ -22,6 +24,8 @@ class WebApp:
         self._thread.start()
 
     def close(self) -> None:
-        self._server.trigger.pull_trigger(self._server.close)  # by its own loop, which is looking at it
+        self._server.trigger.pull_trigger(
+            self._server.close
+        )  # in the server's own loop, which uses its sockets
         self._thread.join(END_SEC)
         self._server.task_dispatcher.shutdown()

@@ -1,1 +1,1 @@
-"""The parts of a run: each file measures one thing (`measure`) and shows it (`shown`)."""
+"""Parts of a run: each module has `measure`, and `shown`, which formats the result."""

@@ -1,4 +1,4 @@
-"""How near the engine's decode steps come to what the memory allows: bytes to read over bytes per second."""
+"""Decode steps of the engine compared with their lower bound: bytes to read / memory bandwidth."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def measure(options: Options, settings: Settings) -> dict[str, Any]:
 def _level(
     streams: int, bandwidth: ActorProcess, decode: ActorProcess, options: Options, settings: Settings
 ) -> dict[str, Any]:
-    """The bandwidth is measured beside each run, as that of a shared machine is not always the same."""
+    """Measure one number of streams; bandwidth is measured each time, as it varies on a shared machine."""
     new_tokens = options.new_tokens
     decode.call("prepare", streams=streams, longest=CONTEXT_LEN, new_tokens=new_tokens)
     decode.call("compute_prompts", context_len=CONTEXT_LEN)
-    decode.call("measure", context_len=CONTEXT_LEN, new_tokens=new_tokens)  # pays for starting up
+    decode.call("measure", context_len=CONTEXT_LEN, new_tokens=new_tokens)  # warm-up
     step_bytes = settings.shape.step_bytes(streams, CONTEXT_LEN + new_tokens / 2, settings.dtype)
     rounds = []
     for _ in range(options.repeats):
@@ -64,5 +64,5 @@ def shown(result: dict[str, Any]) -> str:
         for level in result["levels"]
     ]
     return "\n".join(
-        ["decode steps of the engine against the floor: bytes to read over bandwidth", table(head, rows)]
+        ["decode steps of the engine and their lower bound: bytes to read / bandwidth", table(head, rows)]
     )

@@ -1,4 +1,4 @@
-"""How long running streams wait for their next token while a prompt of 4,000 tokens is computed."""
+"""Gaps between the tokens of running streams while a prompt of 4,000 tokens is computed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def measure(options: Options, settings: Settings) -> dict[str, Any]:
 
 def _level(streams: int, long_prompt: ActorProcess, repeats: int) -> dict[str, Any]:
     long_prompt.call("prepare", streams=streams)
-    long_prompt.call("alone")  # pays for starting up
+    long_prompt.call("alone")  # warm-up
     rounds = []
     for _ in range(repeats):
         rounds.append({**long_prompt.call("alone"), **long_prompt.call("measure", streams=streams)})

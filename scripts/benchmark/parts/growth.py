@@ -1,4 +1,4 @@
-"""What a longer context costs: the engine's tokens/s per stream, by context length and number of streams."""
+"""Cost of a longer context: the engine's tokens/s per stream, by context length and number of streams."""
 
 from __future__ import annotations
 

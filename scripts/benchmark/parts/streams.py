@@ -1,4 +1,4 @@
-"""Every contender at each number of streams, in turn, so that a machine that slows down slows them all."""
+"""Every contender at each number of streams, in rotation, so that a slow phase of the machine affects all."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from ..words import random_tokens
 
 PROMPT_TOKENS = 64
 WARM_UP_TOKENS = 8
-ROOM = 256  # contexts are multiples of it
+ROOM = 256  # context lengths are rounded up to a multiple
 NOT_INSTALLED = ("ModuleNotFoundError", "ImportError")
-HTTP = "waitress"  # whose HTTP is measured on its own
+HTTP = "waitress"  # contender whose HTTP overhead is measured separately
 
 
 def measure(options: Options, settings: Settings) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def _level(
     for repeat in range(options.repeats):
         prompts = _prompts(random, streams, settings)
         play = partial(_play, prompts=prompts, new_tokens=options.new_tokens, gpu_busy=gpu_busy)
-        for name in _turned(line_up.names, repeat):
+        for name in _rotated(line_up.names, repeat):
             if played := line_up.attempt(name, play, when):
                 rounds[name].append(played)
                 say(f"{streams} streams, round {repeat + 1}, {name}: {played.tokens_per_sec:.0f} tokens/s")
@@ -77,8 +77,8 @@ def _prompts(random: Random, streams: int, settings: Settings) -> list[list[int]
     return [random_tokens(random, PROMPT_TOKENS, settings.shape.vocab_size) for _ in range(streams)]
 
 
-def _turned(names: list[str], repeat: int) -> list[str]:
-    """Another one begins each time."""
+def _rotated(names: list[str], repeat: int) -> list[str]:
+    """Let another contender begin in each repeat."""
     first = repeat % len(names) if names else 0
     return names[first:] + names[:first]
 
@@ -87,13 +87,13 @@ def shown(result: dict[str, Any]) -> str:
     levels = result["levels"]
     names = [name for name in ENTRIES if any(name in level["contenders"] for level in levels)]
     parts = [
-        "tokens/s of all streams together (how many times faster the engine is: median of the repeats)",
+        "tokens/s of all streams together (speedup of the engine, median of the repeats)",
         table(["streams", *names], [_row(level, names, _rate) for level in levels]),
         "seconds to the first token, median of the streams",
         table(["streams", *names], [_row(level, names, _first_token) for level in levels]),
     ]
     if same := _same_tokens(levels):
-        parts.append(f"tokens that are the engine's too, at the same place: {same}")
+        parts.append(f"tokens equal to the engine's at the same position: {same}")
     if idle := result["http_when_idle"]:
         parts.append(
             f"HTTP adds {idle['added_ms']:.1f} ms to the first token of an idle server "
@@ -102,12 +102,12 @@ def shown(result: dict[str, Any]) -> str:
     left_out = result["left_out"]
     parts += [f"left out: {name}: {reason}" for name, reason in left_out.items()]
     if any(word in reason for reason in left_out.values() for word in NOT_INSTALLED):
-        parts.append("`scripts/bench --install` sets up what contenders need")
+        parts.append("`scripts/bench --install` installs the packages that contenders need")
     return "\n".join(parts)
 
 
 def _same_tokens(levels: list[dict[str, Any]]) -> str:
-    """At the number of streams where they are fewest."""
+    """Return the fractions at the number of streams where they are lowest."""
     shares: dict[str, float] = {}
     for level in levels:
         for name, summary in level["contenders"].items():
