@@ -1,1 +1,1 @@
-"""How many slots, threads and processes so many users need, from measured steps and a simulation."""
+"""Capacity planning: measure the steps of a model once, then simulate the queue and the schedulers."""

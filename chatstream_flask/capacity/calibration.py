@@ -1,4 +1,4 @@
-"""Calibration: how long the steps of a model take here, with each number of generation threads."""
+"""Calibration: measure how long the steps of a model take on this machine."""
 
 from __future__ import annotations
 
@@ -17,18 +17,21 @@ from ..model_source import TransformersSource
 from ..serving.limits import SWITCH_SEC
 from .step_costs import StepCosts
 
-SHORT = 64  # keys of the shortest rows
-POINT_SEC = 1.0  # that each point is measured for
+MIN_KEY_LEN = 64  # shortest key length that is measured
+POINT_SEC = 1.0  # measuring time of each point
 MIN_STEPS = 5
-NUM_ROUNDS = 5  # over all points, so that a disturbance of seconds does not hit all samples of one
+NUM_ROUNDS = 5  # each measures all points, so that a short disturbance affects one sample of a point at most
 WAIT_SEC = 600.0
 
 
 def measure_steps(source: TransformersSource, num_threads: int, max_slots: int) -> StepCosts:
-    """All threads measure the same point at the same time, as they step when there is much to do."""
+    """Return the costs of a step while `num_threads` worker threads are all busy.
+
+    All threads measure the same point at the same time, as they do under load.
+    """
     num_rows = max(max_slots // num_threads, 1)
     rows = [r for r in (1, 2, 4, 8, 16, 32, 64, 128) if r < num_rows] + [num_rows]
-    lengths = sorted({min(SHORT, source.context_len), source.context_len // 2, source.context_len - 1})
+    lengths = sorted({min(MIN_KEY_LEN, source.context_len), source.context_len // 2, source.context_len - 1})
     decode = [(r, length) for r in rows for length in lengths]
     prefill = _prefill_points(source)
     bench = StepBench([source.make_runner(num_rows, num_threads, 0) for _ in range(num_threads)])
@@ -60,17 +63,19 @@ def _prefill_points(source: TransformersSource) -> list[tuple[int, int]]:
 
 
 def decode_step(runner: Runner, num_rows: int, key_len: int) -> Callable[[], object]:
+    """Return a function that computes one decode step of `num_rows` sequences."""
     sequences = [_sequence(slot, key_len, key_len - 1) for slot in range(num_rows)]
     return lambda: runner.decode(sequences)
 
 
 def prefill_step(runner: Runner, num_tokens: int, num_cached: int) -> Callable[[], object]:
+    """Return a function that computes one prompt chunk after `num_cached` tokens."""
     sequence = _sequence(0, num_cached + num_tokens, num_cached)
     return lambda: runner.prefill([Chunk(sequence, num_tokens)])()
 
 
 def _sequence(slot: int, num_tokens: int, num_cached: int) -> Sequence:
-    """What is in the slot does not matter for the time that it takes."""
+    """Return a sequence of arbitrary tokens, as the time of a step does not depend on them."""
     request = GenerationRequest([1] * num_tokens, SamplingParams(seed=0))
     sequence = Sequence(request, slot, None)  # type: ignore[arg-type]
     sequence.num_cached = num_cached
@@ -78,7 +83,7 @@ def _sequence(slot: int, num_tokens: int, num_cached: int) -> Sequence:
 
 
 class StepBench:
-    """Open runners, each in a thread of its own."""
+    """Open runners, each in its own thread, whose steps are timed."""
 
     def __init__(self, runners: list[Runner]) -> None:
         self._runners = runners
@@ -98,7 +103,10 @@ class StepBench:
         *,
         alone: bool = False,
     ) -> list[float]:
-        """Median seconds of a step at each point."""
+        """Return the median time in seconds of a step at each point.
+
+        :param alone: use one thread while the others are idle
+        """
         rounds = [[self._measure(point, make_step, alone) for point in points] for _ in range(NUM_ROUNDS)]
         return [statistics.median(samples) for samples in zip(*rounds, strict=True)]
 
@@ -119,7 +127,7 @@ class StepBench:
 
 def _time(runner: Runner, step: Callable[[], object], start: threading.Barrier) -> float:
     runner.share_cores(start.parties)
-    step()  # the first one of a shape may choose or compile kernels
+    step()  # the first step of a shape may tune or compile kernels
     start.wait(WAIT_SEC)
     began, times = time.perf_counter(), list[float]()
     while len(times) < MIN_STEPS or time.perf_counter() - began < POINT_SEC / NUM_ROUNDS:

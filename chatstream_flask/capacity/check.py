@@ -1,4 +1,4 @@
-"""Check: what the simulation predicts against what a real server does under the same arrivals."""
+"""Check of the simulation against a real server under the same load."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..config import EngineConfig
-from .load_client import LoadClient, burst, play_simulated, poisson_arrivals
+from .arrivals import burst, play_simulated, poisson_arrivals
+from .load_client import LoadClient
 from .load_point import LoadPoint, load_point
 from .profile import Profile
-from .serving_costs import anchored
+from .serving_costs import with_new_serving_costs
 from .simulation import Simulation
 
-LOADS = (0.5, 0.8, 1.5)  # of what full slots can do
-MEASURES = (  # and what is too little to matter
+LOADS = (0.5, 0.8, 1.5)  # turns per second / those of full slots
+MEASURES = (  # attributes of LoadPoint, and the largest difference that is ignored
     ("tokens_per_sec", 0.0),
     ("refused_share", 0.03),
     ("queue_sec_p50", 0.03),
@@ -29,9 +30,9 @@ TOLERANCE = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Medians over the repeats."""
+    """One measure at one load, predicted and real; medians over the repeats."""
 
-    load: float  # of what full slots can do
+    load: float  # turns per second / those of full slots
     measure: str
     predicted: float
     real: float
@@ -39,7 +40,7 @@ class Comparison:
 
     @property
     def error(self) -> float:
-        """Relative to what really was; 0 for a difference too small to matter."""
+        """Return the relative error of the prediction; 0 if the difference is negligible."""
         difference = self.predicted - self.real
         return 0.0 if abs(difference) <= self.negligible else difference / max(self.real, 1e-9)
 
@@ -60,10 +61,15 @@ def compare(
     num_repeats: int = 3,
     say: Callable[[str], None] = lambda text: None,
 ) -> list[Comparison]:
-    """Each repeat has other arrivals, the same ones for both, and serving costs measured just before it."""
+    """Compare simulation and server at several loads.
+
+    In each repeat both get the same random arrivals, and the serving costs are measured again just before.
+
+    :param config: as the server was started with
+    """
     num_slots = config.max_running
     full = play_simulated(Simulation(profile, config), burst(num_slots, prompt_tokens, reply_tokens))
-    best_turns_per_sec = num_slots / max(answer.ended_at for answer in full)
+    best_turns_per_sec = num_slots / max(result.ended_at for result in full)
     comparisons = []
     for load in LOADS:
         points: list[tuple[LoadPoint, LoadPoint]] = []
@@ -72,10 +78,10 @@ def compare(
             arrivals = poisson_arrivals(
                 rate, num_sec, prompt_tokens, reply_tokens, spread, repeat, config.context_len
             )
-            profile = anchored(profile, client, config)
+            profile = with_new_serving_costs(profile, client, config)
             predicted = play_simulated(Simulation(profile, config), arrivals)
             max_open = num_slots + config.max_queue_size + 32
-            real = [met.answer for met in client.play(arrivals, max_open)]
+            real = [seen.result for seen in client.play(arrivals, max_open)]
             points.append((load_point(predicted, 0.0, num_sec), load_point(real, 0.0, num_sec)))
             say(f"load {load}, {len(arrivals)} turns: {_shown(points[-1])}")
         comparisons += [_comparison(load, points, name, negligible) for name, negligible in MEASURES]

@@ -1,4 +1,4 @@
-"""LoadPoint: what users meet at one load, from the answers of a simulation or of a real server."""
+"""Statistics of the turns at one load, simulated or real."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .simulation import Answer
+from .simulation import TurnResult
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadPoint:
-    """Seconds; percentiles are of the turns that were not refused."""
+    """Statistics at one load, with times in seconds; percentiles leave refused turns out."""
 
-    turns_per_sec: float  # asked for
+    turns_per_sec: float  # including refused ones
     num_turns: int
     refused_share: float
-    tokens_per_sec: float  # of all replies together
+    tokens_per_sec: float  # sum over all replies
     queue_sec_p50: float
     queue_sec_p95: float
     first_token_sec_p50: float
@@ -24,23 +24,26 @@ class LoadPoint:
     first_token_sec_p99: float
     total_sec_p50: float
     total_sec_p95: float
-    reply_tokens_per_sec_p50: float  # of one reply, after its first token
+    reply_tokens_per_sec_p50: float  # speed of one reply after its first token
     reply_tokens_per_sec_p5: float
 
 
-def load_point(answers: Sequence[Answer], since: float, until: float) -> LoadPoint:
-    """Of the turns asked for from `since` to `until`; the rate of tokens is of replies that ended then."""
-    asked = [answer for answer in answers if since <= answer.asked_at < until]
-    told = [answer for answer in asked if not answer.is_refused]
-    ended = [answer for answer in answers if since <= answer.ended_at < until]
-    queue, first = [a.queue_sec for a in told], [a.first_token_sec for a in told]
-    total = [a.total_sec for a in told]
-    speeds = [a.tokens_per_sec for a in told if a.reply_tokens > 1]
+def load_point(results: Sequence[TurnResult], since: float, until: float) -> LoadPoint:
+    """Return the statistics of the turns that arrived from `since` to `until`.
+
+    The tokens per second are those of the replies that ended in this time.
+    """
+    arrived = [result for result in results if since <= result.arrived_at < until]
+    accepted = [result for result in arrived if not result.is_refused]
+    ended = [result for result in results if since <= result.ended_at < until]
+    queue, first = [a.queue_sec for a in accepted], [a.first_token_sec for a in accepted]
+    total = [a.total_sec for a in accepted]
+    speeds = [a.tokens_per_sec for a in accepted if a.reply_tokens > 1]
     return LoadPoint(
-        turns_per_sec=len(asked) / (until - since),
-        num_turns=len(asked),
-        refused_share=(len(asked) - len(told)) / max(len(asked), 1),
-        tokens_per_sec=sum(answer.reply_tokens for answer in ended) / (until - since),
+        turns_per_sec=len(arrived) / (until - since),
+        num_turns=len(arrived),
+        refused_share=(len(arrived) - len(accepted)) / max(len(arrived), 1),
+        tokens_per_sec=sum(result.reply_tokens for result in ended) / (until - since),
         queue_sec_p50=percentile(queue, 50),
         queue_sec_p95=percentile(queue, 95),
         first_token_sec_p50=percentile(first, 50),
@@ -54,7 +57,7 @@ def load_point(answers: Sequence[Answer], since: float, until: float) -> LoadPoi
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The nearest rank; 0 of nothing."""
+    """Return the nearest-rank percentile; 0 if there are no values."""
     if not values:
         return 0.0
     return sorted(values)[max(math.ceil(len(values) * percent / 100) - 1, 0)]

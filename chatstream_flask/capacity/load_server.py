@@ -1,4 +1,4 @@
-"""The server that calibration and `plan --check` put under load: replies exactly as long as asked for.
+"""Server for measurements, whose replies have exactly the length that is requested.
 
 Run: python -m chatstream_flask.capacity.load_server --model PATH_OR_HUB_ID|mock --slots 8 --port 3100
 """
@@ -17,24 +17,27 @@ from ..serving.waitress_server import serve
 
 
 class LastMessage(AbstractChatPrompt):
-    """No history: the prompt is as long as what the client sent."""
+    """Prompt without history: as long as the client's message."""
 
     def create_prompt(self, opts: dict[str, Any] | None = None) -> str:
+        """Return the newest message."""
         return self.get_requester_last_msg() or ""
 
 
 def make_app(model: str, device: str | None, mock_sec_per_token: float, **options: Any) -> Flask:
+    """Return an app with the chat route only.
+
+    :param model: path or hub id of a model, or "mock"
+    """
     app = Flask(__name__)
-    app.config.update(CHATSTREAM_STORE="memory://", SECRET_KEY="nobody's")
+    app.config.update(CHATSTREAM_STORE="memory://", SECRET_KEY="not a secret")
     options |= {"chat_prompt_clazz": LastMessage, "too_many_request_as_http_error": True, "app": app}
     if model == "mock":
         params = {"type": "long", "time_per_token_sec": mock_sec_per_token}
         chat_stream = ChatStream(use_mock_response=True, mock_params=params, **options)
     else:
         loaded, tokenizer, device = load_model(model, device)
-        loaded.generation_config.eos_token_id = tokenizer.eos_token = (
-            None  # nothing but the length ends a reply
-        )
+        loaded.generation_config.eos_token_id = tokenizer.eos_token = None  # only max_new_tokens ends a reply
         chat_stream = ChatStream(model=loaded, tokenizer=tokenizer, device=device, **options)
     chat_stream.start_queue_worker()
 
@@ -56,6 +59,7 @@ def make_app(model: str, device: str | None, mock_sec_per_token: float, **option
 @click.option("--max-new-tokens", type=int, required=True)
 @click.option("--port", type=int, required=True)
 def main(port: int, **options: Any) -> None:
+    """Serve a model for measurements."""
     serve(make_app(**options), "127.0.0.1", port)
 
 

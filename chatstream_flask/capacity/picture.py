@@ -1,4 +1,4 @@
-"""A plan as a picture, with matplotlib (the extra `plan`)."""
+"""Picture of a plan, drawn with matplotlib (the extra `plan`)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ SUFFIXES = (".svg", ".png", ".pdf")
 
 
 def check_picture(path: str) -> None:
-    """Before anything costly is done."""
+    """Raise ConfigError if no picture can be written to this path; called before anything is measured."""
     if Path(path).suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"a picture must end in {', '.join(SUFFIXES)}, not {path}")
+        raise ConfigError(f"the file name of a picture must end in {', '.join(SUFFIXES)}, not {path}")
     if not Path(path).absolute().parent.is_dir():
-        raise ConfigError(f"there is no folder for {path}")
+        raise ConfigError(f"the folder of {path} does not exist")
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
@@ -23,6 +23,7 @@ def check_picture(path: str) -> None:
 
 
 def draw(plan: Plan, path: str) -> None:
+    """Write a picture of the plan's curve: waiting times, token rates and refused turns."""
     from matplotlib.figure import Figure
 
     turns = [plan.workload.turns_per_sec * load for load in CURVE]
@@ -52,6 +53,6 @@ def draw(plan: Plan, path: str) -> None:
     config = plan.config
     figure.suptitle(
         f"{plan.workload.daily_users:g} users a day: {plan.num_processes} x "
-        f"{config.max_running} slots, {config.num_of_generation_threads} generation threads"
+        f"{config.max_running} slots, {config.num_of_generation_threads} worker threads"
     )
     figure.savefig(path)

@@ -1,4 +1,4 @@
-"""`flask chatstream plan`: how many slots, threads and processes a number of users needs."""
+"""`flask chatstream plan`: find the slots, threads and processes that a number of users needs."""
 
 from __future__ import annotations
 
@@ -15,59 +15,92 @@ from ..demo_model import PATH as DEMO_MODEL
 from ..errors import ChatStreamError, ConfigError
 from ..inference.model_size import memory_bytes, model_size
 from .check import compare
-from .measure_profile import MOCK, Subject, measure_profile, running_client
+from .measure_profile import MOCK, Target, measure_profile, running_client
 from .picture import check_picture, draw
 from .plan import Goals, gib, make_plan, num_slots_that_fit
 from .profile import Profile
 from .report import check_text, plan_text, profile_text
 from .workload import Workload
 
-LONGEST_REPLY = 4  # times the mean, if nothing is said of max_new_tokens
+LONGEST_REPLY = 4  # default of --max-new-tokens / --tokens
 CHECK_REPLY_TOKENS = 48
 
 
 @click.command()
-@click.option("--dau", type=float, metavar="NUMBER", help="Users a day. Left out: only measure, or check.")
-@click.option("--turns", default=5.0, show_default=True, help="Of a user in a day, in one conversation.")
-@click.option("--tokens", default=200.0, show_default=True, help="Of a reply, mean.")
-@click.option("--message-tokens", default=40.0, show_default=True, help="Of what a user writes, mean.")
-@click.option("--system-tokens", default=0, show_default=True, help="Before each conversation.")
-@click.option("--think-sec", default=30.0, show_default=True, help="From a reply to the next turn, mean.")
-@click.option("--peak-share", default=0.1, show_default=True, help="Of a day's turns, in its busiest hour.")
-@click.option("--spread", default=0.6, show_default=True, help="Of lengths: standard deviation over mean.")
+@click.option("--dau", type=float, metavar="NUMBER", help="Users per day. Without it, only measure or check.")
+@click.option("--turns", default=5.0, show_default=True, help="Mean turns per user and day.")
+@click.option("--tokens", default=200.0, show_default=True, help="Mean tokens of a reply.")
+@click.option("--message-tokens", default=40.0, show_default=True, help="Mean tokens of a user's message.")
+@click.option("--system-tokens", default=0, show_default=True, help="Tokens of the system text.")
 @click.option(
-    "--max-new-tokens", type=int, help="The most tokens of a reply; four times --tokens if left out."
+    "--think-sec", default=30.0, show_default=True, help="Mean seconds from a reply to the next turn."
 )
-@click.option("--context-len", type=int, help="Tokens of prompt and reply together; 1024, or the profile's.")
-@click.option("--max-first-token-sec", default=3.0, show_default=True, help="Goal for 95 % of the turns.")
-@click.option("--max-refused", default=0.01, show_default=True, help="Goal: share of turns that are refused.")
-@click.option("--min-tokens-per-sec", default=5.0, show_default=True, help="Goal for 95 % of the replies.")
-@click.option("--slots", type=int, help="num_of_concurrent_executions; the best if left out.")
-@click.option("--threads", type=int, help="num_of_generation_threads; the best if left out.")
-@click.option("--max-queue-size", type=int, help="As many as slots if left out.")
 @click.option(
-    "--memory-gib", type=float, help="Of one device; this machine's, or the profile's, if left out."
+    "--peak-share", default=0.1, show_default=True, help="Fraction of a day's turns in the busiest hour."
 )
-@click.option("--model", metavar="PATH_OR_HUB_ID", help="To measure; the demo model if left out, or `mock`.")
-@click.option("--device", help='"cpu", "cuda", "cuda:0" or "mps"; the best there is if left out.')
-@click.option("--mock-seconds-per-token", default=0.02, show_default=True)
-@click.option("--measured-slots", default=16, show_default=True, help="Replies at once while measuring.")
-@click.option("--profile", "profile_path", metavar="FILE", help="Measured before; nothing is measured now.")
-@click.option("--save-profile", metavar="FILE", help="What was measured, for --profile.")
-@click.option("--picture", metavar="FILE", help="The plan as .svg, .png or .pdf.")
-@click.option("--json", "as_json", is_flag=True, help="The plan, or the check, as JSON.")
-@click.option("--check", "is_check", is_flag=True, help="Predict real loads on this machine and compare.")
-@click.option("--check-seconds", default=20.0, show_default=True, help="Of each load.")
-@click.option("--check-repeats", default=3, show_default=True)
 @click.option(
-    "--memory-only", is_flag=True, help="Only what fits, from the model's config; loads no weights."
+    "--spread", default=0.6, show_default=True, help="Standard deviation / mean of the lengths above."
 )
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="For --memory-only.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--max-new-tokens", type=int, help="Most tokens of a reply. [default: four times --tokens]")
+@click.option(
+    "--context-len", type=int, help="Tokens of prompt and reply together. [default: the profile's, or 1024]"
+)
+@click.option(
+    "--max-first-token-sec",
+    default=3.0,
+    show_default=True,
+    help="Goal: seconds to the first token, for 95 % of the turns.",
+)
+@click.option(
+    "--max-refused", default=0.01, show_default=True, help="Goal: highest fraction of refused turns."
+)
+@click.option(
+    "--min-tokens-per-sec",
+    default=5.0,
+    show_default=True,
+    help="Goal: tokens per second of a reply, for 95 % of the replies.",
+)
+@click.option("--slots", type=int, help="num_of_concurrent_executions. [default: the best]")
+@click.option("--threads", type=int, help="num_of_generation_threads. [default: the best]")
+@click.option("--max-queue-size", type=int, help="Requests that may wait. [default: as many as slots]")
+@click.option(
+    "--memory-gib", type=float, help="Memory of one device. [default: the profile's, or this machine's]"
+)
+@click.option(
+    "--model", metavar="PATH_OR_HUB_ID", help="Model to measure, or `mock`. [default: the demo model]"
+)
+@click.option("--device", help='"cpu", "cuda", "cuda:0" or "mps". [default: the fastest available]')
+@click.option(
+    "--mock-seconds-per-token", default=0.02, show_default=True, help="Speed of the mock with --model mock."
+)
+@click.option("--measured-slots", default=16, show_default=True, help="Most replies at once while measuring.")
+@click.option(
+    "--profile", "profile_path", metavar="FILE", help="Use a saved profile instead of measuring the model."
+)
+@click.option("--save-profile", metavar="FILE", help="Save the measurements for --profile.")
+@click.option("--picture", metavar="FILE", help="Draw the plan; the name must end in .svg, .png or .pdf.")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan or the check as JSON.")
+@click.option(
+    "--check", "is_check", is_flag=True, help="Compare predictions with a real server on this machine."
+)
+@click.option("--check-seconds", default=20.0, show_default=True, help="Duration of each load of --check.")
+@click.option("--check-repeats", default=3, show_default=True, help="Repeats of each load of --check.")
+@click.option(
+    "--memory-only",
+    is_flag=True,
+    help="Only say how many slots fit, from the model's config, without loading its weights.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    help="Data type of the weights for --memory-only.",
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of the simulation.")
 def plan(**options: Any) -> None:
-    """How many slots, threads and processes so many users need, and what they will meet.
+    """Find the slots, threads and processes that a number of users needs.
 
-    Measures the steps of a model on this machine, then simulates its queue and schedulers.
+    Measures the steps of a model on this machine, then simulates its queue and schedulers, and prints the
+    waiting times that users will see.
     """
     try:
         _run(options)
@@ -77,46 +110,46 @@ def plan(**options: Any) -> None:
 
 def _run(options: dict[str, Any]) -> None:
     if options["memory_only"]:
-        _tell_memory(options)
+        _print_memory(options)
         return
     if not (options["dau"] or options["save_profile"] or options["is_check"]):
-        raise click.UsageError("say --dau NUMBER, --save-profile FILE, --check or --memory-only")
+        raise click.UsageError("give one of --dau NUMBER, --save-profile FILE, --check or --memory-only")
     if options["is_check"] and options["dau"]:
-        raise click.UsageError("--check is about loads of its own; leave --dau out")
+        raise click.UsageError("--check uses loads of its own: leave --dau out")
     if options["picture"]:
         check_picture(options["picture"])
-    profile, subject = _profile(options)
+    profile, target = _profile(options)
     if options["save_profile"]:
         _save(profile, options["save_profile"])
     if options["is_check"]:
-        _check(profile, subject, options)
+        _check(profile, target, options)
     elif options["dau"]:
         _plan(profile, options)
 
 
-def _tell_memory(options: dict[str, Any]) -> None:
+def _print_memory(options: dict[str, Any]) -> None:
     size = model_size(options["model"] or str(DEMO_MODEL), options["dtype"])
     context_len = options["context_len"] or size.context_len or 1024
     num_bytes = (
         _bytes(options["memory_gib"]) if options["memory_gib"] else memory_bytes(options["device"] or "cpu")
     )
     fit = num_slots_that_fit(size.weights_bytes, size.kv_bytes_per_token, num_bytes, context_len)
-    told = asdict(size) | {"memory_bytes": num_bytes, "context_len": context_len, "max_slots": fit}
+    fitting = asdict(size) | {"memory_bytes": num_bytes, "context_len": context_len, "max_slots": fit}
     if options["as_json"]:
-        click.echo(json.dumps(told))
+        click.echo(json.dumps(fitting))
         return
     click.echo(
         f"Weights of {gib(size.weights_bytes)}, {size.kv_bytes_per_token / 1024:.4g} KiB of keys and values "
-        f"for each token: {fit} slots of {context_len} tokens fit into {gib(num_bytes)}"
+        f"per token: {fit} slots of {context_len} tokens fit into {gib(num_bytes)}"
     )
 
 
-def _profile(options: dict[str, Any]) -> tuple[Profile, Subject]:
+def _profile(options: dict[str, Any]) -> tuple[Profile, Target]:
     known = Profile.load(options["profile_path"]) if options["profile_path"] else None
     if options["threads"] is not None:
         check_int("threads", options["threads"], 1, 64)
     check_int("measured slots", options["measured_slots"], 1, 256)
-    subject = Subject(
+    target = Target(
         model=options["model"] or (known.model if known else str(DEMO_MODEL)),
         device=options["device"] or (known.device if known and known.model != MOCK else None),
         context_len=options["context_len"] or (known.context_len if known else 1024),
@@ -124,9 +157,9 @@ def _profile(options: dict[str, Any]) -> tuple[Profile, Subject]:
         thread_counts=_thread_counts(options),
         mock_sec_per_token=(known and known.mock_sec_per_token) or options["mock_seconds_per_token"],
     )
-    profile = known or measure_profile(subject, _say)
+    profile = known or measure_profile(target, _say)
     click.echo(profile_text(profile), err=options["as_json"])
-    return profile, subject
+    return profile, target
 
 
 def _thread_counts(options: dict[str, Any]) -> tuple[int, ...]:
@@ -176,10 +209,10 @@ def _plan(profile: Profile, options: dict[str, Any]) -> None:
         draw(made, options["picture"])
 
 
-def _check(profile: Profile, subject: Subject, options: dict[str, Any]) -> None:
+def _check(profile: Profile, target: Target, options: dict[str, Any]) -> None:
     num_threads = options["threads"] or profile.thread_counts[0]
-    config = subject.config(num_threads, options["slots"])
-    with running_client(subject, config, LONGEST_REPLY * CHECK_REPLY_TOKENS) as client:
+    config = target.config(num_threads, options["slots"])
+    with running_client(target, config, LONGEST_REPLY * CHECK_REPLY_TOKENS) as client:
         comparisons = compare(
             profile,
             client,

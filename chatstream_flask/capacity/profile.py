@@ -1,4 +1,4 @@
-"""Profile: what was measured of a model on a machine; kept as JSON, so that a plan needs neither."""
+"""Profile: measurements of a model on a machine, saved as JSON so that planning needs neither."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """For each number of generation threads that was tried, the costs of a step."""
+    """Sizes of a model, and the costs of its steps for each number of worker threads that was measured."""
 
     model: str
     device: str
     weights_bytes: int
     kv_bytes_per_token: int  # keys and values of one token in all layers
-    memory_bytes: int  # of the device, in all
-    context_len: int  # the most tokens of prompt and reply
+    memory_bytes: int  # total memory of the device
+    context_len: int  # most tokens of prompt and reply together
     prefill_chunk_len: int
-    request_sec: float  # from a client's request to the queue, and from a token to the client
-    turn_sec: float = 0.0  # that the generation threads lose with each request, also a refused one
-    costs: tuple[StepCosts, ...] = ()  # of a model
-    mock_sec_per_token: float | None = None  # of the mock, whose steps wait for a clock
+    request_sec: float  # from the client's request to the queue, plus from the first token to the client
+    turn_sec: float = 0.0  # time that each request, also a refused one, takes from busy worker threads
+    costs: tuple[StepCosts, ...] = ()  # empty for the mock
+    mock_sec_per_token: float | None = None  # only for the mock, whose steps wait instead of computing
 
     def __post_init__(self) -> None:
         for name in ("weights_bytes", "kv_bytes_per_token"):
@@ -40,40 +40,48 @@ class Profile:
         if self.mock_sec_per_token is not None:
             check_number("mock_sec_per_token", self.mock_sec_per_token, 0.0001, 3600)
         elif not self.costs:
-            raise ConfigError("a profile needs the costs of a step, for one number of threads at least")
+            raise ConfigError("a profile needs the costs of a step for at least one number of threads")
 
     @property
     def thread_counts(self) -> list[int]:
+        """Return the numbers of worker threads that were measured."""
         return [costs.num_threads for costs in self.costs] or [1]
 
     def costs_of(self, num_threads: int) -> StepCosts:
+        """Return the costs for a number of threads; raises ConfigError if that was not measured."""
         found = [costs for costs in self.costs if costs.num_threads == num_threads]
         if not found:
             known = ", ".join(map(str, self.thread_counts))
-            raise ConfigError(f"the profile was measured with {known} generation threads, not {num_threads}")
+            raise ConfigError(f"the profile was measured with {known} worker threads, not {num_threads}")
         return found[0]
 
     def slot_bytes(self, context_len: int) -> int:
-        return self.kv_bytes_per_token * (context_len + 1)  # one column is scratch
+        """Return the memory that one slot takes."""
+        return self.kv_bytes_per_token * (context_len + 1)  # one scratch position for padding
 
     def save(self, path: str) -> None:
+        """Write the profile as JSON."""
         Path(path).write_text(
             json.dumps({"format": FORMAT} | asdict(self), indent=1) + "\n", encoding="utf-8"
         )
 
     @classmethod
     def load(cls, path: str) -> Profile:
-        """:raises ConfigError: it cannot be read, or something in it is wrong"""
+        """Read a profile that `save` has written.
+
+        :raises ConfigError: the file cannot be read, or its content is not a valid profile
+        """
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
-            return cls.of(data)
+            return cls.from_dict(data)
         except (OSError, ValueError, TypeError) as error:  # ConfigError is a ValueError
-            raise ConfigError(f"{path} is no profile: {error}") from error
+            raise ConfigError(f"{path} is not a valid profile: {error}") from error
 
     @classmethod
-    def of(cls, data: dict[str, Any]) -> Profile:
+    def from_dict(cls, data: dict[str, Any]) -> Profile:
+        """Return the profile of a JSON object; raises ConfigError if it is not valid."""
         if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
-            raise ConfigError(f'it must be an object with "format": {FORMAT}')
+            raise ConfigError(f'expected an object with "format": {FORMAT}')
         check_names("field", data, cls)
         costs = data.pop("costs", [])
         for entry in costs:

@@ -1,4 +1,4 @@
-"""Simulation: the real queue, workers and schedulers on a clock that jumps from event to event."""
+"""Discrete-event simulation of one process: the real queue, workers and schedulers on a simulated clock."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from ..mock.mock_runner import MockParams, MockRunner
 from .profile import Profile
 from .timed_runner import SimulatedClock, TimedRunner
 
-MAX_CONVERSATION_LEN = 10_000_000  # tokens: those of two visitors never have the same id
+MAX_CONVERSATION_LEN = 10_000_000  # tokens; keeps the token ids of two visitors apart
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ask:
-    """One turn: what a client asks for."""
+class TurnRequest:
+    """One turn as a client requests it."""
 
     visitor: int
     prompt_tokens: int
     reply_tokens: int
-    system_tokens: int = 0  # the first of the prompt, the same for everybody
-    num_dropped: int = 0  # tokens of the conversation that are left out after those
+    system_tokens: int = 0  # first tokens of the prompt, which are the same for all visitors
+    num_dropped: int = 0  # tokens of the conversation that are dropped after those
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What became of it; seconds from the client's request."""
+class TurnResult:
+    """Result of one turn; times are in seconds since the client's request."""
 
-    asked_at: float
+    arrived_at: float  # on the clock of the simulation or the client
     is_refused: bool = False
     reply_tokens: int = 0
     queue_sec: float = 0.0
@@ -46,33 +46,35 @@ class Answer:
 
     @property
     def ended_at(self) -> float:
-        return self.asked_at + self.total_sec
+        """Return the time at which the reply ended."""
+        return self.arrived_at + self.total_sec
 
     @property
     def tokens_per_sec(self) -> float:
-        """After the first token."""
+        """Return the speed of the reply after its first token."""
         return (self.reply_tokens - 1) / max(self.total_sec - self.first_token_sec, 1e-9)
 
 
 class Simulation:
-    """One process, in one thread. A step is made when it begins and moves the clock to its end.
+    """Simulated process, which runs in the calling thread.
 
-    So what it frees is seen by the other threads up to one step too early, and by new requests in time.
+    A step is computed when it starts, and moves the clock to its end. So other worker threads see the slots
+    that it frees up to one step too early; new requests see them at the right time.
     """
 
     def __init__(self, profile: Profile, config: EngineConfig) -> None:
         self.clock = SimulatedClock()
-        self.answers: list[Answer] = []
+        self.results: list[TurnResult] = []
         self.request_sec = profile.request_sec
         self._turn_sec = profile.turn_sec
-        self._lost_sec = 0.0  # to requests, and not yet to a step
+        self._lost_sec = 0.0  # time taken by requests, which the next step will be delayed by
         self._is_mock = profile.mock_sec_per_token is not None
         self._events: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = itertools.count()  # of events at the same time
+        self._order = itertools.count()  # orders events of the same time
         slots = [config.num_slots(i) for i in range(config.num_of_generation_threads)]
         self._queue = RequestQueue(config.num_places, slots, clock=self.clock)
-        self._idle = set(range(len(slots)))  # threads
-        self._on_end: dict[GenerationRequest, Callable[[Answer], None]] = {}
+        self._idle = set(range(len(slots)))  # indices of idle workers
+        self._on_end: dict[GenerationRequest, Callable[[TurnResult], None]] = {}
         self._workers = [
             Worker(
                 i,
@@ -88,44 +90,49 @@ class Simulation:
             worker.runner.open()
 
     def at(self, when: float, action: Callable[[], None]) -> None:
+        """Schedule an action."""
         heapq.heappush(self._events, (when, next(self._order), action))
 
     def run(self) -> None:
-        """Until nothing is left to happen."""
+        """Run all actions in the order of their times, until none is left."""
         while self._events:
             self.clock.now, _, action = heapq.heappop(self._events)
             action()
 
-    def ask(self, ask: Ask, on_end: Callable[[Answer], None] = lambda answer: None) -> None:
+    def submit(self, turn: TurnRequest, on_end: Callable[[TurnResult], None] = lambda result: None) -> None:
+        """Submit a turn now.
+
+        :param on_end: called when the reply has ended or the turn was refused
+        """
         if len(self._idle) < len(self._workers):
             self._lost_sec += self._turn_sec
         try:
-            place = self._queue.reserve(str(ask.visitor))
+            reservation = self._queue.reserve(str(turn.visitor))
         except TooManyRequests:
-            answer = Answer(asked_at=self.clock.now, is_refused=True)
-            self.answers.append(answer)
-            on_end(answer)
+            result = TurnResult(arrived_at=self.clock.now, is_refused=True)
+            self.results.append(result)
+            on_end(result)
             return
         request = GenerationRequest(
-            self._prompt_ids(ask),
-            SamplingParams(max_new_tokens=ask.reply_tokens, seed=0),
-            cache_owner=str(ask.visitor),
-            num_shared=ask.system_tokens,
+            self._prompt_ids(turn),
+            SamplingParams(max_new_tokens=turn.reply_tokens, seed=0),
+            cache_owner=str(turn.visitor),
+            num_shared=turn.system_tokens,
             clock=self.clock,
             timeout_sec=float("inf"),
         )
-        request.place = place
+        request.place = reservation
         self._on_end[request] = on_end
-        self._queue.put(request, place)
+        self._queue.put(request, reservation)
         self._wake()
 
-    def _prompt_ids(self, ask: Ask) -> list[int]:
-        """Token i of a conversation is always the same, so that keys and values are found again."""
+    def _prompt_ids(self, turn: TurnRequest) -> list[int]:
+        """Return token ids that are the same in each turn, so that the prefix cache finds them."""
         if self._is_mock:
-            return [ord("a")] * ask.prompt_tokens
-        num_shared = min(ask.system_tokens, ask.prompt_tokens)
-        first_id = (1 + ask.visitor) * MAX_CONVERSATION_LEN + ask.num_dropped
-        return [*range(num_shared), *range(first_id + num_shared, first_id + ask.prompt_tokens)]
+            return [ord("a")] * turn.prompt_tokens
+        num_shared = min(turn.system_tokens, turn.prompt_tokens)
+        first_id = (1 + turn.visitor) * MAX_CONVERSATION_LEN + turn.num_dropped
+        return [*range(num_shared), *range(first_id + num_shared, first_id + turn.prompt_tokens)]
 
     def _wake(self) -> None:
         for worker in sorted(self._idle):
@@ -149,21 +156,23 @@ class Simulation:
 
     def _complete(self, request: GenerationRequest, reason: FinishReason, error: str | None) -> None:
         outcome = request.finish(reason, error)
-        answer = Answer(
-            asked_at=request.created_at,
+        result = TurnResult(
+            arrived_at=request.created_at,
             reply_tokens=outcome.completion_tokens,
             queue_sec=outcome.queue_sec,
             first_token_sec=(outcome.first_token_sec or 0.0) + self.request_sec,
             total_sec=outcome.total_sec + self.request_sec,
         )
         on_end = self._on_end.pop(request)
-        self.at(self.clock.now, lambda: self._emit(request, answer, on_end))
+        self.at(self.clock.now, lambda: self._emit(request, result, on_end))
 
-    def _emit(self, request: GenerationRequest, answer: Answer, on_end: Callable[[Answer], None]) -> None:
+    def _emit(
+        self, request: GenerationRequest, result: TurnResult, on_end: Callable[[TurnResult], None]
+    ) -> None:
         assert request.place is not None
         request.place.close()
-        self.answers.append(answer)
-        on_end(answer)
+        self.results.append(result)
+        on_end(result)
 
     def _make_runner(self, profile: Profile, index: int, num_threads: int) -> Runner:
         if profile.mock_sec_per_token is not None:

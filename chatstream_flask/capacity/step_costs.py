@@ -1,4 +1,4 @@
-"""StepCosts: how long the steps of one generation thread take, between the points that were measured."""
+"""Times of steps, interpolated between the points that were measured."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ MAX_SEC = 3600
 
 @dataclass(frozen=True, kw_only=True)
 class StepCosts:
-    """Seconds, while all `num_threads` generation threads step at once."""
+    """Times in seconds of the steps of one worker thread, while `num_threads` of them are busy.
+
+    `decode` has points (rows, key length, seconds) for each number of rows with each key length. `prefill`
+    has points (tokens, cached tokens before them, seconds); the last point has the most cached tokens.
+    """
 
     num_threads: int
-    decode: tuple[tuple[int, int, float], ...]  # rows, key length, seconds; each rows with each key length
-    prefill: tuple[
-        tuple[int, int, float], ...
-    ]  # tokens, tokens before them, seconds; the last one the deepest
-    token_sec: float = 0.0  # that a step takes longer for each of its tokens that a client is sent
-    alone_factor: float = 1.0  # of a step while the other threads have nothing to do
-    is_padded: bool = True  # a row costs what the longest one does; else what its own keys do
-    packs_prompts: bool = False  # those of a step are one forward; else one after the other
+    decode: tuple[tuple[int, int, float], ...]
+    prefill: tuple[tuple[int, int, float], ...]
+    token_sec: float = 0.0  # additional time of a step per token that is sent to a client
+    alone_factor: float = 1.0  # time of a step while the other threads are idle / while they are busy
+    is_padded: bool = True  # whether all rows of a step cost as much as the longest
+    packs_prompts: bool = False  # whether the prompts of a step are computed in one forward
 
     def __post_init__(self) -> None:
         check_int("num_threads", self.num_threads, 1, 64)
@@ -34,16 +36,19 @@ class StepCosts:
         for name in ("decode", "prefill"):
             points = getattr(self, name)
             if not points or any(len(point) != 3 for point in points):
-                raise ConfigError(f"{name} must be lists of three numbers, at least one")
+                raise ConfigError(f"{name} must be a list of one or more points of three numbers")
             for size, length, seconds in points:
                 check_int(f"the first number in {name}", size, 1)
                 check_int(f"the second number in {name}", length, 0)
                 check_number(f"the third number in {name}", seconds, 0, MAX_SEC)
         if len(self.decode) != len({p[0] for p in self.decode}) * len({p[1] for p in self.decode}):
-            raise ConfigError("decode must have each number of rows with each key length, once")
+            raise ConfigError("decode must have one point for each number of rows with each key length")
 
     def scaled(self, factor: float, prefill_factor: float | None = None) -> StepCosts:
-        """:param prefill_factor: if it is another one"""
+        """Return these costs multiplied by a factor.
+
+        :param prefill_factor: for prefill; None: the same factor
+        """
         prefill_factor = factor if prefill_factor is None else prefill_factor
         decode = tuple((rows, length, seconds * factor) for rows, length, seconds in self.decode)
         prefill = tuple(
@@ -52,14 +57,19 @@ class StepCosts:
         return replace(self, decode=decode, prefill=prefill)
 
     def decode_sec(self, num_rows: int, key_lens: Sequence[int]) -> float:
-        """:param key_lens: of the rows that are no padding"""
+        """Return the time of a decode step.
+
+        :param num_rows: rows of the batch, including padding
+        :param key_lens: key lengths of the rows that are not padding
+        """
         key_len = padded_key_len(max(key_lens)) if self.is_padded else round(sum(key_lens) / len(key_lens))
         return _decode_sec(self.decode, num_rows, key_len)
 
     def prefill_sec(self, *parts: tuple[int, int]) -> float:
-        """Parts of prompts of one step, tokens and tokens before them of each.
+        """Return the time of a prefill step.
 
-        Attention to what is there already costs in proportion to both numbers.
+        :param parts: prompt chunks, each as (tokens, cached tokens before them); attention to cached tokens
+            takes a time that is proportional to the product of both numbers
         """
         flat = [(tokens, seconds) for tokens, cached, seconds in self.prefill if not cached]
         tokens, cached, seconds = self.prefill[-1]
@@ -80,7 +90,7 @@ def _decode_sec(points: tuple[tuple[int, int, float], ...], num_rows: int, key_l
 
 
 def interpolate(points: Sequence[tuple[int, float]], x: int) -> float:
-    """Straight lines between the points; beyond them the last line goes on, never downwards."""
+    """Interpolate linearly between points; extrapolate beyond them, but never with a falling line."""
     points = sorted(points)
     if len(points) == 1:
         return points[0][1]

@@ -1,4 +1,4 @@
-"""TimedRunner: a Runner whose steps compute nothing and take the time that was measured."""
+"""Runner whose steps compute nothing and take measured times on a simulated clock."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from .step_costs import StepCosts
 
 
 class SimulatedClock:
+    """Clock that only moves when it is told to; calling it returns the time in seconds."""
+
     def __init__(self) -> None:
         self.now = 0.0
 
@@ -19,11 +21,16 @@ class SimulatedClock:
         return self.now
 
     def advance(self, seconds: float) -> None:
+        """Move the clock forward."""
         self.now += seconds
 
 
 class TimedRunner:
-    """The token after i is i + 1, and replies end by their length."""
+    """Runner of a simulation: the token after i is i + 1, and replies end by their length.
+
+    :param is_alone: returns whether all other worker threads are idle
+    :param lost_sec: returns the time that other work of the process took since the last call
+    """
 
     eos_ids: frozenset[int] = frozenset()
 
@@ -36,8 +43,8 @@ class TimedRunner:
     ) -> None:
         self._costs = costs
         self._clock = clock
-        self._is_alone = is_alone  # no other thread has work
-        self._lost_sec = lost_sec  # to other work of the process since it was last asked
+        self._is_alone = is_alone
+        self._lost_sec = lost_sec
 
     def open(self) -> None: ...
 
@@ -64,10 +71,10 @@ class TimedRunner:
     def swap_slots(self, one: int, other: int, length: int) -> None: ...
 
     def matcher(self, grammar: str) -> Matcher:
-        raise NotImplementedError("simulated replies have no grammar")
+        raise NotImplementedError("a simulation does not support grammars")
 
     def text_decoder(self, request: GenerationRequest) -> TextDecoder:
-        return Silence()
+        return NoText()
 
     def close(self) -> None: ...
 
@@ -79,8 +86,8 @@ def _next_ids(sequence: Sequence) -> list[int]:
     return [sequence.token_ids[-1] + 1]
 
 
-class Silence:
-    """Text that nobody reads is not made."""
+class NoText:
+    """Text decoder without text, as nobody reads the replies of a simulation."""
 
     def push(self, token_id: int) -> str:
         return ""

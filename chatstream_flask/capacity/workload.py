@@ -1,4 +1,4 @@
-"""Workload: what the users of a day do, and the conversations that come of it."""
+"""Workload: the users of a day, and the conversations that they have in its busiest hour."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from ..config import check_int, check_number
-from .simulation import Answer, Ask, Simulation
+from .simulation import Simulation, TurnRequest, TurnResult
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """Conversations arrive at random (Poisson); a user reads and thinks before the next turn."""
+    """Users who start conversations at random (a Poisson process) and think before each further turn."""
 
     daily_users: float
-    turns: float = 5.0  # of a user in a day, in one conversation
+    turns: float = 5.0  # mean per user and day, all in one conversation
     reply_tokens: float = 200.0  # mean
-    message_tokens: float = 40.0  # mean, of what the user writes
-    system_tokens: int = 0  # before every conversation
-    think_sec: float = 30.0  # mean, from the end of a reply to the next turn
-    peak_share: float = 0.1  # of the day's turns, in its busiest hour
-    spread: float = 0.6  # of lengths: standard deviation over mean (log-normal)
+    message_tokens: float = 40.0  # mean
+    system_tokens: int = 0  # length of the system text
+    think_sec: float = 30.0  # mean time from the end of a reply to the next turn
+    peak_share: float = 0.1  # turns in the busiest hour / turns of the day
+    spread: float = 0.6  # standard deviation / mean of the lengths, which are log-normal
     context_len: int = 1024  # tokens of prompt and reply together
-    max_new_tokens: int = 512  # of a reply
+    max_new_tokens: int = 512  # most tokens of a reply
 
     def __post_init__(self) -> None:
         check_number("daily users", self.daily_users, 0.001, 10**9)
@@ -39,20 +39,21 @@ class Workload:
 
     @property
     def turns_per_sec(self) -> float:
-        """In the busiest hour."""
+        """Return the rate of turns in the busiest hour."""
         return self.daily_users * self.turns * self.peak_share / 3600
 
     @property
     def max_prompt_len(self) -> int:
+        """Return the most tokens of a prompt."""
         return self.context_len - self.max_new_tokens
 
     def at_rate(self, turns_per_sec: float) -> Workload:
-        """The same users, more or fewer of them."""
+        """Return the workload of so many more or fewer users that the busiest hour has this rate."""
         return replace(self, daily_users=self.daily_users * turns_per_sec / self.turns_per_sec)
 
 
-class Conversations:
-    """Those of one simulation. It begins with as many under way as there would be at any time."""
+class SimulatedUsers:
+    """Users of one simulation; it starts with as many running conversations as there are on average."""
 
     def __init__(self, workload: Workload, simulation: Simulation, seed: int) -> None:
         self.workload = workload
@@ -62,7 +63,10 @@ class Conversations:
         self._until = 0.0
 
     def begin(self, num_sec: float) -> None:
-        """:param num_sec: nobody asks for anything after so many seconds"""
+        """Schedule all conversations.
+
+        :param num_sec: time after which no turn starts
+        """
         self._until = num_sec
         w = self.workload
         rate = w.turns_per_sec / w.turns
@@ -80,15 +84,15 @@ class Conversations:
     def _start(self, at: float, num_turns: int, history: int) -> None:
         self.num_visitors += 1
         visitor = self.num_visitors
-        self.simulation.at(at, lambda: self._ask(visitor, num_turns, history))
+        self.simulation.at(at, lambda: self._start_turn(visitor, num_turns, history))
 
-    def _ask(self, visitor: int, num_turns: int, history: int) -> None:
-        """A refused turn is not tried again; the user goes on with the next one."""
+    def _start_turn(self, visitor: int, num_turns: int, history: int) -> None:
+        """Start a turn. A refused turn is not retried: the user continues with the next one."""
         if self.simulation.clock.now >= self._until:
             return
         w, message = self.workload, self._message()
         whole = w.system_tokens + history + message
-        ask = Ask(
+        turn = TurnRequest(
             visitor=visitor,
             prompt_tokens=min(whole, w.max_prompt_len),
             reply_tokens=self._reply(),
@@ -96,20 +100,20 @@ class Conversations:
             num_dropped=max(whole - w.max_prompt_len, 0),
         )
 
-        def go_on(answer: Answer) -> None:
-            kept = 0 if answer.is_refused else message + answer.reply_tokens
+        def continue_conversation(result: TurnResult) -> None:
+            added = 0 if result.is_refused else message + result.reply_tokens
             if num_turns > 1:
                 at = self.simulation.clock.now + self._think_sec()
-                self.simulation.at(at, lambda: self._ask(visitor, num_turns - 1, history + kept))
+                self.simulation.at(at, lambda: self._start_turn(visitor, num_turns - 1, history + added))
 
-        self.simulation.ask(ask, go_on)
+        self.simulation.submit(turn, continue_conversation)
 
     def _think_sec(self) -> float:
         mean = self.workload.think_sec
         return self.random.expovariate(1 / mean) if mean else 0.0
 
     def _num_turns(self) -> int:
-        """At random between whole numbers, so that the mean is right."""
+        """Return one of the two integers around the mean number of turns, at random with that mean."""
         whole = math.floor(self.workload.turns)
         return whole + (self.random.random() < self.workload.turns - whole)
 
@@ -120,10 +124,10 @@ class Conversations:
         return self._length(self.workload.reply_tokens, self.workload.max_new_tokens)
 
     def _length(self, mean: float, longest: int) -> int:
-        return length(self.random, mean, self.workload.spread, longest)
+        return random_length(self.random, mean, self.workload.spread, longest)
 
 
-def length(random: Random, mean: float, spread: float, longest: int) -> int:
-    """Log-normal with this mean, cut at the longest."""
+def random_length(random: Random, mean: float, spread: float, longest: int) -> int:
+    """Return a log-normal length with this mean, at least 1 and at most `longest`."""
     sigma = math.sqrt(math.log1p(spread * spread))
     return min(max(round(random.lognormvariate(math.log(mean) - sigma * sigma / 2, sigma)), 1), longest)

@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from chatstream_flask.capacity.load_client import Arrival, Met, burst, play_simulated, poisson_arrivals
+from chatstream_flask.capacity.arrivals import Arrival, burst, play_simulated, poisson_arrivals
+from chatstream_flask.capacity.load_client import ClientResult
 from chatstream_flask.capacity.load_point import load_point, percentile
 from chatstream_flask.capacity.plan import CURVE, Goals, make_plan, num_slots_that_fit, simulate
 from chatstream_flask.capacity.profile import Profile
-from chatstream_flask.capacity.serving_costs import where, with_serving_costs
-from chatstream_flask.capacity.simulation import Answer, Ask, Simulation
+from chatstream_flask.capacity.serving_costs import bisect_increasing, with_serving_costs
+from chatstream_flask.capacity.simulation import Simulation, TurnRequest, TurnResult
 from chatstream_flask.capacity.step_costs import StepCosts, interpolate
-from chatstream_flask.capacity.workload import Conversations, Workload
+from chatstream_flask.capacity.workload import SimulatedUsers, Workload
 from chatstream_flask.cli.cli import cli
 from chatstream_flask.config import EngineConfig
 from chatstream_flask.errors import ConfigError
@@ -52,8 +53,8 @@ def config(slots: int = 1, queue: int = 0, **kwargs: int) -> EngineConfig:
     return EngineConfig(max_running=slots, max_queue_size=queue, **kwargs)
 
 
-def turn(visitor: int, prompt_tokens: int = 256, reply_tokens: int = 11, **kwargs: int) -> Ask:
-    return Ask(visitor=visitor, prompt_tokens=prompt_tokens, reply_tokens=reply_tokens, **kwargs)
+def turn(visitor: int, prompt_tokens: int = 256, reply_tokens: int = 11, **kwargs: int) -> TurnRequest:
+    return TurnRequest(visitor=visitor, prompt_tokens=prompt_tokens, reply_tokens=reply_tokens, **kwargs)
 
 
 # -- what a step costs ---------------------------------------------------------------------------------
@@ -99,24 +100,24 @@ def test_scaled_costs() -> None:
 
 
 def test_one_turn_alone_takes_its_prefill_and_its_steps() -> None:
-    (answer,) = play_simulated(Simulation(profile(), config()), burst(1, 256, 11))
-    assert answer.first_token_sec == pytest.approx(CHUNK_SEC)
-    assert answer.total_sec == pytest.approx(CHUNK_SEC + 10 * 0.011)
-    assert answer.tokens_per_sec == pytest.approx(1 / 0.011)
+    (result,) = play_simulated(Simulation(profile(), config()), burst(1, 256, 11))
+    assert result.first_token_sec == pytest.approx(CHUNK_SEC)
+    assert result.total_sec == pytest.approx(CHUNK_SEC + 10 * 0.011)
+    assert result.tokens_per_sec == pytest.approx(1 / 0.011)
 
 
 def test_second_turn_waits_third_is_refused_and_the_place_is_free_afterwards() -> None:
     simulation = Simulation(profile(), config(slots=1, queue=1))
     for visitor in range(3):
-        simulation.at(0.0, lambda visitor=visitor: simulation.ask(turn(visitor)))  # type: ignore[misc]
-    simulation.at(5.0, lambda: simulation.ask(turn(3)))
+        simulation.at(0.0, lambda visitor=visitor: simulation.submit(turn(visitor)))  # type: ignore[misc]
+    simulation.at(5.0, lambda: simulation.submit(turn(3)))
     simulation.run()
     alone = CHUNK_SEC + 10 * 0.011
-    refused, first, second, late = simulation.answers
+    refused, first, second, late = simulation.results
     assert refused.is_refused
     assert [a.queue_sec for a in (first, second, late)] == pytest.approx([0.0, alone, 0.0])
     assert second.total_sec == pytest.approx(2 * alone)
-    assert late.asked_at == 5.0
+    assert late.arrived_at == 5.0
 
 
 def test_slots_share_steps_and_threads_do_not() -> None:
@@ -133,19 +134,19 @@ def test_slots_share_steps_and_threads_do_not() -> None:
 
 def test_sent_tokens_and_requests_have_their_price() -> None:
     dear = profile(costs=(costs(token_sec=0.005),), request_sec=0.5)
-    (answer,) = play_simulated(Simulation(dear, config()), burst(1, 256, 11))
-    assert answer.first_token_sec == pytest.approx(CHUNK_SEC + 0.5)
-    assert answer.total_sec == pytest.approx(CHUNK_SEC + 10 * 0.016 + 0.5)
+    (result,) = play_simulated(Simulation(dear, config()), burst(1, 256, 11))
+    assert result.first_token_sec == pytest.approx(CHUNK_SEC + 0.5)
+    assert result.total_sec == pytest.approx(CHUNK_SEC + 10 * 0.016 + 0.5)
 
 
 def test_requests_hold_up_the_replies_in_the_making() -> None:
     busy = profile(turn_sec=0.02)
     simulation = Simulation(busy, config(slots=1))
     for visitor in range(5):
-        simulation.at(0.15 * (visitor > 0), lambda visitor=visitor: simulation.ask(turn(visitor)))  # type: ignore[misc]
+        simulation.at(0.15 * (visitor > 0), lambda visitor=visitor: simulation.submit(turn(visitor)))  # type: ignore[misc]
     simulation.run()
-    assert sum(answer.is_refused for answer in simulation.answers) == 4
-    assert simulation.answers[-1].total_sec == pytest.approx(CHUNK_SEC + 10 * 0.011 + 4 * 0.02)
+    assert sum(result.is_refused for result in simulation.results) == 4
+    assert simulation.results[-1].total_sec == pytest.approx(CHUNK_SEC + 10 * 0.011 + 4 * 0.02)
 
 
 class SimulatedClient:
@@ -155,18 +156,18 @@ class SimulatedClient:
         self._true = true
         self._config = config
 
-    def play(self, arrivals: Sequence[Arrival], max_open: int) -> list[Met]:
+    def play(self, arrivals: Sequence[Arrival], max_open: int) -> list[ClientResult]:
         simulation = Simulation(self._true, self._config)
-        met: dict[int, Met] = {}
+        seen: dict[int, ClientResult] = {}
 
-        def keep(number: int, answer: Answer) -> None:
-            server_sec = answer.first_token_sec - simulation.request_sec
-            met[number] = Met(answer=answer, server_first_token_sec=server_sec)
+        def keep(number: int, result: TurnResult) -> None:
+            server_sec = result.first_token_sec - simulation.request_sec
+            seen[number] = ClientResult(result=result, server_first_token_sec=server_sec)
 
         for number, arrival in enumerate(arrivals):
-            simulation.at(arrival.at, partial(simulation.ask, arrival.ask, partial(keep, number)))
+            simulation.at(arrival.at, partial(simulation.submit, arrival.turn, partial(keep, number)))
         simulation.run()
-        return [met[number] for number in range(len(arrivals))]
+        return [seen[number] for number in range(len(arrivals))]
 
 
 def test_serving_costs_are_found_from_what_a_client_met() -> None:
@@ -194,19 +195,19 @@ def test_steps_that_were_measured_too_long_are_shortened() -> None:
 
 
 def test_where_a_function_comes_to_a_value() -> None:
-    assert where(lambda x: x * x, 9.0, 0.0, 10.0) == pytest.approx(3.0, abs=0.01)
-    assert where(lambda x: x, -1.0, 0.0, 10.0) == 0.0
-    assert where(lambda x: x, 11.0, 0.0, 10.0) == pytest.approx(10.0, abs=0.01)
+    assert bisect_increasing(lambda x: x * x, 9.0, 0.0, 10.0) == pytest.approx(3.0, abs=0.01)
+    assert bisect_increasing(lambda x: x, -1.0, 0.0, 10.0) == 0.0
+    assert bisect_increasing(lambda x: x, 11.0, 0.0, 10.0) == pytest.approx(10.0, abs=0.01)
 
 
 def test_next_turn_of_a_conversation_goes_on_from_what_the_slot_holds() -> None:
     by_token = profile(costs=(replace(costs(), prefill=((1, 0, 0.001), (1000, 0, 1.0))),))
     simulation = Simulation(by_token, config())
-    simulation.ask(turn(1, prompt_tokens=200))
-    simulation.at(10.0, lambda: simulation.ask(turn(1, prompt_tokens=300)))
-    simulation.at(20.0, lambda: simulation.ask(turn(1, prompt_tokens=300, num_dropped=50)))
+    simulation.submit(turn(1, prompt_tokens=200))
+    simulation.at(10.0, lambda: simulation.submit(turn(1, prompt_tokens=300)))
+    simulation.at(20.0, lambda: simulation.submit(turn(1, prompt_tokens=300, num_dropped=50)))
     simulation.run()
-    first, second, shifted = simulation.answers
+    first, second, shifted = simulation.results
     assert first.first_token_sec == pytest.approx(0.2)
     assert second.first_token_sec == pytest.approx(0.09, abs=0.001)  # 200 + 10 of 300 were there
     assert shifted.first_token_sec > 0.25
@@ -214,8 +215,8 @@ def test_next_turn_of_a_conversation_goes_on_from_what_the_slot_holds() -> None:
 
 def test_mock_keeps_its_pace() -> None:
     mock = profile(costs=(), mock_sec_per_token=0.05, prefill_chunk_len=10**6)
-    answers = play_simulated(Simulation(mock, config(slots=4, queue=4)), burst(8, 10, 20))
-    ended_at = [round(answer.ended_at, 3) for answer in answers]
+    results = play_simulated(Simulation(mock, config(slots=4, queue=4)), burst(8, 10, 20))
+    ended_at = [round(result.ended_at, 3) for result in results]
     assert ended_at == [1.0] * 4 + [2.0] * 4
 
 
@@ -224,9 +225,9 @@ def test_same_seed_same_result_and_all_turns_are_answered() -> None:
     results = []
     for _ in range(2):
         simulation = Simulation(profile(), config(slots=8, queue=8))
-        Conversations(workload, simulation, seed=7).begin(2000.0)
+        SimulatedUsers(workload, simulation, seed=7).begin(2000.0)
         simulation.run()
-        results.append(simulation.answers)
+        results.append(simulation.results)
         assert simulation._queue.num_accepted == simulation._queue.num_running == 0
     assert results[0] == results[1]
     asked = len(results[0]) / 2000.0
@@ -236,21 +237,21 @@ def test_same_seed_same_result_and_all_turns_are_answered() -> None:
 def test_mean_of_lengths_is_what_was_said() -> None:
     arrivals = poisson_arrivals(10.0, 500.0, 64, 48, 0.5, seed=1, context_len=512)
     assert len(arrivals) == pytest.approx(5000, rel=0.05)
-    assert sum(a.ask.reply_tokens for a in arrivals) / len(arrivals) == pytest.approx(48, rel=0.05)
-    assert max(a.ask.prompt_tokens for a in arrivals) == 256
+    assert sum(a.turn.reply_tokens for a in arrivals) / len(arrivals) == pytest.approx(48, rel=0.05)
+    assert max(a.turn.prompt_tokens for a in arrivals) == 256
     short = poisson_arrivals(10.0, 500.0, 64, 48, 0.5, seed=1, context_len=300)
-    assert max(a.ask.prompt_tokens + 4 * 48 + 16 for a in short) == 300
+    assert max(a.turn.prompt_tokens + 4 * 48 + 16 for a in short) == 300
     with pytest.raises(ConfigError, match="the context must have at least 272 tokens, not 256"):
         poisson_arrivals(10.0, 500.0, 64, 48, 0.5, seed=1, context_len=256)
 
 
 def test_load_point_counts_what_was_asked_in_its_time() -> None:
-    answers = [
-        Answer(asked_at=at, reply_tokens=10, first_token_sec=1.0, total_sec=2.0, queue_sec=at / 10)
+    results = [
+        TurnResult(arrived_at=at, reply_tokens=10, first_token_sec=1.0, total_sec=2.0, queue_sec=at / 10)
         for at in range(10)
     ]
-    answers.append(Answer(asked_at=5.5, is_refused=True))
-    point = load_point(answers, 2.0, 7.0)
+    results.append(TurnResult(arrived_at=5.5, is_refused=True))
+    point = load_point(results, 2.0, 7.0)
     assert (point.num_turns, point.turns_per_sec) == (6, 1.2)
     assert [point.refused_share, point.tokens_per_sec] == pytest.approx([1 / 6, 10.0])
     assert (point.queue_sec_p50, point.queue_sec_p95) == (0.4, 0.6)
@@ -275,11 +276,11 @@ def test_plan_meets_its_goals_with_as_few_processes_as_can_be() -> None:
 
 def test_what_cannot_be_reached_is_said() -> None:
     users = Workload(daily_users=10, reply_tokens=10)
-    with pytest.raises(ConfigError, match="no process of any size meets the goals"):
+    with pytest.raises(ConfigError, match="no configuration meets the goals"):
         make_plan(profile(), users, Goals(max_first_token_sec=0.05))
-    with pytest.raises(ConfigError, match="the model does not fit: weights of 7 GiB"):
+    with pytest.raises(ConfigError, match="the model does not fit: it needs 7 GiB for weights"):
         make_plan(profile(weights_bytes=7 * 2**30), users, Goals())
-    with pytest.raises(ConfigError, match="measured with 1 generation threads, not 3"):
+    with pytest.raises(ConfigError, match="measured with 1 worker threads, not 3"):
         make_plan(profile(), users, Goals(), num_threads=3)
     with pytest.raises(ConfigError, match="slots must be between 1 and 9"):
         make_plan(profile(memory_bytes=12 * 2**20), users, Goals(), num_slots=10)
@@ -318,7 +319,7 @@ def test_wrong_profile_says_what_is_wrong(tmp_path: Path, change: dict[str, Any]
         Profile.load(str(path))
     assert sentence in str(caught.value)
     path.write_text("{")
-    with pytest.raises(ConfigError, match="is no profile"):
+    with pytest.raises(ConfigError, match="is not a valid profile"):
         Profile.load(str(path))
 
 
@@ -333,7 +334,7 @@ def test_command_plans_from_a_profile(tmp_path: Path) -> None:
     args = ["--profile", path, "--dau", "3000", "--tokens", "20", "--slots", "4"]
     code, text, _ = run_plan(*args, "--picture", str(picture))
     assert code == 0
-    assert "Processes: 1, each on a device of its own" in text
+    assert "Processes: 1, each on its own device" in text
     assert picture.read_text().startswith("<?xml")
     code, out, _ = run_plan(*args, "--json")
     assert code == 0
@@ -345,19 +346,19 @@ def test_command_plans_from_a_profile(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
-        ([], "say --dau NUMBER, --save-profile FILE, --check or --memory-only"),
+        ([], "give one of --dau NUMBER, --save-profile FILE, --check or --memory-only"),
         (["--check", "--dau", "5"], "leave --dau out"),
         (["--dau", "-1"], "daily users must be between 0.001 and"),
         (["--dau", "many"], "'many' is not a valid float"),
         (["--dau", "5", "--turns", "0"], "turns must be between 1 and 1000, not 0.0"),
         (["--dau", "5", "--peak-share", "2"], "peak share must be between 0.0001 and 1, not 2.0"),
-        (["--dau", "5", "--context-len", "4096"], "the profile goes up to 1024 tokens, not 4096"),
+        (["--dau", "5", "--context-len", "4096"], "was measured with context_len=1024: 4096 is more"),
         (["--dau", "5", "--max-new-tokens", "1024"], "max_new_tokens must be between 1 and 1023"),
         (["--dau", "5", "--memory-gib", "0"], "--memory-gib must be between 0.001 and"),
-        (["--dau", "5", "--threads", "2"], "was measured with 1 generation threads, not 2"),
+        (["--dau", "5", "--threads", "2"], "was measured with 1 worker threads, not 2"),
         (["--dau", "5", "--slots", "0"], "slots must be between 1 and"),
         (["--dau", "5", "--picture", "plan.doc"], "a picture must end in .svg, .png, .pdf, not plan.doc"),
-        (["--dau", "5", "--picture", "/no/such/folder/plan.svg"], "there is no folder for"),
+        (["--dau", "5", "--picture", "/no/such/folder/plan.svg"], "the folder of"),
         (["--dau", "5", "--max-refused", "nan"], "must be between 0 and 1, not nan"),
     ],
 )
