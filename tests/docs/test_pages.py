@@ -14,6 +14,7 @@ import pytest
 from flask import Flask
 
 from chatstream_flask import ChatStream
+from chatstream_flask.http import server_check
 from chatstream_flask.settings import Settings
 from chatstream_flask.views import API_NAMES, create_chat_blueprint
 
@@ -21,6 +22,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 CONFIGURATION = (DOCS / "configuration.md").read_text(encoding="utf-8")
 HTTP_API = (DOCS / "http-api.md").read_text(encoding="utf-8")
 API = (DOCS / "api.md").read_text(encoding="utf-8")
+PLATFORMS = (DOCS / "platforms.md").read_text(encoding="utf-8")
 INDEX = (DOCS / "index.md").read_text(encoding="utf-8")
 CODE_BLOCK = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 PACKAGES = [  # with the name of the section, where their public names are listed
@@ -129,3 +131,31 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_every_page_is_in_the_table_of_contents() -> None:
     named = set(re.findall(r"^([\w-]+)$", "\n".join(CODE_BLOCK.findall(INDEX)), re.MULTILINE))
     assert named == {page.stem for page in DOCS.glob("*.md")} - {"index"}
+
+
+# -- platforms.md
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        *[
+            "and each would load the model and have a queue of its own",
+            "would end the worker again and again",
+        ],
+        *["runs all requests in one thread", "this server runs the app in several processes"],
+        "this server answers one request at a time",
+        "the generation threads were started before the server forked its worker",
+    ],
+)
+def test_the_page_on_platforms_quotes_what_servers_are_told(sentence: str) -> None:
+    source = re.sub(r'"\s+f?"', "", inspect.getsource(server_check))
+    assert sentence in source and sentence in PLATFORMS
+
+
+def test_the_page_on_platforms_names_the_number_of_threads() -> None:
+    config = ChatStream(use_mock_response=True).engine.config
+    needed = server_check.num_reply_threads(config) + server_check.SPARE_THREADS
+    assert f"at least {needed} threads" in PLATFORMS
+    for number in re.findall(r"threads[= ](\d+)", PLATFORMS):
+        assert int(number) >= needed or f"threads={number}`, a page waited" in PLATFORMS
