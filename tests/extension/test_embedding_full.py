@@ -374,7 +374,9 @@ def test_the_page_on_embedding_is_right(tmp_path: Path) -> None:
     app = create_app(tmp_path, CHATSTREAM_STORE="memory://")
     model, tokenizer, _ = load_model(str(DEMO_MODEL), "cpu")
     names: dict[str, Any] = {"__name__": "app", "app": app, "csrf": csrf, "request": request}
+    large_model, large_tokenizer, _ = load_model(str(DEMO_MODEL), "cpu")
     names |= {"model": model, "tokenizer": tokenizer}
+    names |= {"large_model": large_model, "large_tokenizer": large_tokenizer}
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     assert len([line for line in blocks[0].splitlines() if line]) == 5
     for block in blocks:
@@ -382,7 +384,8 @@ def test_the_page_on_embedding_is_right(tmp_path: Path) -> None:
     try:
         check_embedded(app)
     finally:
-        names["chat_stream"].engine.stop()
+        for name in ("chat_stream", "large", "titles"):
+            names[name].close()
         with app.app_context():
             db.engine.dispose()
 
@@ -409,6 +412,9 @@ def check_embedded(app: Flask) -> None:
     assert list(read_events(client.get(address, **options)))[-1].name == "done"
     assert client.post(f"{address}/cancel", **options).status_code == 204
     assert app.test_client().get(address, **options).status_code == 404
+    assert client.post("/large/chat_stream", json=body, **options).text
+    assert client.get("/large/conversation", **options).get_json()["messages"][0]["text"] == "Hello!"
+    assert client.get("/titles/v1/models", **options).status_code == 200
 
 
 def test_the_page_on_embedding_names_keys_that_exist() -> None:
