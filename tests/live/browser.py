@@ -1,4 +1,4 @@
-"""A headless Chromium of our own, without anything that it does behind a user's back."""
+"""A headless Chromium with its background services switched off."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ SCRIPT_TIMEOUT_SEC = 20
 
 @contextmanager
 def chromium(profile: Path) -> Iterator[Chrome]:
-    """:param profile: an empty folder"""
+    """Start a browser.
+
+    :param profile: an empty folder
+    """
     browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if browser is None or driver is None:
         pytest.skip(NO_CHROMIUM)
@@ -46,5 +49,5 @@ def chromium(profile: Path) -> Iterator[Chrome]:
 
 
 def log_of(browser: Chrome) -> list[dict[str, Any]]:
-    """What it said in its console since the last time: `level`, `source`, `message`."""
+    """Return the new entries of the console: `level`, `source`, `message`."""
     return list(browser.get_log("browser"))  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Clients: a visitor with cookies, and a bare socket that reads little and leaves rudely."""
+"""Clients: a visitor with cookies, and a raw socket that can read slowly and disconnect abruptly."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from chatstream_flask.client import Event, dechunk, parse_events, text_of
 
 EVENTS = "text/event-stream"
 TEXT = "text/plain"
-TIMEOUT_SEC = 30.0  # of any single wait
+TIMEOUT_SEC = 30.0  # for any single wait
 
 
 def wait_until(is_true: Callable[[], bool], timeout_sec: float = TIMEOUT_SEC) -> None:
-    """For what happens in another process; fails in bounded time."""
+    """Wait for something in another process; fail after `timeout_sec`."""
     deadline = time.monotonic() + timeout_sec
     pause = threading.Event()
     while not is_true():
@@ -30,7 +30,7 @@ def wait_until(is_true: Callable[[], bool], timeout_sec: float = TIMEOUT_SEC) ->
 
 
 class Visitor:
-    """A browser of its own: one cookie jar."""
+    """One visitor with a cookie jar of its own."""
 
     def __init__(self, port: int, name: str = "", path: str = "/chat_stream", scheme: str = "http") -> None:
         self._url = f"{scheme}://127.0.0.1:{port}{path}"
@@ -51,7 +51,7 @@ class Visitor:
         return self.session.post(self._url, json=body, headers=headers, stream=True, timeout=TIMEOUT_SEC)
 
     def ask(self, user_input: str, **fields: Any) -> str:
-        """The whole reply."""
+        """Return the whole reply."""
         with self.post(user_input, **fields) as response:
             assert response.status_code == 200, response.text
             assert response.headers["Content-Type"] == "text/plain; charset=utf-8", response.text
@@ -64,7 +64,7 @@ class Visitor:
 
 
 class SocketChat:
-    """One POST /chat_stream over a bare socket."""
+    """One POST /chat_stream over a raw socket."""
 
     def __init__(
         self,
@@ -74,14 +74,14 @@ class SocketChat:
         accept: str = EVENTS,
         name: str = "",
         is_body_sent: bool = True,
-        receive_buffer: int | None = None,  # bytes; None is the system's choice
+        receive_buffer: int | None = None,  # bytes; None: the system's default
     ) -> None:
         self._socket = socket.socket()
         self._socket.settimeout(TIMEOUT_SEC)
         if receive_buffer is not None:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self._socket.connect(("127.0.0.1", port))
-        self.raw = b""  # all that was received
+        self.raw = b""  # everything received
         body = json.dumps({"user_input": user_input}).encode()
         head = (
             "POST /chat_stream HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
@@ -101,7 +101,7 @@ class SocketChat:
     # -- reading ---------------------------------------------------------------------------------------
 
     def read(self) -> bool:
-        """Whatever comes next; False at the end."""
+        """Receive what comes next; return False at the end."""
         try:
             data = self._socket.recv(65536)
         except ConnectionResetError:
@@ -131,16 +131,16 @@ class SocketChat:
     # -- leaving ---------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """FIN, as when a tab is closed; RST by the system if something was not read."""
+        """Send FIN, as a closed tab does; the system sends RST if data is unread."""
         self._socket.close()
 
     def reset(self) -> None:
-        """RST, as when a process is killed with data unread or a firewall cuts in."""
+        """Send RST, as a process that is killed with unread data or a firewall does."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._socket.close()
 
     def half_close(self) -> None:
-        """FIN but still reading: no browser does it, and servers cannot tell it from leaving."""
+        """Send FIN and continue to read: no browser does it, and servers cannot tell it from a disconnect."""
         self._socket.shutdown(socket.SHUT_WR)
 
     # -- what was received -----------------------------------------------------------------------------
@@ -159,7 +159,7 @@ class SocketChat:
 
     @property
     def is_complete(self) -> bool:
-        """The server said that this was all."""
+        """Whether the server has marked the body as complete."""
         return dechunk(self._raw_body)[1]
 
     @property

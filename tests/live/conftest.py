@@ -1,4 +1,4 @@
-"""The servers that these tests talk to; each test of a chat runs under waitress and under gunicorn."""
+"""Servers shared by these tests; each test of a chat runs under waitress and under gunicorn."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from .server import Server, alive, start, start_mock
 
-LONG_MOCK = {"type": "long", "time_per_token_sec": 0.1}  # some 30 s a reply
+LONG_MOCK = {"type": "long", "time_per_token_sec": 0.1}  # about 30 s per reply
 SILENT_MOCK = {"type": "long", "initial_wait_sec": 60.0}
 
 
@@ -32,14 +32,14 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def demo_server(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The demo model on 2 + 5, greedy; one generation thread, so that replies share its forwards."""
+    """Serve the demo model on 2 + 5 places, greedy; one worker thread, so that replies are batched."""
     with start(kind, tmp_path_factory.mktemp(f"{kind}-demo"), num_of_generation_threads=1) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def long_server(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A mock on 2 + 5 whose replies do not end before a test does."""
+    """Serve a mock on 2 + 5 places whose replies outlast a test."""
     folder = tmp_path_factory.mktemp(f"{kind}-long")
     with start_mock(kind, folder, LONG_MOCK, too_many_request_as_http_error=True) as server:
         yield server
@@ -47,14 +47,14 @@ def long_server(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="session")
 def silent_server(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A mock on 2 + 5 whose replies have their slot but no word yet."""
+    """Serve a mock on 2 + 5 places whose replies get a slot but produce no text."""
     with start_mock(kind, tmp_path_factory.mktemp(f"{kind}-silent"), SILENT_MOCK) as server:
         yield server
 
 
 @pytest.fixture(autouse=True)
 def shown_output() -> Iterator[None]:
-    """What each server said last, for the report of a failed test."""
+    """Print the end of each server's output, for the report of a failed test."""
     yield
     for server in alive:
         print(f"--- {server.folder.name}\n{server.output[-4000:]}")

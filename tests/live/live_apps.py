@@ -1,7 +1,7 @@
-"""What the servers of these tests run: chats as a user writes them, and routes that show the engine.
+"""Apps of these tests' servers: chats as a user writes them, and routes that show the engine's state.
 
-What to run comes as JSON in LIVE_APP. `python -m live.live_apps PORT` serves it under our waitress; gunicorn
-takes `live.live_apps:create_app()`.
+The environment variable LIVE_APP describes the app as JSON. `python -m live.live_apps PORT` serves it under
+waitress; gunicorn takes `live.live_apps:create_app()`.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ def chat_app(name: str, chat_stream: ChatStream, folder: Path, config: dict[str,
     chat_stream.init_app(app)
 
     def note(request: Request, message: str) -> None:
-        """One line for each callback, in a file that outlives the server."""
+        """Append a line per callback to a file, which can be read after the server has ended."""
         last = chat_stream.get_chat_prompt(request).get_contents()[-1:]
         line = {
             "client": request.headers.get("X-Client", ""),
             "app": current_app.name,
             "message": message,
-            "at": time.monotonic(),  # the same clock in every process of a machine
+            "at": time.monotonic(),  # the same clock in all processes of a machine
             "reply": last[0].message if last else None,
             "is_interrupted": last[0].is_interrupted if last else False,
         }
@@ -96,7 +96,7 @@ def add_test_routes(app: Flask, chat_stream: ChatStream, gate: Gate) -> None:
 
     @app.post("/hold")
     def hold() -> Response:
-        """The demo model stops before its next forward."""
+        """Stop the demo model before its next forward pass."""
         gate.close()
         return jsonify("held")
 

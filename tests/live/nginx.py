@@ -1,4 +1,4 @@
-"""A real nginx with docs/deploy/nginx.conf, in which only the addresses and the certificate are ours."""
+"""A real nginx with docs/deploy/nginx.conf; only addresses and certificate are replaced."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ http {{
 
 @contextmanager
 def nginx(folder: Path, backends: tuple[int, int]) -> Iterator[Server]:
-    """In front of two ports; it speaks https with the certificate `folder`/chat.pem."""
+    """Run nginx in front of two ports, with https and the certificate `folder`/chat.pem."""
     port = free_port()
     with Server(nginx_command(folder, port, backends), port, folder) as server:
         yield server

@@ -20,7 +20,7 @@ from .server import Server
 
 
 def start_site(folder: Path, *options: str, port: int | None = None) -> Server:
-    """What `scripts/serve` serves."""
+    """Start the server that `scripts/serve` starts."""
     port = port or free_port()
     command = [sys.executable, "-m", "chatstream_flask", "serve", "--port", str(port), *options]
     server = Server(command, port, folder)
@@ -33,7 +33,7 @@ def start_site(folder: Path, *options: str, port: int | None = None) -> Server:
 
 
 class Page:
-    """One tab."""
+    """One browser tab with the chat page."""
 
     def __init__(self, browser: Chrome, port: int, path: str = "") -> None:
         self.browser = browser
@@ -47,7 +47,7 @@ class Page:
         return self.browser.execute_script(source, *args)
 
     def module(self, source: str, *args: Any) -> Any:
-        """Runs with `load(name)`, which gives a module of the page; what it returns must be JSON."""
+        """Run a script in which `load(name)` imports a module of the page; its result must be JSON."""
         wrapped = f"""
             const done = arguments[arguments.length - 1];
             const files = document.querySelector("script[type=module]").src.replace("app.js", "");
@@ -59,7 +59,7 @@ class Page:
         return answer.get("value")
 
     def wait(self, is_true: Any) -> None:
-        """What is looked at may be drawn anew at that moment."""
+        """Wait for a condition; elements that are redrawn meanwhile are looked up again."""
 
         def is_true_now() -> bool:
             with suppress(StaleElementReferenceException):
@@ -74,11 +74,11 @@ class Page:
         return self.browser.find_element(By.CSS_SELECTOR, selector)
 
     def has(self, selector: str) -> bool:
-        """And it can be seen."""
+        """Return whether the element exists and is visible."""
         return any(found.is_displayed() for found in self.browser.find_elements(By.CSS_SELECTOR, selector))
 
     def texts(self, selector: str) -> list[str]:
-        """As they stand in the document, seen or not."""
+        """Return the texts in document order, visible or not."""
         wanted = "return [...document.querySelectorAll(arguments[0])].map((found) => found.textContent)"
         return list(self.script(wanted, selector))
 
@@ -104,13 +104,13 @@ class Page:
 
     @property
     def focus(self) -> str:
-        """The accessible name of what has it."""
+        """The accessible name of the focused element."""
         return str(self.browser.switch_to.active_element.accessible_name)
 
     # -- what its user does ----------------------------------------------------------------------------
 
     def press(self, *keys: str) -> None:
-        """To whatever has the focus."""
+        """Send keys to the focused element."""
         self.browser.switch_to.active_element.send_keys(*keys)
 
     def say(self, text: str) -> None:
@@ -118,19 +118,19 @@ class Page:
         self.find("#composer-area").send_keys(Keys.ENTER)
 
     def type(self, text: str) -> None:
-        """As if pasted: the driver itself types nothing beyond the BMP, and no Shift+Enter."""
+        """Paste text: the driver cannot type characters outside the BMP, nor Shift+Enter."""
         paste = "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input'))"
         self.script(paste, self.find("#composer-area"), text)
 
     def ask(self, text: str) -> str:
-        """The whole reply."""
+        """Send a message; return the whole reply."""
         before = len(self.replies)
         self.say(text)
         self.wait(lambda: len(self.replies) > before and not self.is_running)
         return self.replies[-1]
 
     def click(self, name: str, within: str = "body") -> None:
-        """A button by its accessible name, the last of that name."""
+        """Return the last button with this accessible name."""
         wanted = """
             const [within, name] = arguments;
             const isSeen = (button) => button.checkVisibility();

@@ -86,14 +86,14 @@ class Server(ServerProcess):
         assert self._ask("POST", "/release").ok
 
     def outcomes(self, client: str) -> list[dict[str, Any]]:
-        """What its callback was told about this client; readable after the end of the server."""
+        """Return the outcomes that the callback got for this client; works after the server has ended."""
         file = self.folder / "outcomes"
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.exists() else []
         whole = [json.loads(line) for line in lines if line.endswith("\n")]
         return [outcome for outcome in whole if outcome["client"] == client]
 
     def outcome(self, client: str) -> dict[str, Any]:
-        """Waits for it; there must be one only."""
+        """Wait for the client's outcome, of which there must be exactly one."""
         wait_until(lambda: bool(self.outcomes(client)))
         (outcome,) = self.outcomes(client)
         return outcome
@@ -112,7 +112,7 @@ def start(
     config: dict[str, Any] | None = None,
     **options: Any,
 ) -> Server:
-    """Serves live_apps; `options` are ChatStream's, without any it serves the demo model."""
+    """Serve live_apps; `options` are passed to ChatStream, and without any the demo model is served."""
     port = port or free_port()
     command = waitress_command(port) if kind == "waitress" else gunicorn_command(port, is_preloaded)
     wanted = {"folder": str(folder), "config": config or {}, "options": {"temperature": 0.0} | options}

@@ -1,4 +1,4 @@
-"""Twelve clients at once on two slots and five places."""
+"""Twelve clients at once on two slots and five waiting places."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def test_seven_are_answered_five_refused_and_nobody_gets_a_name_of_another(demo_
         assert len(refused) == len(NAMES) - NUM_PLACES
         assert [name for name in NAMES if name not in refused and name not in by_name[name]] == []
         demo_server.check_idle()
-        for visitor, name in zip(visitors, NAMES, strict=True):  # a refusal left no trace in its conversation
+        for visitor, name in zip(
+            visitors, NAMES, strict=True
+        ):  # the refusal has not changed its conversation
             if name in refused:
                 assert name in visitor.ask("What is my name?")
         demo_server.check_idle()
@@ -40,7 +42,7 @@ def test_seven_are_answered_five_refused_and_nobody_gets_a_name_of_another(demo_
 
 
 def ask_all_at_once(server: Server, visitors: list[Visitor], text: str) -> list[str]:
-    """Their whole answers; the server's model is held until all have asked."""
+    """Return all replies; the server's model is held until every visitor has asked."""
     together = threading.Barrier(len(visitors))
 
     def ask(visitor: Visitor) -> str:

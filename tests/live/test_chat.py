@@ -1,4 +1,4 @@
-"""A conversation with the demo model through a real server, as a visitor and as the network sees it."""
+"""Conversations with the demo model through a real server, as seen by a visitor and on the wire."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_reply_comes_piece_by_piece(demo_server: Server, accept: str) -> None:
         visitor.post("Tell me a story.", accept=accept, max_new_tokens=60) as response,
     ):
         pieces = [piece for piece in response.iter_content(chunk_size=None) if piece]
-    assert len(pieces) > 2  # of what falls together within some hundredths of a second
+    assert len(pieces) > 2  # text produced within a few hundredths of a second is sent together
     assert response.headers["Transfer-Encoding"] == "chunked"
     assert response.headers["Content-Type"] == f"{accept}; charset=utf-8"
 
@@ -41,7 +41,7 @@ def test_the_second_turn_knows_the_first(demo_server: Server) -> None:
         (cookie,) = (cookie for cookie in lucy.session.cookies if isinstance(cookie, Cookie))
     assert cookie.has_nonstandard_attr("HttpOnly")
     assert cookie.get_nonstandard_attr("SameSite") == "Lax"
-    assert cookie.expires is None  # as long as the browser lives
+    assert cookie.expires is None  # a session cookie
 
 
 def test_events_tell_the_life_of_a_reply(demo_server: Server) -> None:
@@ -81,7 +81,7 @@ def test_a_seeded_reply_is_the_same_beside_others(demo_server: Server) -> None:
     rows = [(0, 0, 50), (1, 0.8, 50), (2, 1.3, 0), (3, 1.9, 0), (4, 1.9, 0), (5, 1.6, 20)]
     settings = [{"seed": seed, "temperature": temperature, "top_k": k} for seed, temperature, k in rows]
     alone = [ask(fields) for fields in settings]
-    assert len(set(alone)) >= 4  # they do differ from each other
+    assert len(set(alone)) >= 4  # the settings have different replies
     with ThreadPoolExecutor(len(settings)) as threads, held(demo_server):
         beside = [threads.submit(ask, fields) for fields in settings]
         wait_until(lambda: demo_server.has(accepted=len(settings)))
@@ -91,7 +91,7 @@ def test_a_seeded_reply_is_the_same_beside_others(demo_server: Server) -> None:
 
 @contextmanager
 def held(server: Server) -> Iterator[None]:
-    """Nothing is generated; at the end it goes on in any case."""
+    """Stop generation until the end of the block."""
     server.hold()
     try:
         yield
@@ -100,7 +100,7 @@ def held(server: Server) -> Iterator[None]:
 
 
 def test_an_error_in_the_middle_is_told_to_each_format(kind: str, tmp_path: Path) -> None:
-    """Here the disk with the conversations goes away while a reply streams."""
+    """The error is that the conversations' disk disappears while a reply streams."""
     mock = {"type": "round", "time_per_token_sec": 0.1}
     with start_mock(kind, tmp_path, mock) as server, ExitStack() as stack:
         chats = {

@@ -1,4 +1,4 @@
-"""The part of ChatStream's own front end, unchanged, on `wire_format="chatstream"` and `on_busy="queue"`."""
+"""ChatStream's own front end, unchanged, with `wire_format="chatstream"` and `on_busy="queue"`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LONG = " ".join(str(number) for number in range(500))
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Repeats what it is asked."""
+    """Serve a mock that echoes each message."""
     mock = {"type": "echo", "time_per_token_sec": 0.02}
     folder = tmp_path_factory.mktemp("chatstream-js")
     with start_mock("waitress", folder, mock, wire_format="chatstream", on_busy="queue") as server:
@@ -32,7 +32,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 class ChatStreamJs:
-    """Takes each network read for the whole answer so far; to stop is to leave."""
+    """Reads as the front end does: a network read is the whole text so far; to stop is to disconnect."""
 
     def __init__(self, server: Server) -> None:
         self._url = f"http://127.0.0.1:{server.port}/api/"
@@ -42,7 +42,7 @@ class ChatStreamJs:
     def send(
         self, user_input: str | None, *, regenerate: bool = False, abort_after: int | None = None
     ) -> list[str]:
-        """What each call of `onResponse` gets."""
+        """Yield the arguments of the `onResponse` calls."""
         body = {"user_input": user_input, "regenerate": regenerate}
         with self._post("chat_stream", body) as response:
             assert response.status_code == 200
@@ -75,7 +75,7 @@ def client(server: Server) -> Iterator[ChatStreamJs]:
 
 
 def answers(reads: list[str]) -> list[str]:
-    """Each as it is shown, without its end mark."""
+    """Return the messages as they are shown, without their end marks."""
     assert all(read.endswith(EOS) and read.count(EOS) == 1 for read in reads)
     return [read.removesuffix(EOS) for read in reads]
 

@@ -1,4 +1,4 @@
-"""A page of one origin talks to the chat of another one, with cookies, in a real browser."""
+"""A page of one origin uses a chat of another origin, with cookies, in a real browser."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ fetch(url, {
 
 @dataclass
 class Site:
-    """Two origins that show the same empty page, and a chat on a third one that allows the first."""
+    """Two origins with the same empty page, and a chat on a third origin that allows the first."""
 
     browser: Chrome
     chat_url: str
     allowed: str
     same_site: str
     other_site: str  # allowed as well
-    posts: list[str]  # the origins of those that reached the chat
+    posts: list[str]  # origins of the requests that reached the chat
 
     def say(self, origin: str, user_input: str) -> dict[str, Any]:
         if not self.browser.current_url.startswith(origin):
@@ -68,7 +68,7 @@ def page_app() -> Flask:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    mock = {"type": "round", "time_per_token_sec": 0.0}  # its reply begins with the number of the turn
+    mock = {"type": "round", "time_per_token_sec": 0.0}  # replies begin with the number of the turn
     chat_stream = ChatStream(use_mock_response=True, mock_params=mock)
     posts: list[str] = []
     with (
@@ -116,7 +116,7 @@ def reply_of(answer: dict[str, Any]) -> str:
 def test_an_allowed_origin_has_a_conversation(site: Site) -> None:
     answers = [site.say(site.allowed, "Hello!"), site.say(site.allowed, "Hello again!")]
     assert [reply_of(answer)[:2] for answer in answers] == ["1.", "2."]
-    assert [answer["cookie"] for answer in answers] == ["", ""]  # scripts do not see it
+    assert [answer["cookie"] for answer in answers] == ["", ""]  # scripts cannot read it
     assert site.posts == [site.allowed] * 2
 
 
@@ -124,10 +124,10 @@ def test_another_origin_is_refused_by_the_browser(site: Site) -> None:
     assert reply_of(site.say(site.allowed, "Hello!")).startswith("1.")
     assert site.say(site.same_site, "Hello!") == {"refused": "TypeError"}
     assert reply_of(site.say(site.allowed, "Hello again!")).startswith("2.")
-    assert site.posts == [site.allowed] * 2  # what was refused had not even been sent
+    assert site.posts == [site.allowed] * 2  # the refused requests were never sent
 
 
 def test_from_another_site_no_lax_cookie_is_sent(site: Site) -> None:
-    """So each turn begins a conversation: it takes SameSite=None, and https."""
+    """Each turn starts a new conversation; SameSite=None and https would be needed."""
     for words in ("Hello!", "Hello again!"):
         assert reply_of(site.say(site.other_site, words)).startswith("1.")

@@ -1,4 +1,4 @@
-"""Connections that are cut in mid-reply: what a reader gets in all is what an uncut reader gets."""
+"""Connections that are cut during a reply: a reader that resumes gets exactly the same text."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ TEXT = " ".join(f"{i}:日本語\n\nにゃ😀é" for i in range(80))
 
 @pytest.fixture(scope="module")
 def server(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Repeats what it is asked."""
+    """Serve a mock that echoes each message."""
     mock = {"type": "echo", "time_per_token_sec": 0.001}
     with start_mock(kind, tmp_path_factory.mktemp(f"{kind}-cuts"), mock) as server:
         yield server
 
 
 class Reader:
-    """One reply, over as many connections as it takes; only whole events count."""
+    """Reads one reply over any number of connections; incomplete events are dropped."""
 
     def __init__(self, visitor: Visitor, port: int) -> None:
         self._session = visitor.session
@@ -44,7 +44,7 @@ class Reader:
         return bool(self.events) and self.events[-1].name == "done"
 
     def read(self, max_bytes: int | None) -> None:
-        """Until the end, or until the connection is cut after so many bytes."""
+        """Read to the end, or cut the connection after `max_bytes`."""
         with closing(self._connect()) as response:
             assert response.status_code == 200, response.text
             self._message_id = response.headers["X-ChatStream-Last-Generated-Message-Id"]

@@ -1,4 +1,4 @@
-"""Clients that leave, read slowly or never finish asking: who notices, and who else feels it."""
+"""Clients that disconnect, read slowly or never finish their request, and the effect on others."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Leave = Callable[[SocketChat], None]
 
 BEFORE = "client_disconnected_before_streaming"
 WHILE = "client_disconnected_while_streaming"
-MAX_LATENCY_SEC = 2.0  # catches a hang; usual is 0.1 s while waiting, one token while streaming
-MAX_LATE_TOKENS = 4  # usual is 1
+MAX_LATENCY_SEC = 2.0  # catches a hang; usually 0.1 s while waiting, one token while streaming
+MAX_LATE_TOKENS = 4  # usually 1
 
 numbers = itertools.count(1)
 
@@ -46,7 +46,7 @@ def both_slots_taken(server: Server) -> Iterator[list[SocketChat]]:
 
 
 def left(server: Server, chat: SocketChat, name: str, leave: Leave) -> dict[str, object]:
-    """The outcome of a client that leaves now; in time, and one only."""
+    """Let a client disconnect now; return its outcome, the only one, which must come in time."""
     at = time.monotonic()
     leave(chat)
     outcome = server.outcome(name)
@@ -66,7 +66,7 @@ def test_leaving_while_queued(long_server: Server, leave: Leave, accept: str) ->
         wait_until(lambda: long_server.has(running=2, waiting=1))
         assert left(long_server, chat, name, leave)["message"] == BEFORE
         wait_until(lambda: long_server.has(running=2, waiting=0, accepted=2), MAX_LATENCY_SEC)
-        for other in others:  # both slots were theirs all the time, so the leaver never had one
+        for other in others:  # they held both slots all the time, so the other client never had one
             other.read_what_is_there()
             assert "done" not in [event.name for event in other.events]
     long_server.check_idle()
@@ -132,7 +132,7 @@ def places(chat: SocketChat) -> list[int]:
 
 @pytest.fixture(scope="module")
 def echo_server(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A mock that says at once what it is told, were it megabytes."""
+    """Serve a mock that echoes at once, even megabytes."""
     folder: Path = tmp_path_factory.mktemp(f"{kind}-echo")
     echo = {"type": "echo", "time_per_token_sec": 0.0}
     config = {"CHATSTREAM_MAX_INPUT_LEN": 10_000_000, "CHATSTREAM_MAX_BODY_LEN": 10_000_000}
@@ -142,7 +142,7 @@ def echo_server(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @formats
 def test_a_slow_reader_stops_nobody_and_holds_no_slot(echo_server: Server, accept: str) -> None:
-    words = ["x" * 100_000] * 50  # more than the buffers between two sockets take
+    words = ["x" * 100_000] * 50  # more than socket buffers can hold
     name = new_name()
     with SocketChat(echo_server.port, " ".join(words), accept=accept, name=name, receive_buffer=4096) as slow:
         slow.read()

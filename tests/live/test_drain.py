@@ -1,4 +1,4 @@
-"""A server that is told to end: what those get who are being served, who wait, and who come too late."""
+"""Shutdown of a server: what running, waiting and new requests get."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMES = ("one", "two", "three")
 def three_chats(
     kind: str, folder: Path, drain_sec: float, **options: Any
 ) -> Iterator[tuple[Server, list[SocketChat]]]:
-    """Two run and one waits."""
+    """Start three chats: two run and one waits."""
     mock = {"type": "long", "time_per_token_sec": 0.03}
     config = {"CHATSTREAM_DRAIN_SEC": drain_sec}
     with start_mock(kind, folder, mock, config=config, **options) as server, ExitStack() as stack:
@@ -41,7 +41,7 @@ def is_draining(server: Server) -> bool:
 
 
 def ends(server: Server, chats: list[SocketChat]) -> tuple[list[str], list[str]]:
-    """Why each reply ended, as its client was told and as the callback was; each is whole on the wire."""
+    """Return why the replies ended, as sent to the clients and to the callback; all bodies are complete."""
     for chat in chats:
         assert chat.read_to_end().is_complete
         assert chat.events[-1].name == "done"
@@ -70,7 +70,7 @@ def test_after_the_deadline_replies_end_and_say_so(kind: str, tmp_path: Path) ->
         server.process.terminate()
         assert ends(server, chats) == (["shutdown"] * 3, ["unknown_error_occurred"] * 3)
         kept = [server.outcome(name) for name in NAMES]
-    assert [outcome["is_interrupted"] for outcome in kept] == [True, True, False]  # the third never began
+    assert [outcome["is_interrupted"] for outcome in kept] == [True, True, False]  # the third never started
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -83,7 +83,7 @@ def test_a_second_signal_is_at_once(kind: str, number: signal.Signals, tmp_path:
 
 
 def test_a_slow_reader_gets_the_rest(kind: str, tmp_path: Path) -> None:
-    """Its reply has ended, but most of it is still on this side of the wire."""
+    """The reply has ended, but most of it is not yet sent."""
     words = ["x" * 100_000] * 50
     echo = {"type": "echo", "time_per_token_sec": 0.0}
     config = {"CHATSTREAM_MAX_INPUT_LEN": 10_000_000, "CHATSTREAM_MAX_BODY_LEN": 10_000_000}

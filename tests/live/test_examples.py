@@ -1,4 +1,4 @@
-"""Each example app, started with its one command and used over HTTP."""
+"""Each example app, started with its command and used over HTTP."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ENVIRON = {"FRONT_SECRET": "s3cret", "OMP_NUM_THREADS": "1"}
 
 @pytest.fixture(scope="module")
 def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, int]]:
-    """All are starting at once."""
+    """Start all apps at once; return their ports."""
     with ExitStack() as stack:
         servers = {}
         for name, command in COMMANDS.items():
@@ -44,7 +44,7 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, int]]:
 
 
 class Client:
-    """A browser of its own, patient while its server starts."""
+    """One visitor with a cookie jar of its own; it retries while its server starts."""
 
     def __init__(self, port: int) -> None:
         self._url = f"http://127.0.0.1:{port}"
@@ -60,7 +60,7 @@ class Client:
         return response
 
     def say(self, path: str, user_input: str) -> str:
-        """The reply; greedy, so that the demo model is at its best."""
+        """Return the reply, decoded greedily, where the demo model is at its best."""
         return self.ask("POST", path, {"user_input": user_input, "temperature": 0.0}).text
 
 

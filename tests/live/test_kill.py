@@ -1,4 +1,4 @@
-"""scripts/kill_test.py in short, on each store that outlives a process."""
+"""A short run of scripts/kill_test.py on each persistent store."""
 
 from __future__ import annotations
 

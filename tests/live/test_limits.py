@@ -1,4 +1,4 @@
-"""What one visitor may have, on real servers: its session is limited, and nobody else is."""
+"""Limits per visitor on real servers: one session is limited, others are not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`scripts/loadtest` as a process: right answers pass, and a server that mixes up visitors is found out."""
+"""`scripts/loadtest` as a process: right replies pass, and a server that mixes up visitors is detected."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_visitors_who_get_each_others_answers_are_a_failure(tmp_path: Path) -> N
 
 
 def mixing_app() -> Flask:
-    """Answers each with what the one before has said."""
+    """Return an app that answers each request with the previous one's message."""
     app = Flask("mixing")
     said = ["nothing yet"]
     numbers = itertools.count()

@@ -1,4 +1,4 @@
-"""The API as its own client package uses it, against waitress and gunicorn."""
+"""The OpenAI API through OpenAI's client package, on waitress and gunicorn."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PERSON: dict[str, Any] = {
     "additionalProperties": False,
 }
 TOOL: dict[str, Any] = {"type": "function", "function": {"name": "greet", "parameters": PERSON}}
-WITH_TOOLS = (  # made up: the demo model has learned nothing of tools
+WITH_TOOLS = (  # made up, as the demo model has not learned tools
     "{% if tools %}<|system|>{{ tools | tojson }}<|end|>{% endif %}{% for m in messages %}"
     "<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}<|assistant|>"
 )
@@ -44,7 +44,7 @@ def client_of(server: Server, **options: Any) -> OpenAI:
 
 @pytest.fixture
 def client(demo_server: Server) -> Iterator[OpenAI]:
-    """Of the demo model; whatever was asked, in the end the server is idle."""
+    """Return a client of the demo model; afterwards the server must be idle."""
     with client_of(demo_server) as client:
         yield client
     demo_server.check_idle()
@@ -149,7 +149,7 @@ def test_logprobs(client: OpenAI) -> None:
     choice = client.chat.completions.create(**fields).choices[0]
     assert choice.logprobs is not None and choice.logprobs.content
     assert "".join(entry.token for entry in choice.logprobs.content) == choice.message.content
-    for entry in choice.logprobs.content:  # greedy: the chosen one is the likeliest
+    for entry in choice.logprobs.content:  # greedy: the chosen token is the most likely one
         assert len(entry.top_logprobs) == 3
         assert entry.logprob == entry.top_logprobs[0].logprob <= 0
         assert entry.token == entry.top_logprobs[0].token
@@ -233,7 +233,7 @@ def test_a_full_server_is_asked_again_after_the_time_that_it_names(
 def test_the_program_of_the_docs_prints_an_answer(
     demo_server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As it stands, but for the port."""
+    """The program is run unchanged except for the port."""
     programs = re.findall(
         r"```python\n(.*?)```", (REPOSITORY / "docs" / "openai-api.md").read_text(), re.DOTALL
     )
@@ -275,7 +275,7 @@ def test_ten_at_once_get_answers_as_if_alone(client: OpenAI, demo_server: Server
         },
         {"text": "Tell me a story.", "min_p": 0.2, "temperature": 1.2, "seed": 4, "presence_penalty": 0.5},
     ]
-    for fields in asked:  # what OpenAI does not have goes in extra_body
+    for fields in asked:  # fields that OpenAI does not have go in extra_body
         names = fields.keys() & {"top_k", "repetition_penalty", "min_p"}
         if extra := {name: fields.pop(name) for name in names}:
             fields["extra_body"] = extra

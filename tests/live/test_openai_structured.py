@@ -1,6 +1,4 @@
-"""What the engine does for the API, through its own client: structured answers, log-probabilities, and ten
-clients with different settings at once.
-"""
+"""The OpenAI API through OpenAI's client: structured output, logprobs, and ten different clients at once."""
 
 from __future__ import annotations
 
@@ -60,7 +58,7 @@ def client(server: Server) -> Iterator[OpenAI]:
 
 
 def ask(client: OpenAI, **settings: Any) -> Any:
-    """The one choice of an answer."""
+    """Return the only choice of a response."""
     options = {"max_tokens": 200} | settings
     question = user("What is the capital of France?")
     return client.chat.completions.create(model="demo_model", messages=question, **options).choices[0]

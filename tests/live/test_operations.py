@@ -1,4 +1,4 @@
-"""Health and metrics of a real server: a model that hangs, and what a scrape finds."""
+"""Health and metrics of a real server: a model that hangs, and what is scraped."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_model_that_hangs_ends_its_reply_and_is_served_again_by_a_new_thread(
         with visitor.post("What is my name?", accept=EVENTS) as response:
             events = parse_events(response.content)
         assert (events[-1].name, events[-1].data["code"]) == ("error", "generation_failed")
-        wait_until(lambda: get(server, "/health/ready").status_code == 200)  # it needs no forward to open
+        wait_until(lambda: get(server, "/health/ready").status_code == 200)  # readiness needs no forward pass
         server.release()
         assert "Lucy" in text_of(visitor.ask_for_events("What is my name?"))
         (thread,) = get(server, "/health/ready").json()["threads"]

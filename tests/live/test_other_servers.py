@@ -1,4 +1,4 @@
-"""Servers that docs/platforms.md speaks of: refused with a sentence, or working as it says."""
+"""Servers described in docs/platforms.md: refused with an error message, or working as described."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SEVERAL_PROCESSES = "this server runs the app in several processes"
 
 
 def program(name: str) -> str:
-    """Beside this Python, or on the PATH."""
+    """Return the path of a program, next to this Python or on the PATH."""
     found = shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     if found is None:
         pytest.skip(f"{name} is not installed")
@@ -67,7 +67,7 @@ def num_accepted(server: Server) -> int:
 
 
 def check_streams(server: Server) -> None:
-    """Text arrives piece by piece, others are answered meanwhile, and who leaves gives the place back."""
+    """Check that text arrives in pieces, others are served meanwhile, and a disconnect frees the place."""
     with Visitor(server.port) as visitor:
         words = " ".join(f"word{i}" for i in range(20))
         assert text_of(visitor.ask_for_events(words)) == words

@@ -1,4 +1,4 @@
-"""The chat page in a real browser: everything that its users do, and what may go wrong meanwhile."""
+"""The chat page in a real browser: everything that users do, and what may go wrong."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.server
 SIZES = {"phone": (390, 844), "tablet": (820, 1180), "desktop": (1440, 900)}
 LONG_WORDS = " ".join(LONG.split())
 ONE_PLACE = ["--num-of-concurrent-executions", "1", "--max-queue-size", "1", "--max-new-tokens", "600"]
-ROOMY = ["--context-len", "100000", "--max-new-tokens", "5000"]  # a character is a token of the mock
+ROOMY = ["--context-len", "100000", "--max-new-tokens", "5000"]  # each character is a token of the mock
 
 MARKDOWN = """\
 # Fibonacci numbers
@@ -118,7 +118,7 @@ def demo_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def long_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One reply runs, one may wait; each takes some seconds."""
+    """Serve a mock with one slot and one waiting place, whose replies take some seconds."""
     options = ["--mock", "long", "--mock-seconds-per-token", "0.015", *ONE_PLACE]
     with site_of(tmp_path_factory, "long", *options) as server:
         yield server
@@ -126,7 +126,7 @@ def long_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def echo_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The model says what the user said."""
+    """Serve a mock that echoes each message."""
     options = ["--mock", "echo", "--mock-seconds-per-token", "0", *ROOMY]
     with site_of(tmp_path_factory, "echo", *options) as server:
         yield server
@@ -134,7 +134,7 @@ def echo_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def visit(browser: Chrome) -> Iterator[Any]:
-    """`visit(site)` opens its page as a new visitor; whatever then happens, the browser has no complaint."""
+    """Return `visit(site)`, which opens its page as a new visitor; the browser must log no error."""
     yield lambda site, languages="en": new_visitor(browser, site.port, languages)
     for page in browser.window_handles[1:]:
         browser.switch_to.window(page)
@@ -151,7 +151,7 @@ def new_visitor(browser: Chrome, port: int, languages: str, path: str = "") -> P
     user_agent = browser.execute_script("return navigator.userAgent")
     settings = {"userAgent": user_agent, "acceptLanguage": languages}
     browser.execute_cdp_cmd("Network.setUserAgentOverride", settings)
-    browser.get(page.url + "chatstream_ui/0/icon.svg")  # of the site, but runs nothing
+    browser.get(page.url + "chatstream_ui/0/icon.svg")  # a resource of the site without scripts
     browser.delete_all_cookies()
     browser.execute_script("sessionStorage.clear(); localStorage.clear()")
     page.open()
@@ -159,7 +159,7 @@ def new_visitor(browser: Chrome, port: int, languages: str, path: str = "") -> P
 
 
 def is_complaint(entry: dict[str, Any]) -> bool:
-    """Refused requests and servers that are away are part of what is tested."""
+    """Return whether this is an error of the page; failed requests are part of the tests."""
     is_about_network = entry["source"] == "network"
     return entry["level"] in ("SEVERE", "WARNING") and not is_about_network
 
@@ -175,7 +175,7 @@ def conversation_of(page: Page) -> dict[str, Any]:
 
 @contextmanager
 def others(site: Server, number: int) -> Iterator[None]:
-    """So many other visitors are being served, or wait."""
+    """Let this many other visitors have running or waiting replies."""
     with ExitStack() as stack:
         for _ in range(number):
             visitor = stack.enter_context(Visitor(site.port))
@@ -228,7 +228,7 @@ def test_enter_during_a_conversion_does_not_send(echo_site: Server, visit: Any) 
     assert page.draft == "にほんご\n二行目"
     assert page.questions == []
     page.press(Keys.ENTER)
-    page.wait(lambda: page.replies == ["にほんご二行目"])  # with a line break between
+    page.wait(lambda: page.replies == ["にほんご二行目"])  # with a line break in between
     assert page.draft == ""
 
 
@@ -514,7 +514,7 @@ def test_a_server_that_is_away_loses_no_text(echo_site: Server, visit: Any) -> N
 
 
 def test_a_host_that_protects_against_forged_requests(tmp_path: Path, browser: Chrome) -> None:
-    """Its token runs out, and the page gets itself another one; then so does the login."""
+    """The CSRF token expires and the page fetches another one; then the login expires."""
     chat_stream = ChatStream(use_mock_response=True, mock_params={"type": "echo", "time_per_token_sec": 0.0})
     app = Flask("host", instance_path=str(tmp_path))
     app.config.from_mapping(SECRET_KEY="a secret", CHATSTREAM_STORE="memory://")
@@ -717,7 +717,7 @@ def test_nothing_that_a_user_or_a_model_writes_runs(echo_site: Server, visit: An
 
 
 def test_the_policy_stands_behind_it(echo_site: Server, browser: Chrome) -> None:
-    """Even if all else failed; the browser complains, as it should."""
+    """The Content Security Policy holds even if all else failed; here the browser must log errors."""
     page = new_visitor(browser, echo_site.port, "en")
     with pytest.raises(JavascriptException, match="TrustedScript"):
         page.script("document.createElement('script').text = 'window.hurt = 1'")
@@ -731,7 +731,7 @@ def test_the_policy_stands_behind_it(echo_site: Server, browser: Chrome) -> None
 
 
 def test_markdown_looks_the_same_however_it_comes(echo_site: Server, visit: Any) -> None:
-    """Drawn block by block while it streams, and at once after a reload."""
+    """It is rendered block by block while it streams, and in one go after a reload."""
     page = visit(echo_site)
     texts = [
         MARKDOWN,
@@ -789,7 +789,7 @@ def resize(page: Page, size: str, *, is_dark: bool = False) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_pictures(echo_site: Server, visit: Any, tmp_path: Path, size: str) -> None:
-    """For people to look at; here only that nothing is wider than the window."""
+    """The screenshots are for humans; the test only checks that nothing is wider than the window."""
     folder = Path(os.environ.get("CHATSTREAM_SCREENSHOTS") or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
     page = visit(echo_site, "en" if size != "tablet" else "ja,en")

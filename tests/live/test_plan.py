@@ -1,4 +1,4 @@
-"""`flask chatstream plan` against what is real: a model's steps, and a server under load."""
+"""`flask chatstream plan` against a real model's steps and a real server under load."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_steps_of_a_model_are_measured_at_every_point() -> None:
 
 @pytest.mark.server
 def test_check_compares_with_a_real_server(tmp_path: Path) -> None:
-    """Whether the prediction is good says the check itself, on a quiet machine."""
+    """The quality of the prediction is not tested: that takes a quiet machine."""
     path = tmp_path / "mock.json"
     command = [sys.executable, "-m", "chatstream_flask", "plan", "--check", "--json", "--model", "mock"]
     command += ["--mock-seconds-per-token", "0.01", "--measured-slots", "4", "--check-seconds", "2"]

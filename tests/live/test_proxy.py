@@ -1,4 +1,4 @@
-"""What an app's ProxyFix needs reaches it under our waitress."""
+"""The headers that an app's ProxyFix needs reach it under waitress."""
 
 from __future__ import annotations
 

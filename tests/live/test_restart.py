@@ -1,4 +1,4 @@
-"""What survives the end of a server."""
+"""What survives the end of a server process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from chatstream_flask.client import text_of
+from chatstream_flask.client import read_events, text_of
 
 from .client import EVENTS, Visitor
 from .server import start, start_mock
@@ -15,12 +15,11 @@ pytestmark = pytest.mark.server
 
 
 def test_a_name_is_remembered_after_a_killed_server(kind: str, tmp_path: Path) -> None:
-    """gunicorn comes back with --preload: the model is loaded in one process and generates in its fork."""
+    """The second gunicorn has --preload: the model is loaded in one process and runs in its fork."""
     with start(kind, tmp_path) as server, Visitor(server.port) as visitor:
         with visitor.post("My name is Lucy.", accept=EVENTS) as response:
-            lines = response.iter_lines()
-            assert any(line == b"event: done" for line in lines)
-            server.kill()  # -9, the moment the client knows that its turn is done
+            assert any(event.name == "done" for event in read_events(response.iter_content(1)))
+            server.kill()  # SIGKILL as soon as the client knows that its turn is done
         cookies = visitor.session.cookies
     with start(kind, tmp_path, is_preloaded=kind == "gunicorn") as server:
         with Visitor(server.port) as visitor:
@@ -31,7 +30,7 @@ def test_a_name_is_remembered_after_a_killed_server(kind: str, tmp_path: Path) -
 
 
 def test_each_turn_before_a_restart_counts(kind: str, tmp_path: Path) -> None:
-    """The mock's reply begins with the number of the turn."""
+    """The mock's replies begin with the number of the turn."""
     cookies = None
     for turn in (1, 3):
         with start_mock(kind, tmp_path, {"type": "round", "time_per_token_sec": 0.0}) as server:

@@ -1,4 +1,4 @@
-"""Two instances behind nginx are restarted in turn, under load, and nobody notices."""
+"""Rolling restart of two instances behind nginx, under load, without any failed request."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from .server import Server, start_mock
 
 pytestmark = pytest.mark.server
 
-NUM_VISITORS = 4  # less than one instance takes while the other one restarts
-NUM_MORE_TURNS = 3  # of each visitor, between two restarts
+NUM_VISITORS = 4  # fewer than one instance can serve while the other one restarts
+NUM_MORE_TURNS = 3  # per visitor between two restarts
 MOCK = {"type": "round", "time_per_token_sec": 0.02}
 
 
@@ -35,7 +35,7 @@ def test_nginx_takes_the_configuration(tmp_path: Path) -> None:
 
 
 class Load:
-    """Visitors who talk on and on, half of them by events; each turn's reply must be the expected one."""
+    """Visitors who chat continuously, half of them with events; every reply must be the expected one."""
 
     def __init__(self, port: int, certificate: Path) -> None:
         self._port = port
@@ -45,7 +45,7 @@ class Load:
 
     def talk(self, index: int) -> None:
         with Visitor(self._port, scheme="https") as visitor:
-            visitor.session.trust_env = False  # its certificates would go before ours
+            visitor.session.trust_env = False  # its certificates would take precedence over ours
             visitor.session.verify = str(self._certificate)
             for turn in itertools.count():
                 if index % 2:
@@ -102,7 +102,7 @@ def test_no_reply_is_cut_and_nobody_is_refused(kind: str, store: str, tmp_path: 
 
 
 def talk_on(load: Load, talks: list[Future[None]]) -> None:
-    """Until each visitor has had some more turns, or one of them has failed."""
+    """Wait until each visitor has had some more turns, or one has failed."""
     wanted = [num + NUM_MORE_TURNS for num in load.num_turns]
 
     def is_enough() -> bool:

@@ -1,4 +1,4 @@
-"""The JavaScript that the pages on the HTTP API and on moving print, in a real browser on a real server."""
+"""The JavaScript of the docs' pages on the HTTP API and on moving, in a real browser with a real server."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 class Page:
-    """Of the server's origin, seen through a connection that can be cut."""
+    """A page of the server's origin, behind a connection that can be cut."""
 
     def __init__(self, browser: Chrome, server: Server) -> None:
         self.browser = browser
@@ -145,7 +145,7 @@ def test_a_reply_that_is_gone(page: Page) -> None:
     page.ask(TEXT)
     page.wait_for(5)
     with page.proxy.cut():
-        page.browser.delete_all_cookies()  # so it is somebody else's
+        page.browser.delete_all_cookies()  # so that it belongs to another visitor
     assert page.end() == "not_found"
 
 

@@ -24,7 +24,7 @@ from .server import Server
 
 pytestmark = pytest.mark.server
 
-MAX_END_SEC = 5.0  # catches a hang; usual is below one
+MAX_END_SEC = 5.0  # catches a hang; usually below one
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def served(folder: Path, *options: str) -> Iterator[Server]:
 
 
 def curl(server: Server, text: str) -> list[str]:
-    """What `curl -N` of the README prints, read by read."""
+    """Return the output of the README's `curl -N`, one string per read."""
     command = f"curl -sS -N -b cookies -c cookies http://127.0.0.1:{server.port}/chat_stream".split()
     command += ["-H", "Content-Type: application/json", "-d", json.dumps({"user_input": text})]
     with subprocess.Popen(command, cwd=server.folder, stdout=subprocess.PIPE, bufsize=0) as process:
@@ -97,7 +97,7 @@ def test_what_cannot_be_served_is_answered_with_a_sentence(tmp_path: Path) -> No
 
 
 def refusal(folder: Path, *options: str) -> str:
-    """What the command says instead of serving."""
+    """Return the error message that the command prints instead of serving."""
     with Server([sys.executable, "-m", "chatstream_flask", "serve", *options], 0, folder) as server:
         before = len(server.output)
         assert server.wait() != 0

@@ -1,4 +1,4 @@
-"""Servers that would lose replies are refused, and those that need more are told of it, in a sentence."""
+"""Server configurations that would lose replies are refused; those that need more get a warning."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_a_server_with_one_thread_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_body_that_never_comes_gives_its_thread_back(tmp_path: Path) -> None:
-    """waitress lends none to it; it waits in a connection of its own."""
+    """This concerns gunicorn; waitress reads bodies without using a thread."""
     config = {"CHATSTREAM_CLIENT_TIMEOUT_SEC": 0.5}
     echo = {"type": "echo", "time_per_token_sec": 0.0}
     with start_mock("gunicorn", tmp_path, echo, config=config) as server:
@@ -149,7 +149,7 @@ def test_a_client_that_takes_nothing_gives_its_thread_back(tmp_path: Path) -> No
         "CHATSTREAM_MAX_BODY_LEN": 10_000_000,
     }
     echo = {"type": "echo", "time_per_token_sec": 0.0}
-    words = " ".join(["x" * 100_000] * 50)  # more than the buffers between two sockets take
+    words = " ".join(["x" * 100_000] * 50)  # more than socket buffers can hold
     with (
         start_mock("gunicorn", tmp_path, echo, config=config, context_len=10_000_000) as server,
         SocketChat(server.port, words, accept=TEXT, receive_buffer=4096) as slow,

@@ -1,4 +1,4 @@
-"""Clients that send or read slowly: none takes a thread, so that health and chats answer meanwhile."""
+"""Clients that send or read slowly: none occupies a thread, so health and chats respond meanwhile."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def connections(server: Server, num: int, first: bytes) -> Iterator[list[socket.
 
 @contextmanager
 def dribbling(sockets: list[socket.socket], data: bytes, pause_sec: float) -> Iterator[None]:
-    """Each client sends one more byte of its data after each pause."""
+    """Let each client send one byte of its data after each pause."""
     is_over = threading.Event()
 
     def dribble() -> None:
@@ -54,7 +54,7 @@ def dribbling(sockets: list[socket.socket], data: bytes, pause_sec: float) -> It
             if is_over.wait(pause_sec):
                 return
             for sock in sockets:
-                with suppress(OSError):  # the server has ended it
+                with suppress(OSError):  # closed by the server
                     sock.send(data[i : i + 1])
 
     thread = threading.Thread(target=dribble, name="chatstream-test-dribble")
@@ -67,7 +67,7 @@ def dribbling(sockets: list[socket.socket], data: bytes, pause_sec: float) -> It
 
 
 def check_health(server: Server) -> None:
-    """The best of three: a busy machine is slow once, a server without a free thread always."""
+    """Check the best of three times: a busy machine is slow once, a server without a free thread always."""
     assert min(health_sec(server) for _ in range(3)) < MAX_HEALTH_SEC
 
 
@@ -113,7 +113,7 @@ def test_clients_that_dribble_are_cut_off_in_the_end(server: Server, sent: bytes
 
 
 def test_one_silent_connection_more_than_there_may_be(server: Server) -> None:
-    """The oldest ones make room."""
+    """The oldest connections are closed to make room."""
     with connections(server, 1100 if "gunicorn" in server.folder.name else 600, b"") as sockets:
         check_well(server)
         sockets[0].settimeout(TIMEOUT_SEC)

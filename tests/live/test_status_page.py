@@ -1,4 +1,4 @@
-"""The status page in a browser: live numbers and pictures, and a server that is gone."""
+"""The status page in a browser: live numbers and charts, and a server that has gone."""
 
 from __future__ import annotations
 
@@ -39,6 +39,6 @@ def test_live_numbers_and_a_server_that_is_gone(tmp_path: Path) -> None:
             reply.close()
         wait_until(lambda: "disconnected" in text(browser, "#ends"))
         assert "ms" in text(browser, "#latency-queue")
-        assert log_of(browser) == []  # the policy had nothing to forbid
+        assert log_of(browser) == []  # the Content Security Policy has blocked nothing
         server.kill()
         wait_until(lambda: "does not answer" in text(browser, "#lost"))

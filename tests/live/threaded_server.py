@@ -1,4 +1,4 @@
-"""A server in a thread of the test, for apps that the test itself holds."""
+"""A server in a thread of the test, for apps that the test itself creates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from werkzeug.serving import make_server
 
 @contextmanager
 def served(app: Flask) -> Iterator[int]:
-    """Its port."""
+    """Serve an app; yield the port."""
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever, name="chatstream-test-server")
     thread.start()
