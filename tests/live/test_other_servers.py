@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 import requests
 
-from .client import TEXT, SocketChat, Visitor, text_of, wait_until
-from .server import Server, free_port
+from chatstream_flask.client import free_port, text_of
+
+from .client import TEXT, SocketChat, Visitor, wait_until
+from .server import Server
 
 pytestmark = pytest.mark.server
 
