@@ -190,7 +190,7 @@ class Bench:
         self._chunk_len = chunk_len
         self._num_kept_slots = num_kept_slots
         self.workers = [self._make_worker(i, num) for i, num in enumerate(slots)]
-        self.given_up: list[Worker] = []
+        self.replaced: list[Worker] = []
         self.ended: list[GenerationRequest] = []
 
     @property
@@ -205,13 +205,11 @@ class Bench:
         limits: VisitorLimits = NO_LIMITS,
     ) -> None:
         for request in requests:
-            request.place = place = self.queue.reserve(visitor, priority, limits)
-            self.queue.put(request, place)
+            self.queue.put(request, self.queue.reserve(visitor, priority, limits))
 
     def complete(self, request: GenerationRequest, reason: FinishReason, error: str | None = None) -> None:
         outcome = request.finish(reason, error)
-        assert request.place is not None
-        request.place.close()
+        self.queue.release(request)
         request.publish(outcome)
         self.ended.append(request)
 
@@ -220,14 +218,14 @@ class Bench:
         if self.queue.discard(request):
             self.complete(request, FinishReason.CANCELLED)
 
-    def give_up(self, worker: int) -> None:
-        """As the pool does with one that hangs."""
+    def replace(self, worker: int) -> None:
+        """Replace a worker, as the pool does with one that hangs."""
         hung = self.workers[worker]
-        self.given_up.append(hung)
+        self.replaced.append(hung)
         for request in self.queue.retire(hung.index):
             self.complete(request, FinishReason.ERROR, "generation failed")
-        self.workers[worker] = self._make_worker(self.queue.enlist(hung.index), hung.scheduler.num_slots)
-        self.queue.ready(self.workers[worker].index, hung.scheduler.num_slots)
+        self.workers[worker] = self._make_worker(self.queue.add_worker(hung.index), hung.scheduler.num_slots)
+        self.queue.set_ready(self.workers[worker].index)
 
     def _make_worker(self, index: int, num_slots: int) -> Worker:
         scheduler = Scheduler(num_slots, self._chunk_len, self._num_kept_slots)

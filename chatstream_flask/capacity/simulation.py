@@ -121,7 +121,6 @@ class Simulation:
             clock=self.clock,
             timeout_sec=float("inf"),
         )
-        request.place = reservation
         self._on_end[request] = on_end
         self._queue.put(request, reservation)
         self._wake()
@@ -169,8 +168,7 @@ class Simulation:
     def _emit(
         self, request: GenerationRequest, result: TurnResult, on_end: Callable[[TurnResult], None]
     ) -> None:
-        assert request.place is not None
-        request.place.close()
+        self._queue.release(request)
         self.results.append(result)
         on_end(result)
 

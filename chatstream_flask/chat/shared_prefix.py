@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..config import ContextPolicy
 from ..conversation import Conversation
-from ..engine.prefix_cache import common_len
+from ..engine.prefix_cache import common_prefix_len
 from ..errors import ChatStreamError
 from ..model_source import ModelSource
 from ..prompts import AbstractChatPrompt
@@ -24,7 +24,7 @@ class SharedPrefix:
         """How many first tokens of a prompt are no visitor's own."""
         if self._token_ids is None:
             self._token_ids = self._first_tokens()
-        return common_len(token_ids, self._token_ids, len(token_ids))
+        return common_prefix_len(token_ids, self._token_ids, len(token_ids))
 
     def _first_tokens(self) -> list[int]:
         prompt = Conversation.begin(self._chat_prompt_clazz).prompt

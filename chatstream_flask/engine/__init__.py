@@ -1,1 +1,1 @@
-"""Generation without HTTP: nothing in this folder imports Flask."""
+"""Generation without HTTP: requests, queue, scheduling, text. Imports neither torch nor Flask."""

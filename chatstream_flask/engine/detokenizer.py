@@ -1,4 +1,4 @@
-"""ids -> text, piece by piece, holding back half characters and half stop strings."""
+"""Incremental detokenization: token ids become text, up to the first stop string."""
 
 from __future__ import annotations
 
@@ -7,39 +7,41 @@ from typing import Protocol
 
 
 class TextDecoder(Protocol):
-    """The joined pieces of `push` and the last `finish` are the text of all ids."""
+    """Decodes the token ids of one reply; joined, the returned pieces are the text of all ids."""
 
-    def push(self, token_id: int) -> str: ...
+    def push(self, token_id: int) -> str:
+        """Return the text that is certain now; parts of a character are held back."""
 
-    def finish(self) -> str: ...
+    def finish(self) -> str:
+        """Return the text that was held back; call once, after the last id."""
 
 
 class Detokenizer:
-    """Text of one reply, ending before the first stop string.
+    """Produces the text of one reply, which ends before the first stop string.
 
-    Defined character by character, so how the text falls into tokens changes nothing: it ends at the first
-    position where a stop string is complete; of several complete there the longest counts. Held back is the
-    longest end of the text that may still become a stop string, and nothing more.
+    The rule works on characters, so it does not matter how the text is divided into tokens: the text ends at
+    the first position where a stop string is complete; if several are complete there, the longest counts.
+    The longest suffix that may still become a stop string is held back, and nothing more.
     """
 
     def __init__(self, decoder: TextDecoder, stop_strings: Sequence[str] = ()) -> None:
-        self.is_stopped = False  # a stop string was met; nothing comes after it
-        self.num_shown = 0  # characters
+        self.is_stopped = False  # a stop string was found; no more text follows
+        self.num_shown = 0  # characters that were returned
         self._decoder = decoder
         self._stops = [_StopString(text) for text in stop_strings if text]
         self._held = ""
 
     def push(self, token_id: int) -> str:
-        """Text that may be shown now."""
+        """Return the text that may be shown now."""
         return "" if self.is_stopped else self._shown(self._scan(self._decoder.push(token_id)))
 
     @property
     def num_decoded(self) -> int:
-        """Characters of the ids so far, shown or held back, but nothing of a stop string that was met."""
+        """Characters decoded so far, shown or held back, without a stop string that was found."""
         return self.num_shown + len(self._held)
 
     def finish(self) -> str:
-        """What was still held back, when the reply ended without a stop string."""
+        """Return the text that was held back; call once, after the last id."""
         if self.is_stopped:
             return ""
         shown = self._scan(self._decoder.finish())
@@ -66,19 +68,19 @@ class Detokenizer:
 
 
 class _StopString:
-    """Knuth-Morris-Pratt: `num_matched` first characters of the stop string end the text so far."""
+    """Knuth-Morris-Pratt matcher; the text so far ends with `num_matched` first characters of the string."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self.num_matched = 0
-        self._shorter = [0]  # for each length matched: the next shorter start that is also an end of it
+        self._shorter = [0]  # the failure function: longest proper prefix that is also a suffix
         for char in text[1:]:
             self.push(char)
             self._shorter.append(self.num_matched)
         self.num_matched = 0
 
     def push(self, char: str) -> int:
-        """The stop string's length if this character completes it, else 0."""
+        """Advance by one character; return the length of the stop string if it is complete, else 0."""
         n = self.num_matched
         while n and self._text[n] != char:
             n = self._shorter[n - 1]

@@ -1,15 +1,12 @@
-"""The engine: one queue, a fixed pool of generation threads, and the end of every request."""
+"""The engine: one queue, a fixed pool of worker threads, and the end of every request."""
 
 from __future__ import annotations
 
 import atexit
-import logging
-import math
 import os
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable
 
 from ..config import NO_LIMITS, EngineConfig, VisitorLimits
@@ -17,23 +14,23 @@ from ..errors import ChatStreamError, EngineBroken, NotAccepting, TooManyRequest
 from .engine_stats import EngineStats
 from .finisher import Finisher
 from .outcome import FinishReason
+from .places import Reservation
 from .request import GenerationRequest, Status
-from .request_queue import RequestQueue, Reservation
+from .request_queue import RequestQueue
 from .runner import Runner
+from .wait_estimate import WaitEstimate
 from .worker import Worker
 from .worker_pool import WorkerPool
 
-logger = logging.getLogger("chatstream_flask")
-
-PACE_SEC = 0.01  # for each running reply, between two chunks of text to one client
-MAX_PACE_SEC = 0.04  # 25 chunks a second look like one stream
-NUM_MEASURED = 32  # replies whose duration tells the waiting time of the next
+FLUSH_SEC = 0.01  # interval between two chunks of text to one client, for each running reply
+MAX_FLUSH_SEC = 0.04  # 25 chunks per second look like one continuous stream
 
 
 class Engine:
-    """`reserve` a place, `submit` a request with it, read the request, `cancel` it if need be.
+    """Runs generation requests: `reserve` a place, `submit` a request with it, read it, maybe `cancel` it.
 
-    Starts when first used, in the process that uses it (a fork starts its own); starting twice is harmless.
+    The engine starts on first use, in the process that uses it: after a fork the child starts its own
+    threads. Starting twice is harmless.
     """
 
     def __init__(
@@ -43,16 +40,21 @@ class Engine:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Create an engine that is not started.
+
+        :param make_runner: makes the runner of a worker thread from its position, 0 to the number of threads
+        :param clock: monotonic time in seconds
+        """
         self.config = config
         self.stats = EngineStats(clock)
-        self.hung_after_sec = 30.0  # without a step, though there is work; then a thread is replaced
+        self.hung_after_sec = 30.0  # a busy worker thread that makes no step for this long is replaced
+        self.is_stopped = False  # by `stop`; only an explicit `start` starts it again
+        self.is_draining = False  # by `begin_drain`; accepts nothing until `stop` and `start`
         self._clock = clock
-        self._make_runner = make_runner  # from the index of the generation thread
-        self._durations: deque[float] = deque(maxlen=NUM_MEASURED)  # seconds in a slot
-        self._starting = threading.Lock()  # guards start and stop
-        self._pid: int | None = None  # the process whose threads these are
-        self.is_stopped = False  # by `stop`: only an explicit `start` begins again
-        self.is_draining = False  # by `begin_drain`: takes nothing new, until a `stop` and a `start`
+        self._make_runner = make_runner
+        self._wait_estimate = WaitEstimate(config.max_running)
+        self._lifecycle = threading.Lock()  # held while starting and stopping
+        self._pid: int | None = None  # of the process that started the threads
         self._queue = self._make_queue()
         self._pool: WorkerPool | None = None
         self._finisher: Finisher | None = None
@@ -75,15 +77,17 @@ class Engine:
 
     @property
     def num_accepted(self) -> int:
+        """Places that are taken: reserved, waiting, running, or not yet stored."""
         return self._queue.num_accepted
 
     @property
     def is_started(self) -> bool:
+        """Whether the worker threads run in this process."""
         return self._pid == os.getpid()
 
     @property
     def is_started_elsewhere(self) -> bool:
-        """Its threads stayed in the process that this one was forked from."""
+        """Whether the worker threads run in the process that this one was forked from."""
         return self._pid is not None and self._pid != os.getpid()
 
     @property
@@ -92,33 +96,37 @@ class Engine:
 
     @property
     def broken(self) -> str | None:
-        """Why nothing can be generated any more, until it is stopped and started."""
+        """Why nothing can be generated until the engine is stopped and started; None if it works."""
         return None if self._pool is None else self._pool.broken
 
     def fault_of(self, worker: Worker) -> str | None:
-        """What is wrong with one of `workers`; the watchdog is about to replace it."""
+        """Return why the watchdog is about to replace one of `workers`; None if nothing is wrong."""
         return None if self._pool is None else self._pool.watchdog.fault_of(worker)
 
     @property
     def kv_usage(self) -> float:
-        """The share of the slots' columns that hold keys and values, 0 to 1."""
-        held = sum(s.num_cached for worker in self.workers for s in list(worker.scheduler.running))
-        return held / (self.config.max_running * self.config.context_len)
+        """Fraction of the KV cache positions of `max_running` slots that running replies use, 0 to 1."""
+        used = sum(s.num_cached for worker in self.workers for s in list(worker.scheduler.running))
+        return used / (self.config.max_running * self.config.context_len)
 
-    # -- life ----------------------------------------------------------------------------------------
+    # -- lifecycle -----------------------------------------------------------------------------------
 
     def start(self, *, again: bool = True) -> None:
-        """Starts the generation threads; raises ConfigError or UnsupportedModel if they cannot work.
+        """Start the worker threads if they do not run in this process.
 
-        :param again: also after a `stop`
+        :param again: also start after `stop` or `begin_drain`
+        :raises ConfigError: a runner cannot work with these settings
+        :raises UnsupportedModel: a runner cannot work with its model
         """
         if self.is_started:
             return
-        with self._starting:
+        with self._lifecycle:
             if self.is_started or ((self.is_stopped or self.is_draining) and not again):
                 return
             self._queue = self._make_queue()
-            self._finisher = Finisher(self.config.max_running, self.stats.record_finished)
+            self._finisher = Finisher(
+                self.config.max_running, self._queue.release, self.stats.record_finished
+            )
             self._pool = self._make_pool()
             try:
                 self._pool.start()
@@ -130,19 +138,22 @@ class Engine:
             self.is_stopped = self.is_draining = False
 
     def begin_drain(self) -> None:
-        """Takes nothing new from now on, started or not; what was accepted goes on. Idempotent."""
+        """Accept nothing new, even if not started yet; requests that were accepted go on. Idempotent."""
         self.is_draining = True
-        with self._starting:
+        with self._lifecycle:
             self._queue.refuse_new()
 
     def drain(self, timeout: float) -> bool:
-        """Takes nothing new and lets what was accepted finish; True when all did in time."""
+        """Accept nothing new and wait up to `timeout` seconds; return whether all requests have finished."""
         self.begin_drain()
         return self._queue.wait_until_empty(timeout)
 
     def stop(self, timeout: float = 10.0) -> None:
-        """Ends everything: each accepted request gets its outcome, each thread ends. Idempotent."""
-        with self._starting:
+        """End all requests, each with its outcome, and all threads. Idempotent.
+
+        :param timeout: seconds to wait for the threads; those that take longer are left behind
+        """
+        with self._lifecycle:
             if not self.is_started:
                 return
             for request in self._queue.close():
@@ -159,12 +170,18 @@ class Engine:
             self._finisher.close(wait=all_ended)
         self._pool = None
 
+    def check_idle(self) -> None:
+        """Raise RuntimeError if anything is running, waiting or reserved: for tests, when all is done."""
+        num_held = sum(len(worker.scheduler.running) for worker in self.workers)
+        if num_held or self.num_running or self.num_waiting or self.num_accepted:
+            raise RuntimeError(f"not idle: {self!r}, {num_held} slots held, {self.num_accepted} places taken")
+
     # -- requests ------------------------------------------------------------------------------------
 
     def reserve(
         self, visitor: str | None = None, priority: int = 0, limits: VisitorLimits = NO_LIMITS
     ) -> Reservation:
-        """As `reserve_all`, for one request."""
+        """Reserve a place for one request; parameters and errors are those of `reserve_all`."""
         return self.reserve_all(1, visitor, priority, limits)[0]
 
     def reserve_all(
@@ -174,91 +191,85 @@ class Engine:
         priority: int = 0,
         limits: VisitorLimits = NO_LIMITS,
     ) -> list[Reservation]:
-        """Places for requests, all of them or none; each to be closed if it is not submitted.
+        """Reserve places for `num` requests or none; close each that no request is submitted with.
 
-        :param visitor: whose they are; those who wait are served in turn. None: nobody's, without limits
-        :param priority: higher ones are served first, but not for ever
-        :param limits: the visitor's, from now on
-        :raises TooManyRequests: there are not so many, or not for this visitor
-        :raises NotAccepting: the server stops
+        :param visitor: name of the visitor; visitors are served in turn. None: anonymous and without limits
+        :param priority: higher priorities are served first, but not for ever
+        :param limits: limits of this visitor from now on
+        :raises TooManyRequests: there are not enough places, or not for this visitor
+        :raises NotAccepting: the engine is stopping or stopped
+        :raises EngineBroken: a worker thread could not be replaced
         """
         try:
             if self.broken:
                 raise EngineBroken("nothing can be generated any more; the server has to be restarted")
             return self._queue.reserve_all(num, visitor, priority, limits)
         except ChatStreamError as error:
-            self._refused(error)
+            self._record_refused(error)
             raise
 
-    def submit(self, request: GenerationRequest, place: Reservation) -> None:
-        """:raises TooManyRequests: the visitor's tokens were used since the place was reserved"""
+    def submit(self, request: GenerationRequest, reservation: Reservation) -> None:
+        """Put a request into the queue.
+
+        :raises TooManyRequests: the visitor's tokens have been used up since the reservation
+        :raises NotAccepting: the engine is not started, or stopping
+        """
         if not self.is_started:
             raise NotAccepting("the engine is not started")
-        request.place = place
         try:
-            self._queue.put(request, place)
+            self._queue.put(request, reservation)
         except ChatStreamError as error:
-            self._refused(error)
+            self._record_refused(error)
             raise
 
     def cancel(self, request: GenerationRequest, reason: FinishReason = FinishReason.CANCELLED) -> None:
-        """Ends a request wherever it is: a waiting one now, a running one at its thread's next step."""
+        """End a request: a waiting one now, a running one at the next step of its worker thread."""
         request.request_stop(reason)
         if self._queue.discard(request):
             self._complete(request, reason)
 
     def position(self, request: GenerationRequest) -> int:
-        """1 for the next one to run, 0 for one that is not waiting."""
+        """Return 1 for the next request to run, 0 for one that is not waiting."""
         return self._queue.position(request) if request.status is Status.WAITING else 0
 
     def eta_sec(self, position: int) -> float | None:
-        """Seconds until a request at this place runs, from the last replies; None before the first."""
-        mean, num_slots = self._mean_duration(), self.config.max_running
-        if mean is None:
-            return None
-        if self._queue.num_startable < position <= self.num_waiting:  # behind its visitor's own
-            return mean * max(position / num_slots, 1.0)
-        return 0.0 if self.num_running + position <= num_slots else mean * position / num_slots
+        """Estimate the seconds until the request at this position runs; None before the first reply."""
+        return self._wait_estimate.sec_until_start(
+            position,
+            num_running=self.num_running,
+            num_waiting=self.num_waiting,
+            num_startable=self._queue.num_startable,
+        )
 
     @property
     def flush_interval_sec(self) -> float:
-        """For so long a reader collects text before it sends it: with many replies, a thread that wakes for
-        each token of each takes more from the model than it gives to anybody.
+        """How long a reader should collect text before it sends it to its client.
+
+        With many replies, threads that wake up for every token would slow the model down.
         """
-        return min(self.num_running * PACE_SEC, MAX_PACE_SEC)
+        return min(self.num_running * FLUSH_SEC, MAX_FLUSH_SEC)
 
     @property
     def retry_after_sec(self) -> int:
-        """When a place may be free, in whole seconds from 1 to 59 (clients cap what they honour at 60)."""
-        mean = self._mean_duration()
-        return _whole_sec(None if mean is None else mean / self.config.max_running)
+        """When a place may become free: whole seconds, 1 to 59."""
+        return self._wait_estimate.retry_after_sec
 
-    def _mean_duration(self) -> float | None:
-        return sum(self._durations) / len(self._durations) if self._durations else None
-
-    def _refused(self, error: ChatStreamError) -> None:
+    def _record_refused(self, error: ChatStreamError) -> None:
+        """Count a refusal and, where that is not known yet, estimate when to try again."""
         if not isinstance(error, TooManyRequests):
             self.stats.record_refused(error.code)
             return
         self.stats.record_refused(error.reason)
         if error.reason == "queue_full":
-            error.retry_after = self.retry_after_sec
-        elif error.reason != "visitor_tokens":  # one of the visitor's own must end
-            error.retry_after = _whole_sec(self._mean_duration())
-
-    def check_idle(self) -> None:
-        """The books must balance when nothing is in work; raises RuntimeError when they do not."""
-        held = sum(len(worker.scheduler.running) for worker in self.workers)
-        if held or self.num_running or self.num_waiting or self.num_accepted:
-            raise RuntimeError(f"not idle: {self!r}, {held} slots held, {self.num_accepted} places taken")
-
-    # -- the end of a request ------------------------------------------------------------------------
+            error.retry_after = self._wait_estimate.retry_after_sec
+        elif error.reason != "visitor_tokens":
+            error.retry_after = self._wait_estimate.visitor_retry_after_sec
 
     def _complete(self, request: GenerationRequest, reason: FinishReason, error: str | None = None) -> None:
-        """By whoever took it out of queue or slot; the rest is done elsewhere."""
+        """Finish a request that has left the queue or its slot; called by whoever removed it there."""
         outcome = request.finish(reason, error)
         if request.started_at is not None:
-            self._durations.append(outcome.total_sec - outcome.queue_sec)
+            self._wait_estimate.add(outcome.total_sec - outcome.queue_sec)
         assert self._finisher is not None
         self._finisher.submit(request, outcome)
 
@@ -282,7 +293,3 @@ class Engine:
             hung_after_sec=lambda: self.hung_after_sec,
             clock=self._clock,
         )
-
-
-def _whole_sec(seconds: float | None) -> int:
-    return min(max(math.ceil(seconds or 1), 1), 59)

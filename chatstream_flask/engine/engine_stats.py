@@ -1,4 +1,4 @@
-"""What became of the requests of an engine, for metrics, the status page and whoever else watches."""
+"""Statistics of an engine: what became of its requests, for metrics and the status page."""
 
 from __future__ import annotations
 
@@ -11,35 +11,36 @@ from .histogram import FIRST_TOKEN_SEC, GAP_SEC, NUM_TOKENS, REQUEST_SEC, Histog
 from .outcome import FinishReason, Outcome
 from .worker_stats import WorkerStats
 
-NUM_RECENT = 2048  # outcomes kept for percentiles over the last minutes
+NUM_RECENT = 2048  # outcomes that are kept, for percentiles over the last minutes
 
 
 class EngineStats:
-    """Since the process began, over stops and starts; each request is counted once, when it has ended.
+    """Counts since the process started; stopping and starting the engine resets nothing.
 
-    `refused` and `finished` come from many threads; what a thread does in its steps is in `threads`.
+    A request is counted once, when it has ended. Each worker thread counts its steps in its own
+    `WorkerStats`, one of `threads`.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
-        self.threads: list[WorkerStats] = []  # of every generation thread there was
+        self.threads: list[WorkerStats] = []  # of all worker threads, also of those that have ended
         self.total_sec = Histogram(REQUEST_SEC)
-        self.prefill_sec = Histogram(FIRST_TOKEN_SEC)  # from a slot to the first token
+        self.prefill_sec = Histogram(FIRST_TOKEN_SEC)  # from the start of prefill to the first token
         self.decode_sec = Histogram(REQUEST_SEC)  # from the first token to the end
-        self.sec_per_token = Histogram(GAP_SEC)  # mean of a reply, after its first token
+        self.sec_per_token = Histogram(GAP_SEC)  # mean over one reply, without its first token
         self.prompt_tokens = Histogram(NUM_TOKENS)
         self.generation_tokens = Histogram(NUM_TOKENS)
         self._lock = threading.Lock()  # guards everything but `threads`
         self._refused: Counter[str] = Counter()  # by code
         self._finished: Counter[FinishReason] = Counter()
         self._aborted: Counter[str] = Counter()  # by phase
-        self._replaced: Counter[str] = Counter()  # generation threads, by what was wrong
+        self._replaced: Counter[str] = Counter()  # worker threads, by fault
         self._recent: deque[tuple[float, Outcome]] = deque(maxlen=NUM_RECENT)
 
     def __repr__(self) -> str:
         return f"<EngineStats [{self._finished.total()} finished, {self._refused.total()} refused]>"
 
-    # -- told by the engine ----------------------------------------------------------------------------
+    # -- written by the engine -----------------------------------------------------------------------
 
     def record_refused(self, code: str) -> None:
         with self._lock:
@@ -64,11 +65,11 @@ class EngineStats:
             if rate := outcome.tokens_per_sec:
                 self.sec_per_token.add(1 / rate)
 
-    # -- asked by whoever watches ------------------------------------------------------------------------
+    # -- read by any thread --------------------------------------------------------------------------
 
     @property
     def steps(self) -> WorkerStats:
-        """Of all threads together."""
+        """Sum over all worker threads."""
         result = WorkerStats()
         for thread in list(self.threads):
             result.merge(thread)
@@ -95,7 +96,7 @@ class EngineStats:
             return dict(self._replaced)
 
     def recent(self, max_age_sec: float) -> list[Outcome]:
-        """Of the newest requests, at most `NUM_RECENT`, oldest first."""
+        """Return the outcomes of the last `max_age_sec` seconds, oldest first, at most `NUM_RECENT`."""
         since = self.clock() - max_age_sec
         with self._lock:
             return [outcome for at, outcome in self._recent if at >= since]

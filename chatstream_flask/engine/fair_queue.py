@@ -1,4 +1,4 @@
-"""Whose request is next: higher priorities first, then the visitors in turn, then each one's oldest."""
+"""Order of waiting requests: by priority, then visitors in turn, then first in first out for each visitor."""
 
 from __future__ import annotations
 
@@ -8,154 +8,165 @@ from typing import Generic, TypeVar
 
 from .visitor import Visitor
 
-MAX_PASSED_OVER = 8  # times, then a lower priority is served once: nobody waits for ever
+MAX_SKIPS = 8  # after so many skips a lower priority is served once, so that nobody waits for ever
 
-T = TypeVar("T")  # what waits
+T = TypeVar("T")  # a waiting item
 
 
 class VisitorQueue(Generic[T]):
-    """What waits of one visitor with one priority, the oldest first."""
+    """Waiting items of one visitor at one priority, the oldest first."""
 
     def __init__(self, visitor: Visitor, number: int) -> None:
         self.visitor = visitor
-        self.number = number  # the lowest is next
-        self.waiting: deque[T] = deque()
+        self.number = number  # the lowest is served next
+        self.items: deque[T] = deque()
 
 
 class PriorityLane(Generic[T]):
-    """The visitors of one priority. One that is at its running limit is held, and keeps its turn."""
+    """Visitor queues of one priority. A visitor at its running limit is blocked and keeps its number."""
 
     def __init__(self) -> None:
         self.ready: dict[Visitor, VisitorQueue[T]] = {}  # in the order of their numbers
-        self.held: dict[Visitor, VisitorQueue[T]] = {}
-        self.num_passed_over = 0  # since it was last served
+        self.blocked: dict[Visitor, VisitorQueue[T]] = {}
+        self.num_skips = 0  # since the lane was last served
         self._last_number = 0
 
-    def turn_of(self, visitor: Visitor) -> VisitorQueue[T] | None:
-        return self.ready.get(visitor) or self.held.get(visitor)
+    def queue_of(self, visitor: Visitor) -> VisitorQueue[T] | None:
+        return self.ready.get(visitor) or self.blocked.get(visitor)
 
     def add(self, visitor: Visitor, item: T) -> None:
-        if (turn := self.turn_of(visitor)) is None:
-            turn = VisitorQueue(visitor, 0)
-            self._put_last(turn)
-        turn.waiting.append(item)
+        if (queue := self.queue_of(visitor)) is None:
+            queue = VisitorQueue(visitor, 0)
+            self._put_last(queue)
+        queue.items.append(item)
 
     def remove(self, visitor: Visitor, item: T) -> bool:
-        turn = self.turn_of(visitor)
-        if turn is None or item not in turn.waiting:
+        queue = self.queue_of(visitor)
+        if queue is None or item not in queue.items:
             return False
-        turn.waiting.remove(item)
-        if not turn.waiting:
+        queue.items.remove(item)
+        if not queue.items:
             self.ready.pop(visitor, None)
-            self.held.pop(visitor, None)
+            self.blocked.pop(visitor, None)
         return True
 
     def peek(self) -> T:
-        return next(iter(self.ready.values())).waiting[0]
+        return next(iter(self.ready.values())).items[0]
 
     def pop(self) -> tuple[Visitor, T]:
-        """The visitor goes to the end of the line; the caller looks whether it may still run."""
-        turn = self.ready.pop(next(iter(self.ready)))
-        item = turn.waiting.popleft()
-        if turn.waiting:
-            self._put_last(turn)
-        return turn.visitor, item
+        """Remove the next item and put its visitor last; the caller refreshes the visitor."""
+        queue = self.ready.pop(next(iter(self.ready)))
+        item = queue.items.popleft()
+        if queue.items:
+            self._put_last(queue)
+        return queue.visitor, item
 
-    def sort_in(self, visitor: Visitor) -> None:
-        """After it became able to run, or unable."""
-        if not visitor.may_run and visitor in self.ready:
-            self.held[visitor] = self.ready.pop(visitor)
-        elif visitor.may_run and visitor in self.held:
-            self.ready[visitor] = self.held.pop(visitor)
+    def refresh(self, visitor: Visitor) -> None:
+        """Block or unblock a visitor whose number of running requests or limit has changed."""
+        if not visitor.can_run and visitor in self.ready:
+            self.blocked[visitor] = self.ready.pop(visitor)
+        elif visitor.can_run and visitor in self.blocked:
+            self.ready[visitor] = self.blocked.pop(visitor)
             self.ready = dict(sorted(self.ready.items(), key=lambda entry: entry[1].number))
 
     def end_all_running(self) -> None:
-        """In a copy of which all that may run has been popped."""
-        for visitor in self.held:
+        """Call on a copy whose ready items are all popped; frees every visitor's running quota."""
+        for visitor in self.blocked:
             visitor.num_running = 0
-        self.ready = dict(sorted(self.held.items(), key=lambda entry: entry[1].number))
-        self.held = {}
+        self.ready = dict(sorted(self.blocked.items(), key=lambda entry: entry[1].number))
+        self.blocked = {}
 
-    def _put_last(self, turn: VisitorQueue[T]) -> None:
-        self._last_number = turn.number = self._last_number + 1
-        (self.ready if turn.visitor.may_run else self.held)[turn.visitor] = turn
+    def copy(self, visitors: dict[Visitor, Visitor]) -> PriorityLane[T]:
+        """Return a copy with the visitors that `visitors` maps to; new visitors are added to it."""
+        copy = PriorityLane[T]()
+        copy.num_skips, copy._last_number = self.num_skips, self._last_number
+        for old_queues, queues in ((self.ready, copy.ready), (self.blocked, copy.blocked)):
+            for visitor, old_queue in old_queues.items():
+                twin = visitors.setdefault(visitor, Visitor(visitor.limits, visitor.num_running))
+                queues[twin] = VisitorQueue(twin, old_queue.number)
+                queues[twin].items.extend(old_queue.items)
+        return copy
+
+    def _put_last(self, queue: VisitorQueue[T]) -> None:
+        self._last_number = queue.number = self._last_number + 1
+        (self.ready if queue.visitor.can_run else self.blocked)[queue.visitor] = queue
 
 
 class FairQueue(Generic[T]):
-    """All that wait. Not locked; `has_ready` and the length may be read by any thread."""
+    """All waiting items. Not locked, but any thread may read `has_ready` and the length."""
 
     def __init__(self) -> None:
-        self.has_ready = False  # one that may run
-        self._num_waiting = 0
-        self._lanes: dict[int, PriorityLane[T]] = {}  # the highest priority first; none is empty
-        self._positions: dict[T, int] | None = None  # until something changes
+        self.has_ready = False  # some item may run now
+        self._num_items = 0
+        self._lanes: dict[int, PriorityLane[T]] = {}  # the highest priority first; no lane is empty
+        self._positions: dict[T, int] | None = None  # cached until the next change
 
     def __len__(self) -> int:
-        return self._num_waiting
+        return self._num_items
 
     def __iter__(self) -> Iterator[T]:
         for lane in self._lanes.values():
-            for turn in (*lane.ready.values(), *lane.held.values()):
-                yield from turn.waiting
+            for queue in (*lane.ready.values(), *lane.blocked.values()):
+                yield from queue.items
 
     def add(self, visitor: Visitor, priority: int, item: T) -> None:
         if priority not in self._lanes:
             self._lanes[priority] = PriorityLane()
             self._lanes = dict(sorted(self._lanes.items(), reverse=True))
         self._lanes[priority].add(visitor, item)
-        self._num_waiting += 1
-        self._update()
+        self._num_items += 1
+        self._on_change()
 
     def remove(self, visitor: Visitor, priority: int, item: T) -> bool:
-        """False: it does not wait."""
+        """Remove an item; return False if it was not waiting."""
         if priority not in self._lanes or not self._lanes[priority].remove(visitor, item):
             return False
-        self._num_waiting -= 1
-        self._update()
+        self._num_items -= 1
+        self._on_change()
         return True
 
     def peek(self) -> T | None:
-        """The next one that may run."""
+        """Return the next item that may run, or None."""
         ready = self._ready_lanes()
-        return _next(ready).peek() if ready else None
+        return _next_lane(ready).peek() if ready else None
 
     def pop(self) -> T | None:
-        """The next one that may run; its visitor has one more running from now on."""
+        """Remove and return the next item that may run, and count it as running for its visitor."""
         ready = self._ready_lanes()
         if not ready:
             return None
-        lane = _next(ready)
-        lane.num_passed_over = 0
+        lane = _next_lane(ready)
+        lane.num_skips = 0
         for lower in ready[ready.index(lane) + 1 :]:
-            lower.num_passed_over += 1
+            lower.num_skips += 1
         visitor, item = lane.pop()
         visitor.num_running += 1
-        self._num_waiting -= 1
-        self.sort_in(visitor)
+        self._num_items -= 1
+        self.refresh(visitor)
         return item
 
-    def sort_in(self, visitor: Visitor) -> None:
-        """After it became able to run, or unable."""
+    def refresh(self, visitor: Visitor) -> None:
+        """Block or unblock a visitor whose number of running requests or limit has changed."""
         for lane in self._lanes.values():
-            lane.sort_in(visitor)
-        self._update()
+            lane.refresh(visitor)
+        self._on_change()
 
     def position(self, item: T) -> int:
-        """From 1; 0 for what does not wait."""
+        """Return the position of an item, starting at 1; 0 if it is not waiting."""
         if self._positions is None:
-            self._positions = {waiting: i for i, waiting in enumerate(self.order(), 1)}
+            self._positions = {waiting: i for i, waiting in enumerate(self.in_order(), 1)}
         return self._positions.get(item, 0)
 
-    def order(self) -> list[T]:
-        """As they would be taken if slots became free now, one after another, and nobody else came.
+    def in_order(self) -> list[T]:
+        """Return all items in the order they would be served if slots became free and no item was added.
 
-        Those above their visitors' running limits come last: one of the visitor's own must end first.
+        Items beyond their visitor's running limit come last, as one of the visitor's own must end first.
         """
-        ahead, order = self._copy(), list[T]()
-        while ahead:
-            while (item := ahead.pop()) is not None:
+        rest, order = self._copy(), list[T]()
+        while rest:
+            while (item := rest.pop()) is not None:
                 order.append(item)
-            for lane in ahead._lanes.values():
+            for lane in rest._lanes.values():
                 lane.end_all_running()
         return order
 
@@ -163,26 +174,20 @@ class FairQueue(Generic[T]):
         return [lane for lane in self._lanes.values() if lane.ready]
 
     def _copy(self) -> FairQueue[T]:
-        """With visitors of its own."""
+        """Return a copy that has its own visitors."""
         copy, visitors = FairQueue[T](), dict[Visitor, Visitor]()
-        copy._num_waiting = self._num_waiting
-        for priority, lane in self._lanes.items():
-            copy._lanes[priority] = new = PriorityLane[T]()
-            new.num_passed_over, new._last_number = lane.num_passed_over, lane._last_number
-            for old, new_turns in ((lane.ready, new.ready), (lane.held, new.held)):
-                for visitor, turn in old.items():
-                    twin = visitors.setdefault(visitor, Visitor(visitor.limits, visitor.num_running))
-                    new_turns[twin] = VisitorQueue(twin, turn.number)
-                    new_turns[twin].waiting.extend(turn.waiting)
+        copy._num_items = self._num_items
+        copy._lanes = {priority: lane.copy(visitors) for priority, lane in self._lanes.items()}
         return copy
 
-    def _update(self) -> None:
+    def _on_change(self) -> None:
         self._positions = None
-        if not all(lane.ready or lane.held for lane in self._lanes.values()):
-            self._lanes = {key: lane for key, lane in self._lanes.items() if lane.ready or lane.held}
+        if not all(lane.ready or lane.blocked for lane in self._lanes.values()):
+            self._lanes = {key: lane for key, lane in self._lanes.items() if lane.ready or lane.blocked}
         self.has_ready = any(lane.ready for lane in self._lanes.values())
 
 
-def _next(ready: list[PriorityLane[T]]) -> PriorityLane[T]:
-    overlooked = [lane for lane in ready if lane.num_passed_over >= MAX_PASSED_OVER]
-    return overlooked[-1] if overlooked else ready[0]
+def _next_lane(ready: list[PriorityLane[T]]) -> PriorityLane[T]:
+    """Return the lowest lane that was skipped too often, else the highest."""
+    overdue = [lane for lane in ready if lane.num_skips >= MAX_SKIPS]
+    return overdue[-1] if overdue else ready[0]

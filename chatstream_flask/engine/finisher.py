@@ -1,4 +1,4 @@
-"""What follows the last token of a reply, away from the generation threads."""
+"""The end of a reply, away from the worker threads: store it, free its place, notify its readers."""
 
 from __future__ import annotations
 
@@ -16,25 +16,37 @@ MAX_THREADS = 32
 
 
 class Finisher:
-    """First the reply is kept, then its place is free and its reader learns of the end, then the app does.
+    """Runs for each finished request: `before_done`, `release`, `publish`, and then `after_done`.
 
-    A slow store holds up only its own reply; callbacks have a thread of their own.
+    So a reply is stored before its readers see the end, and its place is free when they do. A slow store
+    delays only its own reply; `after_done` callbacks have a thread of their own.
     """
 
-    def __init__(self, num_threads: int, on_end: Callable[[Outcome], None] = lambda outcome: None) -> None:
-        self._on_end = on_end  # counts it, before its reader knows
-        self._finisher = ThreadPoolExecutor(min(num_threads, MAX_THREADS), "chatstream-finisher")
+    def __init__(
+        self,
+        num_threads: int,
+        release: Callable[[GenerationRequest], None],
+        record: Callable[[Outcome], None] = lambda outcome: None,
+    ) -> None:
+        """Start without threads; at most `num_threads` are started as they are needed.
+
+        :param release: frees the place of a request
+        :param record: counts an outcome, before readers see it
+        """
+        self._release = release
+        self._record = record
+        self._finishers = ThreadPoolExecutor(min(num_threads, MAX_THREADS), "chatstream-finisher")
         self._callbacks = ThreadPoolExecutor(1, "chatstream-callback")
 
     def submit(self, request: GenerationRequest, outcome: Outcome) -> None:
         try:
-            self._finisher.submit(self._finish, request, outcome)
-        except RuntimeError:  # the interpreter is ending
+            self._finishers.submit(self._finish, request, outcome)
+        except RuntimeError:  # the interpreter is shutting down
             self._finish(request, outcome)
 
     def close(self, *, wait: bool) -> None:
-        """Delivers what was submitted; idempotent."""
-        self._finisher.shutdown(wait)
+        """Accept nothing new; what was submitted is still done. Idempotent."""
+        self._finishers.shutdown(wait)
         self._callbacks.shutdown(wait)
 
     def _finish(self, request: GenerationRequest, outcome: Outcome) -> None:
@@ -42,21 +54,20 @@ class Finisher:
             if request.before_done is not None:
                 request.before_done(request, outcome)
         except Exception:
-            logger.exception("the reply of %r could not be kept", request)
+            logger.exception("the reply of %r could not be stored", request)
             error = "the reply could not be stored; try again"
             outcome = replace(outcome, finish_reason=FinishReason.ERROR, error=error)
-        if request.place is not None:
-            request.place.close()
-        request.before_done = None  # readers may keep the request for a while, but not all that hangs on it
-        self._on_end(outcome)
+        self._release(request)
+        request.before_done = None  # readers may hold the request for long; free what its hooks refer to
+        self._record(outcome)
         request.publish(outcome)
         if request.after_done is not None:
             try:
-                self._callbacks.submit(self._notify, request, outcome)
-            except RuntimeError:
-                self._notify(request, outcome)
+                self._callbacks.submit(self._call_back, request, outcome)
+            except RuntimeError:  # the interpreter is shutting down
+                self._call_back(request, outcome)
 
-    def _notify(self, request: GenerationRequest, outcome: Outcome) -> None:
+    def _call_back(self, request: GenerationRequest, outcome: Outcome) -> None:
         try:
             if request.after_done is not None:
                 request.after_done(request, outcome)

@@ -1,32 +1,15 @@
-"""Counts of values by size: what a latency histogram is drawn from."""
+"""Histograms with fixed buckets."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 
-# Upper bounds of buckets, those of vLLM, so that its dashboards and alerts carry over; the shortest gaps and
-# steps are added, for small models.
+# Upper bounds of the buckets, in seconds or tokens. They are those of vLLM, so that its dashboards and alerts
+# can be reused, with shorter gaps and steps for small models.
 SHORT_SEC = (0.001, 0.0025, 0.005)
 GAP_SEC = (
-    *SHORT_SEC,
-    0.01,
-    0.025,
-    0.05,
-    0.075,
-    0.1,
-    0.15,
-    0.2,
-    0.3,
-    0.4,
-    0.5,
-    0.75,
-    1,
-    2.5,
-    5,
-    10,
-    20,
-    40,
-    80,
+    *(*SHORT_SEC, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75),
+    *(1, 2.5, 5, 10, 20, 40, 80),
 )
 FIRST_TOKEN_SEC = (
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),
@@ -37,9 +20,10 @@ NUM_TOKENS = tuple(digit * 10**power for power in range(6) for digit in (1, 2, 5
 
 
 class Histogram:
-    """`counts[i]` values are at most `bounds[i]` and above the bound before; the last count has no bound.
+    """Counts values by bucket: `counts[i]` values are at most `bounds[i]` and above `bounds[i - 1]`.
 
-    Written by one thread, or under its owner's lock; read by any.
+    The last count is for values above all bounds. Written by one thread or under its owner's lock; any
+    thread may read it.
     """
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
@@ -59,6 +43,6 @@ class Histogram:
         self.total += value
 
     def merge(self, other: Histogram) -> None:
-        """Of the same bounds."""
+        """Add the counts of a histogram with the same bounds."""
         self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
         self.total += other.total

@@ -1,33 +1,36 @@
-"""PrefillBudget: how much of a prompt is computed between two tokens of the replies that run."""
+"""Prefill budget: how many prompt tokens a step computes while replies are running."""
 
 from __future__ import annotations
 
 from .moving_mean import moving_mean
 from .scheduler import MIN_CHUNK_LEN
 
-SMOOTH_SEC = 0.05  # that a running reply may stand still for a prompt
-MAX_STEPS = 1.7  # or so many of its own steps, if they take longer
+MAX_PAUSE_SEC = 0.05  # pause between two tokens of a running reply that a prompt may cause
+MAX_PAUSE_STEPS = 1.7  # or this many decode steps, if they take longer
 
 
 class PrefillBudget:
-    """Learns from the steps what a token of a prompt costs; a prompt alone is computed in whole chunks."""
+    """Measures the cost of a prompt token, to keep the pauses of running replies short.
 
-    def __init__(self, most: int) -> None:
-        self.most = most  # tokens
-        self._decode_sec = 0.0  # means, 0 before the first
-        self._token_sec = 0.0
+    While no reply is running, prompts are computed in chunks of `max_tokens`.
+    """
 
-    def budget(self, *, is_decoding: bool) -> int:
-        """Tokens of prompts for the next step."""
-        if not is_decoding or not self._token_sec:
-            return self.most
-        sec = max(SMOOTH_SEC, MAX_STEPS * self._decode_sec)
-        return int(min(max(sec / self._token_sec, MIN_CHUNK_LEN), self.most))
+    def __init__(self, max_tokens: int) -> None:
+        self.max_tokens = max_tokens
+        self._decode_sec = 0.0  # moving means, 0 before the first value
+        self._sec_per_token = 0.0
 
-    def took(self, sec: float, num_prefilled: int, *, is_decoding: bool) -> None:
-        """A step with so many tokens of prompts."""
+    def num_tokens(self, *, is_decoding: bool) -> int:
+        """Return the number of prompt tokens for the next step."""
+        if not is_decoding or not self._sec_per_token:
+            return self.max_tokens
+        pause_sec = max(MAX_PAUSE_SEC, MAX_PAUSE_STEPS * self._decode_sec)
+        return int(min(max(pause_sec / self._sec_per_token, MIN_CHUNK_LEN), self.max_tokens))
+
+    def record_step(self, step_sec: float, num_prefilled: int, *, is_decoding: bool) -> None:
+        """Learn from a step that computed `num_prefilled` prompt tokens."""
         if num_prefilled:
-            of_prompts = sec - self._decode_sec if is_decoding else sec
-            self._token_sec = moving_mean(self._token_sec, max(of_prompts, 0.0) / num_prefilled)
+            prefill_sec = step_sec - self._decode_sec if is_decoding else step_sec
+            self._sec_per_token = moving_mean(self._sec_per_token, max(prefill_sec, 0.0) / num_prefilled)
         elif is_decoding:
-            self._decode_sec = moving_mean(self._decode_sec, sec)
+            self._decode_sec = moving_mean(self._decode_sec, step_sec)

@@ -1,54 +1,58 @@
-"""PromptLookup: what a sequence may say next, found in what it was told and has said before."""
+"""Prompt lookup: draft tokens for speculative decoding, found in the prompt and the reply so far."""
 
 from __future__ import annotations
 
-LENGTHS = (3, 2)  # tokens of an n-gram; the longest that is found counts
-MAX_INDEXED = 4096  # tokens of one step, so that a long prompt holds up nobody
-FIRST_SHARE = 0.5
-WEIGHT = 0.2  # of the newest draft in a share
+NGRAM_LENGTHS = (3, 2)  # tokens; the longest n-gram that is found counts
+MAX_INDEXED = 4096  # tokens per step, so that a long prompt delays no other reply
+INITIAL_RATE = 0.5
+WEIGHT = 0.2  # of the latest draft in an acceptance rate
 
 
 class PromptLookup:
-    """Drafts of one sequence: the tokens that followed its last n-gram where that stood before.
+    """Proposes the tokens that followed an earlier occurrence of the sequence's last n-gram.
 
-    Keeps where each n-gram stood last, so that a step looks at nothing but its new tokens; and how many of
-    the drafts are right, for each length of n-gram. Also drafts that were only compared count, so that it is
-    known without a price when a reply begins to repeat something.
+    Keeps the position after the latest occurrence of each n-gram, so that a step only looks at its new
+    tokens, and the acceptance rate for each length of n-gram. Proposals are scored even when not drafted, so
+    the acceptance rate is tracked for free.
     """
 
     def __init__(self) -> None:
-        self._after: dict[tuple[int, ...], int] = {}  # an n-gram -> the place after it
-        self._next = min(LENGTHS)  # the first such place that is not in it yet
-        self._shares = dict.fromkeys(LENGTHS, FIRST_SHARE)
-        self._length = LENGTHS[0]  # of the n-gram that was found
+        self._next_positions: dict[tuple[int, ...], int] = {}  # n-gram -> position after it
+        self._num_indexed = min(NGRAM_LENGTHS)  # first such position that is not in it yet
+        self._rates = dict.fromkeys(NGRAM_LENGTHS, INITIAL_RATE)
+        self._length = NGRAM_LENGTHS[0]  # of the n-gram that was found last
 
     def propose(self, token_ids: list[int], num: int) -> list[int]:
-        """The next `num` tokens, or none; `token_ids` only grow from call to call."""
+        """Return `num` draft tokens, or none. `token_ids` must only grow from call to call."""
         self._index(token_ids)
-        for length in LENGTHS:
-            start = self._after.get(tuple(token_ids[-length:]))
+        for length in NGRAM_LENGTHS:
+            start = self._next_positions.get(tuple(token_ids[-length:]))
             if start is not None:
                 self._length = length
                 period = len(token_ids) - start
-                return [token_ids[start + i % period] for i in range(num)]  # on into the drafts themselves
+                return [token_ids[start + i % period] for i in range(num)]  # repeats if it runs past the end
         return []
 
     def learn(self, proposed: list[int], new_ids: list[int]) -> None:
-        """What came after the last proposal: right drafts, then one token in place of a wrong one."""
+        """Update the acceptance rate.
+
+        :param proposed: the last proposal
+        :param new_ids: the tokens that came: accepted drafts, then one token in place of a wrong one
+        """
         for draft, new_id in zip(proposed, new_ids, strict=False):
-            share = self._shares[self._length]
-            self._shares[self._length] = share + WEIGHT * ((draft == new_id) - share)
+            rate = self._rates[self._length]
+            self._rates[self._length] = rate + WEIGHT * ((draft == new_id) - rate)
 
     def num_expected(self, num: int) -> float:
-        """How many of the next `num` drafts will be right: as one is only if all before it are."""
-        share = self._shares[self._length]
-        return sum(share**i for i in range(1, num + 1))
+        """Return how many of the next `num` drafts to expect right; one is only if all before it are."""
+        rate = self._rates[self._length]
+        return sum(rate**i for i in range(1, num + 1))
 
     def _index(self, token_ids: list[int]) -> None:
-        """All n-grams but the last ones, after which nothing stands yet."""
-        stop = min(len(token_ids), self._next + MAX_INDEXED)
-        for end in range(self._next, stop):
-            for length in LENGTHS:
+        """Add all n-grams but the last ones, which nothing follows yet."""
+        stop = min(len(token_ids), self._num_indexed + MAX_INDEXED)
+        for end in range(self._num_indexed, stop):
+            for length in NGRAM_LENGTHS:
                 if length <= end:
-                    self._after[tuple(token_ids[end - length : end])] = end
-        self._next = max(self._next, stop)
+                    self._next_positions[tuple(token_ids[end - length : end])] = end
+        self._num_indexed = max(self._num_indexed, stop)

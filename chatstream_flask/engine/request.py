@@ -90,7 +90,6 @@ class GenerationRequest:
         self.stop_ids = stop_ids
         self.text_filter = text_filter
         self.shows_special_tokens = shows_special_tokens
-        self.place: Closable | None = None  # closed when the request has finished
         self.before_done = before_done
         self.after_done = after_done
         self.cache_owner = cache_owner

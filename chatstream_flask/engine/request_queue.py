@@ -1,42 +1,28 @@
-"""The bounded queue in front of the generation threads."""
+"""Bounded queue of accepted requests."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 
 from ..config import NO_LIMITS, VisitorLimits
 from ..errors import NotAccepting, TooManyRequests
+from .dispatcher import Dispatcher
 from .fair_queue import FairQueue
-from .request import GenerationRequest, Status
-from .visitor import Visitor
+from .places import Places, Reservation
+from .request import GenerationRequest
 
-LOOK_SEC = 0.1  # between two looks for waiting requests that must end
-MAX_HOMES = 4096  # remembered
-SWEEP_SEC = 60.0  # between two looks for visitors that can be forgotten
-
-
-class Reservation:
-    """The right to be in work: taken before anything costly is done, given back exactly once."""
-
-    def __init__(self, queue: RequestQueue, visitor: Visitor, priority: int) -> None:
-        self._queue = queue
-        self.visitor = visitor
-        self.priority = priority
-        self.request: GenerationRequest | None = None  # set once it is submitted
-
-    def close(self) -> None:
-        self._queue.give_back(self)
+OVERDUE_CHECK_SEC = 0.1  # minimum interval between two checks for waiting requests that must end
 
 
 class RequestQueue:
-    """Hold a bounded number of accepted requests, in the order that `FairQueue` gives. Only `take` blocks.
+    """Holds a bounded number of requests and hands them out in the order of `FairQueue`.
 
-    Shared by all threads; a waiting request leaves it through exactly one of `take`, `discard`,
-    `pop_overdue` and `close`, and whoever got it there must finish it. Of a taken one this is whoever gets it
-    through `done` or `retire`: also a thread that hung and goes on later finishes nothing twice.
+    All threads share it; its one lock also guards its places, its visitors and its dispatcher. A waiting
+    request leaves the queue through exactly one of `take`, `discard`, `pop_overdue` and `close`, and a taken
+    one through exactly one of `done` and `retire`. Whoever gets it there must finish it and then `release`
+    it. So a thread that hung and runs again later cannot finish a request for a second time.
     """
 
     def __init__(
@@ -47,299 +33,235 @@ class RequestQueue:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """:param devices: the number of each generation thread's; None: all are on one"""
-        self.capacity = capacity  # running and waiting together
-        self._num_slots = list(num_slots)  # of each generation thread; 0 for one that is opening or retired
-        self._devices = [0] * len(num_slots) if devices is None else list(devices)
+        """Create an empty queue.
+
+        :param capacity: number of places, for waiting and running requests together
+        :param num_slots: number of slots of each worker thread
+        :param devices: device number of each worker thread; None: all are on the same device
+        """
+        self.capacity = capacity
         self._clock = clock
         self._changed = threading.Condition()  # guards everything below
-        self._places: set[Reservation] = set()
-        self._submitted: dict[GenerationRequest, Reservation] = {}
-        self._turns = FairQueue[GenerationRequest]()  # those that wait
-        self._taken: list[set[GenerationRequest]] = [set() for _ in num_slots]  # and not done, by thread
-        self._visitors: dict[object, Visitor] = {}  # by name; those of nobody by their place
-        self._homes: dict[str | None, int] = {}  # cache owners and the thread that had them, the latest last
+        self._places = Places(capacity, clock)
+        self._waiting = FairQueue[GenerationRequest]()
+        self._dispatcher = Dispatcher(num_slots, devices or [0] * len(num_slots))
         self._is_closed = False
-        self._looked_at = self._swept_at = float("-inf")
+        self._checked_overdue_at = float("-inf")
 
     def __repr__(self) -> str:
         return f"<RequestQueue [{self.num_accepted}/{self.capacity} accepted, {self.num_waiting} waiting]>"
 
     @property
     def num_accepted(self) -> int:
-        return len(self._places)
+        """Places that are taken."""
+        with self._changed:
+            return self._places.num_taken
 
     @property
     def num_waiting(self) -> int:
-        return len(self._turns)
+        return len(self._waiting)
 
     @property
     def num_running(self) -> int:
-        return sum(map(len, self._taken))
+        return self._dispatcher.num_running
 
     @property
     def num_busy(self) -> int:
-        """Generation threads that have work."""
-        return sum(map(bool, self._taken))
+        """Worker threads that have requests."""
+        return self._dispatcher.num_busy
 
     @property
     def num_startable(self) -> int:
-        """How many of those that wait may run as soon as there is a slot."""
+        """How many waiting requests may run as soon as there are slots."""
         with self._changed:
-            return sum(visitor.num_startable for visitor in self._visitors.values())
+            return self._places.num_startable
 
     @property
-    def is_over(self) -> bool:
-        """Nothing waits and nothing will."""
-        return self._is_closed and not self._turns
+    def is_exhausted(self) -> bool:
+        """Whether nothing waits and nothing new is accepted."""
+        return self._is_closed and not self._waiting
+
+    # -- places --------------------------------------------------------------------------------------
 
     def reserve(
         self, visitor: str | None = None, priority: int = 0, limits: VisitorLimits = NO_LIMITS
     ) -> Reservation:
-        """:param visitor: whose it is; None: nobody's, who has no limits and takes turns with everybody"""
+        """Reserve one place.
+
+        :param visitor: name of the visitor; None: anonymous, a visitor of its own without limits
+        :param priority: higher priorities are served first, but not for ever
+        :param limits: limits of this visitor from now on
+        :raises TooManyRequests: all places are taken, or the visitor has reached a limit
+        :raises NotAccepting: the queue is closed
+        """
         with self._changed:
             self._check_open()
-            if len(self._places) >= self.capacity:
-                raise TooManyRequests(f"all {self.capacity} places are taken; try again later")
-            account = self._account(visitor, limits)
-            self._check_tokens(account)
-            self._check_waiting(account)
-            place = Reservation(self, account, priority)
-            account.num_waiting += 1
-            self._places.add(place)
-            self._visitors[place if visitor is None else visitor] = account
-            return place
+            account = self._places.visitor(visitor)
+            if visitor is not None and account.limits != limits:
+                account.limits = limits
+                self._waiting.refresh(account)
+            num_free_slots = self._dispatcher.num_free_slots
+            return self._places.reserve(account, visitor, priority, num_free_slots, self._unreserve)
 
     def reserve_all(
         self, num: int, visitor: str | None = None, priority: int = 0, limits: VisitorLimits = NO_LIMITS
     ) -> list[Reservation]:
-        """All of them or none."""
+        """Reserve `num` places or none; parameters and errors are those of `reserve`."""
         with self._changed:
             self._check_open()
-            num_free = self.capacity - len(self._places)
+            num_free = self.capacity - self._places.num_taken
             if 0 < num_free < num:
                 raise TooManyRequests(f"{num} places are needed and {num_free} are free; try again later")
-            places: list[Reservation] = []
+            reservations: list[Reservation] = []
             try:
                 for _ in range(num):
-                    places.append(self.reserve(visitor, priority, limits))
+                    reservations.append(self.reserve(visitor, priority, limits))
             except TooManyRequests:
-                for place in places:
-                    self.give_back(place)
+                for reservation in reservations:
+                    reservation.close()
                 raise
-            return places
+            return reservations
 
-    def give_back(self, place: Reservation) -> None:
+    def release(self, request: GenerationRequest) -> None:
+        """Give back the place of a finished request."""
         with self._changed:
-            if place not in self._places:
-                return
-            if place.request is not None and place.request.status is not Status.FINISHED:
-                raise RuntimeError(f"{place.request!r} is in work and keeps its place")
-            self._places.remove(place)
-            self._visitors.pop(place, None)
-            if place.request is None:
-                place.visitor.num_waiting -= 1
-            else:
-                del self._submitted[place.request]
+            self._places.release(request)
             self._changed.notify_all()
 
-    def put(self, request: GenerationRequest, place: Reservation) -> None:
-        """:raises TooManyRequests: others of the visitor have used its tokens since it reserved the place"""
+    def wait_until_empty(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds until no place is taken; return whether that is so."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._places.num_taken, timeout)
+
+    def _unreserve(self, reservation: Reservation) -> None:
+        with self._changed:
+            self._places.unreserve(reservation)
+            self._changed.notify_all()
+
+    # -- requests ------------------------------------------------------------------------------------
+
+    def put(self, request: GenerationRequest, reservation: Reservation) -> None:
+        """Submit a request, which takes over the place of the reservation.
+
+        :raises TooManyRequests: the visitor's tokens have been used up since the reservation
+        :raises NotAccepting: the queue is closed
+        """
         with self._changed:
             self._check_open()
-            if place not in self._places or place.request is not None:
-                raise RuntimeError(f"{request!r} has no place of its own")
-            self._check_tokens(place.visitor)
-            place.visitor.use(len(request.prompt_ids) + request.params.max_new_tokens, self._clock())
-            place.request = request
-            self._submitted[request] = place
-            self._turns.add(place.visitor, place.priority, request)
+            self._places.submit(request, reservation)
+            self._waiting.add(reservation.visitor, reservation.priority, request)
             self._changed.notify_all()
 
     def take(self, worker: int, *, wait: bool) -> GenerationRequest | None:
-        """The next waiting request, if it is this thread's turn; None when not, or when over."""
-        if not wait and not self._turns.has_ready:
-            return None  # the usual step: no lock
+        """Return the next request if this worker thread should run it, else None.
+
+        :param wait: block until there is one; then None means that the queue is exhausted or the thread
+            retired
+        """
+        if not wait and not self._waiting.has_ready:
+            return None  # the usual case of a step, without locking
         with self._changed:
             if wait:
                 self._changed.wait_for(
-                    lambda: self.is_over or self.is_retired(worker) or self._is_turn_of(worker)
+                    lambda: self.is_exhausted or self.is_retired(worker) or self._is_next(worker)
                 )
-            if not self._is_turn_of(worker):
+            if not self._is_next(worker):
                 return None
-            request = self._turns.pop()
+            request = self._waiting.pop()
             assert request is not None
-            self._taken[worker].add(request)
-            self._remember_home(request.cache_owner, worker)
-            self._submitted[request].visitor.num_waiting -= 1
+            self._dispatcher.take(worker, request)
+            self._places.on_started(request)
             self._changed.notify_all()
             return request
 
     def done(self, worker: int, request: GenerationRequest) -> bool:
-        """Its slot was given back. False: the request was taken from this thread when that was retired."""
+        """Report that a request has left its slot.
+
+        :returns: False if the thread was retired, so that somebody else finishes the request
+        """
         with self._changed:
-            if request not in self._taken[worker]:
+            if not self._dispatcher.remove(worker, request):
                 return False
-            self._taken[worker].remove(request)
-            self._not_running(request)
+            self._waiting.refresh(self._places.on_left_slot(request))
             self._changed.notify_all()
             return True
 
-    # -- threads that come and go ------------------------------------------------------------------
-
-    def enlist(self, predecessor: int) -> int:
-        """The number of one more generation thread, on the device of another; it gets nothing before it is
-        `ready`.
-        """
-        with self._changed:
-            self._num_slots.append(0)
-            self._devices.append(self._devices[predecessor])
-            self._taken.append(set())
-            return len(self._taken) - 1
-
-    def ready(self, worker: int, num_slots: int) -> None:
-        with self._changed:
-            self._num_slots[worker] = num_slots
-            self._changed.notify_all()
-
-    def retire(self, worker: int) -> list[GenerationRequest]:
-        """Gives this thread nothing any more, and hands over what it had."""
-        with self._changed:
-            self._num_slots[worker] = 0
-            taken, self._taken[worker] = self._taken[worker], set()
-            for request in taken:
-                self._not_running(request)
-            self._changed.notify_all()
-            return list(taken)
-
-    def is_retired(self, worker: int) -> bool:
-        return not self._num_slots[worker]
-
     def discard(self, request: GenerationRequest) -> bool:
-        """Takes a waiting request out; False when it was not waiting any more."""
+        """Remove a waiting request; return False if it was not waiting any more."""
         with self._changed:
-            place = self._submitted.get(request)
-            if place is None or not self._turns.remove(place.visitor, place.priority, request):
+            reservation = self._places.get(request)
+            if reservation is None:
                 return False
-            self._not_run(request, place.visitor)
+            if not self._waiting.remove(reservation.visitor, reservation.priority, request):
+                return False
+            self._places.on_left_unserved(request)
             return True
 
     def pop_overdue(self) -> list[GenerationRequest]:
-        """The waiting requests that must end: asked to, or out of time. Looks ten times a second at most."""
-        if not self._turns or self._clock() - self._looked_at < LOOK_SEC:
+        """Remove and return the waiting requests that must end; checks ten times a second at most."""
+        if not self._waiting or self._clock() - self._checked_overdue_at < OVERDUE_CHECK_SEC:
             return []
         with self._changed:
-            self._looked_at = self._clock()
-            overdue = [request for request in self._turns if request.stop_reason is not None]
+            self._checked_overdue_at = self._clock()
+            overdue = [request for request in self._waiting if request.stop_reason is not None]
             for request in overdue:
-                place = self._submitted[request]
-                self._turns.remove(place.visitor, place.priority, request)
-                self._not_run(request, place.visitor)
+                self.discard(request)
             return overdue
 
     def position(self, request: GenerationRequest) -> int:
-        """1 for the next one to run, 0 for one that is not waiting."""
+        """Return 1 for the next request to run, 0 for one that is not waiting."""
         with self._changed:
-            return self._turns.position(request)
+            return self._waiting.position(request)
 
     def requests(self) -> list[GenerationRequest]:
-        """All that were submitted and are not done."""
+        """Return all requests that were submitted and are not released."""
         with self._changed:
-            return list(self._submitted)
+            return self._places.requests
 
     def refuse_new(self) -> None:
-        """From now on nothing is accepted; what was accepted goes on."""
+        """Accept nothing from now on; requests that were accepted go on."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
 
     def close(self) -> list[GenerationRequest]:
-        """Refuses new ones, wakes the threads, and hands over those that wait."""
+        """Accept nothing from now on, wake all threads, and return the requests that were waiting."""
         with self._changed:
             self._is_closed = True
-            waiting = self._turns.order()
+            waiting = self._waiting.in_order()
             for request in waiting:
-                self._not_run(request, self._submitted[request].visitor)
-            self._turns = FairQueue()
+                self.discard(request)
             self._changed.notify_all()
             return waiting
-
-    def wait_until_empty(self, timeout: float) -> bool:
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._places, timeout)
 
     def _check_open(self) -> None:
         if self._is_closed:
             raise NotAccepting("the server is stopping and takes no new requests")
 
-    def _account(self, name: str | None, limits: VisitorLimits) -> Visitor:
-        """What is known of a visitor; the newest limits hold."""
-        if name is None:
-            return Visitor()
-        now = self._clock()
-        if now - self._swept_at >= SWEEP_SEC:
-            self._swept_at = now
-            self._visitors = {key: it for key, it in self._visitors.items() if not it.is_idle(now)}
-        visitor = self._visitors.get(name) or Visitor()
-        if visitor.limits != limits:
-            visitor.limits = limits
-            self._turns.sort_in(visitor)
-        return visitor
+    def _is_next(self, worker: int) -> bool:
+        request = self._waiting.peek()
+        return request is not None and self._dispatcher.is_next(worker, request)
 
-    def _check_tokens(self, visitor: Visitor) -> None:
-        if wait_sec := visitor.wait_sec(self._clock()):
-            limit = visitor.limits.max_tokens_per_minute
-            message = f"you have used your {limit} tokens a minute; try again in {wait_sec} s"
-            raise TooManyRequests(message, wait_sec, "visitor_tokens")
+    # -- worker threads that come and go -------------------------------------------------------------
 
-    def _check_waiting(self, visitor: Visitor) -> None:
-        """One more of it must be able to start at once, or to wait."""
-        limits = visitor.limits
-        if limits.max_waiting is None:
-            return
-        others = sum(other.num_startable for other in self._visitors.values() if other is not visitor)
-        num_free = sum(self._num_slots) - self.num_running - others
-        if limits.max_running is not None:
-            num_free = min(num_free, limits.max_running - visitor.num_running)
-        if visitor.num_waiting + 1 - max(num_free, 0) <= limits.max_waiting:
-            return
-        if not limits.max_waiting and not visitor.may_run:
-            message = f"you have {visitor.num_running} replies in the making, which is all you may have"
-            raise TooManyRequests(f"{message}; try again later", reason="visitor_running")
-        message = f"you have {visitor.num_waiting} requests waiting, {limits.max_waiting} are allowed"
-        raise TooManyRequests(f"{message}; try again later", reason="visitor_waiting")
+    def add_worker(self, predecessor: int) -> int:
+        """Register the successor of a worker thread, to be set ready later; return its number."""
+        with self._changed:
+            return self._dispatcher.add_worker(predecessor)
 
-    def _not_running(self, request: GenerationRequest) -> None:
-        visitor = self._submitted[request].visitor
-        visitor.num_running -= 1
-        visitor.use(request.num_generated - request.params.max_new_tokens, self._clock())
-        self._turns.sort_in(visitor)
+    def set_ready(self, worker: int) -> None:
+        with self._changed:
+            self._dispatcher.set_ready(worker)
+            self._changed.notify_all()
 
-    def _not_run(self, request: GenerationRequest, visitor: Visitor) -> None:
-        visitor.num_waiting -= 1
-        visitor.use(-len(request.prompt_ids) - request.params.max_new_tokens, self._clock())
+    def retire(self, worker: int) -> list[GenerationRequest]:
+        """Let a worker thread take nothing any more, and return the requests that it had."""
+        with self._changed:
+            taken = self._dispatcher.retire(worker)
+            for request in taken:
+                self._waiting.refresh(self._places.on_left_slot(request))
+            self._changed.notify_all()
+            return taken
 
-    def _is_turn_of(self, worker: int) -> bool:
-        """A conversation goes back to the thread that had it last, if that has a slot free: it may still hold
-        its keys and values. Else the least loaded device goes first, there the least loaded thread.
-        """
-        on_device = Counter[int]()
-        for device, taken in zip(self._devices, self._taken, strict=True):
-            on_device[device] += len(taken)
-        loads = {
-            i: (on_device[self._devices[i]], len(taken))
-            for i, taken in enumerate(self._taken)
-            if len(taken) < self._num_slots[i]
-        }
-        request = self._turns.peek()
-        if request is None or worker not in loads:
-            return False
-        home = self._homes.get(request.cache_owner)
-        return worker == home if home in loads else loads[worker] == min(loads.values())
-
-    def _remember_home(self, owner: str | None, worker: int) -> None:
-        if owner is not None:
-            self._homes.pop(owner, None)
-            self._homes[owner] = worker
-            if len(self._homes) > MAX_HOMES:
-                del self._homes[next(iter(self._homes))]
+    def is_retired(self, worker: int) -> bool:
+        return self._dispatcher.is_retired(worker)

@@ -1,4 +1,4 @@
-"""Runner: what a generation thread needs of a model, real or mock."""
+"""Runner: what a worker thread needs of a model, real or mock."""
 
 from __future__ import annotations
 
@@ -9,52 +9,61 @@ from .detokenizer import TextDecoder
 from .request import GenerationRequest
 from .sequence import Chunk, Matcher, Sequence
 
-NewIds = Callable[[], list[list[int]]]  # waits for them
+NewIds = Callable[[], list[list[int]]]  # waits for the ids
 
 
 class Runner(Protocol):
-    """Computes the tokens of sequences. Belongs to one generation thread, which makes every call.
+    """Computes the tokens of sequences. Belongs to one worker thread, which makes all calls.
 
-    Running sequences hold the slots 0 .. n-1 without a gap, so that row i of a batch is slot i.
+    Running sequences hold slots 0 to n-1 without a gap, so row i of a batch is slot i. New token ids are
+    returned as one list per sequence; the id -1 means that the model found no valid token.
     """
 
     eos_ids: frozenset[int]
 
     def open(self) -> None:
-        """Takes memory, in the generation thread; raises ConfigError or UnsupportedModel."""
+        """Allocate memory; called in the worker thread.
+
+        :raises ConfigError: there is not enough memory for these settings
+        :raises UnsupportedModel: the model cannot be served correctly
+        """
 
     def share_cores(self, num_busy: int) -> None:
-        """So many generation threads have work now, this one among them: on CPU they share the cores."""
+        """Divide the CPU cores among the `num_busy` worker threads that have work, this one included."""
 
     def prefill(self, chunks: list[Chunk]) -> NewIds:
-        """Computes tokens of prompts, of different sequences; together no more than fit between two steps.
+        """Compute prompt chunks, each of another sequence.
 
-        What it returns is called once, before the next `prefill` or `decode`, for the new ids of each; none
-        where its prompt goes on. Changes nothing of a sequence but `logprobs`: where its request asks for
-        them, one is appended for each new id, here and in `decode`.
+        The returned function waits for the new ids: none for a chunk whose prompt continues. The caller calls
+        it once, before the next `prefill` or `decode`. Of a sequence nothing is changed but `logprobs`: where
+        the request asks for them, one is appended for each new id, here and in `decode`.
         """
 
     def catch_up(self, sequences: list[Sequence]) -> list[list[int]]:
-        """New ids of each that would else come with the next `decode`."""
+        """Return the new ids that would otherwise come with the next `decode`."""
 
     def decode(self, sequences: list[Sequence]) -> list[list[int]]:
-        """Computes the newest token of each (different slots, all decoding); new ids for each, often one.
+        """Compute the newest token of each sequence and return the new ids, often one for each.
 
-        None where they come with the next call: by then the next token may be on its way as well. Where it
-        speculates, `drafts` of a sequence are what it proposed: each one that was right is a new id more,
-        whose predecessor has been computed too.
+        A sequence gets none if its id comes with the next call, when the token after it may be under way
+        already. With speculation the runner sets `drafts` of each sequence; every accepted draft is one more
+        new id, and the tokens before the last new id have been computed too.
         """
 
     def copy_slot(self, source: int, target: int, length: int) -> None:
-        """Copies what slot `source` holds of its first `length` tokens into slot `target`."""
+        """Copy the first `length` cache positions from one slot to another."""
 
     def swap_slots(self, one: int, other: int, length: int) -> None:
-        """Exchanges what two slots hold of their first `length` tokens."""
+        """Exchange the first `length` cache positions of two slots."""
 
     def text_decoder(self, request: GenerationRequest) -> TextDecoder:
-        """A fresh ids-to-text decoder for one reply."""
+        """Return a new decoder for one reply."""
 
     def matcher(self, grammar: str) -> Matcher:
-        """A fresh one for one reply. Its masks count in `prefill` and `decode`; the caller lets it accept."""
+        """Return a new matcher for one reply.
 
-    def close(self) -> None: ...
+        The runner applies its masks in `prefill` and `decode`; the caller advances it by each new token.
+        """
+
+    def close(self) -> None:
+        """Free the memory."""

@@ -1,4 +1,4 @@
-"""One generation thread: takes requests, computes their tokens step by step, ends them."""
+"""A worker thread at work: it takes requests, runs the model step by step, and ends the replies."""
 
 from __future__ import annotations
 
@@ -19,17 +19,21 @@ from .worker_thread import WorkerThread
 
 logger = logging.getLogger("chatstream_flask")
 
-FAILED = "generation failed"  # all that a client is told; the log has the rest
+FAILED = "generation failed"  # the only detail that clients get; the log has the rest
 
 Complete = Callable[[GenerationRequest, FinishReason, str | None], None]
 
 
 class Retired(Exception):
-    """This thread was given up while it hung: what it works on has ended without it."""
+    """Raised in a thread that hung and runs again after it was replaced; its requests have ended already."""
 
 
 class Worker(WorkerThread):
-    """Owns its runner and scheduler: only its thread touches them, so nothing of them is locked."""
+    """Runs the sequences of its scheduler on its runner; both are used by its thread only, without locks.
+
+    One step is: prompt chunks within a budget, then one decode step of all sequences whose prompts are
+    complete.
+    """
 
     def __init__(
         self,
@@ -42,13 +46,19 @@ class Worker(WorkerThread):
         on_end: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Create a worker that is not started.
+
+        :param index: number of the thread in the queue
+        :param complete: called with each request of this thread that has ended
+        :param on_end: called by the thread when it ends, for whatever reason
+        """
         super().__init__(f"chatstream-generation-{index}", on_end, clock)
         self.index = index
         self.queue = queue
         self.runner = runner
         self.scheduler = scheduler
         self._complete = complete
-        self._pace = PrefillBudget(scheduler.prefill_chunk_len)
+        self._prefill_budget = PrefillBudget(scheduler.prefill_chunk_len)
 
     def __repr__(self) -> str:
         return f"<Worker {self.index} {self.scheduler!r}>"
@@ -57,14 +67,14 @@ class Worker(WorkerThread):
 
     def _open(self) -> None:
         self.runner.open()
-        self.queue.ready(self.index, self.scheduler.num_slots)
+        self.queue.set_ready(self.index)
 
     def _generate(self) -> None:
         try:
             while self.admit(wait=True):
                 self._step_safely()
         except Retired:
-            logger.warning("%r moves again; it was replaced and ends", self)
+            logger.warning("%r runs again; it was replaced and ends", self)
 
     def _close(self) -> None:
         self.runner.close()
@@ -78,55 +88,39 @@ class Worker(WorkerThread):
             self._fail_all()
 
     def _fail_all(self) -> None:
-        """After a fault that may have spoilt any slot."""
+        """End all running replies, after a fault that may have corrupted any slot."""
         logger.exception("a step of %r failed; its %d replies end", self, len(self.scheduler.running))
         for sequence in self.scheduler.remove_all():
             self._end(sequence.request, FinishReason.ERROR, FAILED)
 
-    # -- one step ----------------------------------------------------------------------------------
+    # -- admission -----------------------------------------------------------------------------------
 
     def admit(self, *, wait: bool = False) -> bool:
-        """Takes from the queue what has a slot and can be begun in the next step; waits while it has nothing
-        to do. False: it is all over.
+        """Take requests that have a slot and whose prompt can begin in the next step.
+
+        :param wait: block until there is something to do
+        :returns: False if nothing runs and nothing will come
+        :raises Retired: this thread was replaced
         """
         while self.scheduler.num_free and self.scheduler.num_to_prefill < self.scheduler.prefill_chunk_len:
             request = self._take(wait=wait and not self.scheduler.running)
             if request is None:
                 break
-            self._begin(request)
+            self._start(request)
         if self.queue.is_retired(self.index):
             raise Retired
-        return bool(self.scheduler.running) or not self.queue.is_over
+        return bool(self.scheduler.running) or not self.queue.is_exhausted
 
     def _take(self, *, wait: bool) -> GenerationRequest | None:
         self.is_idle = wait
         request = self.queue.take(self.index, wait=wait)
         if wait:
-            self.last_step_at = self._clock()  # before it counts as busy
+            self.last_step_at = self._clock()  # before `is_idle`: the watchdog must not see an old time
             self.is_idle = False
         return request
 
-    def step(self) -> None:
-        """Prompts, as much of them as the running replies can wait for, then a token for each of these."""
-        began = self.last_step_at = self._clock()
-        self._end_unwanted()
-        self.runner.share_cores(self.queue.num_busy)
-        is_decoding = bool(self.scheduler.decoding())
-        num_prefilled = self._prefill_some(self._pace.budget(is_decoding=is_decoding))
-        if sequences := self.scheduler.decoding():
-            self._decode(sequences)
-        self.last_step_at = self._clock()
-        self._pace.took(self.last_step_at - began, num_prefilled, is_decoding=is_decoding)
-        self.stats.step_sec.add(self.last_step_at - began)
-
-    def _prefill_some(self, budget: int) -> int:
-        """One forward at the most, of one prompt or several; how many tokens it was."""
-        if chunks := self.scheduler.next_chunks(budget):
-            self._prefill(chunks)
-            self.last_step_at = self._clock()
-        return sum(chunk.num_tokens for chunk in chunks)
-
-    def _begin(self, request: GenerationRequest) -> None:
+    def _start(self, request: GenerationRequest) -> None:
+        """Give a request a slot."""
         if reason := request.stop_reason:
             self._end(request, reason)
             return
@@ -140,22 +134,42 @@ class Worker(WorkerThread):
             logger.exception("the text decoder or the grammar of %r failed", request)
             self._end(request, FinishReason.ERROR, FAILED)
             return
-        sequence, moves = self.scheduler.add(request, detokenizer)
+        sequence, copies = self.scheduler.add(request, detokenizer)
         sequence.matcher = matcher
         request.num_reused = sequence.num_cached
         self.stats.num_reused += sequence.num_cached
         try:
-            for move in moves:
-                self._move(move)
+            for copy in copies:
+                self._copy(copy)
         except Exception:
             self._fail_all()
 
-    def _move(self, move: SlotCopy) -> None:
-        (self.runner.swap_slots if move.is_swap else self.runner.copy_slot)(
-            move.source, move.target, move.length
-        )
+    def _copy(self, copy: SlotCopy) -> None:
+        copy_or_swap = self.runner.swap_slots if copy.is_swap else self.runner.copy_slot
+        copy_or_swap(copy.source, copy.target, copy.length)
 
-    def _end_unwanted(self) -> None:
+    # -- one step ------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Compute as many prompt tokens as running replies can wait for, then a token of each reply."""
+        began = self.last_step_at = self._clock()
+        self._end_overdue()
+        self.runner.share_cores(self.queue.num_busy)
+        is_decoding = bool(self.scheduler.decoding())
+        chunks = self.scheduler.next_chunks(self._prefill_budget.num_tokens(is_decoding=is_decoding))
+        if chunks:
+            self._prefill(chunks)
+            self.last_step_at = self._clock()
+        if sequences := self.scheduler.decoding():
+            self._accept_batch(sequences, self.runner.decode(sequences))
+        self.last_step_at = self._clock()
+        step_sec = self.last_step_at - began
+        num_prefilled = sum(chunk.num_tokens for chunk in chunks)
+        self._prefill_budget.record_step(step_sec, num_prefilled, is_decoding=is_decoding)
+        self.stats.step_sec.add(step_sec)
+
+    def _end_overdue(self) -> None:
+        """End the waiting and running requests that have a stop reason."""
         for request in self.queue.pop_overdue():
             self._complete(request, request.stop_reason or FinishReason.TIMEOUT, None)
         for sequence in list(self.scheduler.running):
@@ -163,31 +177,31 @@ class Worker(WorkerThread):
                 self._finish(sequence, reason)
 
     def _prefill(self, chunks: list[Chunk]) -> None:
-        """A fault ends only the reply in whose prompt it is."""
+        """Compute prompt chunks; a fault ends only the reply whose chunk causes it."""
         decoding = self.scheduler.decoding()
-        is_awaited = any(chunk.is_last for chunk in chunks)
+        completes_prompt = any(chunk.is_last for chunk in chunks)
         try:
             wait_for_ids = self.runner.prefill(chunks)
         except Exception:
-            self._prefill_failed(chunks)
+            self._on_prefill_failed(chunks)
             return
-        for sequence, num_tokens in chunks:  # all first, as in `_accept_batch`
+        for sequence, num_tokens in chunks:  # before any is accepted, as in `_accept_batch`
             sequence.num_cached += num_tokens
-        if is_awaited:
+        if completes_prompt:  # waiting for its first token takes a while: first emit tokens that are ready
             self._accept_batch(decoding, self.runner.catch_up(decoding))
         try:
             new_ids = wait_for_ids()
         except Exception:
             for sequence, num_tokens in chunks:
                 sequence.num_cached -= num_tokens
-            self._prefill_failed(chunks)
+            self._on_prefill_failed(chunks)
             return
         self.stats.num_prefilled += sum(chunk.num_tokens for chunk in chunks)
         for (sequence, _), ids in zip(chunks, new_ids, strict=True):
             self._accept(sequence, ids)
 
-    def _prefill_failed(self, chunks: list[Chunk]) -> None:
-        """Of several, it is not known which."""
+    def _on_prefill_failed(self, chunks: list[Chunk]) -> None:
+        """Retry the chunks one by one to find the one that fails; end its reply."""
         if len(chunks) > 1:
             for chunk in chunks:
                 self._prefill([chunk])
@@ -195,82 +209,55 @@ class Worker(WorkerThread):
             logger.exception("prefill of %r failed", chunks[0].sequence)
             self._finish(chunks[0].sequence, FinishReason.ERROR, FAILED)
 
-    def _decode(self, sequences: list[Sequence]) -> None:
-        self._accept_batch(sequences, self.runner.decode(sequences))
+    # -- new tokens ----------------------------------------------------------------------------------
 
     def _accept_batch(self, sequences: list[Sequence], new_ids: list[list[int]]) -> None:
         rows = list(zip(sequences, new_ids, strict=True))
-        for sequence, ids in rows:  # all first: a reply that ends moves another one, whole
+        # Count the cached tokens of all rows first: a reply that ends causes a copy of another one's slot,
+        # which must include the tokens of this step.
+        for sequence, ids in rows:
             sequence.num_cached += len(ids)
-            self.stats.speculated(sequence, len(ids))
+            self.stats.record_drafts(sequence, len(ids))
         for sequence, ids in rows:
             self._accept(sequence, ids)
 
     def _accept(self, sequence: Sequence, ids: list[int]) -> None:
-        """New ids become text; a fault in it ends this reply only."""
+        """Append new tokens to a sequence; a fault in its text ends this reply only."""
         if ids:
-            self.stats.told(sequence, self._clock())
+            self.stats.record_tokens(sequence, self._clock())
+        num_before = sequence.request.num_generated
+        reason = None
         try:
-            reason = None
             for token_id in ids:
-                if reason := self._accept_one(sequence, token_id):
+                if reason := sequence.append_token(token_id, self.runner.eos_ids):
                     break
         except Exception:
             logger.exception("the text of %r failed", sequence)
             self._finish(sequence, FinishReason.ERROR, FAILED)
             return
+        finally:
+            self.stats.num_generated += sequence.request.num_generated - num_before
         if reason is not None:
             self._finish(sequence, reason)
 
-    def _accept_one(self, sequence: Sequence, token_id: int) -> FinishReason | None:
-        if token_id < 0:
-            raise FloatingPointError("the model's scores are not numbers, or its grammar allows no token")
-        request = sequence.request
-        sequence.token_ids.append(token_id)
-        request.count_token()
-        self.stats.num_generated += 1
-        if token_id in self.runner.eos_ids or token_id in request.stop_ids:
-            return FinishReason.STOP
-        self._emit(sequence, self._decoded(sequence, token_id))
-        if sequence.detokenizer.is_stopped:
-            return FinishReason.STOP
-        if sequence.matcher is not None and sequence.matcher.accept(token_id):
-            return FinishReason.STOP
-        if request.num_generated >= request.params.max_new_tokens:
-            return FinishReason.LENGTH
-        return None
-
-    def _decoded(self, sequence: Sequence, token_id: int) -> str:
-        num_before = sequence.detokenizer.num_decoded
-        text = sequence.detokenizer.push(token_id)
-        if sequence.params.num_logprobs is not None:
-            sequence.pending_logprobs.push(sequence.logprobs[sequence.request.num_generated - 1], num_before)
-        return text
-
-    def _emit(self, sequence: Sequence, text: str, *, is_last: bool = False) -> None:
-        text_filter = sequence.request.text_filter
-        if text and text_filter is not None:
-            text = text_filter.push(text)
-        if is_last and text_filter is not None:
-            text += text_filter.finish()
-        logprobs = sequence.pending_logprobs.pop(is_last=is_last)
-        if text or logprobs:
-            sequence.request.add_text(text, logprobs)
-
     def _finish(self, sequence: Sequence, reason: FinishReason, error: str | None = None) -> None:
-        """Slot first, then the rest; the hole is filled last, so that a fault there loses no outcome."""
-        move = self.scheduler.remove(sequence, keeps=reason is not FinishReason.ERROR)
+        """Release the slot, report the outcome, and compact last: a failing copy cannot lose the outcome."""
+        copy = self.scheduler.remove(sequence, is_reusable=reason is not FinishReason.ERROR)
         try:
             if reason is not FinishReason.ERROR:
-                self._emit(sequence, sequence.detokenizer.finish(), is_last=True)
+                sequence.flush_text()
         except Exception:
             logger.exception("the last text of %r failed", sequence)
             reason, error = FinishReason.ERROR, FAILED
         self._end(sequence.request, reason, error)
-        if move is not None:
-            self._move(move)
+        if copy is not None:
+            self._copy(copy)
 
     def _end(self, request: GenerationRequest, reason: FinishReason, error: str | None = None) -> None:
+        """Report the outcome of a request of this thread.
+
+        :raises Retired: the thread was replaced, and the request has ended already
+        """
         if not self.queue.done(self.index, request):
             raise Retired
         self._complete(request, reason, error)

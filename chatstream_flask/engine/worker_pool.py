@@ -1,4 +1,4 @@
-"""The generation threads of an engine: started together, replaced when one hangs or dies, ended together."""
+"""The worker threads of an engine: started together, replaced when one hangs or dies, ended together."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from .worker import FAILED, Complete, Worker
 
 logger = logging.getLogger("chatstream_flask")
 
-MAX_REPLACED = 5  # within REPLACED_SEC; more than these are no accident any more
+MAX_REPLACED = 5  # more replacements within REPLACED_SEC do not help any more
 REPLACED_SEC = 600.0
 
 
 class WorkerPool:
-    """Worker i has the i-th share of the slots and its device, and so has its successor.
+    """A fixed number of positions, each with its slots and its device, and the worker that has it now.
 
-    When no successor can be had the pool is `broken`: nothing new is taken, what waits ends with an error,
-    and the other threads finish what they have.
+    When a worker cannot be replaced, the pool is `broken`: nothing new is accepted, waiting requests end with
+    an error, and the other workers finish their replies.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class WorkerPool:
         self._replaced_at: deque[float] = deque(maxlen=MAX_REPLACED + 1)
         self._changing = threading.Lock()  # guards everything below, and `broken`
         self._is_stopping = False
-        self.watchdog = Watchdog(lambda: self.workers, self._give_up, hung_after_sec, clock)
+        self.watchdog = Watchdog(lambda: self.workers, self._on_fault, hung_after_sec, clock)
         self._workers = [self._make_worker(i, i) for i in range(config.num_of_generation_threads)]
 
     def __repr__(self) -> str:
@@ -62,7 +62,7 @@ class WorkerPool:
         return list(self._workers)
 
     def start(self) -> None:
-        """Raises what a thread raised when it took its memory."""
+        """Start all threads and wait until they are open; raise what a thread raised while opening."""
         for worker in self._workers:
             worker.start()
         for worker in self._workers:
@@ -70,7 +70,12 @@ class WorkerPool:
         self.watchdog.start()
 
     def stop(self, timeout: float) -> bool:
-        """When the queue is closed: True when all threads ended in time. Idempotent."""
+        """Wait up to `timeout` seconds for all threads, after the queue was closed. Idempotent.
+
+        The requests of threads that do not end in time are finished without them.
+
+        :returns: whether all threads ended in time
+        """
         with self._changing:
             self._is_stopping = True
             workers, self._workers = self._workers, []
@@ -79,37 +84,40 @@ class WorkerPool:
         alive = [worker for worker in workers if not worker.join(max(deadline - time.monotonic(), 0))]
         if alive:
             logger.warning("%d generation threads did not end within %s s", len(alive), timeout)
-        for worker in workers:  # of one that hangs, or died just now
+        for worker in workers:
             for request in self._queue.retire(worker.index):
                 self._complete(request, FinishReason.SHUTDOWN, None)
         return not alive
 
-    # -- a thread that hangs or died -------------------------------------------------------------------
+    # -- faults, reported by the watchdog ------------------------------------------------------------
 
-    def _give_up(self, worker: Worker, fault: str) -> None:
-        """By the watchdog: the thread's requests end without it, and its successor starts."""
+    def _on_fault(self, worker: Worker, fault: str) -> None:
+        """Replace a worker, and end its requests with an error."""
         with self._changing:
             if self._is_stopping or worker not in self._workers:
                 return
-            place = self._workers.index(worker)
+            position = self._workers.index(worker)
             orphans = self._queue.retire(worker.index)
             logger.error("%r %s; its %d replies end%s", worker, fault, len(orphans), worker.stack())
-            successor = self._start_successor(worker, fault, place)
-            self._workers[place : place + 1] = [] if successor is None else [successor]
+            successor = self._start_successor(worker, fault, position)
+            self._workers[position : position + 1] = [] if successor is None else [successor]
             if self.broken is not None:
                 orphans += self._queue.close()
         for request in orphans:
             self._complete(request, FinishReason.ERROR, FAILED)
 
-    def _start_successor(self, worker: Worker, fault: str, place: int) -> Worker | None:
-        """None where none is needed, or can be had; whether it works shows when it has opened."""
-        if self._queue.is_over:
+    def _start_successor(self, worker: Worker, fault: str, position: int) -> Worker | None:
+        """Start a new worker; return None if none is needed any more or the pool is broken.
+
+        Whether the successor works is known when it has opened; if not, that is the next fault.
+        """
+        if self._queue.is_exhausted:
             return None
         self.broken = self._why_broken(worker, fault)
         if self.broken is None:
             self._stats.record_replaced("died" if worker.has_died else "hung")
             try:
-                successor = self._make_worker(self._queue.enlist(worker.index), place)
+                successor = self._make_worker(self._queue.add_worker(worker.index), position)
                 successor.start()
                 return successor
             except Exception as error:
@@ -118,22 +126,27 @@ class WorkerPool:
         return None
 
     def _why_broken(self, worker: Worker, fault: str) -> str | None:
+        """Return why replacing this worker would not help; None if it may."""
         now = self._clock()
         self._replaced_at.append(now)
         if not worker.is_open:
             return f"generation thread {worker.index} {fault}"
         if len(self._replaced_at) > MAX_REPLACED and now - self._replaced_at[0] < REPLACED_SEC:
-            return f"{MAX_REPLACED} generation threads were replaced in vain"
+            return (
+                f"{MAX_REPLACED} generation threads were replaced within {REPLACED_SEC / 60:.0f} minutes, "
+                "and another one failed"
+            )
         return None
 
-    def _make_worker(self, index: int, place: int) -> Worker:
+    def _make_worker(self, index: int, position: int) -> Worker:
         config = self._config
-        scheduler = Scheduler(config.num_slots(place), config.prefill_chunk_len, config.num_kept_slots(place))
-        runner = self._make_runner(place)
+        scheduler = Scheduler(
+            config.num_slots(position), config.prefill_chunk_len, config.num_kept_slots(position)
+        )
         worker = Worker(
             index,
             self._queue,
-            runner,
+            self._make_runner(position),
             scheduler,
             self._complete,
             on_end=self.watchdog.wake,

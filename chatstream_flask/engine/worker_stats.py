@@ -1,4 +1,4 @@
-"""What one generation thread has done: counted per step, without a lock."""
+"""Counters of one worker thread, updated in each step without a lock."""
 
 from __future__ import annotations
 
@@ -7,37 +7,38 @@ from .sequence import Sequence
 
 
 class WorkerStats:
-    """Written by its generation thread only, read by any."""
+    """Written by its worker thread only; any thread may read it."""
 
     def __init__(self) -> None:
-        self.num_prefilled = 0  # prompt tokens computed
-        self.num_reused = 0  # prompt tokens whose keys and values were still there
+        self.num_prefilled = 0  # prompt tokens that were computed
+        self.num_reused = 0  # prompt tokens that were taken from the prefix cache
         self.num_generated = 0  # tokens
-        self.num_drafted = 0  # tokens proposed by speculation
-        self.num_accepted = 0  # of these, those that the model would have said
+        self.num_drafted = 0  # draft tokens
+        self.num_accepted = 0  # draft tokens that were right
         self.queue_sec = Histogram((*SHORT_SEC, 0.01, 0.05, 0.1, *REQUEST_SEC))
-        self.first_token_sec = Histogram(FIRST_TOKEN_SEC)  # from arrival
+        self.first_token_sec = Histogram(FIRST_TOKEN_SEC)  # since the request arrived
         self.gap_sec = Histogram(GAP_SEC)  # between two tokens of a reply
         self.step_sec = Histogram(GAP_SEC)
 
     def __repr__(self) -> str:
         return f"<WorkerStats [{self.step_sec.num} steps, {self.num_generated} tokens]>"
 
-    def told(self, sequence: Sequence, now: float) -> None:
-        """A step brought tokens of this sequence."""
+    def record_tokens(self, sequence: Sequence, now: float) -> None:
+        """Record that a step generated tokens of this sequence."""
         if sequence.last_token_at is None:
             self.first_token_sec.add(now - sequence.request.created_at)
         else:
             self.gap_sec.add(now - sequence.last_token_at)
         sequence.last_token_at = now
 
-    def speculated(self, sequence: Sequence, num_new: int) -> None:
-        """A step brought so many tokens of this sequence, one beyond the drafts that were right."""
+    def record_drafts(self, sequence: Sequence, num_new: int) -> None:
+        """Record the drafts of a step that generated `num_new` tokens: the accepted drafts and one more."""
         if sequence.drafts and num_new:
             self.num_drafted += len(sequence.drafts)
             self.num_accepted += num_new - 1
 
     def merge(self, other: WorkerStats) -> None:
+        """Add the counts of another thread."""
         self.num_prefilled += other.num_prefilled
         self.num_reused += other.num_reused
         self.num_generated += other.num_generated

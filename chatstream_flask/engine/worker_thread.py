@@ -1,4 +1,4 @@
-"""The life of a generation thread, and the signs by which others see that it moves."""
+"""Lifecycle of a worker thread, and how other threads see whether it makes progress."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from .worker_stats import WorkerStats
 
 logger = logging.getLogger("chatstream_flask")
 
-FIRST_STEP_FACTOR = 4  # opening, and the first step, may take so much longer: kernels are chosen or compiled
+# Opening and the first step may take this many times longer than other steps: kernels are compiled then.
+FIRST_STEP_FACTOR = 4
 
 
 class WorkerThread(ABC):
-    """Opens, generates until all is over, closes. Any thread may read `stats`, `is_idle`, `last_step_at`."""
+    """Opens, generates, closes. Any thread may read `stats`, `is_idle`, `has_died` and `last_step_at`."""
 
     def __init__(self, name: str, on_end: Callable[[], None], clock: Callable[[], float]) -> None:
         self.name = name
         self.stats = WorkerStats()
-        self.is_idle = False  # waiting for a request, or ended as it should
-        self.has_died = False  # of a fault
-        self.last_step_at = clock()  # or when it last took up work
+        self.is_idle = False  # waiting for a request, or ended as intended
+        self.has_died = False  # ended by an exception
+        self.last_step_at = clock()  # or when it last got work
         self._on_end = on_end
         self._clock = clock
         self._opened = threading.Event()
@@ -35,23 +36,24 @@ class WorkerThread(ABC):
 
     @abstractmethod
     def _open(self) -> None:
-        """Takes memory."""
+        """Allocate memory and get ready to generate."""
 
     @abstractmethod
     def _generate(self) -> None:
-        """Returns when nothing is left to do."""
+        """Generate until nothing is left to do."""
 
     @abstractmethod
-    def _close(self) -> None: ...
+    def _close(self) -> None:
+        """Free the memory."""
 
     def run(self) -> None:
         try:
-            if self._is_opened():
+            if self._try_open():
                 self._generate_and_close()
         finally:
             self._on_end()
 
-    def _is_opened(self) -> bool:
+    def _try_open(self) -> bool:
         try:
             self._open()
             self.last_step_at = self._clock()
@@ -79,13 +81,13 @@ class WorkerThread(ABC):
         self._thread = thread
 
     def wait_until_open(self) -> None:
-        """Raises what `_open` raised."""
+        """Wait until the thread is open; raise what it raised while opening."""
         self._opened.wait()
         if self._open_error is not None:
             raise self._open_error
 
     def join(self, timeout: float | None) -> bool:
-        """True when the thread has ended."""
+        """Wait up to `timeout` seconds for the end of the thread; return whether it has ended."""
         if self._thread is None:
             return True
         self._thread.join(timeout)
@@ -99,20 +101,24 @@ class WorkerThread(ABC):
     def is_open(self) -> bool:
         return self._opened.is_set() and self._open_error is None
 
-    def fault(self, now: float, moving_since: float, hung_after_sec: float) -> str | None:
-        """What is wrong with this thread, if anything; the process as a whole moves since `moving_since`."""
+    def fault(self, now: float, resumed_at: float, hung_after_sec: float) -> str | None:
+        """Return what is wrong with this thread; None if nothing.
+
+        :param resumed_at: when the process last started or resumed; time before that does not count
+        :param hung_after_sec: maximum duration of a step
+        """
         if self._open_error is not None:
             return f"could not start: {self._open_error}"
         if self.has_died:
             return "died"
         if self.is_idle:
             return None
-        age = now - max(self.last_step_at, moving_since)
+        age = now - max(self.last_step_at, resumed_at)
         is_new = not (self.is_open and self.stats.step_sec.num)
         limit = hung_after_sec * (FIRST_STEP_FACTOR if is_new else 1)
         return f"has made no step for {age:.1f} s" if age > limit else None
 
     def stack(self) -> str:
-        """Where the thread is now, for the log; "" when it has ended."""
+        """Return the current stack of the thread, to append to a log message; "" if it has ended."""
         frame = sys._current_frames().get(self._thread.ident or 0) if self._thread is not None else None
-        return "" if frame is None else "; it is at\n" + "".join(traceback.format_stack(frame)).rstrip()
+        return "" if frame is None else "; its stack:\n" + "".join(traceback.format_stack(frame)).rstrip()

@@ -1,7 +1,7 @@
-"""MockRunner: fixed phrases at a fixed rate, without a model; for front ends, tests and load tests.
+"""Mock replies: fixed phrases at a fixed rate, without a model; for front ends, tests and load tests.
 
-It says the same whatever temperature, penalties and bias are asked for. Each of its tokens has the
-log-probability 0, being certain, and no other token beside it.
+Sampling parameters change nothing. Each token is certain: its log-probability is 0, and no other token has
+one.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from ..engine.sequence import Chunk, Matcher, Sequence
 from ..errors import ConfigError
 from .phrases import LONG, ROUND, split_mock_text
 
-SEPARATOR = "\x1e"  # between the visitor's messages in a prompt
-EOS_ID = 0  # token i of a reply has the id i + 1
-MAX_WAIT_SEC = 0.1  # in one step, so that cancelled and new requests are soon noticed
+SEPARATOR = "\x1e"  # between the user messages of a prompt
+EOS_ID = 0  # the token at index i of a reply has the id i + 1
+MAX_WAIT_SEC = 0.1  # wait of one step, so that new and cancelled requests are noticed soon
 MAX_SEC = 3600
 
 REPLIES: dict[str, Callable[[list[str]], str]] = {
@@ -36,8 +36,10 @@ REPLIES: dict[str, Callable[[list[str]], str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class MockParams:
+    """Settings of the mock: `mock_params` of `ChatStream`."""
+
     type: str = "round"
-    initial_wait_sec: float = 0.0  # before a reply begins
+    initial_wait_sec: float = 0.0  # from the start of a request to its reply
     time_per_token_sec: float = 0.1
 
     def __post_init__(self) -> None:
@@ -53,16 +55,17 @@ class MockParams:
 
 
 def encode_mock_prompt(messages: list[str]) -> list[int]:
-    """The code points of the visitor's messages, so that the mock can tell the turn and the last message."""
+    """Return the code points of the user messages, from which the mock gets the turn and the last message."""
     return [ord(char) for char in SEPARATOR.join(m.replace(SEPARATOR, " ") for m in messages)]
 
 
 def decode_mock_prompt(prompt_ids: list[int]) -> list[str]:
+    """Return the user messages of a prompt."""
     return "".join(map(chr, prompt_ids)).split(SEPARATOR)
 
 
 class MockRunner:
-    """One token for every reply at each tick; a tick is due `time_per_token_sec` after the last one was."""
+    """Generates one token of every reply at each tick; ticks are `time_per_token_sec` apart."""
 
     eos_ids = frozenset({EOS_ID})
 
@@ -71,13 +74,17 @@ class MockRunner:
         params: MockParams,
         *,
         clock: Callable[[], float] = time.monotonic,
-        wait: Callable[[float], object] | None = None,  # seconds
+        wait: Callable[[float], object] | None = None,
     ) -> None:
+        """Create a runner.
+
+        :param wait: waits for the given seconds; None: also ends when the runner is closed
+        """
         self.params = params
         self._clock = clock
         self._closed = threading.Event()
         self._wait = wait or self._closed.wait
-        self._last_due = 0.0  # when the last tick was due
+        self._last_due = 0.0  # time of the latest tick
         self._replies: WeakKeyDictionary[GenerationRequest, list[str]] = WeakKeyDictionary()
 
     def __repr__(self) -> str:
@@ -102,7 +109,7 @@ class MockRunner:
         now = self._clock()
         if due > now:
             return [[] for _ in sequences]
-        self._last_due = max(due, now - self.params.time_per_token_sec)  # at most one tick is caught up
+        self._last_due = max(due, now - self.params.time_per_token_sec)  # catches up one tick at most
         return [self._next_ids(s) if at <= now else [] for s, at in zip(sequences, ready, strict=True)]
 
     def copy_slot(self, source: int, target: int, length: int) -> None: ...
@@ -113,7 +120,7 @@ class MockRunner:
         return MockTextDecoder(self._reply(request))
 
     def matcher(self, grammar: str) -> Matcher:
-        raise ConfigError("the mock makes no structured replies")
+        raise ConfigError("the mock does not support structured output")
 
     def close(self) -> None:
         self._closed.set()
@@ -122,16 +129,16 @@ class MockRunner:
         return (sequence.request.started_at or 0.0) + self.params.initial_wait_sec
 
     def _next_ids(self, sequence: Sequence) -> list[int]:
-        num_told = len(sequence.token_ids) - sequence.num_prompt
-        is_over = num_told >= len(self._reply(sequence.request))
-        token_id = EOS_ID if is_over else num_told + 1
+        num_generated = len(sequence.token_ids) - sequence.num_prompt
+        is_complete = num_generated >= len(self._reply(sequence.request))
+        token_id = EOS_ID if is_complete else num_generated + 1
         if sequence.params.num_logprobs is not None:
             top = ((token_id, 0.0),) if sequence.params.num_logprobs else ()
             sequence.logprobs.append(TokenLogprob(token_id, 0.0, top))
         return [token_id]
 
     def _reply(self, request: GenerationRequest) -> list[str]:
-        """Kept as long as its request."""
+        """Return the tokens of the reply, which are kept as long as the request lives."""
         if request not in self._replies:
             text = REPLIES[self.params.type](decode_mock_prompt(request.prompt_ids))
             self._replies[request] = split_mock_text(text)
@@ -139,6 +146,8 @@ class MockRunner:
 
 
 class MockTextDecoder:
+    """Returns the tokens of a reply by their ids."""
+
     def __init__(self, reply: list[str]) -> None:
         self._reply = reply
 

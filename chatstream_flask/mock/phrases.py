@@ -1,4 +1,4 @@
-"""What the mock says, and how it is cut into tokens."""
+"""Texts of the mock replies, and their division into tokens."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ they steered for it. They came in at dawn, wet and cold and laughing.
 Nobody closed the lighthouse after that night. The boy, who is a man now, lights the lamp every evening. \
 When visitors ask him who it is for, he tells them to look up."""
 
-# Scripts that are written without spaces: one character is one token.
+# Scripts without spaces between words: one character is one token.
 SPACELESS = "\u0e00-\u0eff\u1780-\u17ff\u3000-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff"
 TOKEN = re.compile(rf"\s*[{SPACELESS}]|\s*[^\s{SPACELESS}]+|\s+")
 
 
 def split_mock_text(text: str) -> list[str]:
-    """A token is a word, or a character where words have no spaces, with the space before it.
+    """Divide a text into words, or characters of scripts without spaces, each with the space before it.
 
-    Joined, the tokens are the text.
+    Joined, these tokens are the text.
     """
     return TOKEN.findall(text)

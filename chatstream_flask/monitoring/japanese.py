@@ -20,7 +20,7 @@ MESSAGES = {
     "%s is slow on this processor: the model is computed in float32": (
         "このプロセッサでは %s の計算が遅いため、モデルを float32 で計算します"
     ),
-    "%r moves again; it was replaced and ends": "%r が再び動きましたが、取り替え済みのため終了します",
+    "%r runs again; it was replaced and ends": "%r が再び動きましたが、取り替え済みのため終了します",
     "KV cache: %s on %s, %.1f MiB free before": "KV キャッシュ: %s (%s)、確保前の空き %.1f MiB",
     "a grammar became too costly in mid-reply: %s": "応答の途中で文法の処理が重くなりすぎました: %s",
     "a grammar could not be validated: %s": "文法を検証できませんでした: %s",
@@ -55,10 +55,10 @@ MESSAGES = {
     "served by %r on %s": "%r で提供します (%s)",
     "the callback of %r failed": "%r のコールバックが失敗しました",
     "the last text of %r failed": "%r の最後のテキストが失敗しました",
-    "the reply of %r could not be kept": "%r の応答を保存できませんでした",
+    "the reply of %r could not be stored": "%r の応答を保存できませんでした",
     "the text decoder or the grammar of %r failed": "%r のテキストデコーダーまたは文法が失敗しました",
     "the text of %r failed": "%r のテキストが失敗しました",
-    "the watchdog failed; it goes on": "監視スレッドで異常が起きましたが、監視を続けます",
+    "a check of the watchdog failed; it goes on": "監視スレッドで異常が起きましたが、監視を続けます",
     "waitress needs %s for up to %d running and waiting replies; `flask chatstream serve` sets all": (
         "waitress には %s が必要です(実行中と待機中の応答 最大 %d 件)。"
         "`flask chatstream serve` ならすべて設定されます"

@@ -59,7 +59,7 @@ class Generations:
         self.choices: list[Choice] = []
         self._engine = engine
         self.changed = threading.Condition()  # of all choices
-        self._places = engine.reserve_all(num, visitor, limits=limits)
+        self._reservations = engine.reserve_all(num, visitor, limits=limits)
 
     def __repr__(self) -> str:
         return f"<Generations {[choice.request for choice in self.choices]}>"
@@ -75,8 +75,9 @@ class Generations:
             self.close()
 
     def submit(self, choices: Sequence[Choice]) -> None:
-        for choice, place in zip(choices, self._places, strict=True):
-            self._engine.submit(choice.request, place)
+        for choice in choices:
+            self._engine.submit(choice.request, self._reservations[0])
+            del self._reservations[0]  # the request has its place now
             self.choices.append(choice)
 
     @property
@@ -109,7 +110,5 @@ class Generations:
         for choice in self.choices:
             if choice.outcome is None:
                 self._engine.cancel(choice.request, FinishReason.DISCONNECTED)
-        submitted = {id(choice.request.place) for choice in self.choices}
-        for place in self._places:
-            if id(place) not in submitted:
-                place.close()
+        for reservation in self._reservations:
+            reservation.close()

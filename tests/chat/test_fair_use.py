@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from chatstream_flask.config import VisitorLimits
-from chatstream_flask.engine.fair_queue import MAX_PASSED_OVER
+from chatstream_flask.engine.fair_queue import MAX_SKIPS
 from chatstream_flask.engine.outcome import FinishReason
+from chatstream_flask.engine.places import SWEEP_SEC, Reservation
 from chatstream_flask.engine.request import GenerationRequest
-from chatstream_flask.engine.request_queue import SWEEP_SEC, RequestQueue, Reservation
+from chatstream_flask.engine.request_queue import RequestQueue
 from chatstream_flask.errors import ConfigError, TooManyRequests
 
 ONE_RUNS = VisitorLimits(max_running=1)
@@ -28,20 +29,20 @@ class Lobby:
         self.queue = RequestQueue(capacity, [num_slots], clock=self.clock)
         self.limits: dict[str, VisitorLimits] = defaultdict(VisitorLimits)
         self.requests: dict[str, GenerationRequest] = {}
-        self.places: dict[str, Reservation] = {}
+        self.reservations: dict[str, Reservation] = {}
         self.names: dict[GenerationRequest, str] = {}
 
     def put(self, *names: str, priority: int = 0, max_new_tokens: int = 256) -> None:
         for name in names:
             request = ask(name, clock=self.clock, max_new_tokens=max_new_tokens)
             visitor = None if name[0] == "-" else name[0]
-            place = self.queue.reserve(visitor, priority, self.limits[name[0]])
+            reservation = self.queue.reserve(visitor, priority, self.limits[name[0]])
             try:
-                self.queue.put(request, place)
+                self.queue.put(request, reservation)
             except TooManyRequests:
-                place.close()
+                reservation.close()
                 raise
-            self.requests[name], self.places[name], self.names[request] = request, place, name
+            self.requests[name], self.reservations[name], self.names[request] = request, reservation, name
 
     def take(self) -> str:
         """The name of the one taken, "" for nobody."""
@@ -60,7 +61,7 @@ class Lobby:
             request.count_token()
         self.queue.done(0, request)
         request.finish(FinishReason.STOP)
-        self.places[name].close()
+        self.queue.release(request)
 
     def positions(self, *names: str) -> list[int]:
         return [self.queue.position(self.requests[name]) for name in names]
@@ -128,9 +129,9 @@ def test_higher_priority_first_but_not_for_ever() -> None:
     lobby = Lobby(num_slots=99)
     lobby.put("a1", "b1")
     lobby.put(*[f"{visitor}{i}" for i in range(2, 12) for visitor in "cd"], priority=5)
-    order = lobby.queue._turns.order()
+    order = lobby.queue._waiting.in_order()
     taken = lobby.take_all().split()
-    assert [taken.index("a1"), taken.index("b1")] == [MAX_PASSED_OVER, 2 * MAX_PASSED_OVER + 1]
+    assert [taken.index("a1"), taken.index("b1")] == [MAX_SKIPS, 2 * MAX_SKIPS + 1]
     assert [lobby.names[request] for request in order] == taken
     high = [name for name in taken if name[0] in "cd"]
     assert high == [f"{visitor}{i}" for i in range(2, 12) for visitor in "cd"]
@@ -140,8 +141,8 @@ def test_of_three_priorities_each_is_served() -> None:
     lobby = Lobby(num_slots=99)
     for priority, visitor in enumerate("abc"):
         lobby.put(*[f"{visitor}{i}" for i in range(20)], priority=priority)
-    taken = lobby.take_all().split()[: 2 * MAX_PASSED_OVER + 4]
-    assert Counter(name[0] for name in taken) == {"c": 2 * MAX_PASSED_OVER, "b": 2, "a": 2}
+    taken = lobby.take_all().split()[: 2 * MAX_SKIPS + 4]
+    assert Counter(name[0] for name in taken) == {"c": 2 * MAX_SKIPS, "b": 2, "a": 2}
 
 
 def test_a_place_for_each_that_may_wait_beyond_those_that_run() -> None:
@@ -209,7 +210,7 @@ def test_tokens_of_prompt_and_reply_come_back_within_a_minute() -> None:
     refused = lobby.refusal("a2")
     assert (refused.retry_after, str(refused)) == (
         1,
-        "you have used your 60 tokens a minute; try again in 1 s",
+        "you have used your limit of 60 tokens per minute; try again in 1 s",
     )
     lobby.clock.advance(refused.retry_after)
     lobby.put("a2", max_new_tokens=60)
@@ -250,11 +251,11 @@ def test_visitors_are_forgotten() -> None:
     lobby.end("a1", num_generated=400)
     lobby.clock.advance(SWEEP_SEC)
     lobby.put("b1", "-1")
-    assert set(lobby.queue._visitors) == {"a", "b", lobby.places["-1"]}
+    assert set(lobby.queue._places.visitors) == {"a", "b", lobby.reservations["-1"].visitor}
     lobby.clock.advance(400)
     lobby.queue.discard(lobby.requests["b1"])
     lobby.put("c1")
-    assert set(lobby.queue._visitors) == {"c", lobby.places["-1"]}
+    assert set(lobby.queue._places.visitors) == {"c", lobby.reservations["-1"].visitor}
 
 
 @pytest.mark.parametrize(
@@ -278,7 +279,7 @@ class FairnessMachine(RuleBasedStateMachine):
         num_slots=st.integers(1, 4), limits=st.lists(st.sampled_from([None, 1, 2]), min_size=4, max_size=4)
     )
     def begin(self, num_slots: int, limits: list[int | None]) -> None:
-        self.lobby = Lobby(num_slots)
+        self.lobby, self.num_slots = Lobby(num_slots), num_slots
         for visitor, limit in zip("abcd", limits, strict=True):
             self.lobby.limits[visitor] = VisitorLimits(max_running=limit)
         self.waiting: list[str] = []
@@ -297,7 +298,7 @@ class FairnessMachine(RuleBasedStateMachine):
     @rule()
     def take(self) -> None:
         ready = {name[0] for name in self.waiting if self.may_run(name[0])}
-        is_free = len(self.running) < self.lobby.queue._num_slots[0]
+        is_free = len(self.running) < self.num_slots
         order = sorted(self.waiting, key=lambda name: self.lobby.positions(name))
         taken = self.lobby.take()
         assert taken == (order[0] if ready and is_free else "")

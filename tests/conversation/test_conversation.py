@@ -231,7 +231,7 @@ def test_a_store_that_fails_at_the_end(tmp_path: Path, caplog: pytest.LogCapture
         assert history_of(store, chat) == ["one", "ok"]
         read_until(read_events(as_user(client, user_input="two")), "done")
         assert history_of(store, chat) == ["one", "ok", "two", "ok"]
-    assert "could not be kept" in caplog.text
+    assert "could not be stored" in caplog.text
 
 
 @pytest.mark.parametrize("data", [{"v": 99}, {}, {"v": 1}, {"v": 1, "contents": 5}])

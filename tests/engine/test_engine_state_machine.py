@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from chatstream_flask.config import VisitorLimits
 from chatstream_flask.engine.outcome import FinishReason
+from chatstream_flask.engine.places import Reservation
 from chatstream_flask.engine.request import GenerationRequest, Status
-from chatstream_flask.engine.request_queue import Reservation
 from chatstream_flask.engine.worker import Retired
 from chatstream_flask.errors import NotAccepting, TooManyRequests
 
@@ -69,15 +69,14 @@ class EngineMachine(RuleBasedStateMachine):
         timeout_sec=st.sampled_from([2, 5, 1000]),
     )
     def submit(self, text: str, max_new_tokens: int, timeout_sec: int) -> None:
-        place = self.reserved.pop(0)
+        reservation = self.reserved.pop(0)
         request = ask(text, max_new_tokens=max_new_tokens, timeout_sec=timeout_sec, clock=self.clock)
-        request.place = place
         if self.is_draining:
             with pytest.raises(NotAccepting):
-                self.queue.put(request, place)
-            place.close()
+                self.queue.put(request, reservation)
+            reservation.close()
         else:
-            self.queue.put(request, place)
+            self.queue.put(request, reservation)
             self.accepted.append(request)
 
     @precondition(lambda self: self.accepted)
@@ -107,13 +106,13 @@ class EngineMachine(RuleBasedStateMachine):
         self.clock.advance(seconds)
 
     @rule(data=st.data())
-    def give_up(self, data: st.DataObject) -> None:
-        self.bench.give_up(data.draw(st.integers(0, len(self.bench.workers) - 1)))
+    def worker_is_replaced(self, data: st.DataObject) -> None:
+        self.bench.replace(data.draw(st.integers(0, len(self.bench.workers) - 1)))
 
-    @precondition(lambda self: self.bench.given_up)
+    @precondition(lambda self: self.bench.replaced)
     @rule(data=st.data())
     def hung_one_moves_again(self, data: st.DataObject) -> None:
-        worker = data.draw(st.sampled_from(self.bench.given_up))
+        worker = data.draw(st.sampled_from(self.bench.replaced))
         with suppress(Retired):
             worker.step()
         with pytest.raises(Retired):
@@ -147,11 +146,17 @@ class EngineMachine(RuleBasedStateMachine):
 
     @invariant()
     def visitors_are_within_their_limits(self) -> None:
-        for visitor in {place.visitor for place in self.queue._places if place.visitor.limits == self.limits}:
-            places = [place for place in self.queue._places if place.visitor is visitor]
-            running = [place for place in places if place.request in self.bench.running]
-            assert (len(running), len(places) - len(running)) == (visitor.num_running, visitor.num_waiting)
-            assert self.limits.max_running is None or len(running) <= self.limits.max_running
+        places = self.queue._places
+        by_request = {request: places.get(request) for request in places.requests}
+        reservations = {*self.reserved, *by_request.values()}
+        assert len(reservations) == self.queue.num_accepted
+        held = [reservation.visitor for reservation in reservations if reservation is not None]
+        for visitor in {visitor for visitor in held if visitor.limits == self.limits}:
+            own = [request for request, it in by_request.items() if it is not None and it.visitor is visitor]
+            num_running = sum(request in self.bench.running for request in own)
+            num_waiting = held.count(visitor) - num_running
+            assert (num_running, num_waiting) == (visitor.num_running, visitor.num_waiting)
+            assert self.limits.max_running is None or num_running <= self.limits.max_running
 
     @invariant()
     def each_has_a_true_text_and_then_one_outcome(self) -> None:
@@ -178,8 +183,8 @@ class EngineMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "bench"):
             return
-        for place in self.reserved:
-            place.close()
+        for reservation in self.reserved:
+            reservation.close()
         self.bench.finish_all()
         assert all(request.outcome is not None for request in self.accepted)
         assert self.queue.num_accepted == self.queue.num_running == 0

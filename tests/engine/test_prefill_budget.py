@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chatstream_flask.engine.prefill_budget import MAX_STEPS, SMOOTH_SEC, PrefillBudget
+from chatstream_flask.engine.prefill_budget import MAX_PAUSE_SEC, MAX_PAUSE_STEPS, PrefillBudget
 from chatstream_flask.engine.scheduler import MIN_CHUNK_LEN
 
 CHUNK = 256
@@ -14,19 +14,19 @@ class Machine:
     """Steps that take as long as is said, in the order of a worker."""
 
     def __init__(self, *, decode_sec: float, token_sec: float) -> None:
-        self.pace = PrefillBudget(CHUNK)
+        self.budget = PrefillBudget(CHUNK)
         self.decode_sec = decode_sec
         self.token_sec = token_sec
 
     def decode(self, num_steps: int = 5) -> None:
         for _ in range(num_steps):
-            self.pace.took(self.decode_sec, 0, is_decoding=True)
+            self.budget.record_step(self.decode_sec, 0, is_decoding=True)
 
     def prefill(self, *, is_decoding: bool = True) -> float:
         """Seconds of a step with as much of a prompt as may be."""
-        num_tokens = self.pace.budget(is_decoding=is_decoding)
+        num_tokens = self.budget.num_tokens(is_decoding=is_decoding)
         sec = num_tokens * self.token_sec + (self.decode_sec if is_decoding else 0.0)
-        self.pace.took(sec, num_tokens, is_decoding=is_decoding)
+        self.budget.record_step(sec, num_tokens, is_decoding=is_decoding)
         return sec
 
 
@@ -42,7 +42,7 @@ def test_beside_running_replies_it_takes_a_moment_or_a_few_steps(decode_sec: flo
     machine = Machine(decode_sec=decode_sec, token_sec=token_sec)
     machine.decode()
     machine.prefill()  # the first one tells what a token costs
-    most = max(SMOOTH_SEC, MAX_STEPS * decode_sec, MIN_CHUNK_LEN * token_sec) + decode_sec
+    most = max(MAX_PAUSE_SEC, MAX_PAUSE_STEPS * decode_sec, MIN_CHUNK_LEN * token_sec) + decode_sec
     assert all(machine.prefill() <= most * 1.01 for _ in range(20))
 
 
@@ -54,9 +54,9 @@ def test_tokens_that_cost_more_and_more_make_the_pieces_smaller() -> None:
     for _ in range(60):
         machine.prefill()
         machine.token_sec *= 1.02
-        budgets.append(machine.pace.budget(is_decoding=True))
+        budgets.append(machine.budget.num_tokens(is_decoding=True))
     assert budgets[-1] < budgets[0] / 2
-    assert machine.prefill() < 1.2 * (SMOOTH_SEC + machine.decode_sec)
+    assert machine.prefill() < 1.2 * (MAX_PAUSE_SEC + machine.decode_sec)
 
 
 def test_prompts_that_cost_nothing_are_not_held_up() -> None:
@@ -64,4 +64,4 @@ def test_prompts_that_cost_nothing_are_not_held_up() -> None:
     machine.decode()
     for _ in range(3):
         machine.prefill()
-    assert machine.pace.budget(is_decoding=True) == CHUNK
+    assert machine.budget.num_tokens(is_decoding=True) == CHUNK

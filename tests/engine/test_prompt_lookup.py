@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatstream_flask.engine.prompt_lookup import FIRST_SHARE, LENGTHS, MAX_INDEXED, PromptLookup
+from chatstream_flask.engine.prompt_lookup import INITIAL_RATE, MAX_INDEXED, NGRAM_LENGTHS, PromptLookup
 
 TOKENS = st.lists(st.integers(0, 3), max_size=40)
 
 
 def looked_up(token_ids: list[int], num: int) -> list[int]:
     """By looking at everything."""
-    for length in LENGTHS:
+    for length in NGRAM_LENGTHS:
         last = token_ids[-length:]
         for end in range(len(token_ids) - 1, length - 1, -1):
             if token_ids[end - length : end] == last:
@@ -50,7 +50,7 @@ def test_a_long_prompt_is_indexed_in_parts() -> None:
 
 def test_shares_follow_what_was_right() -> None:
     lookup = PromptLookup()
-    assert lookup.num_expected(2) == FIRST_SHARE + FIRST_SHARE**2
+    assert lookup.num_expected(2) == INITIAL_RATE + INITIAL_RATE**2
     proposed = lookup.propose([1, 2, 3, 4, 5, 1, 2, 3], 2)
     for _ in range(30):
         lookup.learn(proposed, [4, 5, 6])
@@ -75,4 +75,4 @@ def test_short_and_long_n_grams_have_shares_of_their_own() -> None:
         lookup.learn(lookup.propose(token_ids, 1), [5])
     assert lookup.num_expected(1) < 0.01
     assert lookup.propose([*token_ids, 4, 9], 1) == [2]
-    assert lookup.num_expected(1) == FIRST_SHARE
+    assert lookup.num_expected(1) == INITIAL_RATE

@@ -9,8 +9,9 @@ import pytest
 from fakes import TIMEOUT, FakeClock, ask
 
 from chatstream_flask.engine.outcome import FinishReason
+from chatstream_flask.engine.places import Reservation
 from chatstream_flask.engine.request import GenerationRequest
-from chatstream_flask.engine.request_queue import RequestQueue, Reservation
+from chatstream_flask.engine.request_queue import RequestQueue
 from chatstream_flask.errors import NotAccepting, TooManyRequests
 
 
@@ -99,8 +100,8 @@ def test_least_loaded_device_goes_first() -> None:
     assert queue.take(0, wait=False) is None
     assert queue.take(2, wait=False)
     queue.retire(1)
-    successor = queue.enlist(1)
-    queue.ready(successor, 2)
+    successor = queue.add_worker(1)
+    queue.set_ready(successor)
     assert queue.take(successor, wait=False)
 
 
@@ -108,14 +109,14 @@ def test_a_place_serves_one_request() -> None:
     queue = RequestQueue(2, [1])
     place = queue.reserve()
     queue.put(ask("a"), place)
-    with pytest.raises(RuntimeError, match="has no place of its own"):
+    with pytest.raises(RuntimeError, match="needs an open reservation of its own"):
         queue.put(ask("b"), place)
-    with pytest.raises(RuntimeError, match="is in work and keeps its place"):
+    with pytest.raises(RuntimeError, match="it keeps its place"):
         place.close()
     assert (queue.num_waiting, queue.num_accepted) == (1, 1)
     other = queue.reserve()
     other.close()
-    with pytest.raises(RuntimeError, match="has no place of its own"):
+    with pytest.raises(RuntimeError, match="needs an open reservation of its own"):
         queue.put(ask("b"), other)
 
 
@@ -183,7 +184,7 @@ def test_close_hands_over_what_waits_and_refuses_new() -> None:
     assert queue.take(0, wait=False) is requests[0]
     assert queue.close() == requests[1:]
     assert queue.close() == []
-    assert queue.is_over
+    assert queue.is_exhausted
     with pytest.raises(NotAccepting):
         queue.reserve()
     with pytest.raises(NotAccepting):
@@ -195,9 +196,9 @@ def test_refuse_new_lets_the_rest_go_on() -> None:
     queue = RequestQueue(9, [1])
     (request,) = put(queue, "a")
     queue.refuse_new()
-    assert not queue.is_over
+    assert not queue.is_exhausted
     assert queue.take(0, wait=True) is request
-    assert queue.is_over
+    assert queue.is_exhausted
     assert request.stop_reason is None
 
 
@@ -229,9 +230,9 @@ def test_retired_thread_gets_nothing_and_loses_what_it_had() -> None:
     assert not queue.done(0, first)
     assert queue.take(0, wait=True) is None  # does not wait for ever
     assert (queue.num_running, queue.num_waiting) == (0, 1)
-    successor = queue.enlist(0)
+    successor = queue.add_worker(0)
     assert queue.take(successor, wait=False) is None  # not ready
-    queue.ready(successor, 1)
+    queue.set_ready(successor)
     assert queue.take(successor, wait=False) is second
     assert queue.done(successor, second)
     assert not queue.done(successor, second)
@@ -241,5 +242,5 @@ def test_thread_that_is_not_ready_holds_up_nobody() -> None:
     queue = RequestQueue(9, [1, 1])
     (request,) = put(queue, "a")
     queue.retire(0)
-    queue.enlist(0)
+    queue.add_worker(0)
     assert queue.take(1, wait=False) is request

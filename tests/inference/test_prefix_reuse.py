@@ -14,7 +14,7 @@ from tiny_models import IdsAsText, TinyTokenizer, make_prompt, tiny_model
 
 from chatstream_flask.config import EngineConfig
 from chatstream_flask.engine.outcome import FinishReason, Outcome
-from chatstream_flask.engine.prefix_cache import MIN_REUSED_LEN, common_len
+from chatstream_flask.engine.prefix_cache import MIN_REUSED_LEN, common_prefix_len
 from chatstream_flask.engine.request import GenerationRequest
 from chatstream_flask.errors import ConfigError
 from chatstream_flask.inference.model_runner import ModelRunner
@@ -43,7 +43,7 @@ def run(
 )
 def test_common_prefix(a: list[int], b: list[int], most: int) -> None:
     expected = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-    assert common_len(a, b, most) == max(min(expected, most), 0)
+    assert common_prefix_len(a, b, most) == max(min(expected, most), 0)
 
 
 # -- which prefix is reused --------------------------------------------------------------------------
@@ -148,7 +148,7 @@ def test_a_conversation_goes_back_to_its_thread() -> None:
     for owner in ("a", "b", "a", "b", "b", "a"):
         request = run(bench, owner + MINE, owner)
     assert outcome(request).cached_tokens == len(MINE)
-    home = bench.queue._homes["a"]
+    home = bench.queue._dispatcher._last_workers["a"]
     others = [ask("x" * 500) for _ in range(4)]
     bench.submit(*others)
     while bench.queue.num_waiting:
@@ -161,7 +161,7 @@ def test_a_conversation_goes_back_to_its_thread() -> None:
     while bench.queue.num_waiting:
         step_all(bench)
     assert again in [sequence.request for sequence in other.scheduler.running]
-    assert bench.queue._homes["a"] == other.index
+    assert bench.queue._dispatcher._last_workers["a"] == other.index
     bench.finish_all()
 
 

@@ -1,0 +1,134 @@
+"""The places of the queue: who has reserved one, and which requests hold one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..errors import TooManyRequests
+from .request import GenerationRequest, Status
+from .visitor import Visitor
+
+SWEEP_SEC = 60.0  # interval at which idle visitors are forgotten
+
+
+class Reservation:
+    """A reserved place in the queue. Take it before any costly work; submit a request with it or close it."""
+
+    def __init__(self, visitor: Visitor, priority: int, unreserve: Callable[[Reservation], None]) -> None:
+        self.visitor = visitor
+        self.priority = priority
+        self._unreserve = unreserve
+
+    def close(self) -> None:
+        """Give the place back. Idempotent.
+
+        :raises RuntimeError: a request was submitted with it, which keeps the place until it has finished
+        """
+        self._unreserve(self)
+
+
+class Places:
+    """A bounded number of places and the accounts of their visitors. The queue's lock guards it."""
+
+    def __init__(self, capacity: int, clock: Callable[[], float]) -> None:
+        self.capacity = capacity
+        self.visitors: dict[object, Visitor] = {}  # by name; an anonymous one by itself
+        self._clock = clock
+        self._reserved: set[Reservation] = set()  # without a request yet
+        self._submitted: dict[GenerationRequest, Reservation] = {}  # until the request is released
+        self._swept_at = float("-inf")
+
+    @property
+    def num_taken(self) -> int:
+        return len(self._reserved) + len(self._submitted)
+
+    @property
+    def num_startable(self) -> int:
+        """How many waiting requests may run as soon as there are slots."""
+        return sum(visitor.num_startable for visitor in self.visitors.values())
+
+    @property
+    def requests(self) -> list[GenerationRequest]:
+        """All requests that were submitted and are not released."""
+        return list(self._submitted)
+
+    def get(self, request: GenerationRequest) -> Reservation | None:
+        return self._submitted.get(request)
+
+    def visitor(self, name: str | None) -> Visitor:
+        """Return the visitor of this name, or a new one; without a name always a new one."""
+        if name is None:
+            return Visitor()
+        self._forget_idle_visitors()
+        return self.visitors.get(name) or Visitor()
+
+    def reserve(
+        self,
+        visitor: Visitor,
+        name: str | None,
+        priority: int,
+        num_free_slots: int,
+        unreserve: Callable[[Reservation], None],
+    ) -> Reservation:
+        """Take a place for a visitor; raise TooManyRequests if there is none, or none for this visitor."""
+        if self.num_taken >= self.capacity:
+            raise TooManyRequests(f"all {self.capacity} places are taken; try again later")
+        visitor.check_tokens(self._clock())
+        visitor.check_waiting(num_free_slots - (self.num_startable - visitor.num_startable))
+        visitor.num_waiting += 1
+        self.visitors[visitor if name is None else name] = visitor
+        reservation = Reservation(visitor, priority, unreserve)
+        self._reserved.add(reservation)
+        return reservation
+
+    def unreserve(self, reservation: Reservation) -> None:
+        if reservation in self._reserved:
+            self._reserved.remove(reservation)
+            reservation.visitor.num_waiting -= 1
+            self._forget_anonymous(reservation.visitor)
+        elif reservation in self._submitted.values():
+            raise RuntimeError("a request was submitted with this reservation; it keeps its place")
+
+    def submit(self, request: GenerationRequest, reservation: Reservation) -> None:
+        """Turn a reservation into the place of a request, and count all tokens the request may use."""
+        if reservation not in self._reserved:
+            raise RuntimeError(f"{request!r} needs an open reservation of its own")
+        visitor, now = reservation.visitor, self._clock()
+        visitor.check_tokens(now)
+        visitor.use_tokens(len(request.prompt_ids) + request.params.max_new_tokens, now)
+        self._reserved.remove(reservation)
+        self._submitted[request] = reservation
+
+    def release(self, request: GenerationRequest) -> None:
+        if request.status is not Status.FINISHED:
+            raise RuntimeError(f"{request!r} keeps its place until it has finished")
+        self._forget_anonymous(self._submitted.pop(request).visitor)
+
+    # -- what happens to submitted requests ----------------------------------------------------------
+
+    def on_started(self, request: GenerationRequest) -> None:
+        self._submitted[request].visitor.num_waiting -= 1
+
+    def on_left_slot(self, request: GenerationRequest) -> Visitor:
+        """Give back the tokens that were not generated; return the visitor, which may run one more."""
+        visitor = self._submitted[request].visitor
+        visitor.num_running -= 1
+        visitor.use_tokens(request.num_generated - request.params.max_new_tokens, self._clock())
+        return visitor
+
+    def on_left_unserved(self, request: GenerationRequest) -> None:
+        """Give back all tokens of a request that never ran."""
+        visitor = self._submitted[request].visitor
+        visitor.num_waiting -= 1
+        visitor.use_tokens(-len(request.prompt_ids) - request.params.max_new_tokens, self._clock())
+
+    # -- visitors ------------------------------------------------------------------------------------
+
+    def _forget_anonymous(self, visitor: Visitor) -> None:
+        self.visitors.pop(visitor, None)  # named ones are found by name, and forgotten when idle
+
+    def _forget_idle_visitors(self) -> None:
+        now = self._clock()
+        if now - self._swept_at >= SWEEP_SEC:
+            self._swept_at = now
+            self.visitors = {key: it for key, it in self.visitors.items() if not it.is_idle(now)}
