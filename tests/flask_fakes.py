@@ -241,6 +241,12 @@ class Chat:
         assert "[0 held]" in repr(self.state.store)
 
 
+def cookie_name(client: FlaskClient) -> str:
+    """Return the name of the session cookie of a client's app."""
+    name: str = client.application.config["SESSION_COOKIE_NAME"]
+    return name
+
+
 def messages(prompt: AbstractChatPrompt) -> list[str | None]:
     """A reply that was cut off ends in "~"."""
     return [f"{c.message}~" if c.is_interrupted else c.message for c in prompt.get_contents()]

@@ -13,7 +13,7 @@ from flask.sessions import SecureCookieSessionInterface
 from flask_session.base import ServerSideSessionInterface
 
 from ..conversation import ConversationStore, FlaskSessionStore
-from ..conversation.file_sessions import file_session_interface
+from ..conversation.file_sessions import FLASK_COOKIE_NAME, file_session_interface
 from ..conversation.urls import make_store
 from ..monitoring.reports import Reports
 from ..settings import Settings
@@ -54,6 +54,8 @@ def make_conversation_store(app: Flask, settings: Settings) -> ConversationStore
         sessions = interface
     elif type(interface) is SecureCookieSessionInterface and not app.secret_key:
         sessions = app.session_interface = file_session_interface(app, settings.store_dir)
+        if app.config["SESSION_COOKIE_NAME"] == FLASK_COOKIE_NAME:
+            app.config["SESSION_COOKIE_NAME"] = sessions.cookie_name
         app.config["SESSION_COOKIE_SAMESITE"] = app.config["SESSION_COOKIE_SAMESITE"] or "Lax"
         app.config["SESSION_COOKIE_SECURE"] = settings.cookie_secure
     elif settings.store is None:

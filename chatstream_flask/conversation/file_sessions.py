@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -13,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from cachelib.file import FileSystemCache
-from flask import Flask
+from flask import Flask, Request
+from flask_session.base import ServerSideSession
 from flask_session.cachelib.cachelib import CacheLibSessionInterface
 
 from ..errors import ConfigError
 
 logger = logging.getLogger("chatstream_flask")
+
+FLASK_COOKIE_NAME = "session"  # Flask's default of SESSION_COOKIE_NAME
 
 
 class JSONFileCache(FileSystemCache):
@@ -74,7 +78,31 @@ class JSONFileCache(FileSystemCache):
         return True
 
 
-def file_session_interface(app: Flask, directory: str | os.PathLike[str] | None) -> CacheLibSessionInterface:
+class FileSessionInterface(CacheLibSessionInterface):
+    """Sessions in JSON files, each named by a cookie.
+
+    The name of the cookie is derived from the app and its folder, because browsers send a cookie to every
+    app of a host, whatever its port: under one name, each app would replace the other's session.
+    """
+
+    def __init__(self, app: Flask, directory: Path) -> None:
+        super().__init__(app, JSONFileCache(directory), permanent=False)
+        digest = hashlib.sha256(f"{app.name}\0{directory.resolve()}".encode()).hexdigest()
+        self.cookie_name = f"{FLASK_COOKIE_NAME}_{digest[:8]}"
+
+    def open_session(self, app: Flask, request: Request) -> ServerSideSession:
+        """Open the session of the cookie, else one of an older version, whose cookie had Flask's own name."""
+        former_id = request.cookies.get(FLASK_COOKIE_NAME)
+        if former_id and app.config["SESSION_COOKIE_NAME"] not in request.cookies:
+            data = self._retrieve_session_data(self._get_store_id(former_id))
+            if data is not None:
+                session = self.session_class(data, sid=former_id)
+                session.modified = True  # sets the cookie of today's name
+                return session
+        return super().open_session(app, request)
+
+
+def file_session_interface(app: Flask, directory: str | os.PathLike[str] | None) -> FileSessionInterface:
     """Return a session interface that stores sessions in JSON files.
 
     :param directory: created if it does not exist; None is "chatstream" in the app's instance folder
@@ -90,4 +118,4 @@ def file_session_interface(app: Flask, directory: str | os.PathLike[str] | None)
             f"conversations cannot be stored in {path} ({error.strerror}); set CHATSTREAM_STORE_DIR to a "
             "folder that can be written"
         ) from error
-    return CacheLibSessionInterface(app, JSONFileCache(path), permanent=False)
+    return FileSessionInterface(app, path)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from fakes import TIMEOUT
-from flask_fakes import ScriptedRunner, read_events, read_until, running_chat, say, talk
+from flask_fakes import ScriptedRunner, cookie_name, read_events, read_until, running_chat, say, talk
 
 from chatstream_flask import ChatStream
 from chatstream_flask.errors import ConfigError
@@ -28,10 +28,10 @@ def test_a_queued_request_sees_the_reply_it_waited_for(tmp_path: Path) -> None:
     with running_chat(tmp_path, ScriptedRunner(is_held=True), on_busy="queue") as chat:
         client = chat.client()
         first = say(client, "one")
-        cookie = client.get_cookie("session")
+        cookie = client.get_cookie(cookie_name(client))
         assert cookie is not None
         tab = chat.client()
-        tab.set_cookie("session", cookie.value)
+        tab.set_cookie(cookie_name(tab), cookie.value)
         with ThreadPoolExecutor(1) as pool:
             second = pool.submit(talk, tab, "two")
             chat.runner.release()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from flask import request
-from flask_fakes import Chat, ScriptedRunner, read_events, running_chat, say, talk
+from flask_fakes import Chat, ScriptedRunner, cookie_name, read_events, running_chat, say, talk
 
 
 def add_params_routes(chat: Chat) -> None:
@@ -74,11 +74,11 @@ def test_a_lower_limit_of_the_constructor_counts_for_older_settings(tmp_path: Pa
         add_params_routes(chat)
         client = chat.client()
         client.post("/params", json={"max_new_tokens": 9})
-        cookie = client.get_cookie("session")
+        cookie = client.get_cookie(cookie_name(client))
         assert cookie is not None
     with running_chat(tmp_path, max_new_tokens=1) as chat:
         add_params_routes(chat)
         client = chat.client()
-        client.set_cookie("session", cookie.value)
+        client.set_cookie(cookie_name(client), cookie.value)
         assert client.get("/params").get_json()["max_new_tokens"] == 1
         assert talk(client, "one") == "o"

@@ -14,6 +14,7 @@ from flask_fakes import (
     PlainPrompt,
     ScriptedRunner,
     add_routes,
+    cookie_name,
     make_chat,
     messages,
     read_events,
@@ -46,11 +47,11 @@ def test_a_conversation_survives_a_restart(tmp_path: Path) -> None:
     with running_chat(tmp_path) as chat:
         client = chat.client()
         talk(client, "first")
-        cookie = client.get_cookie("session")
+        cookie = client.get_cookie(cookie_name(client))
         assert cookie is not None
     with running_chat(tmp_path) as chat:
         client = chat.client()
-        client.set_cookie("session", cookie.value)
+        client.set_cookie(cookie_name(client), cookie.value)
         talk(client, "second")
         assert chat.runner.prompts == ["U:first|A:ok|U:second|A:"]
 
@@ -359,7 +360,7 @@ def test_a_store_of_its_own_leaves_the_sessions_as_they_are(tmp_path: Path) -> N
         chat.state.store.create_or_migrate()  # type: ignore[attr-defined]
         talk(client, "one")
         assert chat.history(client) == ["one", "ok"]
-        assert client.get_cookie("session") is not None
+        assert client.get_cookie(cookie_name(client)) is not None
         chat.state.store.close()  # type: ignore[attr-defined]
 
 

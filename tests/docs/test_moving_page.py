@@ -401,10 +401,11 @@ def test_a_damaged_cookie_begins_a_new_session(tmp_path: Path, monkeypatch: pyte
     """Also: without a lifetime it ends with the browser, and SameSite is Lax."""
     with program(BLOCKS[SESSION], tmp_path, monkeypatch) as names:
         client = names["app"].test_client()
-        client.set_cookie("session", "garbage")
+        name = client.application.config["SESSION_COOKIE_NAME"]
+        client.set_cookie(name, "garbage")
         answer = client.post("/chat_stream", json={"user_input": "hi"})
         assert answer.status_code == 200
-        cookie = SimpleCookie(answer.headers["Set-Cookie"])["session"]
+        cookie = SimpleCookie(answer.headers["Set-Cookie"])[name]
         assert (cookie["samesite"], cookie["expires"], cookie["max-age"]) == ("Lax", "", "")
 
 

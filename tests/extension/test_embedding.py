@@ -18,6 +18,7 @@ from flask_fakes import (
     Event,
     ScriptedRunner,
     add_routes,
+    cookie_name,
     make_chat,
     read_events,
     read_until,
@@ -149,7 +150,7 @@ def test_logging_out_during_a_reply_does_not_bring_the_session_back(chat: Chat) 
     chat.runner.is_held = True
     client = chat.client()
     client.get("/login/aki")
-    old_cookie = client.get_cookie("session")
+    old_cookie = client.get_cookie(cookie_name(client))
     assert old_cookie is not None
     events = read_events(say(client, "secret"))
     read_until(events, "start")
@@ -161,7 +162,7 @@ def test_logging_out_during_a_reply_does_not_bring_the_session_back(chat: Chat) 
     assert chat.history(client) == []
     if isinstance(chat.app.session_interface, ServerSideSessionInterface):
         thief = chat.client()
-        thief.set_cookie("session", old_cookie.value)
+        thief.set_cookie(cookie_name(thief), old_cookie.value)
         assert thief.get("/session").get_json() == {}
         assert chat.history(thief) == []
 
@@ -198,9 +199,9 @@ def test_a_cookie_session_carries_one_id_more_and_nothing_else(tmp_path: Path) -
         data = serializer.loads(cookie.value)
         assert set(data) == {"user", SESSION_KEY}
         assert len(data[SESSION_KEY]) == 32
-        before = client.get_cookie("session")
+        before = client.get_cookie(cookie_name(client))
         talk(client, "b" * 300)
-        assert client.get_cookie("session") == before
+        assert client.get_cookie(cookie_name(client)) == before
 
 
 @pytest.mark.parametrize("is_secure", [None, True, False])
@@ -248,7 +249,7 @@ def test_an_unknown_cookie_gets_a_new_id(tmp_path: Path) -> None:
     """Nobody can choose the session of somebody else."""
     with running_chat(tmp_path) as chat:
         client = chat.client()
-        client.set_cookie("session", "chosen-by-an-attacker")
+        client.set_cookie(cookie_name(client), "chosen-by-an-attacker")
         response = say(client, "hi")
         read_until(read_events(response), "done")
         assert cookie_of(response).value != "chosen-by-an-attacker"

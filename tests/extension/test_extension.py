@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from fakes import TIMEOUT
 from flask import Flask, Response, request
-from flask_fakes import make_chat, running_chat, say, stopping, talk
+from flask_fakes import cookie_name, make_chat, running_chat, say, stopping, talk
 
 from chatstream_flask import ChatStream
 from chatstream_flask.chat.app_state import state_of
@@ -77,10 +77,10 @@ def test_two_apps_share_the_engine_and_nothing_else(tmp_path: Path, chat_stream:
     assert states[0].replies is not states[1].replies
     client = one.test_client()
     assert talk(client, "hi") == "hi"
-    cookie = client.get_cookie("session")
+    cookie = client.get_cookie(cookie_name(client))
     assert cookie is not None
     other = two.test_client()
-    other.set_cookie("session", cookie.value)  # means nothing there
+    other.set_cookie(cookie_name(other), cookie.value)  # means nothing there
     assert say(other, regenerate=True).status_code == 400
     assert talk(client, regenerate=True) == "hi"
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask, Request
 from flask.testing import FlaskClient
 from flask_fakes import PlainPrompt, ScriptedRunner, ScriptedSource, read_events, set_source
-from werkzeug.test import TestResponse
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.test import Client, TestResponse
 
 from chatstream_flask import AbstractRequestHandler, ChatStream
 from chatstream_flask.chat.instance_name import RESERVED
@@ -18,6 +20,7 @@ from chatstream_flask.openai_api import create_openai_blueprint
 from chatstream_flask.views import create_chat_blueprint, create_operations_blueprint
 
 SSE = {"Accept": "text/event-stream"}
+ECHO = {"type": "echo", "time_per_token_sec": 0.0}
 
 
 class UserHandler(AbstractRequestHandler):
@@ -63,8 +66,8 @@ class Two:
             chat_stream.engine.check_idle()
 
 
-def make_app(folder: Path) -> Flask:
-    app = Flask("host", instance_path=str(folder))
+def make_app(folder: Path, name: str = "host") -> Flask:
+    app = Flask(name, instance_path=str(folder))
     app.config.update(CHATSTREAM_STORE_DIR=str(folder), CHATSTREAM_COOKIE_SECURE=False)
     return app
 
@@ -211,3 +214,66 @@ def test_a_name_is_a_part_of_a_path_that_is_free(name: str) -> None:
 def test_no_name_can_be_a_path_of_the_one_without_a_name(two: Two) -> None:
     rules = {rule.rule.split("/")[1] for rule in two.app.url_map.iter_rules()}
     assert rules - {"", "large"} <= RESERVED
+
+
+# -- two apps of one host ------------------------------------------------------------------------------
+
+
+class TwoApps:
+    """Two apps below one address, as browsers see also two ports of one host."""
+
+    def __init__(self, one: Path, other: Path) -> None:
+        self.apps = {"/one": make_app(one, "one"), "/other": make_app(other, "other")}
+        self.chats = []
+        for app in self.apps.values():
+            chat_stream = ChatStream(use_mock_response=True, mock_params=ECHO)
+            chat_stream.append_apis(app, {"all": True})
+            self.chats.append(chat_stream)
+        mounts: dict[str, Any] = {path: app.wsgi_app for path, app in self.apps.items()}
+        self.browser = Client(DispatcherMiddleware(Flask("root"), mounts))
+
+    def talk(self, path: str, user_input: str) -> TestResponse:
+        response = self.browser.post(f"{path}/chat_stream", json={"user_input": user_input})
+        assert response.get_data(as_text=True) == user_input
+        return response
+
+    def history(self, path: str) -> list[str]:
+        messages = self.browser.get(f"{path}/conversation").get_json()["messages"]
+        return [message["text"] for message in messages]
+
+    def close(self) -> None:
+        for chat_stream in self.chats:
+            chat_stream.close()
+
+
+@pytest.mark.parametrize("other_folder", ["one", "other"])
+def test_two_apps_of_one_host_do_not_lose_each_others_chats(tmp_path: Path, other_folder: str) -> None:
+    two = TwoApps(tmp_path / "one", tmp_path / other_folder)
+    for path in ("/one", "/other") * 2:
+        two.talk(path, f"hi {path}")
+    assert two.history("/one") == ["hi /one"] * 4
+    assert two.history("/other") == ["hi /other"] * 4
+    two.close()
+
+
+def test_a_cookie_of_the_name_before_is_still_good(tmp_path: Path) -> None:
+    two = TwoApps(tmp_path / "one", tmp_path / "other")
+    two.talk("/one", "hi")
+    name = two.apps["/one"].config["SESSION_COOKIE_NAME"]
+    cookie = two.browser.get_cookie(name)
+    assert cookie is not None
+    two.browser.delete_cookie(name)
+    two.browser.set_cookie("session", cookie.value)
+    response = two.talk("/one", "hi again")
+    assert f"{name}={cookie.value}" in response.headers["Set-Cookie"]
+    two.talk("/other", "hello")
+    assert two.history("/one") == ["hi", "hi", "hi again", "hi again"]
+    assert two.history("/other") == ["hello", "hello"]
+    two.close()
+
+
+def test_the_hosts_own_name_of_the_cookie_stays(tmp_path: Path) -> None:
+    app = make_app(tmp_path)
+    app.config["SESSION_COOKIE_NAME"] = "sid"
+    ChatStream(use_mock_response=True, app=app)
+    assert app.config["SESSION_COOKIE_NAME"] == "sid"

@@ -65,7 +65,7 @@ def test_a_queued_visitor_gets_cookie_and_place_before_any_generation(demo_serve
             assert demo_server.has(running=1, waiting=1)
             assert [event.name for event in second.events] == ["queue"]
             assert second.events[0].data["position"] == 1
-            assert "set-cookie: session=" in second.head.lower()
+            assert "set-cookie: session_" in second.head.lower()
             demo_server.release()
             for chat in (first, second):
                 assert chat.read_to_end().is_complete
