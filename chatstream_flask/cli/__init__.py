@@ -1,1 +1,1 @@
-"""The commands."""
+"""Commands of `flask chatstream` and `python -m chatstream_flask`."""

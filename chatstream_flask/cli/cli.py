@@ -1,4 +1,7 @@
-"""`flask chatstream serve` and `chat`, also as `python -m chatstream_flask serve` and `chat`."""
+"""Commands `serve` and `chat`, and the group of all commands.
+
+They run as `flask chatstream serve` and as `python -m chatstream_flask serve`.
+"""
 
 from __future__ import annotations
 
@@ -29,29 +32,57 @@ cli.add_command(plan)
 
 @cli.command(with_appcontext=False)
 @model_options
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=3000, show_default=True, type=click.IntRange(0, 65535))
-@click.option("--num-of-concurrent-executions", default=2, show_default=True, help="Replies at once.")
-@click.option("--max-queue-size", default=5, show_default=True, help="Requests that may wait beyond those.")
-@click.option("--num-of-generation-threads", type=int, help="Threads that share the replies.")
-@click.option("--too-many-request-as-http-error", is_flag=True, help="Refuse with status 429, not 200.")
-@click.option("--store", metavar="URL", help="Where conversations are kept; embedded files if left out.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", default=3000, show_default=True, type=click.IntRange(0, 65535), help="Port to listen on."
+)
+@click.option(
+    "--num-of-concurrent-executions",
+    default=2,
+    show_default=True,
+    help="Most replies that are generated at once.",
+)
+@click.option(
+    "--max-queue-size", default=5, show_default=True, help="Most requests that wait beyond those running."
+)
+@click.option("--num-of-generation-threads", type=int, help="Worker threads. [default: chosen for the model]")
+@click.option(
+    "--too-many-request-as-http-error",
+    is_flag=True,
+    help="Refuse requests with status 429 when the queue is full, instead of 200 with an error.",
+)
+@click.option("--store", metavar="URL", help="Conversation store. [default: files in ./instance]")
 @click.option(
     "--api-key",
     "api_keys",
     multiple=True,
     envvar="CHATSTREAM_API_KEYS",
     show_envvar=True,
-    help="For /v1: a key, or sha256:<hex> of one; repeatable.",
+    help="Key that /v1 accepts, or sha256:<hex> of one. May be repeated.",
 )
-@click.option("--cookie-secure", is_flag=True, help="Cookies for https only: set it behind a TLS proxy.")
-@click.option("--locale", type=click.Choice(["en", "ja"]), default="en", help="Language of log messages.")
-@click.option("--log-format", type=click.Choice(["human", "json"]), default="human", show_default=True)
+@click.option(
+    "--cookie-secure", is_flag=True, help="Send cookies over HTTPS only. Set it behind a TLS proxy."
+)
+@click.option(
+    "--locale",
+    type=click.Choice(["en", "ja"]),
+    default="en",
+    show_default=True,
+    help="Language of log messages.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["human", "json"]),
+    default="human",
+    show_default=True,
+    help="Plain text, or one JSON object per line.",
+)
 @click.pass_context
 def serve(context: click.Context, /, host: str, port: int, **options: Any) -> None:
-    """Serves the chat under waitress: the app that Flask finds, else one of its own.
+    """Serve the chat under waitress.
 
-    Only --host and --port apply to an app that Flask finds.
+    Serves the app that Flask finds, or a built-in one if there is none. Only --host and --port apply to an
+    app that Flask finds.
     """
     set_up_logging(options["log_format"])
     try:
@@ -71,8 +102,8 @@ def serve(context: click.Context, /, host: str, port: int, **options: Any) -> No
     click.echo(f"Listening on http://{host}:{port}", err=True)
     try:
         serve_waitress(app, host, port)
-    except (OSError, ValueError) as error:  # the port is taken, there is no such host
-        raise click.ClickException(f"{host}:{port} cannot be served: {error}") from error
+    except (OSError, ValueError) as error:  # the port is in use, or the host does not exist
+        raise click.ClickException(f"cannot listen on {host}:{port}: {error}") from error
 
 
 @cli.command(with_appcontext=False)
@@ -80,9 +111,10 @@ def serve(context: click.Context, /, host: str, port: int, **options: Any) -> No
 @model_options
 @click.pass_context
 def chat(context: click.Context, /, name: str | None, **options: Any) -> None:
-    """Chats in this terminal, with the model of the app that Flask finds, else with the one named here.
+    """Chat in this terminal.
 
-    Piped, each line of stdin is a message.
+    Uses the model of the app that Flask finds, or the one given by the options if there is no app. If stdin
+    is not a terminal, each of its lines is a message.
     """
     try:
         app = load_found_app(context)

@@ -1,4 +1,4 @@
-"""A chat in the terminal: the engine and the prompts of a server, without HTTP."""
+"""Chat in the terminal, with the engine and the prompts of a server but without HTTP."""
 
 from __future__ import annotations
 
@@ -28,20 +28,24 @@ POLL_SEC = 0.1
 
 
 class ConsoleChat:
-    """One conversation, in memory. Piped, each line is a message, and only replies go to stdout."""
+    """One conversation in the terminal, kept in memory.
+
+    If stdin is not a terminal, each of its lines is a message. Only replies go to stdout.
+    """
 
     def __init__(self, chat_stream: ChatStream, words: Words) -> None:
         self._chat_stream = chat_stream
         self._words = words
         self._is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
         self._store = MemoryStore()
-        self.num_failed = 0  # replies
+        self.num_failed = 0  # replies that failed
 
     def run(self) -> None:
+        """Read messages and commands, and print replies, until the input ends."""
         if self._is_terminal:
-            # Also where it is ignored, as in what a script has started in the background.
+            # Shells start background programs with SIGINT ignored; here Ctrl-C must stop a reply.
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            _edit_lines()
+            _enable_line_editing()
             self._help()
         while (line := self._read()) not in (None, "/quit"):
             assert line is not None
@@ -76,7 +80,7 @@ class ConsoleChat:
     # -- a turn --------------------------------------------------------------------------------------
 
     def _reply(self, begin: Callable[[Turn], None]) -> None:
-        """A turn that fails leaves the conversation as it was."""
+        """Generate, print and store a reply; the conversation does not change if that fails."""
         turn = Turn(self._conversation(), self._store.hold(CONVERSATION))
         try:
             begin(turn)
@@ -119,9 +123,9 @@ class ConsoleChat:
         return generation
 
     def _print(self, generation: GenerationRequest) -> Outcome:
-        """As it comes; Ctrl-C ends the reply."""
+        """Print the reply while it is generated; Ctrl-C cancels it."""
         offset, outcome = 0, None
-        with _interrupt_is_noted() as interrupt:
+        with _interrupt_as_event() as interrupt:
             while outcome is None:
                 if interrupt.is_set():
                     self._chat_stream.engine.cancel(generation)
@@ -136,7 +140,7 @@ class ConsoleChat:
     # -- the terminal --------------------------------------------------------------------------------
 
     def _read(self) -> str | None:
-        """The next line without the space around it; None at the end."""
+        """Return the next line without the white space around it; None at the end of the input."""
         if not self._is_terminal:
             line = sys.stdin.readline()
             return line.strip() if line else None
@@ -158,18 +162,18 @@ class ConsoleChat:
         click.secho(sentence, err=True, dim=True)
 
 
-def _edit_lines() -> None:
-    """`input` edits lines and remembers them, where Python has readline."""
+def _enable_line_editing() -> None:
+    """Let `input` edit lines and keep a history, if Python has readline."""
     with suppress(ImportError):
         import readline
 
         for name, value in {"input-meta": "on", "output-meta": "on", "convert-meta": "off"}.items():
-            readline.parse_and_bind(f"set {name} {value}")  # Japanese also where the locale is not installed
+            readline.parse_and_bind(f"set {name} {value}")  # for Japanese if its locale is not installed
 
 
 @contextmanager
-def _interrupt_is_noted() -> Iterator[threading.Event]:
-    """SIGINT does nothing but set the event."""
+def _interrupt_as_event() -> Iterator[threading.Event]:
+    """Make SIGINT set the event instead of raising KeyboardInterrupt."""
     event = threading.Event()
     before = signal.signal(signal.SIGINT, lambda number, frame: event.set())
     try:

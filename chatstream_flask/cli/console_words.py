@@ -1,4 +1,4 @@
-"""What the console chat says by itself, in English and Japanese."""
+"""Texts of the console chat in English and Japanese."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Words:
+    """Texts in one language; the comments name their placeholders."""
+
     welcome: str
     how_to_end: str
     unknown: str  # {command}
@@ -22,17 +24,17 @@ class Words:
 ENGLISH = Words(
     welcome=(
         "Chat with {model}.\n"
-        "  /regenerate  another reply to the last message\n"
-        "  /clear       begins a new conversation\n"
-        "  /help        this\n"
-        "  /quit        ends, as Ctrl-D does; Ctrl-C stops a reply"
+        "  /regenerate  generate another reply to the last message\n"
+        "  /clear       start a new conversation\n"
+        "  /help        show this help\n"
+        "  /quit        end the chat, as Ctrl-D does; Ctrl-C stops a reply"
     ),
-    how_to_end="[/quit or Ctrl-D ends]",
-    unknown="[there is no {command}: only /regenerate, /clear, /help and /quit]",
-    cleared="[a new conversation]",
+    how_to_end="[/quit or Ctrl-D ends the chat]",
+    unknown="[unknown command {command}: use /regenerate, /clear, /help or /quit]",
+    cleared="[new conversation]",
     nothing_to_regenerate="[there is no reply yet]",
     too_long="[this message is too long for the model; /clear may help]",
-    dropped="[the {num_turns} oldest turns do not fit any more]",
+    dropped="[the {num_turns} oldest turns no longer fit and are not sent to the model]",
     stopped="[stopped]",
     failed="[{error}]",
 )
@@ -57,6 +59,6 @@ JAPANESE = Words(
 
 
 def words_of_locale() -> Words:
-    """By the first of LC_ALL, LC_MESSAGES and LANG that is set."""
+    """Return the texts for the locale: the first of LC_ALL, LC_MESSAGES and LANG that is set."""
     names = (os.environ.get(variable) for variable in ("LC_ALL", "LC_MESSAGES", "LANG"))
     return JAPANESE if (next(filter(None, names), "")).startswith("ja") else ENGLISH

@@ -1,4 +1,4 @@
-"""The app that `flask --app` names, and the options that do not apply to it."""
+"""App that Flask finds, as for `flask run`, and the options that do not apply to it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ..extension import ChatStream, chat_streams_of
 def load_found_app(context: click.Context) -> Flask | None:
     """Load the app that Flask finds; None if none is named and the folder has no app.py or wsgi.py.
 
-    :raises NoAppException: Flask's own error: the app that is named or found cannot be loaded
-    :raises click.ClickException: it has no ChatStream
+    :raises NoAppException: the app cannot be loaded (Flask's own error)
+    :raises click.ClickException: the app has no ChatStream
     """
     info = context.find_object(ScriptInfo)
     if info is None or not _names_an_app(info):
@@ -25,8 +25,8 @@ def load_found_app(context: click.Context) -> Flask | None:
     app = info.load_app()
     if not chat_streams_of(app):
         raise click.ClickException(
-            f"the app {app.name!r} has no ChatStream: call ChatStream(...).init_app(app) where it is made. "
-            f"`python -m chatstream_flask {context.info_name}` runs without an app of yours"
+            f"the app {app.name!r} has no ChatStream: call ChatStream(...).init_app(app) where it is "
+            f"created. `python -m chatstream_flask {context.info_name}` runs without an app"
         )
     return app
 
@@ -58,9 +58,8 @@ def refuse_options(context: click.Context, app: Flask, allowed: Collection[str])
         and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
     ]:
         raise click.UsageError(
-            f"{', '.join(refused)}: the app {app.name!r} has a ChatStream of its own, to which "
-            f"{'this does' if len(refused) == 1 else 'these do'} not apply. Set the arguments of its "
-            "ChatStream, or CHATSTREAM_* in its config"
+            f"{', '.join(refused)}: the app {app.name!r} has a ChatStream of its own: set the "
+            "arguments of that ChatStream, or CHATSTREAM_* in the app's config"
         )
 
 

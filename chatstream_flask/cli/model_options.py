@@ -1,4 +1,4 @@
-"""The options that choose a model: the same for each command that needs one."""
+"""Options that choose a model, shared by the commands that need one."""
 
 from __future__ import annotations
 
@@ -15,28 +15,39 @@ from ..inference.load_model import load_model
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 OPTIONS = [
-    click.option("--model", metavar="PATH_OR_HUB_ID", help="A Hugging Face model; else the demo model."),
+    click.option("--model", metavar="PATH_OR_HUB_ID", help="Hugging Face model. [default: the demo model]"),
     click.option(
         "--device",
         metavar="DEVICE[,DEVICE...]",
-        help='"cpu", "cuda", "cuda:0" or "mps"; the best there is if left out. '
-        "Several, separated by commas, have a copy of the model each.",
+        help='"cpu", "cuda", "cuda:0" or "mps"; each of several devices gets a copy of the model. '
+        "[default: the fastest available]",
     ),
-    click.option("--max-new-tokens", default=256, show_default=True, help="The most tokens of a reply."),
-    click.option("--context-len", default=1024, show_default=True, help="Tokens of prompt and reply."),
-    click.option("--temperature", default=1.0, show_default=True, help="0 is greedy."),
+    click.option("--max-new-tokens", default=256, show_default=True, help="Most tokens of a reply."),
+    click.option(
+        "--context-len", default=1024, show_default=True, help="Most tokens of prompt and reply together."
+    ),
+    click.option(
+        "--temperature", default=1.0, show_default=True, help="Sampling temperature; 0 is greedy decoding."
+    ),
     click.option(
         "--prompt-lookup-num-tokens",
         default=0,
         show_default=True,
-        help="Speculation: the most tokens proposed in a step of a greedy reply that repeats; 0 is off.",
+        help="Speculative decoding: most draft tokens per step of a greedy reply; 0 turns it off.",
     ),
-    click.option("--mock", type=click.Choice(["round", "long", "echo"]), help="Fixed phrases, no model."),
-    click.option("--mock-seconds-per-token", default=0.1, show_default=True),
+    click.option(
+        "--mock",
+        type=click.Choice(["round", "long", "echo"]),
+        help="Reply with fixed phrases, without a model.",
+    ),
+    click.option(
+        "--mock-seconds-per-token", default=0.1, show_default=True, help="Speed of the mock's replies."
+    ),
 ]
 
 
 def model_options(command: Command) -> Command:
+    """Add the options to a command."""
     for option in reversed(OPTIONS):
         command = option(command)
     return command
@@ -54,7 +65,11 @@ def make_chat_stream(
     mock_seconds_per_token: float,
     **options: Any,
 ) -> ChatStream:
-    """:param options: further arguments of ChatStream"""
+    """Return the ChatStream that the options choose; loads the model.
+
+    :param options: further arguments of ChatStream
+    :raises click.ClickException: the model cannot be loaded
+    """
     if mock:
         params = {"type": mock, "time_per_token_sec": mock_seconds_per_token}
         return ChatStream(use_mock_response=True, mock_params=params, **options)
@@ -65,7 +80,7 @@ def make_chat_stream(
     try:
         loaded, tokenizer, first = load_model(name, first or None)
     except (OSError, RuntimeError, ValueError) as error:
-        raise click.ClickException(f"{name} could not be loaded: {error}") from error
+        raise click.ClickException(f"the model {name} could not be loaded: {error}") from error
     devices = [first, *others]
-    click.echo(f"Loaded in {time.monotonic() - began:.1f} s, for {', '.join(devices)}", err=True)
+    click.echo(f"Loaded in {time.monotonic() - began:.1f} s on {', '.join(devices)}", err=True)
     return ChatStream(model=loaded, tokenizer=tokenizer, device=devices, **options)

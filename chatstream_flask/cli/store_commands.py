@@ -1,4 +1,4 @@
-"""`flask chatstream init-db` and `flask chatstream purge`: the upkeep of conversations."""
+"""Commands `init-db` and `purge`: maintenance of the conversation store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..conversation.urls import make_store
 from ..errors import ChatStreamError
 
 STORE = click.option(
-    "--store", "url", metavar="URL", help="As CHATSTREAM_STORE; the store of the app if left out."
+    "--store", "url", metavar="URL", help="URL as in CHATSTREAM_STORE. [default: the app's store]"
 )
 
 
@@ -21,7 +21,7 @@ STORE = click.option(
 @STORE
 @click.pass_context
 def init_db(context: click.Context, url: str | None) -> None:
-    """Makes the tables for conversations, or makes those of an older version today's."""
+    """Create the tables for conversations, or migrate older ones."""
     store: Any = _store(context, url)
     if not hasattr(store, "create_or_migrate"):
         click.echo(f"Nothing to do: a {type(store).__name__} has no tables.")
@@ -34,18 +34,18 @@ def init_db(context: click.Context, url: str | None) -> None:
 @STORE
 @click.pass_context
 def purge(context: click.Context, url: str | None) -> None:
-    """Removes conversations whose time is over; for cron, once a day."""
+    """Delete expired conversations. Run it once a day, for example by cron."""
     click.echo(f"Removed: {_try(_store(context, url).purge)}")
 
 
 def _store(context: click.Context, url: str | None) -> ConversationStore:
-    """With a URL no app is loaded, and so no model."""
+    """Return the store of the URL, without loading the app and its model, or else the app's store."""
     if url is not None:
-        store: ConversationStore = _try(make_store, url, ttl_sec=1.0)  # nothing is saved here
+        store: ConversationStore = _try(make_store, url, ttl_sec=1.0)  # unused, as nothing is saved
         return store
     app = context.ensure_object(ScriptInfo).load_app()
     if EXTENSION not in app.extensions:
-        raise click.ClickException("the app has no ChatStream; name the store: --store URL")
+        raise click.ClickException("the app has no ChatStream: use --store URL")
     return store_of(app)
 
 

@@ -30,7 +30,7 @@ def test_help_lists_the_commands(command: list[str], tmp_path: Path) -> None:
         check=True,
         timeout=60,
     )
-    assert re.search(r"serve +Serves the chat under waitress", done.stdout)
+    assert re.search(r"serve +Serve the chat under waitress", done.stdout)
     assert done.stderr == ""
 
 
@@ -74,7 +74,7 @@ def test_help_explains_the_options() -> None:
         (["--mock", "round", "--context-len", "100"], "max_new_tokens=256 leaves no room"),
         (["--mock", "round", "--prompt-lookup-num-tokens", "65"], "must be between 0 and 64, not 65"),
         (["--mock", "round", "--temperature", "3"], "temperature must be between 0 and 2, not 3.0"),
-        (["--mock", "round", "--host", "no.such.host.invalid"], "no.such.host.invalid:3000 cannot be served"),
+        (["--mock", "round", "--host", "no.such.host.invalid"], "cannot listen on no.such.host.invalid:3000"),
     ],
 )
 def test_a_wrong_value(
@@ -94,7 +94,7 @@ def test_a_model_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for name in (str(tmp_path / "empty"), str(tmp_path / "no_such_folder")):
         code, output = serve("--model", name)
         assert code == 1
-        assert f"Error: {name} could not be loaded: " in output
+        assert f"Error: the model {name} could not be loaded: " in output
 
 
 def test_a_port_that_is_taken(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "chatstream_flask", "serve", "--mock", "round", "--port", port]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
-    assert f"Error: 127.0.0.1:{port} cannot be served: " in done.stderr
+    assert f"Error: cannot listen on 127.0.0.1:{port}: " in done.stderr
     assert "Address already in use" in done.stderr
     assert "Traceback" not in done.stderr
 

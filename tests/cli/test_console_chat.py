@@ -52,7 +52,7 @@ def test_commands() -> None:
     assert told.splitlines() == [
         ENGLISH.nothing_to_regenerate,
         ENGLISH.cleared,
-        "[there is no /nope: only /regenerate, /clear, /help and /quit]",
+        "[unknown command /nope: use /regenerate, /clear, /help or /quit]",
     ]
 
 

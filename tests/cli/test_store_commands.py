@@ -63,5 +63,5 @@ def test_an_app_without_a_chat(tmp_path: Path) -> None:
     without = run(purge, app=host(tmp_path))
     assert (without.exit_code, without.output) == (
         1,
-        "Error: the app has no ChatStream; name the store: --store URL\n",
+        "Error: the app has no ChatStream: use --store URL\n",
     )

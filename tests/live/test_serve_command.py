@@ -91,7 +91,7 @@ def test_what_cannot_be_served_is_answered_with_a_sentence(tmp_path: Path) -> No
             ("--num-of-generation-threads", "3"): "num_of_generation_threads=3 is more than",
             ("--context-len", "100"): "max_new_tokens=256 leaves no room for a prompt",
             ("--que-size", "1"): "No such option",
-            ("--port", port): f"127.0.0.1:{port} cannot be served",
+            ("--port", port): f"cannot listen on 127.0.0.1:{port}",
         }.items():
             assert sentence in refusal(tmp_path, "--mock", "round", *options)
 
