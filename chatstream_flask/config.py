@@ -1,4 +1,4 @@
-"""What can be set for the engine and for one reply: frozen, keyword-only, checked once."""
+"""Settings of the engine, of visitors and of one reply: immutable, and checked when they are made."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ MAX_STOP_STRING_LEN = 256  # characters
 MAX_LOGIT_BIASES = 1024
 MAX_LOGPROBS = 20
 MIN_EXTRA_READERS = 8
-MAX_SHOWN_NAMES = 5  # of unknown ones, in a message
+MAX_SHOWN_NAMES = 5  # unknown names that an error message lists
 
 
-class Choice(Enum):
-    """A setting with a few words to choose from; a wrong one raises ConfigError and says which there are."""
+class SettingEnum(Enum):
+    """A setting that is one of a few words; any other raises ConfigError with the words that are allowed."""
 
     @classmethod
     def _missing_(cls, value: object) -> None:
@@ -28,27 +28,27 @@ class Choice(Enum):
         raise ConfigError(f"{_SETTING_NAMES[cls.__name__]} must be one of {allowed}, not {shown(value)}")
 
 
-class ContextPolicy(Choice):
-    """What is left out of a conversation that does not fit into the context; `fit_to_context` says how."""
+class ContextPolicy(SettingEnum):
+    """What to leave out of a conversation that does not fit into the context."""
 
     ERROR = "error"
     DROP_OLDEST_TURNS = "drop_oldest_turns"
     KEEP_SYSTEM_AND_RECENT = "keep_system_and_recent"
 
 
-class OnBusy(Choice):
-    """What a request does that finds a reply of its conversation in the making."""
+class OnBusy(SettingEnum):
+    """What to do with a request for a conversation that already has a running reply."""
 
     REJECT = "reject"  # 409
-    QUEUE = "queue"  # waits for it
-    REPLACE = "replace"  # ends it; what it has said is kept
+    QUEUE = "queue"  # wait until it has ended
+    REPLACE = "replace"  # end it and keep its text
 
 
-class WireFormatName(Choice):
-    """What a reply looks like on the wire."""
+class WireFormatName(SettingEnum):
+    """Format of a streamed reply."""
 
-    AUTO = "auto"  # as the client's Accept header asks
-    CHATSTREAM = "chatstream"  # ChatStream's frames, for front ends made for it
+    AUTO = "auto"  # by the client's Accept header
+    CHATSTREAM = "chatstream"  # frames of the ChatStream package, for front ends written for it
 
 
 _SETTING_NAMES = {"WireFormatName": "wire_format", "ContextPolicy": "context_policy", "OnBusy": "on_busy"}
@@ -56,26 +56,45 @@ _SETTING_NAMES = {"WireFormatName": "wire_format", "ContextPolicy": "context_pol
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
-    """How the tokens of one reply are chosen.
+    """How to sample the tokens of one reply.
 
-    The order is transformers' own: grammar, bias, repetition penalty (then frequency and presence penalty,
-    which it does not have), temperature, top-k, top-p, min-p. Greedy stops before temperature.
+    They are applied in the order of transformers: grammar, logit bias, repetition penalty (followed by
+    frequency and presence penalty, which transformers does not have), temperature, top-k, top-p, min-p.
+    Greedy decoding takes the highest logit before temperature.
+
+    :param max_new_tokens: maximum length of the reply in tokens
+    :param temperature: 0 to 2; 0 is greedy decoding
+    :param top_k: sample from this many most likely tokens; None or 0: from all
+    :param top_p: sample from the most likely tokens that reach this total probability; 1: from all
+    :param repetition_penalty: penalty for tokens of the prompt and the reply; None: no penalty
+    :param repetition_penalty_method: "multiplicative" divides a positive logit by the penalty and multiplies
+        a negative one, as transformers does; "subtractive" subtracts it
+    :param seed: seed of the random numbers; None: a new one for each reply
+    :param stop: strings before which the reply ends
+    :param frequency_penalty: subtracted for each time a token was generated, as OpenAI does
+    :param presence_penalty: subtracted once for each token that was generated, as OpenAI does
+    :param min_p: drop tokens whose probability is below this fraction of the highest one; 0: drop none
+    :param logit_bias: pairs of a token id and a number that is added to its logit
+    :param num_logprobs: return the log-probability of each token and of this many most likely ones; None: of
+        none
+    :param grammar: grammar that the reply must follow, made by `chatstream_flask.grammar`
+    :raises ConfigError: a value is not allowed
     """
 
     max_new_tokens: int = 256
-    temperature: float = 1.0  # 0 is greedy
-    top_k: int | None = 50  # None or 0: off
-    top_p: float = 1.0  # 1: off
-    repetition_penalty: float | None = None  # None: off
+    temperature: float = 1.0
+    top_k: int | None = 50
+    top_p: float = 1.0
+    repetition_penalty: float | None = None
     repetition_penalty_method: str = MULTIPLICATIVE
-    seed: int | None = None  # None: a new one for each reply
+    seed: int | None = None
     stop: tuple[str, ...] = ()
-    frequency_penalty: float = 0.0  # times how often a token was generated; OpenAI's, as the next
-    presence_penalty: float = 0.0  # once for each token that was generated
-    min_p: float = 0.0  # drops tokens less probable than this share of the likeliest one's; 0: off
-    logit_bias: tuple[tuple[int, float], ...] = ()  # added to the scores of these token ids
-    num_logprobs: int | None = None  # likeliest tokens told beside each chosen one; None: not even that one
-    grammar: str | None = field(default=None, repr=False)  # from engine.grammar; holds the reply to it
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    min_p: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    num_logprobs: int | None = None
+    grammar: str | None = field(default=None, repr=False)  # may be long
 
     def __post_init__(self) -> None:
         check_int("max_new_tokens", self.max_new_tokens, 1)
@@ -135,15 +154,15 @@ class SamplingParams:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:
-    """How many replies at once, how many may wait, how long they may be."""
+    """Limits of an engine: how many replies run, how many requests wait, how long they are."""
 
     max_running: int = 2  # replies generated at once, over all threads (num_of_concurrent_executions)
-    max_queue_size: int = 5  # requests that may wait beyond those
+    max_queue_size: int = 5  # requests that may wait, in addition
     num_of_generation_threads: int = 1
     context_len: int = 1024  # tokens of prompt and reply together
-    prefill_chunk_len: int = 256  # prompt tokens computed between two decode steps
-    kv_cache_slots: int | None = None  # sequences whose keys and values are kept; None: as many as run
-    num_devices: int = 1  # each with a copy of the model, and as many threads as the others
+    prefill_chunk_len: int = 256  # maximum of prompt tokens computed in one step
+    kv_cache_slots: int | None = None  # sequences whose keys and values are kept; None: max_running
+    num_devices: int = 1  # each has a copy of the model and the same number of threads
 
     def __post_init__(self) -> None:
         check_int("num_of_concurrent_executions", self.max_running, 1, 4096)
@@ -157,7 +176,7 @@ class EngineConfig:
             raise ConfigError(
                 f"num_of_generation_threads={self.num_of_generation_threads} is more than "
                 f"num_of_concurrent_executions={self.max_running}: "
-                "a thread without a sequence would only wait"
+                "some threads would never have a reply to generate"
             )
         if self.kv_cache_slots is not None:
             check_int("kv_cache_slots", self.kv_cache_slots, self.max_running, 65_536)
@@ -166,12 +185,12 @@ class EngineConfig:
         if self.max_running < self.num_devices:
             raise ConfigError(
                 f"num_of_concurrent_executions={self.max_running} is less than the "
-                f"{self.num_devices} devices: one without a sequence would only wait"
+                f"{self.num_devices} devices: some would never have a reply to generate"
             )
         if self.num_of_generation_threads % self.num_devices:
             raise ConfigError(
-                f"num_of_generation_threads={self.num_of_generation_threads} is no multiple of the "
-                f"{self.num_devices} devices, which have the same number of threads each"
+                f"num_of_generation_threads={self.num_of_generation_threads} is not a multiple of the "
+                f"{self.num_devices} devices: each needs the same number of threads"
             )
 
     @property
@@ -190,15 +209,15 @@ class EngineConfig:
         return {"num_of_concurrent_executions": settings.pop("max_running"), **settings}
 
     def device(self, worker: int) -> int:
-        """The number of the device that generation thread `worker` is on."""
+        """Return the device number of worker thread `worker`."""
         return worker % self.num_devices
 
     def num_slots(self, worker: int) -> int:
-        """Sequences of generation thread `worker`: all within one of each other."""
+        """Return how many sequences worker thread `worker` runs at once; threads differ by one at most."""
         return self._share(self.max_running, worker)
 
     def num_kept_slots(self, worker: int) -> int:
-        """Sequences whose keys and values it can keep, running ones included."""
+        """Return how many sequences it keeps the keys and values of, running ones included."""
         return self._share(self.kv_cache_slots or self.max_running, worker)
 
     def _share(self, number: int, worker: int) -> int:
@@ -208,11 +227,11 @@ class EngineConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class VisitorLimits:
-    """What one visitor may have in work; None: no limit. What is above `max_running` waits."""
+    """Limits for one visitor; None: no limit. Requests beyond `max_running` wait in the queue."""
 
     max_running: int | None = None
     max_waiting: int | None = None
-    max_tokens_per_minute: int | None = None  # of prompts and replies together
+    max_tokens_per_minute: int | None = None  # of prompts and replies
 
     def __post_init__(self) -> None:
         for name, low in (("max_running", 1), ("max_waiting", 0), ("max_tokens_per_minute", 1)):
@@ -224,6 +243,7 @@ NO_LIMITS = VisitorLimits()
 
 
 def check_int(name: str, value: Any, low: int, high: int | None = None) -> None:
+    """Raise ConfigError if the value is not a whole number between `low` and `high`."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise ConfigError(f"{name} must be a whole number, not {shown(value)}")
     if value < low or (high is not None and value > high):
@@ -231,6 +251,7 @@ def check_int(name: str, value: Any, low: int, high: int | None = None) -> None:
 
 
 def check_number(name: str, value: Any, low: float, high: float) -> None:
+    """Raise ConfigError if the value is not a number between `low` and `high`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ConfigError(f"{name} must be a number, not {shown(value)}")
     if not low <= value <= high:  # also catches NaN
@@ -238,7 +259,11 @@ def check_number(name: str, value: Any, low: float, high: float) -> None:
 
 
 def check_names(kind: str, given: dict[str, Any], allowed: type | set[str]) -> None:
-    """Refuses a misspelt name, naming it and what is allowed."""
+    """Raise ConfigError with the allowed names if a name is unknown: it may be misspelt.
+
+    :param kind: what the names are, for the message
+    :param allowed: the names, or a dataclass with these fields
+    """
     names = allowed if isinstance(allowed, set) else {f.name for f in fields(allowed)}
     if unknown := [name for name in given if name not in names]:
         shown_names = ", ".join(_shown_name(name) for name in unknown[:MAX_SHOWN_NAMES])
@@ -247,11 +272,11 @@ def check_names(kind: str, given: dict[str, Any], allowed: type | set[str]) -> N
 
 
 def shown(value: Any) -> str:
-    """Short, whatever it is: messages go to clients and logs, and the value may have come from anybody."""
+    """Return a short repr of any value, for messages: values may come from clients and be huge."""
     try:
         return reprlib.repr(value)
-    except ValueError:  # Python refuses to write out whole numbers of thousands of digits
-        return f"a {type(value).__name__} of very many digits"
+    except ValueError:  # Python does not convert integers of thousands of digits
+        return f"a {type(value).__name__} with very many digits"
 
 
 def _shown_name(name: Any) -> str:

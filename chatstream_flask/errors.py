@@ -1,18 +1,18 @@
-"""Every error raised on purpose; each class knows its HTTP status and a code for programs.
+"""All errors that this package raises on purpose, each with an HTTP status and a code for programs.
 
 ChatStreamError
-├── ConfigError            500  a wrong or contradictory setting; raised at start, never by a request
-├── UnsupportedModel       500  a model that could not be served rightly; raised at start
-├── BadRequest             400  the request says something that is not allowed
-│   ├── BodyTooLarge       413  more bytes than are read
-│   ├── BodyTimeout        408  the client stopped in the middle of it
-│   └── PromptTooLong      400  one turn alone does not fit into the context
-├── NotFound               404  there is no such thing, or it is not the caller's
-├── ConversationBusy       409  the conversation already has a reply in the making
-├── TooManyRequests        429  running and waiting places are all taken, or all that one visitor may have
-├── NotAccepting           503  stopping or stopped
+├── ConfigError            500  a setting is wrong, or contradicts another one; raised at set-up
+├── UnsupportedModel       500  the model cannot be served correctly; raised at set-up
+├── BadRequest             400  the request is not valid
+│   ├── BodyTooLarge       413  the body has more bytes than are allowed
+│   ├── BodyTimeout        408  the client did not send the whole body in time
+│   └── PromptTooLong      400  the prompt does not fit into the context
+├── NotFound               404  there is no such object, or it belongs to somebody else
+├── ConversationBusy       409  the conversation already has a running reply
+├── TooManyRequests        429  the queue is full, or the visitor has reached a limit
+├── NotAccepting           503  the server is stopping or stopped
 │   └── EngineBroken       503  a generation thread hung or died and could not be replaced
-├── StoreUnavailable       503  conversations cannot be read or written
+├── StoreUnavailable       503  the conversation store cannot be read or written
 └── GenerationError        500  generation failed; the conversation is as it was before
 """
 
@@ -20,70 +20,102 @@ from __future__ import annotations
 
 
 class ChatStreamError(Exception):
+    """Base class of all errors of this package."""
+
     status = 500
     code = "internal_error"
 
 
 class ConfigError(ChatStreamError, ValueError):
+    """A setting is wrong, or contradicts another one."""
+
     code = "config_error"
 
 
 class UnsupportedModel(ChatStreamError):
+    """The model cannot be served correctly."""
+
     code = "unsupported_model"
 
 
 class BadRequest(ChatStreamError):
+    """The request is not valid."""
+
     status = 400
     code = "bad_request"
 
 
 class BodyTooLarge(BadRequest):
+    """The request body has more bytes than are allowed."""
+
     status = 413
     code = "body_too_large"
 
 
 class BodyTimeout(BadRequest):
+    """The client did not send the whole body in time."""
+
     status = 408
     code = "body_timeout"
 
 
 class PromptTooLong(BadRequest):
+    """The prompt does not fit into the context."""
+
     code = "prompt_too_long"
 
 
 class NotFound(ChatStreamError):
+    """There is no such object, or it belongs to somebody else."""
+
     status = 404
     code = "not_found"
 
 
 class ConversationBusy(ChatStreamError):
+    """The conversation already has a running reply."""
+
     status = 409
     code = "conversation_busy"
 
 
 class TooManyRequests(ChatStreamError):
+    """The queue is full, or the visitor has reached a limit.
+
+    `retry_after` is the estimated number of seconds after which to try again. `reason` is "queue_full",
+    "visitor_running", "visitor_waiting", "visitor_tokens" or "readers".
+    """
+
     status = 429
     code = "too_many_requests"
 
     def __init__(self, message: str, retry_after: int = 1, reason: str = "queue_full") -> None:
         super().__init__(message)
-        self.retry_after = retry_after  # seconds, from measured completions
-        self.reason = reason  # or "visitor_running", "visitor_waiting", "visitor_tokens", "readers"
+        self.retry_after = retry_after
+        self.reason = reason
 
 
 class NotAccepting(ChatStreamError):
+    """The server is stopping or stopped."""
+
     status = 503
     code = "not_accepting"
 
 
 class EngineBroken(NotAccepting):
+    """A generation thread hung or died and could not be replaced."""
+
     code = "engine_broken"
 
 
 class StoreUnavailable(ChatStreamError):
+    """The conversation store cannot be read or written."""
+
     status = 503
     code = "store_unavailable"
 
 
 class GenerationError(ChatStreamError):
+    """Generation failed; the conversation is as it was before."""
+
     code = "generation_failed"

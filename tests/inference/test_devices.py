@@ -152,11 +152,11 @@ def test_every_device_has_the_threads_that_are_best(
         ({}, "num_of_concurrent_executions=2 is less than the 3 devices"),
         (
             {"num_of_concurrent_executions": 6, "num_of_generation_threads": 2},
-            "num_of_generation_threads=2 is no multiple of the 3 devices",
+            "num_of_generation_threads=2 is not a multiple of the 3 devices",
         ),
         (
             {"num_of_concurrent_executions": 6, "num_of_generation_threads": 4},
-            "num_of_generation_threads=4 is no multiple of the 3 devices",
+            "num_of_generation_threads=4 is not a multiple of the 3 devices",
         ),
     ],
 )
