@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from .inference.devices import Devices
 
 
+SHARED_SETTINGS = ("hung_after_sec", "locale")  # they act on the engine and the logger, not on one app
+
+
 class ChatStream(ChatService):
     """A chat for Flask apps: one model, one queue, any number of apps.
 
@@ -171,6 +174,7 @@ class ChatStream(ChatService):
             ),
             logger=_checked("logger", logger, logging.Logger, logging.getLogger("chatstream_flask")),
         )
+        self._shared_settings: dict[str, object] = {}  # as the first app has them
         if app is not None:
             self.init_app(_checked("app", app, Flask))
 
@@ -188,6 +192,7 @@ class ChatStream(ChatService):
                 'its own: ChatStream(name="large")'
             )
         settings = Settings.from_app(app)
+        self._check_shared_settings(app, settings)
         check_gunicorn_that_loads_us(self.engine.config)
         self.engine.hung_after_sec = settings.hung_after_sec
         store = others[0].store(app) if others else make_conversation_store(app, settings)
@@ -199,6 +204,17 @@ class ChatStream(ChatService):
             app.after_request(add_request_id_header)
             app.register_error_handler(ChatStreamError, self.refuse)  # of every view that uses this object
             app.teardown_request(close_lost_reply)
+
+    def _check_shared_settings(self, app: Flask, settings: Settings) -> None:
+        """Refuse an app that sets what all apps of this ChatStream share to another value than the first."""
+        for name in SHARED_SETTINGS:
+            value = getattr(settings, name)
+            first = self._shared_settings.setdefault(name, value)
+            if value != first:
+                raise ConfigError(
+                    f"CHATSTREAM_{name.upper()} is {value!r} in {app.name!r}, but {first!r} in the first app "
+                    "of this ChatStream: set the same value in all apps that share it"
+                )
 
     def append_apis(self, app: Flask, opts: dict[str, Any]) -> None:
         """Adds views to the app, which need not have been given to this object before.

@@ -68,7 +68,9 @@ class Settings:
     hung_after_sec: float = _key(
         30.0, "Seconds without a step after which a busy worker thread counts as hung and is replaced."
     )
-    locale: str = _key("en", 'Language of log messages: `"en"` or `"ja"`.')
+    locale: str = _key(
+        "en", 'Language of log messages: `"en"` or `"ja"`; the same in all apps of a ChatStream.'
+    )
     log_format: str = _key(
         "human", 'Format of log lines: `"human"` for text, `"json"` for one JSON object per line.'
     )

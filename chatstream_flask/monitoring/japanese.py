@@ -6,6 +6,7 @@ Error codes and the names of fields stay English.
 from __future__ import annotations
 
 import logging
+from weakref import WeakKeyDictionary
 
 MESSAGES = {
     "%d generation threads did not end within %s s": "生成スレッド %d 本が %s 秒以内に終わりませんでした",
@@ -23,6 +24,11 @@ MESSAGES = {
     "%r runs again; it was replaced and ends": "%r が再び動きましたが、取り替え済みのため終了します",
     "KV cache: %s on %s, %.1f MiB free before": "KV キャッシュ: %s (%s)、確保前の空き %.1f MiB",
     "a grammar became too costly in mid-reply: %s": "応答の途中で文法の処理が重くなりすぎました: %s",
+    "log messages of all apps in this process are now in %r, no longer in %r: set CHATSTREAM_LOCALE to the "
+    "same value in all of them": (
+        "このプロセスの全アプリのログの言語が %r になります (これまでは %r)。"
+        "CHATSTREAM_LOCALE をすべてのアプリで同じ値にしてください"
+    ),
     "a grammar could not be validated: %s": "文法を検証できませんでした: %s",
     "a lease could not be renewed: %s": "リースを更新できませんでした: %s",
     "a lease could not be released and expires in %g s: %s": (
@@ -66,6 +72,9 @@ MESSAGES = {
 }
 
 
+_LANGUAGES: WeakKeyDictionary[logging.Logger, str] = WeakKeyDictionary()
+
+
 class JapaneseFilter(logging.Filter):
     """Filter that translates the messages it knows and leaves all others as they are."""
 
@@ -76,7 +85,14 @@ class JapaneseFilter(logging.Filter):
 
 
 def set_log_language(logger: logging.Logger, locale: str) -> None:
-    """Set the language of the logger's messages; with several apps in one process the last call counts."""
+    """Set the language of the logger's messages; of several ChatStreams in a process the last one counts."""
+    if _LANGUAGES.get(logger, locale) != locale:
+        logger.warning(
+            "log messages of all apps in this process are now in %r, no longer in %r: set CHATSTREAM_LOCALE "
+            "to the same value in all of them",
+            *(locale, _LANGUAGES[logger]),
+        )
+    _LANGUAGES[logger] = locale
     for known in [known for known in logger.filters if isinstance(known, JapaneseFilter)]:
         logger.removeFilter(known)
     if locale == "ja":

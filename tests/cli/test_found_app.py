@@ -99,3 +99,24 @@ def test_the_first_line_says_which_app_and_which_model(tmp_path: Path) -> None:
     (tmp_path / "shop.py").unlink()
     _, stderr = flask(tmp_path, "chatstream", "serve", "--mock", "echo", *NO_PORT)
     assert stderr.splitlines()[0] == "Serving the built-in app with the model mock (echo)"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ([], 2, "the app 'shop' has several ChatStreams: choose one with --name: default, titles"),
+        (["--name", "large"], 2, "the app 'shop' has no ChatStream named 'large': choose one with --name"),
+        (["--name", "titles"], 0, ""),
+    ],
+)
+def test_chat_with_one_of_several(words: list[str], code: int, said: str, tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(APP + 'ChatStream(name="titles", use_mock_response=True, app=app)\n')
+    done, stderr = flask(tmp_path, "--app", "shop", "chatstream", "chat", *words)
+    assert done == code, stderr
+    assert said in stderr
+
+
+def test_serve_starts_all_of_several(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(APP + 'ChatStream(name="titles", use_mock_response=True, app=app)\n')
+    _, stderr = flask(tmp_path, "--app", "shop", "chatstream", "serve", *NO_PORT)
+    assert "Serving the app 'shop' with the model mock and mock" in stderr

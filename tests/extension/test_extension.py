@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import subprocess
 import sys
 import weakref
@@ -18,7 +19,7 @@ from flask_fakes import cookie_name, make_chat, running_chat, say, stopping, tal
 
 from chatstream_flask import ChatStream
 from chatstream_flask.chat.app_state import state_of
-from chatstream_flask.errors import UnsupportedModel
+from chatstream_flask.errors import ConfigError, UnsupportedModel
 from chatstream_flask.extension import chat_streams_of
 from chatstream_flask.serving.app import create_app
 from chatstream_flask.settings import Settings
@@ -96,6 +97,33 @@ def test_settings_are_each_apps_own(tmp_path: Path, chat_stream: ChatStream) -> 
     for app in (one, two):
         for field in fields(Settings):
             assert f"CHATSTREAM_{field.name.upper()}" in app.config
+
+
+@pytest.mark.parametrize(("key", "first", "other"), [("HUNG_AFTER_SEC", 10, 20), ("LOCALE", "en", "ja")])
+def test_apps_agree_on_what_they_share(
+    tmp_path: Path, chat_stream: ChatStream, key: str, first: object, other: object
+) -> None:
+    apps = [Flask(name) for name in ("one", "two", "three")]
+    for app, value in zip(apps, (first, other, first), strict=True):
+        app.config.update({"CHATSTREAM_STORE_DIR": str(tmp_path), f"CHATSTREAM_{key}": value})
+    chat_stream.init_app(apps[0])
+    with pytest.raises(
+        ConfigError, match=f"CHATSTREAM_{key} is {other!r} in 'two', but {first!r} in the fir"
+    ):
+        chat_stream.init_app(apps[1])
+    assert chat_streams_of(apps[1]) == []
+    chat_stream.init_app(apps[2])
+
+
+def test_a_second_language_of_a_process_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = logging.getLogger("test_a_second_language")
+    for name, locale in (("one", "en"), ("two", "ja"), ("three", "ja"), ("four", "en")):
+        app = Flask(name)
+        app.config.update(CHATSTREAM_STORE_DIR=str(tmp_path), CHATSTREAM_LOCALE=locale)
+        ChatStream(use_mock_response=True, logger=logger, app=app)
+    assert [record.args for record in caplog.records] == [("ja", "en"), ("en", "ja")]
 
 
 def test_no_app_is_kept(tmp_path: Path, chat_stream: ChatStream) -> None:
