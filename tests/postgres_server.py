@@ -6,7 +6,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -20,15 +19,19 @@ import psycopg
 import pytest
 from fakes import TIMEOUT
 
-NO_POSTGRES = "PostgreSQL is not installed; scripts/test installs it where it may"
+from chatstream_flask.client import free_port
+
+NO_POSTGRES = "PostgreSQL is not installed; scripts/test installs it where it can"
 NO_USER = "PostgreSQL does not run as root, and there is no user postgres"
 
 
 def run_postgres() -> Iterator[int]:
-    """Gives its port. User and database are `postgres`; no password."""
+    """Run a server; yield its port. User and database are `postgres`, without a password."""
     programs = _programs()
     options = _as_postgres()
-    directory = Path(tempfile.mkdtemp(prefix="chatstream-postgres-"))  # pytest's own are closed to others
+    directory = Path(
+        tempfile.mkdtemp(prefix="chatstream-postgres-")
+    )  # other users cannot read pytest's folders
     if options:
         shutil.chown(directory, options["user"])
     try:
@@ -42,8 +45,7 @@ def run_postgres() -> Iterator[int]:
             "--no-sync",
         ]
         subprocess.run([*init, "--encoding=UTF8", "--locale=C"], check=True, capture_output=True, **options)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port: int = free.getsockname()[1]
+        port = free_port()
         serve: list[str | Path] = [programs / "postgres", "-D", data, "-p", str(port), "-h", "127.0.0.1"]
         settings = ["-c", "unix_socket_directories=", "-c", "fsync=off"]
         log = (directory / "log").open("w")
@@ -52,13 +54,13 @@ def run_postgres() -> Iterator[int]:
                 _wait_until_open(port)
                 yield port
             finally:
-                server.send_signal(signal.SIGQUIT)  # at once
+                server.send_signal(signal.SIGQUIT)  # immediate shutdown
     finally:
         shutil.rmtree(directory)
 
 
 def _programs() -> Path:
-    """Debian has them outside the path."""
+    """Return the folder of the programs, which Debian has outside the PATH."""
     found = shutil.which("initdb") or max(glob("/usr/lib/postgresql/*/bin/initdb"), default=None)
     if found is None:
         pytest.skip(NO_POSTGRES)

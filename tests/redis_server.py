@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,15 +12,16 @@ import redis
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
-NO_REDIS = "redis-server is not installed; scripts/test installs it where it may"
+from chatstream_flask.client import free_port
+
+NO_REDIS = "redis-server is not installed; scripts/test installs it where it can"
 
 
 def run_redis(directory: Path) -> Iterator[int]:
-    """Gives its port."""
+    """Run a server; yield its port."""
     if shutil.which("redis-server") is None:
         pytest.skip(NO_REDIS)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
+    port = free_port()
     command = [
         "redis-server",
         "--port",
@@ -44,6 +44,6 @@ def run_redis(directory: Path) -> Iterator[int]:
 
 
 def connect(port: int) -> redis.Redis:
-    """Waits until it listens."""
+    """Return a client, which retries until the server listens."""
     retry = Retry(ConstantBackoff(0.02), 500)
     return redis.Redis(port=port, retry=retry, retry_on_error=[redis.ConnectionError])

@@ -32,7 +32,7 @@ MAX_ERRORS = {
 
 
 def make_slot_model(dtype: torch.dtype, *, use_native: bool) -> SlotModel:
-    """A llama with biases and sizes above one block of K; the reference has the same weights in float32."""
+    """Make a llama with biases and sizes above one K_BLOCK; the plain one has its weights in float32."""
     sizes = {"hidden_size": 544, "intermediate_size": 1048, "vocab_size": VOCAB_SIZE}
     model = tiny_model("llama", attention_bias=True, mlp_bias=True, **sizes).to(dtype)
     return slot_model_of(model if use_native else model.float(), use_native=use_native)

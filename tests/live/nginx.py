@@ -15,7 +15,7 @@ from chatstream_flask.client import free_port
 from .client import TIMEOUT_SEC
 from .server import REPOSITORY, Server
 
-NO_NGINX = "nginx is not installed; scripts/test installs it where it may"
+NO_NGINX = "nginx is not installed; scripts/test installs it where it can"
 
 AROUND = """
 daemon off;

@@ -5,6 +5,7 @@
 
 #include "elementwise.h"
 #include "gemm.h"
+#include "prefetch.h"
 #include "workspace.h"
 
 enum { KEY_BLOCK = 32, VALUE_VECS = 4, QUERY_TILE = ACCUMULATORS / VALUE_VECS }; /* of weighted_sum */

@@ -12,8 +12,6 @@
 #define INLINE static inline __attribute__((always_inline))
 #define NOINLINE static __attribute__((noinline)) /* inlined everywhere, these would take minutes to compile */
 
-enum { CACHE_LINE = 64 }; /* bytes */
-
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef float vec_u __attribute__((vector_size(4 * LANES), aligned(4), may_alias)); /* unaligned */
 typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
