@@ -14,16 +14,8 @@ from .host_buffer import HostBuffer
 from .padding import padded_size
 from .slot_model import BatchForward, SlotModel, TokenBatch
 
-SIZES = (
-    16,
-    32,
-    64,
-    128,
-    192,
-    256,
-    384,
-    512,
-)  # tokens, padded; beyond them, multiples of 256
+# Padded numbers of tokens; beyond them, multiples of 256.
+SIZES = (16, 32, 64, 128, 192, 256, 384, 512)
 
 
 class Part(NamedTuple):

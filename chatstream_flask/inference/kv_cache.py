@@ -81,10 +81,8 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self._writable = keys.transpose(1, 2), values.transpose(1, 2)  # [rows, positions, heads, dim]
         keys, values = keys[:, :, :key_len], values[:, :, :key_len]
         self.readable = keys, values  # [rows, heads, key_len, dim]
-        self.flat_readable = (
-            keys.flatten(0, 1).transpose(1, 2),
-            values.flatten(0, 1),
-        )  # for plain matrix products
+        # For plain matrix products: [rows * heads, dim, key_len], [rows * heads, key_len, dim].
+        self.flat_readable = keys.flatten(0, 1).transpose(1, 2), values.flatten(0, 1)
 
     def write(self, write_index: tuple[Tensor, Tensor], keys: Tensor, values: Tensor) -> None:
         """Store the keys and values `[rows * tokens, heads, dim]` of tokens.
