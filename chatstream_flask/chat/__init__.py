@@ -1,1 +1,1 @@
-"""One reply of a conversation, from the request to the wire."""
+"""Chat turns: from the request to the reply on the wire."""

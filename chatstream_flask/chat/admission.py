@@ -1,4 +1,4 @@
-"""From a checked chat request to its reply in the queue: everything or nothing."""
+"""Admission of a chat request: everything it needs is taken, or nothing."""
 
 from __future__ import annotations
 
@@ -28,13 +28,16 @@ from .shared_prefix import SharedPrefix
 
 @dataclass(frozen=True, kw_only=True)
 class Admission:
-    """What it has taken it gives back when a later step refuses."""
+    """Puts the reply to a checked chat request into the queue.
+
+    Whatever was taken for a request is given back if a later step refuses it.
+    """
 
     engine: Engine
     source: ModelSource
     conversations: ConversationAccess
     shared_prefix: SharedPrefix
-    params: SamplingParams  # for what neither the conversation nor the request says
+    params: SamplingParams  # defaults for what neither the conversation nor the request sets
     context_policy: ContextPolicy
     on_busy: OnBusy
     check_server: ServerCheck
@@ -42,6 +45,10 @@ class Admission:
     def accept(
         self, app: Flask, state: AppState, request: Request, body: ChatRequest, callback: Callback | None
     ) -> Reply:
+        """Reserve a place, lease the conversation, render the prompt and submit it; return the queued reply.
+
+        :raises ChatStreamError: the request is refused, and nothing is held for it any more
+        """
         self.check_server(request.environ)
         self.engine.start(again=False)
         with ExitStack() as undo:
@@ -83,6 +90,7 @@ class Admission:
         return reply
 
     def stop_reply(self, state: AppState, conversation_id: str) -> None:
+        """Cancel the running reply of a conversation, if it has one."""
         if reply := state.replies.running(conversation_id):
             self.engine.cancel(reply.generation)
 
@@ -109,13 +117,13 @@ class Admission:
         return turn
 
     def _params(self, body: ChatRequest, turn: Turn) -> SamplingParams:
-        """With the stop strings of the prompt's format, each once."""
+        """Merge the sampling settings, and add the stop strings of the prompt format."""
         params = body.params(self.params, turn.conversation.generation_params)
         stop = tuple(dict.fromkeys((*params.stop, *turn.prompt.get_final_stop_strs())))
         try:
             return replace(params, stop=stop)
         except ConfigError as error:
-            raise BadRequest(f"with those of the chat prompt: {error}") from error
+            raise BadRequest(f"with the stop strings of the chat prompt: {error}") from error
 
 
 def _text_filter(prompt: AbstractChatPrompt) -> Replacer | None:

@@ -45,9 +45,11 @@ def store_of(app: Flask) -> ConversationStore:
 
 
 def make_conversation_store(app: Flask, settings: Settings) -> ConversationStore:
-    """The store that CHATSTREAM_STORE names, else the back end of the app's sessions.
+    """Return the store that CHATSTREAM_STORE names, else one in the back end of the app's sessions.
 
-    An app with sessions of its own keeps them untouched; one without gets Flask-Session with embedded files.
+    An app that has sessions keeps them unchanged. An app without gets Flask-Session with JSON files.
+
+    :raises ConfigError: the store or the folder of the sessions cannot be used
     """
     interface = app.session_interface
     if isinstance(interface, ServerSideSessionInterface):
@@ -59,7 +61,7 @@ def make_conversation_store(app: Flask, settings: Settings) -> ConversationStore
         app.config["SESSION_COOKIE_SAMESITE"] = app.config["SESSION_COOKIE_SAMESITE"] or "Lax"
         app.config["SESSION_COOKIE_SECURE"] = settings.cookie_secure
     elif settings.store is None:
-        sessions = file_session_interface(app, settings.store_dir)  # for conversations only
+        sessions = file_session_interface(app, settings.store_dir)  # only for the conversations
     if settings.store is not None:
         return make_store(settings.store, settings.store_ttl_sec, settings.store_lease_sec)
     return FlaskSessionStore(app, sessions)

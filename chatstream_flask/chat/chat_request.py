@@ -1,4 +1,4 @@
-"""The body of POST /chat_stream: checked completely before anything is reserved or changed."""
+"""The JSON body of POST /chat_stream, checked completely before anything is reserved or changed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from ..config import SamplingParams, check_int, check_names, shown
 from ..errors import BadRequest, ConfigError
 
-SESSION_FIELDS = {  # that a conversation may keep
+SESSION_FIELDS = {  # sampling settings that a conversation may store
     "temperature",
     "top_k",
     "top_p",
@@ -25,27 +25,38 @@ MAX_MESSAGE_ID_LEN = 64  # characters
 
 @dataclass(frozen=True, kw_only=True)
 class ChatRequest:
+    """A checked body of POST /chat_stream."""
+
     user_input: str  # "" when regenerating
     regenerate: bool
-    edited_message_id: str | None  # of the turn that user_input replaces, with all that follows it
-    own_params: dict[str, Any]  # checked, for this reply only
+    edited_message_id: str | None  # reply of the turn that user_input replaces, with all that follows
+    own_params: dict[str, Any]  # checked; only for this reply
 
     def params(self, defaults: SamplingParams, kept: dict[str, Any]) -> SamplingParams:
-        """The constructor's, below the conversation's `kept` ones, below the request's own."""
+        """Merge the constructor's settings, those stored in the conversation and the request's own.
+
+        Later ones take precedence.
+        """
         return _merged(merge_kept(defaults, kept), self.own_params)
 
 
 def parse_chat_request(
     body: bytes | str | dict[str, Any], defaults: SamplingParams, max_input_len: int
 ) -> ChatRequest:
-    """`defaults` are the constructor's; its max_new_tokens is also the most that a body may ask for."""
+    """Parse and check a body.
+
+    :param body: JSON, or the object it holds
+    :param defaults: the constructor's settings; max_new_tokens is also the upper limit for the body's
+    :param max_input_len: characters of user_input
+    :raises BadRequest: what is wrong
+    """
     data = load_object(body)
     own_params = _checked_params(data, defaults, FIELDS)
     regenerate = data.get("regenerate", False)
     if not isinstance(regenerate, bool):
         raise BadRequest(f"regenerate must be true or false, not {shown(regenerate)}")
     given = data.get("user_input")
-    is_ignored = regenerate and (given is None or isinstance(given, str))  # front ends send it along
+    is_ignored = regenerate and (given is None or isinstance(given, str))  # some front ends send it along
     user_input = "" if is_ignored else _user_input(given, max_input_len)
     return ChatRequest(
         user_input=user_input,
@@ -56,14 +67,20 @@ def parse_chat_request(
 
 
 def parse_generation_params(given: dict[str, Any], defaults: SamplingParams) -> dict[str, Any]:
-    """Settings for a conversation to keep."""
+    """Check the settings that a conversation is to store.
+
+    :raises BadRequest: a name or a value is not allowed
+    """
     if not isinstance(given, dict):
         raise BadRequest(f"generation params must be a JSON object, not {type(given).__name__}")
     return _checked_params(given, defaults, SESSION_FIELDS)
 
 
 def merge_kept(defaults: SamplingParams, kept: dict[str, Any]) -> SamplingParams:
-    """What a conversation kept, as far as it is still allowed: the constructor may have changed since."""
+    """Merge stored settings of a conversation into the defaults.
+
+    Stored max_new_tokens is lowered to the default, which may have changed since.
+    """
     known = {name: value for name, value in kept.items() if name in SESSION_FIELDS}
     known["max_new_tokens"] = min(
         known.get("max_new_tokens", defaults.max_new_tokens), defaults.max_new_tokens
@@ -95,7 +112,10 @@ def _merged(params: SamplingParams, given: dict[str, Any]) -> SamplingParams:
 
 
 def load_object(body: bytes | str | dict[str, Any]) -> dict[str, Any]:
-    """:raises BadRequest: it is no JSON object"""
+    """Parse a JSON object.
+
+    :raises BadRequest: it is something else
+    """
     if isinstance(body, (bytes, str)):
         try:
             body = json.loads(body, parse_constant=_refuse_constant)
@@ -116,7 +136,7 @@ def _edited_message_id(value: Any, regenerate: bool) -> str | None:
     if not isinstance(value, str) or not 0 < len(value) <= MAX_MESSAGE_ID_LEN:
         raise BadRequest(f"edited_message_id must be the message_id of a reply, not {shown(value)}")
     if regenerate:
-        raise BadRequest("regenerate and edited_message_id cannot go together")
+        raise BadRequest("regenerate and edited_message_id exclude each other")
     return value
 
 
@@ -130,7 +150,7 @@ def _user_input(value: Any, max_len: int) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise BadRequest("user_input holds half of a surrogate pair, which is not text") from error
+        raise BadRequest("user_input has an unpaired surrogate, which is not valid text") from error
     if "\x00" in value:
-        raise BadRequest("user_input holds a NUL character")
+        raise BadRequest("user_input has a NUL character")
     return value

@@ -1,4 +1,4 @@
-"""What follows the last token of a reply: its turn is kept, its conversation is free, the app is told."""
+"""The end of a reply: its turn is saved, its conversation released, and the app notified."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Callback = Callable[[Request, str], None]
 
 
 class Completion:
-    """`keep` and `tell` are the hooks of a generation, called once each, in this order."""
+    """Hooks for the end of one generation request: `keep`, then `tell`, each called once."""
 
     def __init__(
         self,
@@ -42,20 +42,26 @@ class Completion:
         self._reports = reports
         self._conversation_id = conversation_id
         self._origin = Origin.from_request(request)
-        self.num_dropped_turns = 0  # told when the prompt is fitted
+        self.num_dropped_turns = 0  # set when the prompt has been fitted to the context
 
     def keep(self, generation: GenerationRequest, outcome: Outcome) -> None:
-        """Before the client sees the end, so that its next turn finds this one kept and the way free."""
+        """Save the turn and release the conversation, before the client is told of the end.
+
+        So the client's next turn finds this one saved and is not refused as busy.
+
+        :raises ConversationBusy: the turn could not be saved, as somebody else changed the conversation
+        """
         try:
             if outcome.is_success:
                 if not self._turn.save(generation.text, is_interrupted=False):
-                    raise ConversationBusy("the conversation was deleted or taken over meanwhile")
+                    raise ConversationBusy("the conversation was deleted or changed meanwhile")
             elif outcome.finish_reason is not FinishReason.ERROR and generation.text:
                 self._turn.save(generation.text, is_interrupted=True)
         finally:
             self.close()
 
     def tell(self, generation: GenerationRequest, outcome: Outcome) -> None:
+        """Write the log line and the trace, and call the app's callback."""
         try:
             self._reports.ended(
                 self._origin,
@@ -71,13 +77,13 @@ class Completion:
                     self._callback(self._request, message_of(generation, outcome))
 
     def close(self) -> None:
-        """The conversation is free for its next turn. Idempotent."""
+        """Release the conversation for its next turn. Idempotent."""
         self._on_close()
         self._turn.close()
 
 
 def message_of(generation: GenerationRequest, outcome: Outcome) -> str:
-    """The word that ChatStream's callbacks get."""
+    """Return the word with which ChatStream's callbacks are told how a reply ended."""
     if outcome.is_success:
         return SUCCESS
     if outcome.finish_reason is FinishReason.DISCONNECTED:

@@ -1,4 +1,4 @@
-"""The caller's conversation: which it is, and what is kept of it."""
+"""The caller's conversation: its id, its stored record and its lease."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BUSY_POLL_SEC = 0.05
 
 
 class ConversationAccess:
-    """Found through the request handler, in the request's context."""
+    """Finds conversations through the request handler, in the context of the request."""
 
     def __init__(
         self,
@@ -34,10 +34,13 @@ class ConversationAccess:
         self._known_id = f"{KNOWN_ID}.{name}"
         self._request_handler = request_handler
         self._chat_prompt_clazz = chat_prompt_clazz
-        self._params = params  # for what a conversation does not set
+        self._params = params  # defaults for what a conversation does not set
 
     def id_of(self, request: Request) -> str:
-        """Asked once for each request, so that a callback finds the same conversation."""
+        """Return the id of the caller's conversation.
+
+        The handler is asked once per request, so that a callback finds the same conversation.
+        """
         known: str | None = request.environ.get(self._known_id)
         if known is None:
             known = self._request_handler.get_conversation_id(request)
@@ -50,7 +53,7 @@ class ConversationAccess:
         return self._request_handler.get_visitor(request)
 
     def reader_of(self, request: Request) -> str | None:
-        """Return the visitor that reads; one with a new session by the name that its next requests have."""
+        """Return the visitor that reads a reply; a new session already counts as its later requests will."""
         request.environ.pop(IS_NEW, None)
         return self.visitor_of(request)
 
@@ -73,7 +76,13 @@ class ConversationAccess:
         is_gone: Callable[[], bool],
         timeout_sec: float,
     ) -> Lease:
-        """Its lease; waits for it where `on_busy` says so and the client is still there."""
+        """Return the lease of a conversation.
+
+        While another turn holds it, `on_busy` decides: refuse at once, wait until the client is gone or the
+        time is over, or stop the running reply.
+
+        :raises ConversationBusy: it did not become free
+        """
         store = self._request_handler.get_store()
         deadline = time.monotonic() + timeout_sec
         while True:
@@ -96,7 +105,7 @@ class ConversationAccess:
         return {name: getattr(params, name) for name in sorted(SESSION_FIELDS)}
 
     def set_generation_params(self, request: Request, given: dict[str, Any] | None) -> None:
-        """Those named only; None forgets them all."""
+        """Change the settings that are given; None removes all."""
         checked = None if given is None else parse_generation_params(given, self._params)
         conversation_id = self.id_of(request)
         lease = self._request_handler.get_store().hold(conversation_id)

@@ -1,4 +1,4 @@
-"""The replies in the making and those that have just ended, where a reader may find its own again."""
+"""Running replies and those that ended a short time ago, for readers that reconnect."""
 
 from __future__ import annotations
 
@@ -10,30 +10,32 @@ from dataclasses import dataclass
 from ..engine.request import GenerationRequest
 from ..errors import NotFound
 
-MAX_ENDED = 1024  # replies kept for readers that come back; the oldest go first
+MAX_ENDED = 1024  # ended replies kept for readers that reconnect; the oldest are removed first
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What its visitor may know of it."""
+    """A reply as its visitor may see it."""
 
     conversation_id: str
     message_id: str
-    user_input: str  # what it answers
-    num_kept: int  # messages of the conversation that come before its turn
-    num_dropped_turns: int  # left out of what the model reads
+    user_input: str  # the message that it answers
+    num_kept: int  # messages of the conversation before this turn
+    num_dropped_turns: int  # left out of the prompt
     generation: GenerationRequest
 
 
 class ReplyRegistry:
-    """Of one app; shared by all threads of one process. Only who knows the conversation finds a reply."""
+    """The replies of one app, shared by all threads; a reply is found only with its conversation's id."""
 
     def __init__(self, keep_sec: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._keep_sec = keep_sec  # after their end
+        self._keep_sec = keep_sec  # seconds after the end of a reply
         self._clock = clock
         self._lock = threading.Lock()  # guards everything below
-        self._running: dict[str, Reply] = {}  # by conversation, of which each has one at the most
-        self._ended: dict[str, tuple[float, Reply]] = {}  # by message id, until when; the oldest first
+        self._running: dict[str, Reply] = {}  # by conversation id; each has one at most
+        self._ended: dict[
+            str, tuple[float, Reply]
+        ] = {}  # by message id: time of removal and reply, the oldest first
 
     def add(self, reply: Reply) -> None:
         with self._lock:
@@ -43,7 +45,7 @@ class ReplyRegistry:
         return self._running.get(conversation_id)
 
     def end(self, conversation_id: str, message_id: str) -> None:
-        """Idempotent."""
+        """Move a running reply to the ended ones. Idempotent."""
         with self._lock:
             reply = self._running.get(conversation_id)
             if reply is None or reply.message_id != message_id:
@@ -54,13 +56,16 @@ class ReplyRegistry:
             self._forget_old()
 
     def find(self, conversation_id: str, message_id: str) -> Reply:
-        """Raises NotFound, also for a reply of another conversation."""
+        """Return a running or recently ended reply of the conversation.
+
+        :raises NotFound: there is none with this id, or it belongs to another conversation
+        """
         with self._lock:
             self._forget_old()
             ended = self._ended.get(message_id)
             reply = self._running.get(conversation_id) if ended is None else ended[1]
         if reply is None or (reply.message_id, reply.conversation_id) != (message_id, conversation_id):
-            raise NotFound("no such reply is in the making, or has just ended, in your conversation")
+            raise NotFound("your conversation has no running or recently ended reply with this id")
         return reply
 
     def _forget_old(self) -> None:

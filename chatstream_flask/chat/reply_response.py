@@ -1,4 +1,4 @@
-"""The HTTP answer that streams a reply."""
+"""The HTTP response that streams a reply."""
 
 from __future__ import annotations
 
@@ -24,7 +24,12 @@ def reply_response(
     readers: Readers,
     visitor: str | None,
 ) -> Response:
-    """:raises TooManyRequests: there are too many readers already; never for the first one of a reply"""
+    """Return the streaming response for one reader of a reply.
+
+    :param grace_sec: how long the reply goes on without any reader
+    :param offset: characters of the reply that the reader already has
+    :raises TooManyRequests: there are too many readers already; never for the first one of a reply
+    """
     limit_silence(request.environ, settings.client_timeout_sec)
     stream = readers.open(
         reply.generation,
@@ -51,7 +56,10 @@ def reply_response(
 
 
 def close_lost_reply(error: BaseException | None) -> None:
-    """Nobody will read or close it if the request failed after the view, as when no session can be saved."""
+    """Close the stream of a request that failed after its view, for example while saving the session.
+
+    A `teardown_request` function: the server never gets such a response, so nobody else would close it.
+    """
     stream: ReplyStream | None = g.pop("chatstream_reply", None)
     if error is not None and stream is not None:
         stream.close()

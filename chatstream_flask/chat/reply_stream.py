@@ -1,4 +1,4 @@
-"""The response body of one reply."""
+"""The response body for one reader of a reply."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .wire_format import WireFormat
 
 
 class ReplyStream(Iterator[bytes]):
-    """Yields what is new until the reply ends; `close`, by whoever, says that this reader has gone.
+    """Iterator over the events of a reply until it ends; `close` means that this reader has gone.
 
-    The generation of a reply that has no reader left ends after `grace_sec`, in which one may come back.
+    A reply without readers is cancelled after `grace_sec`, in which a reader may reconnect.
 
-    A class and not a generator: the `finally` of a generator that was never started does not run, and a body
-    that is never iterated is just what a client leaves behind that goes early.
+    This is a class because the `finally` of a generator that was never started does not run, and the body of
+    a client that disconnects early may never be iterated.
     """
 
     def __init__(
@@ -39,15 +39,15 @@ class ReplyStream(Iterator[bytes]):
         self._engine = engine
         self._request = request
         self._wire = wire
-        self._is_gone = is_gone or (lambda: False)  # without a probe, a failing heartbeat tells
+        self._is_gone = is_gone or (lambda: False)  # without a probe, a heartbeat that cannot be sent tells
         self._wait_sec = min(probe_sec, heartbeat_sec)
         self._heartbeat_sec = heartbeat_sec
-        self._extra = extra  # goes into the last event
+        self._extra = extra  # fields of the last event
         self._grace_sec = grace_sec
         self._clock = clock
         self._written_at = clock()
         self._offset = offset  # characters that the reader has
-        self._position: int | None = None  # in the queue, as last told
+        self._position: int | None = None  # position in the queue that was sent last
         self._is_started = False
         self._is_over = False
         request.attach(self)
@@ -61,7 +61,7 @@ class ReplyStream(Iterator[bytes]):
         return self._is_over
 
     def __next__(self) -> bytes:
-        """Blocks until there is something to send; an empty chunk would not reach the client anyway."""
+        """Block until there is something to send; empty chunks are never returned."""
         while not self._is_over:
             if self._is_gone():
                 self.close()
@@ -72,13 +72,13 @@ class ReplyStream(Iterator[bytes]):
         raise StopIteration
 
     def close(self) -> None:
-        """By the server when it is done with the body, for whatever reason; idempotent."""
+        """Detach this reader; the server calls it when it is done with the body. Idempotent."""
         self._is_over = True
         if self._request.detach(self, self._grace_sec) and not self._grace_sec:
             self._engine.cancel(self._request, FinishReason.DISCONNECTED)
 
     def _next_chunk(self) -> bytes:
-        """What to send now; waits a moment if that is nothing yet."""
+        """Return the next bytes to send; wait a moment for them and return b"" if there are none."""
         if chunk := self._news():
             return chunk
         if (
@@ -94,14 +94,14 @@ class ReplyStream(Iterator[bytes]):
         return b""
 
     def _news(self) -> bytes:
-        """The place in the queue when it changed, and once that generation began."""
+        """Return an event for a changed position in the queue or, once, for the start of generation."""
         if self._is_started:
             return b""
         if self._request.status is not Status.WAITING:
             self._is_started = True
             return self._wire.start() if self._request.started_at is not None else b""
         position = self._engine.position(self._request)
-        if position in (0, self._position):  # 0: just leaving the queue
+        if position in (0, self._position):  # 0: it has just left the queue
             return b""
         self._position = position
         return self._wire.queue(position, self._engine.eta_sec(position))

@@ -1,4 +1,4 @@
-"""Which conversation a request belongs to, and where it is kept: the part an app may replace."""
+"""Request handlers: they name the conversation and the visitor of a request; an app may have its own."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from ..conversation import ConversationStore
 from .app_state import store_of
 
 SESSION_KEY = "chatstream_conversation"
-IS_NEW = "chatstream.is_new_session"  # in the environ: the client has not shown that it keeps its cookie
+IS_NEW = "chatstream.is_new_session"  # in the environ of a request that brought no session cookie
 
 
 class AbstractRequestHandler(ABC):
-    """Called in the view, inside the request's context, before the response starts."""
+    """Base class of request handlers.
+
+    Its methods are called in the view, in the context of the request, before the response starts.
+    """
 
     shares_conversations: bool = False
     """Whether several ChatStreams of an app that have this handler continue the same conversations.
@@ -31,32 +34,33 @@ class AbstractRequestHandler(ABC):
 
     @abstractmethod
     def get_conversation_id(self, request: Request) -> str:
-        """The id of the caller's conversation, one that only this caller can name; made if there is none.
+        """Return the id of the caller's conversation, or a new one; no other caller may be able to name it.
 
-        May raise a ChatStreamError to refuse the request.
+        :raises ChatStreamError: to refuse the request
         """
 
     def get_visitor(self, request: Request) -> str | None:
-        """Who the limits per visitor count for; None: nobody, without limits. Called before anything else.
+        """Return the visitor that the limits per visitor count for; None applies no limits.
 
-        By default the client's address (behind a proxy only with werkzeug's ProxyFix).
+        It is called before any other method. The default is the client's address, which behind a proxy
+        needs werkzeug's ProxyFix.
         """
         return address_of(request)
 
     def get_priority(self, request: Request) -> int:
-        """Higher ones are served first, but not for ever."""
+        """Return the priority in the queue; higher ones are served first, but lower ones do not starve."""
         return 0
 
     def get_store(self) -> ConversationStore:
-        """Where conversations are kept; by default the store that `init_app` made for this app."""
+        """Return the store of conversations; the default is the one that `init_app` made for this app."""
         return store_of(current_app)
 
 
 class SimpleSessionRequestHandler(AbstractRequestHandler):
-    """One conversation for each Flask session, which carries only its id.
+    """One conversation for each Flask session; the session holds only its id.
 
-    The visitor is the session, but the address for a client that brought none: one that keeps no cookies
-    gets a new session with every request.
+    The visitor is the session. For a client without one it is the address, because a client that keeps no
+    cookies gets a new session with every request.
     """
 
     def get_request_handler_type(self) -> str:
@@ -76,7 +80,10 @@ class SimpleSessionRequestHandler(AbstractRequestHandler):
 
 
 def address_of(request: Request) -> str | None:
-    """The address as a visitor's name; of IPv6 its network, which one customer has. None on a Unix socket."""
+    """Return the client's address as the name of a visitor, or None on a Unix socket.
+
+    Of an IPv6 address only the /64 network counts, as one customer has all of it.
+    """
     try:
         address = ipaddress.ip_address(request.remote_addr or "")
     except ValueError:

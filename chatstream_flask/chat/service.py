@@ -85,18 +85,20 @@ class ChatService:
         *,
         resumable: bool = False,
     ) -> Response:
-        """The streaming response of POST /chat_stream, or a refusal; for a view to return.
+        """Return the streaming response to POST /chat_stream, or a refusal.
 
         :param request: `flask.request`
         :param request_body: the JSON body, if the app has read it already or wants another one
         :param callback: `callback(request, message)` is called once when an accepted request has ended, in
-            an app context but not in the request's; `message` is `success`,
+            an app context but not in the context of the request; `message` is `success`,
             `client_disconnected_before_streaming`, `client_disconnected_while_streaming` or
             `unknown_error_occurred`
-        :param resumable: the app has a view for `handle_resume_request`: an event stream that lost its reader
-            goes on for CHATSTREAM_RESUME_SEC
+        :param resumable: whether the app has a view for `handle_resume_request`; then a reply whose reader
+            lost its connection continues for CHATSTREAM_RESUME_SEC
         """
-        request = getattr(request, "_get_current_object", lambda: request)()  # the proxy ends with the view
+        request = getattr(
+            request, "_get_current_object", lambda: request
+        )()  # the proxy is invalid after the view
         state = self.state
         app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
         try:
@@ -108,7 +110,10 @@ class ChatService:
         return self._response(request, reply, is_resumable=resumable)
 
     def handle_resume_request(self, request: Request, message_id: str) -> Response:
-        """The rest of a reply after as many characters as `Last-Event-ID` (or `?offset=`) says, then live."""
+        """Return a stream of the rest of a reply, after the characters that the client has already.
+
+        Their number is the header `Last-Event-ID` or the argument `?offset=`.
+        """
         state = self.state
         try:
             reply = state.replies.find(self._conversations.id_of(request), message_id)
@@ -120,7 +125,7 @@ class ChatService:
             return self.refuse(error, problem_response)
 
     def handle_cancel_request(self, request: Request, message_id: str) -> Response:
-        """Ends a reply of the caller's; what it has said is kept, marked as interrupted. Idempotent."""
+        """Cancel a reply of the caller; its text so far is kept and marked as interrupted. Idempotent."""
         try:
             reply = self.state.replies.find(self._conversations.id_of(request), message_id)
             self.engine.cancel(reply.generation)
@@ -132,29 +137,30 @@ class ChatService:
     # -- the caller's conversation -------------------------------------------------------------------
 
     def handle_clear_context_request(self, request: Request) -> dict[str, Any]:
-        """Forgets the caller's conversation; a reply in the making ends and is not kept."""
+        """Delete the caller's conversation; its running reply is cancelled and not kept."""
         conversation_id = self._conversations.id_of(request)
         self._conversations.delete(conversation_id)
         self._admission.stop_reply(self.state, conversation_id)
         return {"success": True, "message": "Context successfully cleared"}
 
     def get_chat_prompt(self, request: Request) -> AbstractChatPrompt:
-        """The conversation that a request belongs to, as it is kept now; for views and callbacks."""
+        """Return the stored conversation that a request belongs to; for views and callbacks."""
         return self._conversations.of(request).prompt
 
     def get_running_reply(self, request: Request) -> Reply | None:
-        """The reply in the making of the caller's conversation."""
+        """Return the running reply of the caller's conversation, if there is one."""
         return self.state.replies.running(self._conversations.id_of(request))
 
     def get_generation_params(self, request: Request) -> dict[str, Any]:
-        """What holds for the caller's conversation: its own settings over those of the constructor."""
+        """Return the sampling settings of the caller's conversation: its own over the constructor's."""
         return self._conversations.generation_params(request)
 
     def set_generation_params(self, request: Request, given: dict[str, Any] | None) -> dict[str, Any]:
-        """Changes the caller's own settings, those named only; None goes back to the constructor's.
+        """Change those settings of the caller's conversation that are given, and return all in effect.
 
-        :raises BadRequest: a value is not allowed, or a name
-        :raises ConversationBusy: a reply is in the making
+        :param given: None removes the conversation's own settings, so that the constructor's apply
+        :raises BadRequest: a name or a value is not allowed
+        :raises ConversationBusy: the conversation has a running reply
         """
         self._conversations.set_generation_params(request, given)
         return self.get_generation_params(request)
@@ -202,7 +208,7 @@ class ChatService:
 
     @property
     def state(self) -> AppState:
-        """What this service has for the current app.
+        """What this ChatStream has for the current app.
 
         :raises RuntimeError: the app was not set up with `init_app`
         """

@@ -1,4 +1,4 @@
-"""The tokens with which every conversation of an app begins: its system text, its examples."""
+"""The tokens that all conversations of an app begin with: the system text and the examples."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from ..errors import ChatStreamError
 from ..model_source import ModelSource
 from ..prompts import AbstractChatPrompt
 
-FIRST_WORDS = "."  # of a conversation made up to see what comes before them
+FIRST_WORDS = "."  # the only message of the conversation from which the prefix is taken
 
 
 class SharedPrefix:
-    """Read off once, from a conversation that has only begun: nothing in it is any visitor's."""
+    """Length of the prefix that prompts share; it is taken once from an empty conversation.
+
+    Nothing in it comes from a visitor, so the KV cache may reuse it for everybody.
+    """
 
     def __init__(self, source: ModelSource, chat_prompt_clazz: type[AbstractChatPrompt]) -> None:
         self._source = source
@@ -21,7 +24,7 @@ class SharedPrefix:
         self._token_ids: list[int] | None = None
 
     def length(self, token_ids: list[int]) -> int:
-        """How many first tokens of a prompt are no visitor's own."""
+        """Return how many of a prompt's first tokens belong to the shared prefix."""
         if self._token_ids is None:
             self._token_ids = self._first_tokens()
         return common_prefix_len(token_ids, self._token_ids, len(token_ids))
@@ -32,5 +35,5 @@ class SharedPrefix:
         prompt.add_responder_msg(None)
         try:
             return self._source.fit(prompt, self._source.context_len, ContextPolicy.ERROR).token_ids
-        except ChatStreamError:  # it does not fit: then no conversation does
+        except ChatStreamError:  # if this does not fit, no conversation does
             return []

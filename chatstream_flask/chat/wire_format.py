@@ -1,4 +1,4 @@
-"""How a reply looks on the wire: one small class for each format, all pure functions of what happened."""
+"""Wire formats: each class turns the events of a reply into bytes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ..errors import GenerationError
 
 
 class WireFormat(ABC):
-    """Each method gives the bytes to send, b"" for nothing."""
+    """Encoder of a reply's events; each method returns the bytes to send, b"" for none."""
 
     content_type: str
     headers: dict[str, str]
-    is_resumable = False  # its reader knows how far it has got, and so can come back
+    is_resumable = False  # a reader can say how many characters it has, and reconnect
 
     def __init__(self, message_id: str) -> None:
         self.message_id = message_id
@@ -29,7 +29,7 @@ class WireFormat(ABC):
 
     @abstractmethod
     def text(self, text: str, offset: int) -> bytes:
-        """New text; `offset` counts the characters up to its end."""
+        """Encode new text; `offset` is the number of characters of the reply up to its end."""
 
     @abstractmethod
     def end(self, outcome: Outcome, extra: dict[str, Any], offset: int) -> bytes: ...
@@ -40,14 +40,14 @@ class WireFormat(ABC):
 
 COMMON_HEADERS = {
     "Cache-Control": "no-cache, no-store, no-transform",
-    "Content-Encoding": "identity",  # keeps Flask-Compress from collecting it, and from a database connection
-    "X-Accel-Buffering": "no",  # nginx passes every chunk on at once
+    "Content-Encoding": "identity",  # Flask-Compress would buffer the stream
+    "X-Accel-Buffering": "no",  # nginx does not buffer
     "X-Content-Type-Options": "nosniff",
 }
 
 
 class PlainText(WireFormat):
-    """Each chunk is new text and nothing else, so it cannot carry anything before the first word."""
+    """Only the text of the reply, so nothing can be sent before its first word."""
 
     content_type = "text/plain; charset=utf-8"
     headers = COMMON_HEADERS
@@ -62,7 +62,10 @@ class PlainText(WireFormat):
         return text.encode()
 
     def end(self, outcome: Outcome, extra: dict[str, Any], offset: int) -> bytes:
-        """An error cuts the body short, which HTTP clients notice; text could not tell it from a reply."""
+        """Raise if the reply failed: clients notice a body that is cut short.
+
+        :raises GenerationError: the reply failed
+        """
         if outcome.finish_reason in (FinishReason.ERROR, FinishReason.SHUTDOWN):
             raise GenerationError(outcome.error or "the server stopped")
         return b""
@@ -72,9 +75,9 @@ class PlainText(WireFormat):
 
 
 class ServerSentEvents(WireFormat):
-    """https://html.spec.whatwg.org/multipage/server-sent-events.html
+    """Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html).
 
-    The id of an event is the number of characters of the reply that its reader has then got.
+    The id of an event is the number of characters of the reply that its reader has received with it.
     """
 
     content_type = "text/event-stream; charset=utf-8"
@@ -104,7 +107,7 @@ class ServerSentEvents(WireFormat):
 
 
 class NewlineDelimitedJSON(WireFormat):
-    """One JSON object a line: the same events, their name in the field "event"."""
+    """One JSON object per line: the same events, with their name in the field "event"."""
 
     content_type = "application/x-ndjson"
     headers = COMMON_HEADERS
@@ -131,7 +134,7 @@ class NewlineDelimitedJSON(WireFormat):
 
 
 class ChatStreamFrames(PlainText):
-    """ChatStream's own: each frame is the whole reply so far and `<::EOS::>`, so the bytes are quadratic."""
+    """ChatStream's frames: the whole reply so far and `<::EOS::>`, so the total size is quadratic."""
 
     END_OF_FRAME = "<::EOS::>"
 
@@ -145,7 +148,7 @@ class ChatStreamFrames(PlainText):
 
 
 def describe(outcome: Outcome) -> dict[str, Any]:
-    """What a client is told at the end of a reply."""
+    """Return the fields of the last event of a reply."""
     return {
         "finish_reason": outcome.finish_reason.value,
         "usage": {
@@ -164,7 +167,7 @@ def describe(outcome: Outcome) -> dict[str, Any]:
 
 
 def choose(wire_format: WireFormatName, accept: str, message_id: str) -> WireFormat:
-    """The constructor's; "auto" goes by the request's Accept header: events if asked for, else plain text."""
+    """Return the encoder for a request; "auto" follows its Accept header, plain text is the fallback."""
     if wire_format is WireFormatName.CHATSTREAM:
         return ChatStreamFrames(message_id)
     wanted = accept.lower()
