@@ -1,4 +1,4 @@
-"""After each test no thread of ours is left; Triton is interpreted where there is no device for it."""
+"""For all tests: none leaves a thread behind; Triton kernels are interpreted where there is no GPU."""
 
 from __future__ import annotations
 

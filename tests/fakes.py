@@ -1,4 +1,4 @@
-"""Fakes at the lowest seams: the clock, the runner, and an engine without threads."""
+"""Fakes at the lowest level: the clock, the runner, and an engine without threads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from chatstream_flask.engine.scheduler import Scheduler
 from chatstream_flask.engine.sequence import Chunk, Matcher, Sequence
 from chatstream_flask.engine.worker import Worker
 
-TIMEOUT = 10.0  # seconds: no wait in a test is longer
+TIMEOUT = 10.0  # seconds; no wait in a test is longer
 EOS_ID = 0
 
 
@@ -38,7 +38,7 @@ class FakeClock:
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:
-    """Of what other threads do on their own, and tell nobody."""
+    """Poll for what other threads do without notifying anybody."""
     pause = threading.Event()
     end = time.monotonic() + TIMEOUT
     while not is_so():
@@ -47,7 +47,7 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 
 
 def ask(text: str, **kwargs: object) -> GenerationRequest:
-    """A request whose prompt is `text`; names of SamplingParams and of GenerationRequest may be given."""
+    """Return a request with the prompt `text`; keywords are those of SamplingParams and GenerationRequest."""
     names = SamplingParams.__dataclass_fields__
     params = SamplingParams(**{k: v for k, v in kwargs.items() if k in names})  # type: ignore[arg-type]
     rest = {k: v for k, v in kwargs.items() if k not in names}
@@ -55,7 +55,7 @@ def ask(text: str, **kwargs: object) -> GenerationRequest:
 
 
 class CharDecoder:
-    """An id is a code point. As real ones, it makes something of a wrong id."""
+    """Token ids are code points. Like a real decoder it accepts invalid ids."""
 
     def push(self, token_id: int) -> str:
         return chr(abs(token_id))
@@ -65,7 +65,7 @@ class CharDecoder:
 
 
 class ListMatcher:
-    """A grammar of one text; its runner must say that."""
+    """A grammar that allows exactly one text."""
 
     num_bytes = 4
 
@@ -83,7 +83,7 @@ class ListMatcher:
 
 
 class EchoRunner:
-    """Answers with the prompt. It keeps the token ids of each slot in place of keys and values.
+    """Replies with the prompt; keeps the token ids of each slot instead of keys and values.
 
     A step that would compute a token whose predecessors are not in its slot fails the test.
     """
@@ -93,13 +93,13 @@ class EchoRunner:
         self.cached: dict[int, list[int]] = {}  # slot -> token ids
         self.batches: list[int] = []  # rows of each decode step
         self.chunks: list[int] = []  # tokens of each prefill step
-        self.moves: list[tuple[int, int, int]] = []
+        self.copies: list[tuple[int, int, int]] = []
 
     def open(self) -> None: ...
 
     def next_id(self, sequence: Sequence) -> int:
-        num_told = len(sequence.token_ids) - sequence.num_prompt
-        return [*sequence.request.prompt_ids, EOS_ID][num_told]
+        num_generated = len(sequence.token_ids) - sequence.num_prompt
+        return [*sequence.request.prompt_ids, EOS_ID][num_generated]
 
     def prefill(self, chunks: list[Chunk]) -> NewIds:
         self.chunks += [chunk.num_tokens for chunk in chunks]
@@ -120,13 +120,13 @@ class EchoRunner:
         return [self._new_ids(sequence) for sequence in sequences]
 
     def copy_slot(self, source: int, target: int, length: int) -> None:
-        self.moves.append((source, target, length))
+        self.copies.append((source, target, length))
         self.cached[target] = self.cached.get(source, [])[:length]
 
     def share_cores(self, num_busy: int) -> None: ...
 
     def swap_slots(self, one: int, other: int, length: int) -> None:
-        self.moves.append((one, other, length))
+        self.copies.append((one, other, length))
         first, second = self.cached.get(one, []), self.cached.get(other, [])
         self.cached[one], self.cached[other] = second[:length], first[:length]
 
@@ -145,7 +145,7 @@ class EchoRunner:
         return [token_id]
 
     def _compute(self, sequence: Sequence, num_tokens: int) -> bool:
-        """True when nothing is left to compute."""
+        """Compute tokens; return whether nothing is left to compute."""
         done = sequence.num_cached
         assert done == 0 or self.cached[sequence.slot][:done] == sequence.token_ids[:done]
         self.cached[sequence.slot] = sequence.token_ids[: done + num_tokens]
@@ -153,14 +153,14 @@ class EchoRunner:
 
 
 class EndlessRunner(EchoRunner):
-    """Says "a" until it is stopped."""
+    """Generates "a" until it is stopped."""
 
     def next_id(self, sequence: Sequence) -> int:
         return ord("a")
 
 
 class GatedRunner(EchoRunner):
-    """Its first decode step waits until the test opens the gate."""
+    """Waits in its first decode step until the test opens the gate."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -172,7 +172,7 @@ class GatedRunner(EchoRunner):
 
 
 class Bench:
-    """A queue and its workers without threads: a test makes each step. What ends is told at once."""
+    """A queue and workers without threads: the test makes each step, and outcomes are published at once."""
 
     def __init__(
         self,
@@ -182,7 +182,7 @@ class Bench:
         chunk_len: int = 256,
         num_kept_slots: int | None = None,  # of each worker
         make_runner: Callable[[], Runner] = EchoRunner,
-        clock: Callable[[], float] | None = None,  # of the queue; None: a second goes by at each look
+        clock: Callable[[], float] | None = None,  # of the queue; None: each call adds a second
     ) -> None:
         clock = clock or itertools.count().__next__
         self.queue = RequestQueue(sum(slots) + num_waiting, slots, clock=clock)

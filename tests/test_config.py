@@ -1,4 +1,4 @@
-"""Every wrong or contradictory value is refused at once, with what is allowed."""
+"""Settings: every wrong or contradictory value is refused at set-up, with what is allowed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stop strings against a naive search in the whole text, however the text falls into pieces."""
+"""Detokenizer: compared with a naive search for stop strings, however the text is divided into tokens."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(pieces: list[str], stops: list[str]) -> tuple[list[str], Detokenizer]:
 
 
 def cut_at_stop(text: str, stops: list[str]) -> str | None:
-    """The text before the first stop string; None if there is none."""
+    """Return the text before the first stop string; None if there is none."""
     for end in range(len(text) + 1):
         if done := [stop for stop in stops if text[:end].endswith(stop)]:
             return text[: end - len(max(done, key=len))]
@@ -87,7 +87,7 @@ def test_without_stop_strings_nothing_is_held_back() -> None:
 
 @pytest.mark.parametrize("char", ["a", "b"])
 def test_a_long_reply_and_many_long_stop_strings_stay_cheap(char: str) -> None:
-    """Linear: a quadratic search would need minutes."""
+    """The search takes linear time; a quadratic one would take minutes here."""
     stops = ["a" * 255 + chr(ord("c") + i) for i in range(16)]
     begin = time.process_time()
     shown, _ = run([char * 4] * 2_500, stops)

@@ -1,4 +1,4 @@
-"""Engine: real threads, fakes at the runner."""
+"""Engine: with real threads and fake runners."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def submit(engine: Engine, *requests: GenerationRequest) -> None:
 
 
 def end_of(request: GenerationRequest) -> Outcome:
-    """Waits for the outcome."""
+    """Wait for the outcome and return it."""
     text, outcome = "", None
     while outcome is None:
         new, outcome = request.read(len(text), TIMEOUT)
@@ -148,7 +148,7 @@ def test_failing_decode_ends_the_running_and_the_thread_lives_on(start_engine: S
     requests = [ask("break"), ask("bystander")]
     submit(engine, *requests)
     assert reason(requests[0]) is FinishReason.ERROR
-    end_of(requests[1])  # ended with it or ran after it, as it came
+    end_of(requests[1])  # either in the same step or later
     later = ask("later")
     submit(engine, later)
     assert (reason(later), later.text) == (FinishReason.STOP, "later")
@@ -165,14 +165,16 @@ def test_failing_decode_ends_all_of_the_step(start_engine: StartEngine) -> None:
 
 def test_stop_gives_every_accepted_request_one_outcome(start_engine: StartEngine) -> None:
     engine = start_engine(EndlessRunner)
-    told: Counter[str] = Counter()
-    requests = [ask("x", max_new_tokens=10**9, after_done=lambda r, o: told.update([r.id])) for _ in range(7)]
+    notified: Counter[str] = Counter()
+    requests = [
+        ask("x", max_new_tokens=10**9, after_done=lambda r, o: notified.update([r.id])) for _ in range(7)
+    ]
     submit(engine, *requests)
     wait_for_text(requests[0])
     engine.stop()
     engine.stop()
     assert [r.outcome and r.outcome.finish_reason for r in requests] == [FinishReason.SHUTDOWN] * 7
-    assert told == Counter({r.id: 1 for r in requests})
+    assert notified == Counter({r.id: 1 for r in requests})
     assert engine.is_stopped and not engine.is_started
     with pytest.raises(NotAccepting):
         engine.reserve()
@@ -217,20 +219,20 @@ def test_drain_refuses_new_and_lets_the_accepted_finish(start_engine: StartEngin
     engine = start_engine(GatedRunner, max_running=1)
     requests = [ask("abc"), ask("def"), ask("ghi")]
     submit(engine, *requests)
-    place = engine.reserve()
+    reservation = engine.reserve()
     assert not engine.drain(timeout=0.001)
     with pytest.raises(NotAccepting):
         engine.reserve()
     with pytest.raises(NotAccepting):
-        engine.submit(ask("late"), place)
-    place.close()
+        engine.submit(ask("late"), reservation)
+    reservation.close()
     gate_of(engine).set()
     assert engine.drain(TIMEOUT)
     assert [reason(r) for r in requests] == [FinishReason.STOP] * 3
 
 
 def test_a_drained_engine_is_not_started_by_a_request() -> None:
-    """It may be told to end before its first request comes."""
+    """A server may be stopped before its first request."""
     engine = Engine(EngineConfig(), lambda index: EchoRunner())
     engine.begin_drain()
     engine.start(again=False)
@@ -278,8 +280,8 @@ def test_failed_start_leaves_no_thread_and_may_be_repeated() -> None:
 
 def test_request_for_an_engine_that_was_not_started_is_refused() -> None:
     engine = Engine(EngineConfig(), lambda index: EchoRunner())
-    with closing(engine.reserve()) as place, pytest.raises(NotAccepting, match="not started"):
-        engine.submit(ask("abc"), place)
+    with closing(engine.reserve()) as reservation, pytest.raises(NotAccepting, match="not started"):
+        engine.submit(ask("abc"), reservation)
     engine.stop()
     engine.check_idle()
 
@@ -303,14 +305,14 @@ def test_reader_sees_the_outcome_after_before_done(start_engine: StartEngine) ->
 
 def test_reply_that_could_not_be_kept_is_an_error(start_engine: StartEngine) -> None:
     engine = start_engine()
-    told: list[Outcome] = []
-    request = ask("abc", before_done=fail, after_done=lambda request, outcome: told.append(outcome))
+    notified: list[Outcome] = []
+    request = ask("abc", before_done=fail, after_done=lambda request, outcome: notified.append(outcome))
     submit(engine, request)
     outcome = end_of(request)
     engine.stop()
     assert outcome.finish_reason is FinishReason.ERROR
     assert outcome.error == "the reply could not be stored; try again"
-    assert told == [outcome]
+    assert notified == [outcome]
 
 
 def test_failing_after_done_harms_nothing(start_engine: StartEngine) -> None:
@@ -360,7 +362,7 @@ if (pid := os.fork()) == 0:
     try:
         assert not engine.is_started and threading.active_count() == 1
         serve("child")
-        engine.check_idle()  # a place that the parent holds is not the child's
+        engine.check_idle()  # the parent's reservation does not count here
         engine.stop()
         assert threading.active_count() == 1
         os._exit(0)
@@ -395,7 +397,7 @@ class BadRunner(EchoRunner):
 
 
 class BreakingRunner(EchoRunner):
-    """A step with the prompt "break" in it fails."""
+    """Fails in a step that has the prompt "break"."""
 
     def decode(self, sequences: list[Sequence]) -> list[list[int]]:
         if any(s.request.prompt_ids == [ord(c) for c in "break"] for s in sequences):
@@ -404,4 +406,4 @@ class BreakingRunner(EchoRunner):
 
 
 class BreakingGatedRunner(BreakingRunner, GatedRunner):
-    """Until the gate opens, a second request can join the first."""
+    """Waits for the gate, so that a second request can join the first."""

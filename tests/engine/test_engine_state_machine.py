@@ -1,4 +1,4 @@
-"""The invariants of the engine hold after every move that visitors, threads and time can make."""
+"""Invariants of the engine hold after any sequence of events from visitors, threads and the clock."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class EngineMachine(RuleBasedStateMachine):
         self.queue = self.bench.queue
         self.is_draining = False
         self.reserved: list[Reservation] = []
-        self.accepted: list[GenerationRequest] = []  # in order
+        self.accepted: list[GenerationRequest] = []  # in the order of submission
 
     # -- visitors ----------------------------------------------------------------------------------
 
@@ -97,7 +97,7 @@ class EngineMachine(RuleBasedStateMachine):
         must_end = [r for r in waiting if r.stop_reason]
         self.bench.step(worker)
         assert all(r.outcome is not None for r in overdue + must_end)
-        if not must_end:  # one that ends when it is taken gives its turn to the next
+        if not must_end:  # one that ends when it is taken lets the next one start
             started = [r for r in waiting if r.status is not Status.WAITING]
             assert started == waiting[: len(started)]
 

@@ -1,4 +1,4 @@
-"""Log-probabilities are told with the text that they belong to."""
+"""PendingLogprobs: log-probabilities are emitted with the text that they belong to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from chatstream_flask.mock.mock_runner import MockParams, MockRunner, encode_moc
 
 
 class BytesRunner(EchoRunner):
-    """Its tokens are the bytes of a text."""
+    """Decodes tokens that are the bytes of a text."""
 
     def text_decoder(self, request: GenerationRequest) -> BytesDecoder:  # type: ignore[override]
         return BytesDecoder()
@@ -41,7 +41,7 @@ class BytesDecoder:
 
 
 def say(text: str, bench: Bench | None = None, **kwargs: object) -> GenerationRequest:
-    """A reply whose tokens are the bytes of the text."""
+    """Return a finished request whose tokens are the bytes of the text."""
     bench = bench or Bench(slots=[1], make_runner=BytesRunner)
     request = ask("", **{"num_logprobs": 0, **kwargs})
     request.prompt_ids = list(text.encode())
@@ -50,15 +50,15 @@ def say(text: str, bench: Bench | None = None, **kwargs: object) -> GenerationRe
     return request
 
 
-def told(request: GenerationRequest, start: int = 0, num_chars: int | None = None) -> bytes:
+def emitted(request: GenerationRequest, start: int = 0, num_chars: int | None = None) -> bytes:
     return bytes(token.token_id for token in request.token_logprobs(start, num_chars))
 
 
 def test_one_for_each_token_of_the_text_and_none_for_the_end() -> None:
     request = say("héllo 世界")
-    assert told(request).decode() == request.text == "héllo 世界"
+    assert emitted(request).decode() == request.text == "héllo 世界"
     assert request.token_logprobs(7) == [TokenLogprob(i, -i / 100, ()) for i in "世界".encode()]
-    assert request.outcome and request.outcome.completion_tokens == len(told(request)) + 1
+    assert request.outcome and request.outcome.completion_tokens == len(emitted(request)) + 1
 
 
 def test_none_for_a_request_that_does_not_ask() -> None:
@@ -67,9 +67,9 @@ def test_none_for_a_request_that_does_not_ask() -> None:
 
 def test_a_reader_at_any_place_gets_the_tokens_of_its_text() -> None:
     request = say("a世b")
-    assert [told(request, 0, i) for i in range(4)] == [b"", b"a", "a世".encode(), "a世b".encode()]
-    assert told(request, 4, 3) == b"b"
-    assert told(request, 99) == b""
+    assert [emitted(request, 0, i) for i in range(4)] == [b"", b"a", "a世".encode(), "a世b".encode()]
+    assert emitted(request, 4, 3) == b"b"
+    assert emitted(request, 99) == b""
 
 
 def test_parts_of_a_character_and_of_a_stop_string_are_held_back() -> None:
@@ -80,13 +80,13 @@ def test_parts_of_a_character_and_of_a_stop_string_are_held_back() -> None:
     steps = []
     while request.outcome is None:
         bench.step()
-        steps.append((request.text, told(request).decode()))
+        steps.append((request.text, emitted(request).decode()))
     assert steps == [("", "")] + [("世", "世")] * 4 + [("世STOx", "世STOx")] * 5
     assert request.outcome.completion_tokens == 11
 
 
-def test_a_token_that_runs_into_the_stop_string_is_told() -> None:
-    """Some of its text is shown; those wholly within the stop string are not told."""
+def test_a_token_that_runs_into_the_stop_string_is_emitted() -> None:
+    """Part of its text is shown; tokens wholly within the stop string are never emitted."""
     pieces = ["one ", "two<", "e", "nd> three"]
     detokenizer = Detokenizer(Pieces(pieces), ["<end>"])
     held = PendingLogprobs(detokenizer)
@@ -102,7 +102,7 @@ def test_a_token_that_runs_into_the_stop_string_is_told() -> None:
 
 @dataclass
 class Pieces:
-    """A decoder whose token i has the text pieces[i]; the last one, if there are more, comes at the end."""
+    """A decoder: token i has the text `pieces[i]`."""
 
     pieces: list[str]
 
@@ -145,7 +145,7 @@ def test_tokens_come_in_order_and_those_without_shown_text_are_the_last(
 
 def test_text_that_a_filter_holds_back_still_has_its_tokens_at_the_end() -> None:
     request = say("abc", text_filter=HoldAll())
-    assert (request.text, told(request)) == ("ABC", b"abc")
+    assert (request.text, emitted(request)) == ("ABC", b"abc")
 
 
 class HoldAll:

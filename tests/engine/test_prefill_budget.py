@@ -1,4 +1,4 @@
-"""No running reply stands still for long while somebody's prompt is computed."""
+"""PrefillBudget: prompts cause only short pauses in running replies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CHUNK = 256
 
 
 class Machine:
-    """Steps that take as long as is said, in the order of a worker."""
+    """Steps of given durations, in the order of a worker."""
 
     def __init__(self, *, decode_sec: float, token_sec: float) -> None:
         self.budget = PrefillBudget(CHUNK)
@@ -23,7 +23,7 @@ class Machine:
             self.budget.record_step(self.decode_sec, 0, is_decoding=True)
 
     def prefill(self, *, is_decoding: bool = True) -> float:
-        """Seconds of a step with as much of a prompt as may be."""
+        """Compute as many prompt tokens as the budget allows; return the duration of the step."""
         num_tokens = self.budget.num_tokens(is_decoding=is_decoding)
         sec = num_tokens * self.token_sec + (self.decode_sec if is_decoding else 0.0)
         self.budget.record_step(sec, num_tokens, is_decoding=is_decoding)
@@ -41,13 +41,13 @@ def test_alone_a_prompt_is_computed_in_whole_chunks() -> None:
 def test_beside_running_replies_it_takes_a_moment_or_a_few_steps(decode_sec: float, token_sec: float) -> None:
     machine = Machine(decode_sec=decode_sec, token_sec=token_sec)
     machine.decode()
-    machine.prefill()  # the first one tells what a token costs
+    machine.prefill()  # measures the cost of a token
     most = max(MAX_PAUSE_SEC, MAX_PAUSE_STEPS * decode_sec, MIN_CHUNK_LEN * token_sec) + decode_sec
     assert all(machine.prefill() <= most * 1.01 for _ in range(20))
 
 
 def test_tokens_that_cost_more_and_more_make_the_pieces_smaller() -> None:
-    """As the keys before them grow."""
+    """As attention to a growing prefix does."""
     machine = Machine(decode_sec=0.005, token_sec=0.0005)
     machine.decode()
     budgets = []

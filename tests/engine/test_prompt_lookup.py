@@ -1,4 +1,4 @@
-"""PromptLookup: what followed the last n-gram where it stood before, and how often that is right."""
+"""PromptLookup: proposes what followed an earlier occurrence of the last n-gram, and tracks its accuracy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TOKENS = st.lists(st.integers(0, 3), max_size=40)
 
 
 def looked_up(token_ids: list[int], num: int) -> list[int]:
-    """By looking at everything."""
+    """Propose by searching the whole sequence."""
     for length in NGRAM_LENGTHS:
         last = token_ids[-length:]
         for end in range(len(token_ids) - 1, length - 1, -1):
@@ -26,7 +26,7 @@ def looked_up(token_ids: list[int], num: int) -> list[int]:
 
 @given(TOKENS, st.lists(st.integers(1, 5), max_size=8), st.integers(0, 6))
 def test_it_finds_what_a_search_finds(token_ids: list[int], gaps: list[int], num: int) -> None:
-    """However many tokens came since the last look."""
+    """For any number of tokens since the last call."""
     lookup, stop = PromptLookup(), 0
     for gap in [*gaps, len(token_ids)]:
         stop = min(stop + gap, len(token_ids))

@@ -1,4 +1,4 @@
-"""GenerationRequest: one text that only grows, then one outcome."""
+"""GenerationRequest: a text that only grows, followed by one outcome."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_second_outcome_raises_and_the_first_stays() -> None:
     assert request.outcome is STOPPED
 
 
-def test_first_wish_to_end_counts() -> None:
+def test_first_requested_stop_counts() -> None:
     clock = FakeClock()
     request = ask("hi", clock=clock, timeout_sec=5)
     assert request.stop_reason is None
@@ -99,7 +99,7 @@ def test_first_wish_to_end_counts() -> None:
     assert request.stop_reason is FinishReason.DISCONNECTED
 
 
-def test_wish_to_end_comes_with_the_deadline() -> None:
+def test_deadline_is_a_stop_reason() -> None:
     clock = FakeClock(100)
     request = ask("hi", clock=clock, timeout_sec=5)
     clock.advance(4.9)

@@ -1,4 +1,4 @@
-"""RequestQueue: bounded, and nobody gets a request twice; of one visitor first in, first out."""
+"""RequestQueue: bounded, hands out each request once, first in first out for each visitor."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def put(queue: RequestQueue, *texts: str) -> list[GenerationRequest]:
 
 def test_eighth_of_seven_is_refused_until_a_place_is_given_back() -> None:
     queue = RequestQueue(7, [2])
-    places = [queue.reserve() for _ in range(7)]
+    reservations = [queue.reserve() for _ in range(7)]
     with pytest.raises(TooManyRequests, match="all 7 places are taken"):
         queue.reserve()
-    places[3].close()
-    places[3].close()  # twice is once
+    reservations[3].close()
+    reservations[3].close()  # has no effect
     queue.reserve()
     with pytest.raises(TooManyRequests):
         queue.reserve()
@@ -56,8 +56,8 @@ def test_fifty_at_once_get_exactly_seven_places() -> None:
             return None
 
     with ThreadPoolExecutor(50) as pool:
-        places = list(pool.map(reserve, range(50)))
-    assert sum(place is not None for place in places) == queue.num_accepted == 7
+        reservations = list(pool.map(reserve, range(50)))
+    assert sum(it is not None for it in reservations) == queue.num_accepted == 7
 
 
 def test_first_in_first_out() -> None:
@@ -95,7 +95,7 @@ def test_least_loaded_device_goes_first() -> None:
     queue = RequestQueue(9, [2, 2, 2, 2], devices=[0, 1, 0, 1])
     put(queue, "a", "b", "c", "d")
     assert queue.take(0, wait=False)
-    assert queue.take(2, wait=False) is None  # idle, but beside a thread that is not
+    assert queue.take(2, wait=False) is None  # idle, but its device is not
     assert queue.take(3, wait=False)
     assert queue.take(0, wait=False) is None
     assert queue.take(2, wait=False)
@@ -105,14 +105,14 @@ def test_least_loaded_device_goes_first() -> None:
     assert queue.take(successor, wait=False)
 
 
-def test_a_place_serves_one_request() -> None:
+def test_a_reservation_serves_one_request() -> None:
     queue = RequestQueue(2, [1])
-    place = queue.reserve()
-    queue.put(ask("a"), place)
+    reservation = queue.reserve()
+    queue.put(ask("a"), reservation)
     with pytest.raises(RuntimeError, match="needs an open reservation of its own"):
-        queue.put(ask("b"), place)
+        queue.put(ask("b"), reservation)
     with pytest.raises(RuntimeError, match="it keeps its place"):
-        place.close()
+        reservation.close()
     assert (queue.num_waiting, queue.num_accepted) == (1, 1)
     other = queue.reserve()
     other.close()
@@ -180,7 +180,7 @@ def test_take_wakes_for_a_request_and_for_the_end() -> None:
 def test_close_hands_over_what_waits_and_refuses_new() -> None:
     queue = RequestQueue(9, [1])
     requests = put(queue, "a", "b")
-    place = queue.reserve()
+    reservation = queue.reserve()
     assert queue.take(0, wait=False) is requests[0]
     assert queue.close() == requests[1:]
     assert queue.close() == []
@@ -188,7 +188,7 @@ def test_close_hands_over_what_waits_and_refuses_new() -> None:
     with pytest.raises(NotAccepting):
         queue.reserve()
     with pytest.raises(NotAccepting):
-        queue.put(ask("c"), place)
+        queue.put(ask("c"), reservation)
     assert set(queue.requests()) == set(requests)
 
 
@@ -204,12 +204,12 @@ def test_refuse_new_lets_the_rest_go_on() -> None:
 
 def test_wait_until_empty_waits_for_every_place() -> None:
     queue = RequestQueue(2, [1])
-    places = [queue.reserve(), queue.reserve()]
-    places[0].close()
+    reservations = [queue.reserve(), queue.reserve()]
+    reservations[0].close()
     assert not queue.wait_until_empty(0.001)
     with ThreadPoolExecutor(1) as pool:
         is_empty = pool.submit(queue.wait_until_empty, TIMEOUT)
-        places[1].close()
+        reservations[1].close()
         assert is_empty.result(TIMEOUT)
 
 
@@ -228,7 +228,7 @@ def test_retired_thread_gets_nothing_and_loses_what_it_had() -> None:
     assert queue.retire(0) == [first]
     assert queue.retire(0) == []
     assert not queue.done(0, first)
-    assert queue.take(0, wait=True) is None  # does not wait for ever
+    assert queue.take(0, wait=True) is None  # does not block
     assert (queue.num_running, queue.num_waiting) == (0, 1)
     successor = queue.add_worker(0)
     assert queue.take(successor, wait=False) is None  # not ready

@@ -1,4 +1,4 @@
-"""Scheduler: slots 0 .. n-1 without a gap, and the oldest prompt first."""
+"""Scheduler: used slots have no gap, and the oldest prompt comes first."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from chatstream_flask.engine.sequence import Sequence
 
 
 def add(scheduler: Scheduler, text: str, clock: FakeClock | None = None) -> Sequence:
-    """Of nobody, so that nothing of it is kept."""
-    sequence, moves = scheduler.add(ask(text, clock=clock or FakeClock()), Detokenizer(CharDecoder()))
-    assert not moves
+    """Add a request without a cache owner, so that no prefix is kept."""
+    sequence, copies = scheduler.add(ask(text, clock=clock or FakeClock()), Detokenizer(CharDecoder()))
+    assert not copies
     return sequence
 
 
@@ -38,7 +38,7 @@ def test_last_one_fills_the_hole() -> None:
     assert scheduler.remove(a) == SlotCopy(2, 0, 7)
     assert scheduler.running == [c, b]
     assert slots(scheduler) == [0, 1]
-    assert scheduler.remove(b) is None  # the last one leaves no hole
+    assert scheduler.remove(b) is None  # the last sequence leaves no hole
     assert scheduler.remove(c) is None
     assert scheduler.num_free == 3
 

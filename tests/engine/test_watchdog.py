@@ -1,4 +1,4 @@
-"""A generation thread that hangs, dies, or cannot be replaced: who gets which end, and what goes on."""
+"""Watchdog and pool: worker threads that hang, die or cannot be replaced, and their requests."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from chatstream_flask.engine.worker_thread import FIRST_STEP_FACTOR
 from chatstream_flask.errors import ConfigError, EngineBroken
 from chatstream_flask.monitoring.health import readiness
 
-HANG = "hang"  # as a prompt: the decode step with it hangs
+HANG = "hang"  # the prompt whose decode step hangs
 HUNG_AFTER = 30.0
 
 
 class HangingRunner(EchoRunner):
-    """A step with the prompt "hang" in it waits until the test wakes it."""
+    """Hangs in a step that has the prompt "hang", until the test wakes it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class HangingRunner(EchoRunner):
 
 
 class HangingPairRunner(HangingRunner):
-    """Hangs when it has company, which it waits for."""
+    """Hangs once a second request has joined."""
 
     def next_id(self, sequence: Sequence) -> int:
         return ord("a") if has_prompt(sequence, HANG) else super().next_id(sequence)
@@ -71,7 +71,7 @@ class BadRunner(EchoRunner):
 
 
 class NeverOpenRunner(EchoRunner):
-    """As a device that does not answer."""
+    """Hangs while opening, like a device that does not respond."""
 
     def __init__(self, wakes: threading.Event) -> None:
         super().__init__()
@@ -88,13 +88,13 @@ def has_prompt(sequence: Sequence, text: str) -> bool:
 
 
 class Pool:
-    """An engine whose threads get the runners that the test names, in this order, and then echoing ones."""
+    """An engine whose threads get the given runners, in this order, and then EchoRunners."""
 
     def __init__(self, *runners: Runner, **config: int) -> None:
         self.clock = FakeClock()
         self.runners = list(runners)
         self.made: list[Runner] = []
-        self.positions: list[int] = []  # of the workers that the runners were made for
+        self.positions: list[int] = []  # that the runners were made for
         self.make_error: Exception | None = None
         self.engine = Engine(EngineConfig(**config), self.make_runner, clock=self.clock)
         self.engine.hung_after_sec = HUNG_AFTER
@@ -106,8 +106,8 @@ class Pool:
         self.made.append(self.runners.pop(0) if self.runners else EchoRunner())
         return self.made[-1]
 
-    def go_by(self, seconds: float) -> None:
-        """As the watchdog sees it: looking each second."""
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass, with a check of the watchdog each second."""
         assert self.engine._pool is not None
         for _ in range(int(seconds)):
             self.clock.advance(1)
@@ -152,9 +152,9 @@ def test_hung_thread_is_replaced_and_its_requests_end(
     (worker,) = pool.engine.workers
     hung, beside, waiting = pool.submit(HANG, "beside", "waiting", max_new_tokens=10**9)
     assert hanging.hangs.wait(TIMEOUT)
-    pool.go_by(HUNG_AFTER)
+    pool.pass_time(HUNG_AFTER)
     assert pool.engine.workers == [worker]
-    pool.go_by(1)
+    pool.pass_time(1)
     for request in (hung, beside):
         assert (end_of(request).error, reason(request)) == ("generation failed", FinishReason.ERROR)
     assert (reason(waiting), waiting.text) == (FinishReason.STOP, "waiting")
@@ -170,7 +170,7 @@ def test_successor_is_on_the_device_of_the_hung_one(start_pool: StartPool) -> No
     pool = start_pool(*hanging, num_of_generation_threads=2, num_devices=2)
     pool.submit(HANG, HANG)
     assert all(runner.hangs.wait(TIMEOUT) for runner in hanging)
-    pool.go_by(HUNG_AFTER + 1)
+    pool.pass_time(HUNG_AFTER + 1)
     assert pool.positions == [0, 1, 0, 1]
 
 
@@ -179,7 +179,7 @@ def test_hung_thread_that_moves_again_does_no_harm(start_pool: StartPool) -> Non
     pool = start_pool(hanging, max_running=1)
     (hung,) = pool.submit(HANG)
     assert hanging.hangs.wait(TIMEOUT)
-    pool.go_by(HUNG_AFTER + 1)
+    pool.pass_time(HUNG_AFTER + 1)
     outcome, text = end_of(hung), hung.text
     (later,) = pool.submit("served by the successor")
     assert reason(later) is FinishReason.STOP
@@ -203,7 +203,7 @@ def test_slow_first_step_is_no_fault(start_pool: StartPool) -> None:
     pool = start_pool(slow)
     (request,) = pool.submit("abc")
     assert slow.hangs.wait(TIMEOUT)
-    pool.go_by(FIRST_STEP_FACTOR * HUNG_AFTER)
+    pool.pass_time(FIRST_STEP_FACTOR * HUNG_AFTER)
     slow.wakes.set()
     assert reason(request) is FinishReason.STOP
     assert pool.engine.stats.num_replaced == {}
@@ -214,7 +214,7 @@ def test_idle_thread_is_no_fault(start_pool: StartPool) -> None:
     (request,) = pool.submit("abc")
     assert reason(request) is FinishReason.STOP
     wait_until(lambda: pool.engine.workers[0].is_idle)
-    pool.go_by(10 * HUNG_AFTER)
+    pool.pass_time(10 * HUNG_AFTER)
     (request,) = pool.submit("def")
     assert reason(request) is FinishReason.STOP
     assert pool.engine.stats.num_replaced == {}
@@ -224,18 +224,18 @@ def test_drained_thread_is_no_fault(start_pool: StartPool) -> None:
     pool = start_pool()
     (worker,) = pool.engine.workers
     assert pool.engine.drain(TIMEOUT) and worker.join(TIMEOUT)
-    pool.go_by(10 * HUNG_AFTER)
+    pool.pass_time(10 * HUNG_AFTER)
     assert (pool.engine.workers, pool.engine.broken) == ([worker], None)
 
 
 def test_process_that_stood_still_is_no_fault_of_a_thread(start_pool: StartPool) -> None:
-    """As after SIGSTOP, or on a machine that slept."""
+    """As after SIGSTOP, or when the machine was suspended."""
     hanging = HangingRunner()
     pool = start_pool(hanging)
     (request,) = pool.submit(HANG)
     assert hanging.hangs.wait(TIMEOUT)
     pool.clock.advance(max(HUNG_AFTER * 10, SUSPENDED_SEC + 1))
-    pool.go_by(HUNG_AFTER - 1)
+    pool.pass_time(HUNG_AFTER - 1)
     hanging.wakes.set()
     assert reason(request) is FinishReason.STOP
     assert pool.engine.stats.num_replaced == {}
@@ -259,7 +259,7 @@ def test_other_threads_go_on_while_one_is_replaced(start_pool: StartPool) -> Non
         (dies,) = pool.submit("die")
     assert opening.opens.wait(TIMEOUT)
     assert readiness(pool.engine) == "thread_starting"
-    requests = pool.submit("one", "two", "three")  # in turn, by the one that is left
+    requests = pool.submit("one", "two", "three")  # one after another, by the thread that is left
     assert [reason(r) for r in requests] == [FinishReason.STOP] * 3
     wakes.set()
     wait_until(lambda: all(worker.is_open for worker in pool.engine.workers))
@@ -271,7 +271,7 @@ def test_without_successor_the_engine_is_broken(start_pool: StartPool) -> None:
     pool = start_pool(hanging, BadRunner(), max_running=1)
     hung, *waiting = pool.submit(HANG, "x", "y")
     assert hanging.hangs.wait(TIMEOUT)
-    pool.go_by(HUNG_AFTER + 1)
+    pool.pass_time(HUNG_AFTER + 1)
     assert [reason(r) for r in (hung, *waiting)] == [FinishReason.ERROR] * 3
     pool.wait_until_broken()
     assert pool.engine.broken == "generation thread 1 could not start: the device is lost"
@@ -305,7 +305,7 @@ def test_successor_that_never_opens_breaks_the_engine(start_pool: StartPool) -> 
     assert reason(dies) is FinishReason.ERROR
     assert opening.opens.wait(TIMEOUT)
     (waiting,) = pool.submit("waiting")
-    pool.go_by(FIRST_STEP_FACTOR * HUNG_AFTER + 1)
+    pool.pass_time(FIRST_STEP_FACTOR * HUNG_AFTER + 1)
     assert reason(waiting) is FinishReason.ERROR
     assert pool.engine.broken == "generation thread 1 has made no step for 121.0 s"
 

@@ -1,4 +1,4 @@
-"""Worker: steps without a thread; who joins, who leaves, and what a fault may end."""
+"""Worker: single steps without a thread; sequences join and leave, and faults end as little as possible."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_reply_comes_token_by_token() -> None:
         texts.append(request.text)
     assert texts == ["ab", "abc", "abc"]  # the first step is a prefill and a decode
     assert reason(request) is FinishReason.STOP
-    assert request.outcome.completion_tokens == 4  # with the end of the text
+    assert request.outcome.completion_tokens == 4  # with EOS
     check_idle(bench)
 
 
@@ -58,14 +58,14 @@ def test_sequences_join_and_leave_between_steps() -> None:
 
 
 def test_hole_is_filled_with_all_that_the_last_slot_holds() -> None:
-    """Also with the token of this very step; EchoRunner checks what the next step finds there."""
+    """Including the token of the same step; EchoRunner checks the contents in the next one."""
     bench = Bench(slots=[2])
     first, second = ask("abc"), ask("defgh")
     bench.submit(first, second)
     for _ in range(3):
         bench.step()
     assert first.outcome and second.text == "defg"
-    assert runner_of(bench).moves == [(1, 0, 8)]  # five of the prompt, and three of four that were told
+    assert runner_of(bench).copies == [(1, 0, 8)]  # five prompt tokens, and three of four new ones
     bench.finish_all()
     assert second.text == "defgh"
 
@@ -84,7 +84,7 @@ def test_prompt_is_computed_in_chunks_while_others_decode() -> None:
 
 @pytest.mark.parametrize(("prompt_lens", "num_begun"), [((100, 100, 56, 9), 3), ((1,) * 9, 8), ((257, 1), 0)])
 def test_a_step_computes_one_chunk_of_prompts(prompt_lens: tuple[int, ...], num_begun: int) -> None:
-    """Short ones share it; each counts as 32 tokens at least."""
+    """Short prompts share the chunk; each counts as 32 tokens at least."""
     bench = Bench(slots=[9], chunk_len=256)
     requests = [ask("x" * length) for length in prompt_lens]
     bench.submit(*requests)
@@ -102,7 +102,7 @@ def test_length_ends_a_reply() -> None:
     assert (request.text, reason(request)) == ("aaaaa", FinishReason.LENGTH)
 
 
-def test_stop_string_ends_a_reply_and_is_not_told() -> None:
+def test_stop_string_ends_a_reply_and_is_not_emitted() -> None:
     bench = Bench(slots=[1])
     request = ask("one two three", stop=("two",))
     bench.submit(request)
@@ -111,7 +111,7 @@ def test_stop_string_ends_a_reply_and_is_not_told() -> None:
 
 
 def test_control_token_among_the_stop_strings_ends_a_reply() -> None:
-    """As text it would never be seen: decoders leave control tokens out."""
+    """It would not be found in the text, as decoders leave out control tokens."""
     bench = Bench(slots=[1])
     request = ask("one two", stop_ids=frozenset({ord("t")}))
     bench.submit(request)
@@ -119,7 +119,7 @@ def test_control_token_among_the_stop_strings_ends_a_reply() -> None:
     assert (request.text, reason(request)) == ("one ", FinishReason.STOP)
 
 
-def test_text_filter_rewrites_and_its_rest_is_told() -> None:
+def test_text_filter_rewrites_and_its_rest_is_emitted() -> None:
     bench = Bench(slots=[1])
     request = ask("hello", text_filter=UpperFilter())
     bench.submit(request)
@@ -144,7 +144,7 @@ def test_overdue_end_though_all_slots_are_busy() -> None:
     check_idle(bench)
 
 
-def test_cancelled_between_wish_and_discard_keeps_its_reason() -> None:
+def test_stop_requested_before_discard_keeps_its_reason() -> None:
     bench = Bench(slots=[1])
     busy, waiting = ask("busy"), ask("x")
     bench.submit(busy, waiting)
@@ -209,7 +209,7 @@ def test_two_workers_stay_within_one_of_each_other() -> None:
 def test_every_way_to_end_gives_the_place_back() -> None:
     clock = FakeClock()
     bench = Bench(slots=[1], num_waiting=2, make_runner=FaultyRunner)
-    for _ in range(3):  # a place that stays taken would show in the second round
+    for _ in range(3):  # the second round fails if a place stays taken
         stopped, cancelled, overdue = ask("a"), ask("b"), ask("c", clock=clock, timeout_sec=5)
         bench.submit(stopped, cancelled, overdue)
         with pytest.raises(TooManyRequests):
@@ -251,7 +251,7 @@ class FaultyDecoder(CharDecoder):
 
 
 class FaultyRunner(EchoRunner):
-    """The prompt names the fault."""
+    """Has the fault that the prompt names."""
 
     def prefill(self, chunks: list[Chunk]) -> NewIds:
         if any(name_of(chunk.sequence.request) == "prefill" for chunk in chunks):

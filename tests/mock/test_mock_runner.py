@@ -1,4 +1,4 @@
-"""MockRunner: its texts, its tokens and its rate."""
+"""MockRunner: texts, tokens and rate of mock replies."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_prompt_tells_every_message(messages: list[str]) -> None:
 
 
 def times_of(bench: Bench, clock: FakeClock, request: GenerationRequest, *pauses: float) -> list[float]:
-    """When each token came; the first steps are followed by seconds of other work."""
+    """Return when each token came; the first steps are followed by the given seconds of other work."""
     times: list[float] = []
     pause = iter(pauses)
     while request.outcome is None:
@@ -131,11 +131,11 @@ def test_one_that_joins_waits_only_for_itself() -> None:
     while not first.text:
         bench.step()
     bench.submit(second)
-    told = []
+    texts = []
     while second.outcome is None:
         bench.step()
-        told.append((first.text, second.text))
-    assert told == [("a b", ""), ("a b c", ""), ("a b c d", "x"), ("a b c d e", "x y"), ("a b c d e", "x y")]
+        texts.append((first.text, second.text))
+    assert texts == [("a b", ""), ("a b c", ""), ("a b c d", "x"), ("a b c d e", "x y"), ("a b c d e", "x y")]
     assert first.outcome is not None
 
 
