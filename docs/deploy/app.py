@@ -20,5 +20,5 @@ chat_stream = ChatStream(
     max_queue_size=int(os.environ.get("MAX_QUEUE_SIZE", "5")),
     too_many_request_as_http_error=True,
 )
-app = create_app(chat_stream)
+app = create_app(chat_stream, {"SESSION_COOKIE_NAME": "chat_session"})  # nginx.conf goes by it
 app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1, x_host=1)  # of exactly one front server

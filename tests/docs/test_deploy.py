@@ -43,6 +43,11 @@ def test_nginx_takes_and_waits_for_what_the_app_does() -> None:
     assert number_in(r"proxy_read_timeout (\d+)s;", conf) > Settings.request_timeout_sec
 
 
+def test_nginx_goes_by_the_cookie_of_the_app() -> None:
+    names = re.findall(r'"SESSION_COOKIE_NAME": "(\w+)"', read("app.py"))
+    assert names and set(re.findall(r"\$cookie_(\w+)", read("nginx.conf"))) == set(names)
+
+
 def test_the_compose_files_are_whole() -> None:
     compose: dict[str, Any] = yaml.safe_load(read("compose.yaml"))
     chat = compose["services"]["chat"]

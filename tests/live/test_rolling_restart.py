@@ -69,7 +69,11 @@ def store(tmp_path: Path) -> Iterator[str]:
 
 def test_no_reply_is_cut_and_nobody_is_refused(kind: str, store: str, tmp_path: Path) -> None:
     ports = free_port(), free_port()
-    config = {"CHATSTREAM_STORE": store, "CHATSTREAM_COOKIE_SECURE": True}
+    config = {
+        "CHATSTREAM_STORE": store,
+        "CHATSTREAM_COOKIE_SECURE": True,
+        "SESSION_COOKIE_NAME": "chat_session",  # as in docs/deploy/app.py
+    }
     with ExitStack() as stack:
 
         def instance(port: int) -> Server:
