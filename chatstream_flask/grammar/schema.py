@@ -46,7 +46,10 @@ def json_schema_grammar(schema: Any) -> str:
     if num_bytes > MAX_SCHEMA_LEN:
         raise BadRequest(f"the JSON schema has {num_bytes} bytes; at most {MAX_SCHEMA_LEN} are allowed")
     options = {"whitespace_pattern": WHITESPACE}
-    grammar: str = load_llguidance().LLMatcher.grammar_from_json_schema(text, overrides=options)
+    try:
+        grammar: str = load_llguidance().LLMatcher.grammar_from_json_schema(text, overrides=options)
+    except ValueError as error:  # a number that no float holds
+        raise BadRequest(f"the JSON schema cannot be used: {error}") from error
     if problem := _problem(grammar):
         raise BadRequest(f"the JSON schema cannot be used: {problem[:MAX_MESSAGE_LEN]}")
     return grammar

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from typing import Any, TypeVar
 
@@ -37,9 +38,14 @@ BodyT = TypeVar("BodyT", bound=Body)
 
 def parse_body(body: bytes, kind: type[BodyT]) -> BodyT:
     """:raises ApiError: which field is wrong, and what is allowed"""
+    if body.startswith(codecs.BOM_UTF8):
+        message = "the body begins with a byte order mark; send UTF-8 without one"
+        raise ApiError(message, code="invalid_json")
     try:
         data = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
+        raise ApiError(f"the body is not UTF-8: {error.reason}", code="invalid_json") from error
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise ApiError(f"the body must be a JSON object: {error}", code="invalid_json") from error
     if isinstance(data, dict):
         for name, harmless in REFUSED.items():

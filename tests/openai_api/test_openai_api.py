@@ -526,6 +526,33 @@ def test_what_is_no_json_object_is_400(body: bytes, chat: Chat) -> None:
     refusal(client.post("/v1/chat/completions", data=body, content_type="application/json"), 400)
 
 
+@pytest.mark.parametrize("path", ["chat/completions", "completions"])
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (b'{"model": "test", "prompt": "\xff"}', "the body is not UTF-8: invalid start byte"),
+        (b'{"model": "test", "prompt": "\xed\xa0\x80"}', "the body is not UTF-8: "),
+        (b'\xef\xbb\xbf{"model": "test"}', "the body begins with a byte order mark; send UTF-8 without one"),
+        ('{"model": "test"}'.encode("utf-16"), "the body must be a JSON object: "),
+        (b'{"model": "test", "seed": ' + b"1" * 5000 + b"}", ""),
+    ],
+)
+def test_bytes_that_are_no_json_text_are_400(path: str, body: bytes, sentence: str, chat: Chat) -> None:
+    answer = chat.client().post(f"/v1/{path}", data=body, content_type="application/json")
+    assert refusal(answer, 400)["message"].startswith(sentence)
+
+
+@pytest.mark.parametrize("keyword", ["maximum", "minLength", "const"])
+@pytest.mark.parametrize("number", [10**309, -(10**309)])
+def test_numbers_beyond_any_float_in_a_schema_are_400(keyword: str, number: int, chat: Chat) -> None:
+    schema = {"type": "integer", keyword: number}
+    response_format = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"a": schema}}}}
+    for fields in ({"response_format": response_format}, {"tools": [tool], "tool_choice": "required"}):
+        error = refusal(ask(chat, **fields), 400)
+        assert "the JSON schema cannot be used: " in error["message"]
+
+
 def test_deep_schemas_and_arguments_are_400(chat: Chat) -> None:
     deep: dict[str, Any] = {}
     for _ in range(400):
