@@ -20,11 +20,18 @@ def read_body(request: Request, max_len: int) -> bytes:
     request.max_content_length = max_len
     limit_silence(request.environ, current_app.config["CHATSTREAM_CLIENT_TIMEOUT_SEC"])
     try:
-        return request.get_data()
+        data = request.get_data()
+        if len(data) >= max_len and request.content_length is None:
+            raise RequestEntityTooLarge  # werkzeug reads no further than the limit and says nothing of it
+        return data
     except RequestEntityTooLarge as error:
         raise BodyTooLarge(f"the body may have at most {max_len} bytes") from error
-    except (ClientDisconnected, TimeoutError) as error:
+    except (ClientDisconnected, OSError) as error:
         raise BodyTimeout("the body did not arrive") from error
+    except Exception as error:
+        if type(error).__module__ != "gunicorn.http.errors":  # what another worker than ours lets through
+            raise
+        raise BadRequest(f"the body is malformed: {error}") from error
 
 
 def parse_offset(request: Request, generation: GenerationRequest) -> int:

@@ -58,7 +58,7 @@ def _call(call: ToolCall, param: str) -> dict[str, Any]:
     """Templates write the arguments as JSON themselves."""
     try:
         arguments = msgspec.json.decode(call.function.arguments or "{}")
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise ApiError(f"arguments must be a JSON object: {error}", param=param) from error
     if not isinstance(arguments, dict):
         raise ApiError("arguments must be a JSON object", param=param)

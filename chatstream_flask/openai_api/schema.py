@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, ValidationError, convert
 
 from .errors import ApiError
 from .message_schema import Message, NamedTool, Tool
@@ -103,3 +104,13 @@ class CompletionBody(Body, kw_only=True):
     @property
     def num_logprobs(self) -> int | None:
         return self.logprobs
+
+
+def _prepare_types() -> None:
+    """Let msgspec analyse the types now: at its first use two threads at once would crash the process."""
+    for kind in (ChatBody, CompletionBody):
+        with suppress(ValidationError):
+            convert({}, kind)
+
+
+_prepare_types()

@@ -279,6 +279,9 @@ class PolledWorker(ThreadWorker):
                     self.handle_error(req, conn.sock, conn.client, error)
                     raise StopIteration from error
                 req.body = Body(LengthReader(IterUnreader([body]), len(body)))
+                if any(name == "TRANSFER-ENCODING" for name, _ in req.headers):  # now its length is known
+                    headers = [field for field in req.headers if field[0] != "TRANSFER-ENCODING"]
+                    req.headers = [*headers, ("CONTENT-LENGTH", str(len(body)))]
         return bool(super().handle_request(req, conn))
 
     def handle_http2(self, conn: Any) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import threading
 import time
+from http import HTTPStatus
 from typing import Any
 
 from waitress.channel import HTTPChannel
 
-from .refusal import MAX_HEAD_SEC, request_timeout
+from .refusal import MAX_HEAD_SEC, refusal, request_timeout
 
 
 class ChatChannel(HTTPChannel):
@@ -46,7 +47,11 @@ class ChatChannel(HTTPChannel):
 
     def received(self, data: bytes) -> bool:
         before = self.request
-        is_received = bool(super().received(data))
+        try:
+            is_received = bool(super().received(data))
+        except ValueError:  # waitress' parser does not catch all of its own
+            self._refuse(refusal(HTTPStatus.BAD_REQUEST, "bad_request", "the request is malformed"))
+            return False
         self._has_asked = self._has_asked or bool(self.requests)
         if before is None or self.request is not before:
             self._waiting_since = time.monotonic()
@@ -72,7 +77,7 @@ class ChatChannel(HTTPChannel):
         elif self.request is not None:
             max_sec = self.client_timeout_sec if self.request.headers_finished else self._head_sec
             if now - self._waiting_since > max_sec:
-                self._refuse()
+                self._refuse(request_timeout(has_head=self.request.headers_finished))
         elif not self._has_asked:
             self.will_close = now - self._waiting_since > self._head_sec
 
@@ -80,8 +85,8 @@ class ChatChannel(HTTPChannel):
     def _head_sec(self) -> float:
         return min(MAX_HEAD_SEC, self.client_timeout_sec)
 
-    def _refuse(self) -> None:
-        answer = request_timeout(has_head=self.request is not None and self.request.headers_finished)
+    def _refuse(self, answer: bytes) -> None:
+        """Answer without the app, and end the connection; after answers that are still on their way."""
         with self.requests_lock, self.outbuf_lock:
             if self.requests:  # it has just become complete
                 return

@@ -1,0 +1,92 @@
+"""Bytes that are no good request: a 4xx with a sentence, never a 5xx, and the server goes on."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from .client import TIMEOUT_SEC
+from .server import Server, start_mock
+from .test_slow_clients import check_well
+
+pytestmark = pytest.mark.server
+
+HEAD = b"POST /chat_stream HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+BODY = json.dumps({"user_input": "hi"}).encode()
+CHAT = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
+HEALTH = b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n"
+
+BAD = {
+    "a chunk size that is no number": CHUNKED + b"zz\r\nhello\r\n0\r\n\r\n",
+    "a negative chunk size": CHUNKED + b"-5\r\nhello\r\n0\r\n\r\n",
+    "a chunk longer than its size": CHUNKED + b"5\r\nhelloXX0\r\n\r\n",
+    "a chunk extension that is none": CHUNKED + b"5;\x01\r\nhello\r\n0\r\n\r\n",
+    "bad chunks for a view that reads no body": HEALTH[:-2] + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
+    "bad chunks for the OpenAI API": CHUNKED.replace(b"/chat_stream", b"/v1/completions") + b"zz\r\n\r\n",
+    "two lengths": HEAD + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+    "a length with too many digits": HEAD + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n",
+    "a length that is no number": HEAD + b"Content-Length: -1\r\n\r\n",
+    "a body above the limit": HEAD + b"Content-Length: 1100000\r\n\r\n" + b" " * 70_000,
+    "a chunked body above the limit": CHUNKED + b"200000\r\n" + b" " * 1_048_600,
+    "a broken IPv6 address": HEALTH.replace(b"/health", b"http://[::1/health"),
+    "a path that is no ASCII": HEALTH.replace(b"/live", b"/\xff\xfe"),
+    "a huge head": HEALTH[:-2] + (b"A: " + b"b" * 8000 + b"\r\n") * 120,
+    "no UTF-8": HEAD + b'Content-Length: 18\r\n\r\n{"user_input":"\xff"}',
+    "garbage behind a request": HEALTH + b"\x00\xff garbage\r\n\r\n",
+}
+
+
+@pytest.fixture(scope="module")
+def server(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    mock = {"type": "echo", "time_per_token_sec": 0.0}
+    with start_mock(kind, tmp_path_factory.mktemp(f"{kind}-bad"), mock) as server:
+        yield server
+
+
+def answers(server: Server, data: bytes, num: int = 1) -> list[int]:
+    """The statuses of so many answers, or of all until the server ends the connection."""
+    raw = b""
+    with socket.create_connection(("127.0.0.1", server.port), TIMEOUT_SEC) as sock:
+        try:
+            sock.sendall(data)
+            while len(found := re.findall(rb"HTTP/1\.[01] (\d{3}) ", raw)) < num and (
+                more := sock.recv(65536)
+            ):
+                raw += more
+        except (BrokenPipeError, ConnectionResetError):  # it does not take all that we send
+            found = re.findall(rb"HTTP/1\.[01] (\d{3}) ", raw)
+    return [int(status) for status in found]
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_request_is_400_and_something(server: Server, name: str) -> None:
+    statuses = answers(server, BAD[name], num=2 if "behind" in name else 1)
+    assert statuses, "no answer"
+    assert 400 <= statuses[-1] < 500
+    check_well(server)
+    assert "Traceback" not in server.output and "uncaptured" not in server.output
+
+
+def test_requests_in_one_go_are_answered_in_order(server: Server) -> None:
+    """waitress ends the connection with a stream, so what comes behind it is not answered."""
+    assert answers(server, HEALTH * 5, num=5) == [200] * 5
+    statuses = answers(server, HEALTH + CHAT + HEALTH, num=3)
+    assert statuses in ([200] * 3, [200] * 2)
+    server.check_idle()
+
+
+def test_a_client_that_waits_for_100_continue(server: Server) -> None:
+    head, _, body = CHAT.partition(b"\r\n\r\n")
+    with socket.create_connection(("127.0.0.1", server.port), TIMEOUT_SEC) as sock:
+        sock.sendall(head + b"\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n")
+        assert sock.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        sock.sendall(body)
+        raw = b""
+        while more := sock.recv(65536):
+            raw += more
+    assert raw.startswith(b"HTTP/1.1 200 OK\r\n") and raw.count(b"HTTP/1.1") == 1
