@@ -1,1 +1,1 @@
-"""From a model to a running server."""
+"""Servers: an app to serve, waitress and gunicorn sized for its chats, and an orderly end."""

@@ -1,4 +1,4 @@
-"""The app that `serve` runs when there is no other: all APIs, the page, and what monitoring asks for."""
+"""Built-in app of the `serve` command: the chat page and all APIs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from ..views import create_chat_blueprint, create_operations_blueprint
 
 
 def create_app(chat_stream: ChatStream, config: Mapping[str, Any] | None = None) -> Flask:
-    """Keeps its conversations below ./instance, wherever the package is installed.
+    """Return an app with the chat page, the chat API, `/v1`, health checks and metrics.
 
-    FLASK_CHATSTREAM_* of the environment have the last word on its settings.
+    Its instance folder, which has the conversations, is ./instance. Environment variables FLASK_CHATSTREAM_*
+    override `config`.
+
+    :raises ConfigError: a setting is not allowed
     """
     app = Flask("chatstream_flask", instance_path=os.path.abspath("instance"), static_folder=None)
     app.config.from_mapping(config or {})

@@ -1,4 +1,4 @@
-"""The orderly end of a server: nothing new, replies in work may finish, then the rest ends in-band."""
+"""Drain: the orderly end of a server, which refuses new requests and lets accepted ones finish."""
 
 from __future__ import annotations
 
@@ -12,20 +12,28 @@ from ..engine.engine import Engine
 logger = logging.getLogger("chatstream_flask")
 
 MAX_DRAIN_SEC = 3600.0
-WRITE_OUT_SEC = 5.0  # for the last bytes to leave, once every reply has its outcome
+WRITE_OUT_SEC = 5.0  # time for the last bytes to be sent after all replies have ended
 
 
 class Drain:
-    """Begins when first asked; asked again, it ends the replies at once. Signal handlers ask: no locks."""
+    """Drain of all engines of a server.
+
+    The first call of `ask` starts it; the second one ends all replies at once. Signal handlers may call it,
+    as it takes no locks.
+
+    :param max_sec: time after which replies that are still running are ended
+    :param on_end: called in another thread when every accepted request has its outcome
+    """
 
     def __init__(self, engines: Sequence[Engine], max_sec: float, on_end: Callable[[], None]) -> None:
         self._engines = engines
         self._max_sec = max_sec
-        self._on_end = on_end  # when each accepted request has its outcome, in a thread of its own
+        self._on_end = on_end
         self.num_asked = 0
         self.is_over = False
 
     def ask(self) -> None:
+        """Start the drain, or cut it short."""
         self.num_asked += 1
         if self.num_asked == 1:
             threading.Thread(target=self._run, name="chatstream-drain").start()
@@ -33,6 +41,7 @@ class Drain:
             threading.Thread(target=self.stop, name="chatstream-stop").start()
 
     def stop(self) -> None:
+        """End all replies at once."""
         for engine in self._engines:
             engine.stop()
 

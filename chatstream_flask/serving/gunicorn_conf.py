@@ -1,7 +1,7 @@
-"""gunicorn's settings: `gunicorn -c python:chatstream_flask.serving.gunicorn_conf app:app`.
+"""Settings for gunicorn: `gunicorn -c python:chatstream_flask.serving.gunicorn_conf app:app`.
 
-ChatWorker takes threads and connections from the app's ChatStream. A conf of your own may begin with
-`from chatstream_flask.serving.gunicorn_conf import *`.
+ChatWorker sets the numbers of threads and connections from the app's ChatStream. A config file of your own
+can start with `from chatstream_flask.serving.gunicorn_conf import *`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from .drain import MAX_DRAIN_SEC, WRITE_OUT_SEC
 
 workers = 1
 worker_class = "chatstream_flask.serving.gunicorn_worker.ChatWorker"
-graceful_timeout = int(MAX_DRAIN_SEC + 2 * WRITE_OUT_SEC)  # the worker ends after CHATSTREAM_DRAIN_SEC
-keepalive = 75  # seconds; a front server must be the one that closes, and nginx does after 60
-control_socket_disable = True  # two instances of one user would share its path
+graceful_timeout = int(MAX_DRAIN_SEC + 2 * WRITE_OUT_SEC)  # an upper bound; CHATSTREAM_DRAIN_SEC counts
+keepalive = 75  # seconds; longer than nginx' 60, so that the front server is the one that closes connections
+control_socket_disable = True  # two instances run by one user would use the same path
 
 
 def on_starting(server: Any) -> None:
+    """Refuse settings under which chats would fail."""
     try:
         check_gunicorn(server.cfg)
     except ConfigError as error:
@@ -29,12 +30,15 @@ def on_starting(server: Any) -> None:
 
 
 def when_ready(server: Any) -> None:
-    """A second SIGTERM to the master is as good as SIGINT: while it waits it knows no other haste."""
-    num_told = 0
+    """Make the second SIGTERM to the master act like SIGINT.
+
+    While the master waits for its worker it ignores SIGTERM, so there would be no way to cut the drain short.
+    """
+    num_signals = 0
 
     def on_term(signum: int, frame: FrameType | None) -> None:
-        nonlocal num_told
-        num_told += 1
-        server.signal(signal.SIGTERM if num_told == 1 else signal.SIGINT, frame)
+        nonlocal num_signals
+        num_signals += 1
+        server.signal(signal.SIGTERM if num_signals == 1 else signal.SIGINT, frame)
 
     signal.signal(signal.SIGTERM, on_term)

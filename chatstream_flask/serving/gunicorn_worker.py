@@ -1,4 +1,4 @@
-"""gunicorn's threaded worker with the numbers of the app that it loads, and with a drain before its end."""
+"""Threaded worker of gunicorn that is sized by the app it loads and drains before it ends."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from .polled_worker import PolledWorker
 
 
 class ChatWorker(PolledWorker):
-    """SIGTERM begins the drain: the worker goes on accepting, so that new requests get their 503.
+    """Worker with threads and connections for the chats of its app.
 
-    SIGINT and SIGQUIT end all replies at once, which the master also sends when it gets one while it waits.
+    SIGTERM starts the drain: the worker continues to accept connections, so that new requests get a 503
+    response. SIGINT and SIGQUIT end all replies at once; the master passes them on while it waits.
     """
 
     is_sized_by_app = True
@@ -26,8 +27,8 @@ class ChatWorker(PolledWorker):
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
-        limits = ServerLimits.of(self.wsgi)
-        if not logging.getLogger().handlers:  # the app has no logging of its own
+        limits = ServerLimits.from_app(self.wsgi)
+        if not logging.getLogger().handlers:  # the app has not configured logging
             _, state = next(chat_states(self.wsgi))
             set_up_logging(state.settings.log_format)
         cfg = self.cfg
@@ -36,7 +37,7 @@ class ChatWorker(PolledWorker):
         self.max_body_len = limits.max_body_len
         self.client_timeout_sec = limits.client_timeout_sec
         drain_sec = max(min(limits.drain_sec, cfg.graceful_timeout - WRITE_OUT_SEC - 1), 0)
-        cfg.set("graceful_timeout", int(WRITE_OUT_SEC))  # in this process: what the end of `run` waits for
+        cfg.set("graceful_timeout", int(WRITE_OUT_SEC))  # how long the end of `run` waits, after the drain
         self.tpool = self.get_thread_pool()
         self.worker_connections = cfg.worker_connections
         self.max_keepalived = cfg.worker_connections - cfg.threads
@@ -47,7 +48,10 @@ class ChatWorker(PolledWorker):
             engine.start()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """SIGTERM; a second one is the same one: systemd may send it to each process, and the master does."""
+        """Start the drain on SIGTERM.
+
+        A second SIGTERM is ignored: systemd may send the signal to each process, and the master passes it on.
+        """
         if self._drain is None:
             super().handle_exit(sig, frame)
         elif not self._drain.num_asked:
@@ -58,16 +62,16 @@ class ChatWorker(PolledWorker):
             stop = threading.Thread(target=self._drain.stop, name="chatstream-stop")
             stop.start()
             stop.join(WRITE_OUT_SEC)
-        _exit_even_if_a_client_takes_nothing()
+        _force_exit_later()
         super().handle_quit(sig, frame)
 
     def _end(self) -> None:
-        _exit_even_if_a_client_takes_nothing()
+        _force_exit_later()
         super().handle_exit(0, None)
 
 
-def _exit_even_if_a_client_takes_nothing() -> None:
-    """The interpreter would wait for every thread that still writes."""
+def _force_exit_later() -> None:
+    """Exit even if a client does not read: the interpreter would wait for the thread that writes."""
     timer = threading.Timer(WRITE_OUT_SEC + 2, os._exit, [0])
     timer.daemon = True
     timer.start()

@@ -1,4 +1,4 @@
-"""What a server must allow for the chats of an app, so that the queue alone decides who waits."""
+"""Limits that a server needs for the chats of an app, so that only the engine's queue makes requests wait."""
 
 from __future__ import annotations
 
@@ -15,24 +15,30 @@ from ..errors import ConfigError
 from ..http.server_check import SPARE_THREADS, num_reply_threads
 
 SPARE_CONNECTIONS = 500  # idle keep-alive connections, refused requests, other pages
-SWITCH_SEC = 0.001  # sys.setswitchinterval: generation threads hold the GIL, others answer sooner
+SWITCH_SEC = 0.001  # for sys.setswitchinterval; lets other threads get the GIL sooner
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServerLimits:
+    """Limits of a server for all its chats together."""
+
     engines: list[Engine]
-    num_threads: int  # each running or waiting reply holds one, and so does each further reader
+    num_threads: int  # one per running or waiting reply and further reader, plus spare ones
     max_connections: int
     max_body_len: int  # bytes
-    client_timeout_sec: float  # for a request to arrive
+    client_timeout_sec: float
     drain_sec: float
 
     @classmethod
-    def of(cls, wsgi_app: Any) -> ServerLimits:
-        """:param wsgi_app: a Flask app with a ChatStream, or middleware around such apps"""
+    def from_app(cls, wsgi_app: Any) -> ServerLimits:
+        """Return the limits for an app.
+
+        :param wsgi_app: a Flask app with a ChatStream, or middleware around such apps
+        :raises ConfigError: there is no ChatStream
+        """
         chats = list(chat_states(wsgi_app))
         if not chats:
-            raise ConfigError(f"{wsgi_app!r} has no ChatStream; call ChatStream(...).init_app(app)")
+            raise ConfigError(f"{wsgi_app!r} has no ChatStream: call ChatStream(...).init_app(app)")
         engines = list({id(engine): engine for engine in (service.engine for service, _ in chats)}.values())
         num_threads = sum(num_reply_threads(engine.config) for engine in engines) + SPARE_THREADS
         return cls(
@@ -46,7 +52,7 @@ class ServerLimits:
 
 
 def chat_states(wsgi_app: Any) -> Iterator[tuple[ChatService, AppState]]:
-    """Of every app with a ChatStream, looking into middleware as werkzeug's: `app` and `mounts`."""
+    """Yield the chats of all apps, also of those inside middleware (`app`, `wsgi_app`, `mounts`)."""
     seen: set[int] = set()
     left = [wsgi_app]
     while left:

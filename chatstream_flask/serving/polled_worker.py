@@ -355,7 +355,10 @@ class PolledWorker(ThreadWorker):
         self._watch(conn, selectors.EVENT_READ, self._linger, LINGER_SEC)
 
     def _linger(self, conn: Connection) -> None:
-        """Closing with bytes unread would reset the connection and could destroy the answer on its way."""
+        """Read and discard until the client closes its side.
+
+        Closing with unread bytes would reset the connection, and the client could lose the answer.
+        """
         try:
             data = conn.sock.recv_now(RECV_LEN)
         except WOULD_BLOCK:

@@ -41,7 +41,7 @@ class ChatChannel(HTTPChannel):
         return self._waiting_since
 
     def readable(self) -> bool:
-        """waitress asks this of every connection, at least once a second."""
+        """Check the deadline; waitress calls this for every connection at least once a second."""
         self._check_deadline()
         return bool(super().readable())
 

@@ -1,4 +1,4 @@
-"""waitress with its numbers computed from the engine's."""
+"""Server of the `serve` command: waitress, sized for the chats of an app."""
 
 from __future__ import annotations
 
@@ -20,9 +20,13 @@ from .waitress_channel import ChatChannel
 
 
 def serve(app: Flask, host: str, port: int) -> None:
-    """Blocks until SIGINT or SIGTERM, then until every reply in work has an outcome that its client got."""
-    limits = ServerLimits.of(app)
-    channels: dict[int, Any] = {}  # filled by waitress: its open connections
+    """Serve an app until SIGINT or SIGTERM, and then until all accepted replies have ended and been sent.
+
+    :raises ConfigError: the app has no ChatStream
+    :raises OSError, ValueError: the address cannot be used
+    """
+    limits = ServerLimits.from_app(app)
+    channels: dict[int, Any] = {}  # open connections, which waitress adds
     try:
         for engine in limits.engines:
             engine.start()
@@ -33,10 +37,10 @@ def serve(app: Flask, host: str, port: int) -> None:
             port=port,
             threads=limits.num_threads,
             connection_limit=limits.max_connections,
-            max_request_body_size=limits.max_body_len + 1,  # one more byte gets our own answer
-            channel_request_lookahead=1,  # without it waitress cannot tell that a client has gone
-            asyncore_use_poll=True,  # select() ends the process at file descriptor 1024
-            clear_untrusted_proxy_headers=False,  # whether a proxy is trusted says the app's ProxyFix
+            max_request_body_size=limits.max_body_len + 1,  # longer bodies get our own response from the app
+            channel_request_lookahead=1,  # required to notice that a client has disconnected
+            asyncore_use_poll=True,  # select() fails at file descriptor 1024
+            clear_untrusted_proxy_headers=False,  # the app's ProxyFix decides which proxies are trusted
         )
         for listener in [it for it in channels.values() if isinstance(it, BaseWSGIServer)]:
             listener.channel_class = partial(ChatChannel, limits.client_timeout_sec)  # type: ignore[assignment]
@@ -49,9 +53,9 @@ def serve(app: Flask, host: str, port: int) -> None:
 
 
 def _end_on_signals(limits: ServerLimits, wait_until_written: Callable[[], None]) -> None:
-    """The server goes on until the drain is over: it writes, and answers new requests with 503.
+    """Drain on the first SIGINT or SIGTERM, end all replies on the second, and stop the server on the third.
 
-    A first signal begins the drain, a second one cuts it short, a third one interrupts the server.
+    Until the drain is over the server continues to send replies, and responds to new requests with 503.
     """
 
     def end_server() -> None:
@@ -70,7 +74,7 @@ def _end_on_signals(limits: ServerLimits, wait_until_written: Callable[[], None]
 
 
 def _wait_until_written(dispatcher: Any, channels: dict[int, Any]) -> None:
-    """What a thread has handed over is still in a connection's buffer, and only the main loop sends it."""
+    """Wait until the main loop has sent what threads have put into the buffers of connections."""
     deadline = time.monotonic() + WRITE_OUT_SEC
     while time.monotonic() < deadline:
         is_busy = dispatcher.queue or dispatcher.active_count
