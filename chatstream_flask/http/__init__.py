@@ -1,1 +1,1 @@
-"""What is read from any request, and how errors are answered."""
+"""HTTP: request bodies, error responses, headers, disconnected clients and checks of the server."""

@@ -1,4 +1,4 @@
-"""Clients that have gone or gone silent, on waitress, gunicorn and Flask's own server."""
+"""Detection of clients that have gone, on waitress, gunicorn and Flask's own server."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _GONE = getattr(select, "POLLRDHUP", 0x2000) | 0x10 | 0x08 | 0x20  # peer closed
 
 
 def make_probe(environ: dict[str, Any]) -> Probe | None:
-    """A cheap question that may be asked at any time; None where only a failing write can tell.
+    """Return a cheap function that tells whether the client has gone; None where only writing can tell.
 
-    waitress answers through `waitress.client_disconnected`, and only with channel_request_lookahead >= 1.
-    Elsewhere the socket itself is asked (POLLRDHUP, so on Linux).
+    waitress offers `waitress.client_disconnected`, which works with channel_request_lookahead >= 1. With
+    other servers the socket is polled (POLLRDHUP, which Linux has).
     """
     ask = environ.get("waitress.client_disconnected")
     if ask is not None:

@@ -1,4 +1,4 @@
-"""Errors as HTTP answers: the one place where a ChatStreamError becomes a response."""
+"""Error responses: the one place where a ChatStreamError becomes a response."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from flask import Response
 
 from ..errors import ChatStreamError, TooManyRequests
 
-RETRY_AFTER_SEC = 5  # where nothing is measured: the server stops, or has lost its store
+RETRY_AFTER_SEC = 5  # where no time is known: the server stops, or its store is not available
 
 
 def problem_response(error: ChatStreamError, *, too_many_as_200: bool = False) -> Response:
-    """application/problem+json (RFC 9457); ChatStream's way of saying that it is full, where asked for,
-    byte for byte: front ends that take it for the reply's text compare it.
+    """Return an error as application/problem+json (RFC 9457).
+
+    :param too_many_as_200: answer TooManyRequests with status 200 and exactly the bytes of the original
+        ChatStream, which its front ends look for in the text of the reply
     """
     if isinstance(error, TooManyRequests) and too_many_as_200:
         return Response(f'{{"error":"{error.code}"}}', content_type="application/json")
@@ -28,11 +30,12 @@ def problem_response(error: ChatStreamError, *, too_many_as_200: bool = False) -
     if isinstance(error, TooManyRequests):
         body["reason"] = error.reason
     response = Response(json.dumps(body), error.status, content_type="application/problem+json")
-    say_when_to_retry(response, error)
+    set_retry_after(response, error)
     return response
 
 
-def say_when_to_retry(response: Response, error: ChatStreamError) -> None:
+def set_retry_after(response: Response, error: ChatStreamError) -> None:
+    """Set `Retry-After` where a later request may succeed."""
     if isinstance(error, TooManyRequests):
         response.headers["Retry-After"] = str(error.retry_after)
     elif error.status == HTTPStatus.SERVICE_UNAVAILABLE:

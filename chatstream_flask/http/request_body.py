@@ -1,4 +1,4 @@
-"""What is read from a request before anything is done for it."""
+"""Reading a request: its body, and how much of a reply its client has."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from .disconnect import limit_silence
 
 
 def read_body(request: Request, max_len: int) -> bytes:
-    """At most `max_len` bytes of JSON, and no more than the app's MAX_CONTENT_LENGTH."""
+    """Return the body of a JSON request.
+
+    :param max_len: bytes; the app's MAX_CONTENT_LENGTH applies too, if it is lower
+    :raises BadRequest: the content type is another
+    :raises BodyTooLarge: it is longer
+    :raises BodyTimeout: the client did not send all of it
+    """
     if not request.is_json:
         raise BadRequest("the body must be JSON, sent with Content-Type: application/json")
     app_max_len = request.max_content_length
@@ -35,7 +41,10 @@ def read_body(request: Request, max_len: int) -> bytes:
 
 
 def parse_offset(request: Request, generation: GenerationRequest) -> int:
-    """How many characters of a reply its reader has, by `Last-Event-ID` or `?offset=`; 0 if it is silent."""
+    """Return how many characters of a reply its reader has: `Last-Event-ID`, else `?offset=`, else 0.
+
+    :raises BadRequest: it is not a number, or more than the reply has
+    """
     given = request.headers.get("Last-Event-ID") or request.args.get("offset") or "0"
     num_chars = generation.num_chars
     if not (given.isascii() and given.isdecimal() and len(given) <= 12 and int(given) <= num_chars):

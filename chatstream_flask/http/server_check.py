@@ -1,4 +1,4 @@
-"""Refuses a WSGI server under which chats would go wrong, in a sentence that says what to do instead."""
+"""Checks of the WSGI server: one that would lose or block replies is refused, with the setting it needs."""
 
 from __future__ import annotations
 
@@ -19,30 +19,32 @@ SERVERS = ("gunicorn.socket", "werkzeug.socket", "uwsgi.version", "mod_wsgi.vers
 
 
 def check_gunicorn(cfg: Any) -> None:
-    """:param cfg: gunicorn's own, of master or worker
-    :raises ConfigError: a setting that would lose replies or load the model more than once
+    """Check gunicorn's settings.
+
+    :param cfg: gunicorn's own object, in the master or in the worker
+    :raises ConfigError: a setting would lose replies or load the model more than once
     """
     if cfg.workers > 1:
         raise ConfigError(
             f"gunicorn has workers={cfg.workers}, and each would load the model and have a queue of its own: "
-            "set workers=1, its threads carry the load; for more GPUs run one instance on each, behind nginx"
+            "set workers=1 and use threads; for more GPUs run one server for each, behind nginx"
         )
     if cfg.max_requests > 0:
         raise ConfigError(
-            f"gunicorn's max_requests={cfg.max_requests} would end the worker again and again, cut its "
-            "replies and load the model anew: leave it out"
+            f"gunicorn's max_requests={cfg.max_requests} would end the worker again and again, which "
+            "cuts running replies and loads the model each time: remove it"
         )
     if not _has_threads(cfg):
         raise ConfigError(
-            f"gunicorn's worker class {cfg.worker_class_str} runs all requests in one thread, which each "
-            f"step of the model would stop: use gthread with threads, or start `{CONF}`"
+            f"gunicorn's worker class {cfg.worker_class_str} runs all requests in one thread, which the "
+            f"model would block: use gthread with threads, or start `{CONF}`"
         )
     if cfg.reload:
-        logger.warning("gunicorn's reload loads the model anew after each change: leave it out in production")
+        logger.warning("gunicorn's reload loads the model again after each change: turn it off in production")
 
 
 def check_gunicorn_that_loads_us(config: EngineConfig) -> None:
-    """For `init_app`; nothing happens under other servers, and in commands."""
+    """Check the settings of the gunicorn that is importing the app; do nothing if there is none."""
     cfg = _gunicorn_on_the_stack()
     if cfg is None:
         return
@@ -59,27 +61,34 @@ def check_gunicorn_that_loads_us(config: EngineConfig) -> None:
 
 
 def num_reply_threads(config: EngineConfig) -> int:
-    """How many threads of a server all replies, running and waiting, and all their readers may hold."""
+    """Return how many server threads replies, running and waiting, and their further readers may hold."""
     return config.num_places + config.max_extra_readers
 
 
 def check_forked(engine: Engine) -> None:
+    """Check that the engine's threads run in this process.
+
+    :raises ConfigError: they were started before the server forked this worker
+    """
     if engine.is_started_elsewhere:
         raise ConfigError(
-            "the generation threads were started before the server forked its worker, and threads do not "
-            "follow: leave start_queue_worker() to the worker, or preload_app out"
+            "the generation threads were started before the server forked its worker, which does not have "
+            "them: call start_queue_worker() in the worker, or turn preload_app off"
         )
 
 
 class ServerCheck:
-    """Looks at the environ of the first chat: only there a server says how it runs an app."""
+    """Checks the server once, at the first chat request: only the WSGI environ says how it runs the app."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._is_passed = False
 
     def __call__(self, environ: dict[str, Any]) -> None:
-        """:raises ConfigError: this server would lose replies"""
+        """Check the server that made this environ, unless one has passed already.
+
+        :raises ConfigError: this server would lose or block replies
+        """
         if not self._is_passed:
             self._check(environ)
             self._is_passed = True
@@ -90,7 +99,7 @@ class ServerCheck:
         if environ.get("wsgi.multiprocess"):
             raise ConfigError(
                 "this server runs the app in several processes, and each would load the model and have a "
-                "queue of its own: let it have one process with threads"
+                "queue of its own: set one process with threads"
             )
         if not environ.get("wsgi.multithread") and any(name in environ for name in SERVERS):
             raise ConfigError(
@@ -121,7 +130,7 @@ def _has_threads(cfg: Any) -> bool:
 
 
 def _gunicorn_on_the_stack() -> Any:
-    """The settings of the gunicorn that is importing the app: nothing else tells them."""
+    """Return the settings of the gunicorn that is importing the app, found on the call stack."""
     if "gunicorn.config" not in sys.modules:
         return None
     config_class = sys.modules["gunicorn.config"].Config

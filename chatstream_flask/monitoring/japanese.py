@@ -47,7 +47,7 @@ MESSAGES = {
         "gunicorn は threads=%d ですが、実行中と待機中の応答が最大 %d 件、1 件につき 1 スレッドを使い、"
         "同じ応答を読むほかの接続も同じです。threads=%d とするか `%s` で起動してください"
     ),
-    "gunicorn's reload loads the model anew after each change: leave it out in production": (
+    "gunicorn's reload loads the model again after each change: turn it off in production": (
         "gunicorn の reload は変更のたびにモデルを読み込み直します。本番では使わないでください"
     ),
     "a step cannot be captured as a CUDA graph; its operations are launched one by one": (

@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException
 
 from ..engine.outcome import FinishReason, Outcome
 from ..errors import BadRequest, ChatStreamError, GenerationError, NotAccepting, TooManyRequests
-from ..http.problem import say_when_to_retry
+from ..http.problem import set_retry_after
 
 
 class ApiError(BadRequest):
@@ -52,7 +52,7 @@ def error_object(error: ChatStreamError) -> dict[str, Any]:
 def error_response(error: ChatStreamError) -> Response:
     body = json.dumps({"error": error_object(error)}, ensure_ascii=False)
     response = Response(body, error.status, content_type="application/json")
-    say_when_to_retry(response, error)
+    set_retry_after(response, error)
     if error.status == HTTPStatus.UNAUTHORIZED:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response

@@ -1,1 +1,1 @@
-"""A page on which operators watch the server, off unless CHATSTREAM_STATUS turns it on."""
+"""The status page for operators; off unless CHATSTREAM_STATUS turns it on."""

@@ -1,4 +1,4 @@
-"""Whether a caller has the admin key."""
+"""The check of the admin key."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from flask import Request
 
 
 def has_admin_key(request: Request, key: str) -> bool:
-    """As `X-Admin-Key`, as a bearer token, or as the password of HTTP basic authentication, for browsers.
+    """Return whether the request has the admin key, compared in constant time.
 
-    Takes the same time for every wrong key.
+    It is accepted as `X-Admin-Key`, as a bearer token, and as the password of basic authentication, which
+    browsers ask for.
     """
     authorization = request.authorization
     given = [

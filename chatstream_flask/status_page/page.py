@@ -1,4 +1,4 @@
-"""The status page at `/chatstream/status`, its numbers at `/chatstream/status.json`."""
+"""The status page at `/chatstream/status`, and its data at `/chatstream/status.json`."""
 
 from __future__ import annotations
 
@@ -13,38 +13,20 @@ from flask import (
     make_response,
     render_template,
     request,
-    send_from_directory,
 )
 
 from ..chat.service import ChatService
+from ..http.pages import page_headers, static_file
 from ..monitoring.status import PERCENTILES, WINDOW_SEC, live_status
 from .admin_key import has_admin_key
 from .words import WORDS
 
 HERE = Path(__file__).parent
-CONTENT_TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
-CONTENT_SECURITY_POLICY = "; ".join(
-    [
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-        "require-trusted-types-for 'script'",
-        "trusted-types",
-    ]
-)
-HEADERS = {
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
+HEADERS = page_headers(frame_ancestors="'none'")
 
 
 def add_status_page(blueprint: Blueprint, chat_stream: ChatService) -> None:
+    """Add the routes of the status page to a blueprint."""
     blueprint.template_folder = str(HERE / "templates")
 
     @blueprint.get("/chatstream/status")
@@ -68,14 +50,11 @@ def add_status_page(blueprint: Blueprint, chat_stream: ChatService) -> None:
     @blueprint.get("/chatstream/status/<any('status.js', 'status.css'):name>")
     def status_file(name: str) -> Response:
         _check_caller(chat_stream)
-        response = send_from_directory(HERE / "static", name)
-        response.content_type = CONTENT_TYPES[Path(name).suffix]
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        return response
+        return static_file(HERE / "static", name)
 
 
 def _check_caller(chat_stream: ChatService) -> None:
-    """404 where there is no page, 401 without the key."""
+    """Abort with 404 if the page is off, and with 401 if the admin key is missing or wrong."""
     settings = chat_stream.state.settings
     if settings.status == "off":
         abort(HTTPStatus.NOT_FOUND)

@@ -1,4 +1,4 @@
-"""The words of the status page, by language."""
+"""Texts of the status page, by language."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blueprints over a ChatStream."""
+"""Blueprints with the routes of a ChatStream."""
 
 from .chat_api import API_NAMES, append_apis, create_chat_blueprint
 from .operations import create_operations_blueprint

@@ -1,4 +1,4 @@
-"""The chat API as a blueprint: ChatStream's names, methods, paths and answers, and what it lacked."""
+"""The chat API as a blueprint: the routes of the original ChatStream, and a few more."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from .load_answers import load_of, resource_usage
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the views of an app are told beyond the ChatStream."""
+    """Options of the views."""
 
-    callback: Callback | None = None  # as of handle_chat_stream_request
+    callback: Callback | None = None  # for handle_chat_stream_request
     on_feedback_received: OnFeedback | None = None
     web_ui_params: dict[str, Any] | None = None
 
@@ -31,11 +31,15 @@ class Options:
 def create_chat_blueprint(
     chat_stream: ChatService, include: Iterable[str] | None = None, **options: Any
 ) -> Blueprint:
-    """To register where the app likes, with or without a `url_prefix`.
+    """Return a blueprint with the chat API.
 
-    :param include: names of API_NAMES; all if left out
-    :param options: `callback`, as of `handle_chat_stream_request`; `on_feedback_received(feedback)` for
-        set_feedback; `web_ui_params` for webui
+    The routes of a ChatStream with a name begin with `/<name>`, unless the blueprint is registered with
+    another `url_prefix`.
+
+    :param include: names from API_NAMES; None includes all
+    :param options: `callback`, see `ChatStream.handle_chat_stream_request`; `on_feedback_received(feedback)`
+        for set_feedback; `web_ui_params` for webui
+    :raises ConfigError: a name or an option is unknown
     """
     check_names("option", options, Options)
     instance = chat_stream.name
@@ -48,7 +52,7 @@ def create_chat_blueprint(
 
 
 def append_apis(chat_stream: ChatService, app: Flask, opts: dict[str, Any]) -> None:
-    """See `ChatStream.append_apis`."""
+    """Register the chat API with an app; the options are those of `ChatStream.append_apis`."""
     ways = {"all", "include", "exclude"} & set(opts)
     if len(ways) != 1 or opts.get("all", True) is not True:
         raise ConfigError('append_apis needs one of {"all": True}, {"include": [...]} and {"exclude": [...]}')

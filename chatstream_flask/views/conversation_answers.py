@@ -1,4 +1,4 @@
-"""What clients are told of their conversation."""
+"""Answers about the caller's conversation."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from ..errors import BadRequest
 from ..http.request_body import read_body
 
 MAX_PARAMS_LEN = 65_536  # bytes of a body with generation params
-CHATSTREAM_NAMES = {"top_k_value": "top_k", "top_p_value": "top_p"}  # in ChatStream's answers and requests
+CHATSTREAM_NAMES = {"top_k_value": "top_k", "top_p_value": "top_p"}  # the original ChatStream's names
 
 
 def conversation_of(chat_stream: ChatService, request: Request) -> dict[str, Any]:
-    """What was said, without the prompt class's own examples, and the reply in the making."""
-    running = chat_stream.get_running_reply(request)  # asked first: what ends meanwhile is then in both
+    """Return the messages, without the examples of the prompt class, and the running reply."""
+    running = chat_stream.get_running_reply(
+        request
+    )  # first, so that a reply that ends meanwhile is in both, not in neither
     prompt = chat_stream.get_chat_prompt(request)
     messages = [
         {
@@ -40,7 +42,7 @@ def conversation_of(chat_stream: ChatService, request: Request) -> dict[str, Any
 
 
 def prompt_of(chat_stream: ChatService, request: Request) -> dict[str, Any]:
-    """The conversation as the model reads it, percent-encoded."""
+    """Return the prompt as the model gets it, percent-encoded."""
     prompt = chat_stream.get_chat_prompt(request)
     if prompt.is_empty():
         return {"success": True, "message": "no prompt", "prompt": None}
@@ -49,12 +51,16 @@ def prompt_of(chat_stream: ChatService, request: Request) -> dict[str, Any]:
 
 
 def generation_params_of(params: dict[str, Any]) -> dict[str, Any]:
+    """Return the answer with the settings, also under the original ChatStream's names."""
     aliases = {alias: params[name] for alias, name in CHATSTREAM_NAMES.items()}
     return {"success": True, "message": "success", "generation_params": params | aliases}
 
 
 def generation_params_to_set(request: Request) -> dict[str, Any] | None:
-    """None, from the body `null`, for all as the constructor has them."""
+    """Return the settings in the body; None, for the body `null`, restores the constructor's.
+
+    :raises BadRequest: the body is something else
+    """
     try:
         given: dict[str, Any] | None = json.loads(read_body(request, MAX_PARAMS_LEN))
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""A visitor's like or dislike of a reply."""
+"""Feedback: a visitor likes or dislikes a reply."""
 
 from __future__ import annotations
 
@@ -20,8 +20,13 @@ OnFeedback = Callable[[dict[str, Any]], None]
 
 
 def parse_feedback(request: Request, prompt: AbstractChatPrompt) -> dict[str, Any]:
-    """`is_like` (None: taken back), `form_data`, and of the caller's conversation `target_message_id`,
-    `target_message` and `prompt`, the contents up to that message.
+    """Return the feedback as the app's callback gets it.
+
+    Its keys are `is_like` (None: taken back), `form_data`, `target_message_id`, `target_message`, and
+    `prompt`: the contents of the conversation up to that message.
+
+    :raises BadRequest: a field is unknown, or its value is not allowed
+    :raises NotFound: the caller's conversation has no such message
     """
     data = load_object(read_body(request, MAX_FEEDBACK_LEN))
     try:

@@ -1,4 +1,4 @@
-"""How busy the server is and what memory it uses."""
+"""Answers about load and memory."""
 
 # mypy: allow-untyped-calls
 from __future__ import annotations
@@ -11,12 +11,15 @@ import psutil
 from ..chat.wire_format import rounded
 from ..engine.engine import Engine
 
-NAME = "node:0"  # there is one; ChatStream's name for it
+NAME = "node:0"  # the original ChatStream had several nodes; here there is one
 GIB = 2**30  # bytes
 
 
 def load_of(engine: Engine) -> dict[str, Any]:
-    """`eta_s`: seconds that one more request would wait, from the last replies; null before the first."""
+    """Return running and waiting replies, their limits, and `eta_s`.
+
+    `eta_s` is an estimate of the seconds that one more request would wait; null before the first reply.
+    """
     worker = {
         "name": NAME,
         "processing": engine.num_running,
@@ -29,7 +32,7 @@ def load_of(engine: Engine) -> dict[str, Any]:
 
 
 def resource_usage() -> dict[str, Any]:
-    """In GiB: this process's memory of the machine's, and of each CUDA device all that is in use."""
+    """Return memory in GiB: used by this process and total, and used and total of each CUDA device."""
     gpus = _gpus()
     usage = {
         "name": NAME,
@@ -44,7 +47,7 @@ def resource_usage() -> dict[str, Any]:
 
 
 def _gpus() -> list[dict[str, Any]]:
-    torch: Any = sys.modules.get("torch")  # not loaded for a mock, and not for this question
+    torch: Any = sys.modules.get("torch")  # never imported only for this answer
     if torch is None or not torch.cuda.is_available():
         return []
     memory = [torch.cuda.mem_get_info(i) for i in range(torch.cuda.device_count())]

@@ -1,4 +1,4 @@
-"""What monitoring asks for: GET /metrics, /health/live and /health/ready; and the status page."""
+"""Routes for operators: GET /metrics, /health/live, /health/ready and the status page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from ..status_page.page import add_status_page
 
 
 def create_operations_blueprint(chat_stream: ChatService) -> Blueprint:
-    """For those who run the server: keep it from the outside, by a `url_prefix` or at the proxy."""
+    """Return a blueprint with metrics, health checks and the status page.
+
+    They are for operators: keep visitors out, by a `url_prefix` or at the proxy. Each ChatStream has its own
+    blueprint, whose metrics are those of its engine; those of a ChatStream with a name are below `/<name>`.
+    """
     instance = chat_stream.name
     blueprint = Blueprint(
         instance.blueprint("chatstream_operations"), __name__, url_prefix=instance.url_prefix or None
@@ -31,7 +35,7 @@ def create_operations_blueprint(chat_stream: ChatService) -> Blueprint:
 
     @blueprint.get("/health/live")
     def live() -> Response:
-        """503 when only a restart of the process helps."""
+        """Return 503 if the process must be restarted."""
         is_broken = chat_stream.engine.broken is not None
         return _health({"status": "broken" if is_broken else "alive"}, is_well=not is_broken)
 

@@ -1,4 +1,4 @@
-"""The web page to chat on."""
+"""The chat page."""
 
 from .page import create_webui_blueprint
 from .params import WebUIParams

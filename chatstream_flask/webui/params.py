@@ -1,4 +1,4 @@
-"""What a site may say about its page."""
+"""Options of the chat page."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from ..errors import ConfigError
 LANGUAGES = ("en", "ja")
 
 Text = str | dict[str, str]
-"""For every language, or one for each: `{"en": "Hello", "ja": "こんにちは"}`."""
+"""One text for all languages, or one for each: `{"en": "Hello", "ja": "こんにちは"}`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WebUIParams:
-    """`web_ui_params`: None where the page has words of its own."""
+    """Options of the chat page (`web_ui_params`); where a text is None the page has its own."""
 
-    title: Text = "ChatStream"  # of the page and of the browser's tab
-    greeting: Text | None = None  # while there is no message yet
-    placeholder: Text | None = None  # of the empty message field
-    examples: list[str] | dict[str, list[str]] | None = None  # prompts to begin with; [] shows none
-    language: str | None = None  # "en" or "ja" for everybody; None goes by the browser's languages
+    title: Text = "ChatStream"  # of the page and the browser's tab
+    greeting: Text | None = None  # shown until there is a message
+    placeholder: Text | None = None  # in the empty message field
+    examples: list[str] | dict[str, list[str]] | None = None  # prompts to start with; [] shows none
+    language: str | None = None  # "en" or "ja" for all visitors; None follows the browser
     show_settings: bool = True  # the dialog with temperature and so on
-    show_feedback: bool = True  # like and dislike
+    show_feedback: bool = True  # buttons to like and dislike a reply
 
     def __post_init__(self) -> None:
         for name in ("title", "greeting", "placeholder"):
-            _check_text(name, getattr(self, name), _is_text, "a text that is not empty")
-        _check_text("examples", self.examples, _is_text_list, "a list of texts")
+            _check_text(name, getattr(self, name), _is_text, "a non-empty string")
+        _check_text("examples", self.examples, _is_text_list, "a list of non-empty strings")
         if self.title is None:
-            raise ConfigError("title must be a text that is not empty, not None")
+            raise ConfigError("title must be a non-empty string, not None")
         if self.language not in (None, *LANGUAGES):
             raise ConfigError(f"language must be None, {_quoted(LANGUAGES)}, not {shown(self.language)}")
         for name in ("show_settings", "show_feedback"):
@@ -41,7 +41,10 @@ class WebUIParams:
 
     @classmethod
     def of(cls, given: Mapping[str, Any] | None) -> WebUIParams:
-        """:raises ConfigError: a name or a value is wrong"""
+        """Check the options.
+
+        :raises ConfigError: a field is unknown, or its value is not allowed
+        """
         if given is None:
             return cls()
         if not isinstance(given, Mapping):
@@ -51,10 +54,11 @@ class WebUIParams:
 
     @property
     def first_title(self) -> str:
-        """Until the page knows its reader's language."""
+        """The title that the page has until it knows its visitor's language."""
         return self.title if isinstance(self.title, str) else next(iter(self.title.values()))
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the options as plain data for the page."""
         return asdict(self)
 
 
@@ -64,7 +68,7 @@ def _check_text(name: str, value: Any, is_right: Any, what: str) -> None:
     if value is None or (is_known and all(map(is_right, by_language.values()))):
         return
     raise ConfigError(
-        f"{name} must be {what}, or a dict of them by language ({_quoted(LANGUAGES)}), not {shown(value)}"
+        f"{name} must be {what}, or a dict of these by language ({_quoted(LANGUAGES)}), not {shown(value)}"
     )
 
 

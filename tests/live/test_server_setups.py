@@ -75,7 +75,7 @@ def test_a_gunicorn_with_too_few_threads_is_told(tmp_path: Path) -> None:
         server.wait_until_ready("/")
         assert "gunicorn has threads=7, but up to 7 running and waiting replies" in server.output
         assert "set threads=23" in server.output
-        assert "gunicorn's reload loads the model anew" in server.output
+        assert "gunicorn's reload loads the model again" in server.output
 
 
 def test_a_gunicorn_of_the_users_own_serves(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from chatstream_flask.errors import ConfigError
+from chatstream_flask.http.pages import CONTENT_TYPES
 from chatstream_flask.webui import WebUIParams, create_webui_blueprint
-from chatstream_flask.webui.page import CONTENT_TYPES, STATIC
+from chatstream_flask.webui.page import STATIC
 
 VENDOR = STATIC / "vendor"
 OWN_FILES = sorted(path for path in STATIC.glob("*") if path.is_file())
@@ -173,13 +174,13 @@ def test_without_params_the_page_has_words_of_its_own() -> None:
     ("given", "message"),
     [
         ({"titel": "x"}, "unknown web_ui_params titel; allowed: examples, greeting"),
-        ({"title": ""}, "title must be a text"),
-        ({"title": None}, "title must be a text"),
+        ({"title": ""}, "title must be a non-empty string"),
+        ({"title": None}, "title must be a non-empty string"),
         ({"title": {"fr": "Bonjour"}}, "'en', 'ja'"),
-        ({"greeting": {}}, "greeting must be a text"),
-        ({"greeting": 3}, "greeting must be a text that is not empty, or a dict"),
-        ({"examples": "Hello"}, "examples must be a list of texts"),
-        ({"examples": [""]}, "examples must be a list of texts"),
+        ({"greeting": {}}, "greeting must be a non-empty string"),
+        ({"greeting": 3}, "greeting must be a non-empty string, or a dict"),
+        ({"examples": "Hello"}, "examples must be a list of non-empty strings"),
+        ({"examples": [""]}, "examples must be a list of non-empty strings"),
         ({"language": "de"}, "language must be None, 'en', 'ja', not 'de'"),
         ({"show_settings": 1}, "show_settings must be True or False, not 1"),
         (["title"], "web_ui_params must be a dict"),
