@@ -53,7 +53,7 @@ def rope_and_cache(
     if head >= num_heads + num_kv_heads:
         head -= num_heads + num_kv_heads
         target = values_ptr + row * value_slot_stride + head * value_head_stride
-        target += cache_position * 2 * HALF + offsets
+        target = target + cache_position * 2 * HALF + offsets
         tl.store(target, first, mask)
         tl.store(target + HALF, second, mask)
     else:
@@ -76,7 +76,7 @@ def rope_and_cache(
         else:
             head -= num_heads
             target = keys_ptr + row * key_slot_stride + head * key_head_stride
-            target += cache_position * 2 * HALF + offsets
+            target = target + cache_position * 2 * HALF + offsets
         tl.store(target, x1.to(query_ptr.dtype.element_ty), mask)
         tl.store(target + HALF, x2.to(query_ptr.dtype.element_ty), mask)
 
@@ -139,10 +139,10 @@ def attention(
         tl.store(out_ptr + query_offsets, acc.to(out_ptr.dtype.element_ty), out_mask)
     else:
         part = heads * SPLITS + split
-        part_offsets = part[:, None] * DIM + dims[None, :]
         tl.store(partial_m_ptr + part, m_i, query_mask)
         tl.store(partial_l_ptr + part, l_i, query_mask)
-        tl.store(partial_out_ptr + part_offsets, acc, query_mask[:, None] & dim_mask[None, :])
+        partial_out = partial_out_ptr + part[:, None] * DIM + dims[None, :]
+        tl.store(partial_out, acc, query_mask[:, None] & dim_mask[None, :])
 
 
 @triton.jit
