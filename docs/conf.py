@@ -26,10 +26,10 @@ myst_links_external_new_tab = False
 default_role = "code"  # docstrings write `name` as Markdown does
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True}
 autodoc_class_signature = "mixed"
-autodoc_preserve_defaults = True
 add_module_names = False
+maximum_signature_line_length = 88
 python_use_unqualified_type_names = True
 nitpick_ignore_regex = [("py:.*", r".*")]  # types of Flask and of internal modules have no page here
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import configuration_tables
 import pytest
 from flask import Flask
+from test_layers import ROOMS
 
 from chatstream_flask import ChatStream
 from chatstream_flask.http import server_check
@@ -131,6 +132,26 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_every_page_is_in_the_table_of_contents() -> None:
     named = set(re.findall(r"^([\w-]+)$", "\n".join(CODE_BLOCK.findall(INDEX)), re.MULTILINE))
     assert named == {page.stem for page in DOCS.glob("*.md")} - {"index"}
+
+
+# -- architecture.md
+
+
+def test_the_page_on_architecture_lists_the_rooms_in_their_order() -> None:
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    cells = re.findall(r"^\| (`.*?) \|", page.partition("## The rooms")[2], re.MULTILINE)
+    named = [re.sub(r"/$|\.py$", "", name) for cell in cells for name in re.findall(r"`(.*?)`", cell)]
+    assert named == [room for room in ROOMS if not room.startswith("__")]
+
+
+def test_the_page_on_architecture_names_classes_that_exist() -> None:
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    (diagram,) = re.findall(r"```\n(.*?)```", page, re.DOTALL)
+    package = DOCS.parent / "chatstream_flask"
+    source = "\n".join(path.read_text(encoding="utf-8") for path in package.rglob("*.py"))
+    named = set(re.findall(r"\b[A-Z][a-z]+[A-Z]\w+\b", diagram)) - {"NaN"}
+    assert len(named) > 15
+    assert {name for name in named if f"class {name}" not in source} == set()
 
 
 # -- platforms.md
