@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import pytest
 import requests
@@ -119,3 +121,52 @@ def test_one_silent_connection_more_than_there_may_be(server: Server) -> None:
         sockets[0].settimeout(TIMEOUT_SEC)
         assert sockets[0].recv(1) == b""
     server.check_idle()
+
+
+def test_answered_clients_that_do_not_close_stop_nobody(server: Server) -> None:
+    """The server waits a moment for their side to be closed, but not with its main loop."""
+    last = b"GET /health/live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    with connections(server, NUM_CLIENTS, last) as sockets:
+        for sock in sockets:
+            assert sock.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
+        check_well(server)
+
+
+def test_clients_that_do_not_read_their_answers(kind: str, tmp_path: Path) -> None:
+    """Each asks for more than the buffers between two sockets take."""
+    config = {
+        "CHATSTREAM_CLIENT_TIMEOUT_SEC": CLIENT_TIMEOUT_SEC,
+        "CHATSTREAM_MAX_INPUT_LEN": 10_000_000,
+        "CHATSTREAM_MAX_BODY_LEN": 10_000_000,
+    }
+    mock = {"type": "echo", "time_per_token_sec": 0.0}
+    options = {"context_len": 10_000_000, "num_of_concurrent_executions": 1, "max_queue_size": 0}
+    with start_mock(kind, tmp_path, mock, config=config, **options) as server:
+        with Visitor(server.port, path="/api/chat_stream") as visitor:
+            visitor.ask(" ".join(["x" * 100_000] * 25))
+            cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in visitor.session.cookies)
+        get = f"GET /api/conversation HTTP/1.1\r\nHost: a\r\nCookie: {cookies}\r\n\r\n".encode()
+        with ExitStack() as stack:
+            sockets = [stack.enter_context(socket.socket()) for _ in range(NUM_CLIENTS // 2)]
+            for sock in sockets:
+                sock.settimeout(TIMEOUT_SEC)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                sock.connect(("127.0.0.1", server.port))
+                sock.sendall(get)
+            for sock in sockets:
+                assert sock.recv(17) == b"HTTP/1.1 200 OK\r\n"
+            check_well(server)
+            threading.Event().wait(CLIENT_TIMEOUT_SEC + 2)  # nothing to see for one that reads nothing
+            answer = read_to_end(sockets[0])
+            head, _, body = answer.partition(b"\r\n\r\n")
+            length = re.search(rb"(?i)content-length: (\d+)", head)
+            assert length is not None and len(body) < int(length[1])
+            check_well(server)
+
+
+def read_to_end(sock: socket.socket) -> bytes:
+    data = b"HTTP/1.1 200 OK\r\n"
+    with suppress(ConnectionResetError):
+        while more := sock.recv(1_000_000):
+            data += more
+    return data
