@@ -47,7 +47,7 @@ def nginx_command(folder: Path, port: int, backends: tuple[int, int]) -> list[st
     if program is None:
         pytest.skip(NO_NGINX)
     folder.mkdir(parents=True, exist_ok=True)
-    _make_certificate(folder)
+    make_certificate(folder)
     site = (REPOSITORY / "docs/deploy/nginx.conf").read_text(encoding="utf-8")
     for theirs, ours in {
         "listen 443 ": f"listen 127.0.0.1:{port} ",
@@ -63,7 +63,7 @@ def nginx_command(folder: Path, port: int, backends: tuple[int, int]) -> list[st
     return [program, "-p", str(folder), "-c", str(folder / "nginx.conf")]
 
 
-def _make_certificate(folder: Path) -> None:
+def make_certificate(folder: Path) -> None:
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=chat"]
     command += ["-addext", "subjectAltName=IP:127.0.0.1"]
     files = ["-keyout", str(folder / "chat.key"), "-out", str(folder / "chat.pem")]

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
+from gunicorn.config import Config
+from gunicorn.http import get_parser
+from gunicorn.http.errors import ParseException
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -125,3 +130,47 @@ def test_a_client_that_waits_for_100_continue_is_known() -> None:
     assert buffer(head + b"h").has_body_begun
     assert not buffer(head.replace(b"HTTP/1.1", b"HTTP/1.0")).expects_continue
     assert not buffer(POST + b"\r\n").expects_continue
+
+
+# -- beside gunicorn's parser, which reads what was found complete ------------------------------------
+
+
+def left_by_gunicorn(data: bytes) -> bytes:
+    """What gunicorn's parser leaves of these bytes after one request.
+
+    :raises OSError: it wants more
+    :raises ParseException: it refuses the request
+    """
+    parser = get_parser(Config(), iter([data]), ("127.0.0.1", 1))
+    request = next(parser)
+    assert request.body is not None
+    request.body.read()
+    return bytes(parser.unreader.take_buffered())
+
+
+@pytest.mark.parametrize("data", COMPLETE)
+def test_gunicorn_ends_a_request_at_the_same_place(data: bytes) -> None:
+    assert left_by_gunicorn(data + b"GET /next") == b"GET /next"
+
+
+@pytest.mark.parametrize("data", [data for data in MALFORMED if len(data) < MAX_HEAD_LEN])
+def test_gunicorn_refuses_what_is_malformed(data: bytes) -> None:
+    with pytest.raises(ParseException):
+        left_by_gunicorn(data)
+
+
+@given(
+    st.sampled_from(COMPLETE + MALFORMED + UNFINISHED),
+    st.lists(
+        st.tuples(st.integers(0, 120), st.sampled_from([b"", b"\r\n", b":", b"5", b"chunked", b"\0", b";"]))
+    ),
+)
+def test_gunicorn_never_waits_for_more_than_is_complete(data: bytes, edits: list[tuple[int, bytes]]) -> None:
+    """Requests changed at random places: it may refuse what is complete here, but it never wants more."""
+    for at, inserted in edits:
+        data = data[:at] + inserted + data[at + 1 :]
+    request = RequestBuffer(10_000, 10_000)
+    if request.feed(data) is Progress.COMPLETE:
+        whole, _ = request.take()
+        with suppress(ParseException):
+            assert left_by_gunicorn(whole) == b""
