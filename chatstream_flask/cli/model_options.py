@@ -79,6 +79,10 @@ def make_chat_stream(
     began = time.monotonic()
     try:
         loaded, tokenizer, first = load_model(name, first or None)
+    except ModuleNotFoundError as error:
+        raise click.ClickException(
+            f"{error}: a model in this process needs torch and transformers; --mock needs neither"
+        ) from error
     except (OSError, RuntimeError, ValueError) as error:
         raise click.ClickException(f"the model {name} could not be loaded: {error}") from error
     devices = [first, *others]
