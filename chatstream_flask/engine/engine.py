@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from ..config import NO_LIMITS, EngineConfig, VisitorLimits
 from ..errors import ChatStreamError, EngineBroken, NotAccepting, TooManyRequests
+from .engine_run import EngineRun
 from .engine_stats import EngineStats
-from .finisher import Finisher
 from .outcome import FinishReason
 from .places import Reservation
 from .request import GenerationRequest, Status
@@ -20,7 +20,6 @@ from .request_queue import RequestQueue
 from .runner import Runner
 from .wait_estimate import WaitEstimate
 from .worker import Worker
-from .worker_pool import WorkerPool
 
 FLUSH_SEC = 0.01  # interval between two chunks of text to one client, for each running reply
 MAX_FLUSH_SEC = 0.04  # 25 chunks per second look like one continuous stream
@@ -55,9 +54,7 @@ class Engine:
         self._wait_estimate = WaitEstimate(config.max_running)
         self._lifecycle = threading.Lock()  # held while starting and stopping
         self._pid: int | None = None  # of the process that started the threads
-        self._queue = self._make_queue()
-        self._pool: WorkerPool | None = None
-        self._finisher: Finisher | None = None
+        self._run = self._make_run()
         stop = weakref.WeakMethod(self.stop)
         atexit.register(lambda: (method := stop()) and method(timeout=1.0))
 
@@ -66,6 +63,10 @@ class Engine:
             f"<Engine [{self.num_running}/{self.config.max_running} running, "
             f"{self.num_waiting}/{self.config.max_queue_size} queued]>"
         )
+
+    @property
+    def _queue(self) -> RequestQueue:
+        return self._run.queue
 
     @property
     def num_running(self) -> int:
@@ -92,16 +93,19 @@ class Engine:
 
     @property
     def workers(self) -> list[Worker]:
-        return [] if self._pool is None else self._pool.workers
+        pool = self._run.pool
+        return [] if pool is None else pool.workers
 
     @property
     def broken(self) -> str | None:
         """Why nothing can be generated until the engine is stopped and started; None if it works."""
-        return None if self._pool is None else self._pool.broken
+        pool = self._run.pool
+        return None if pool is None else pool.broken
 
     def fault_of(self, worker: Worker) -> str | None:
         """Return why the watchdog is about to replace one of `workers`; None if nothing is wrong."""
-        return None if self._pool is None else self._pool.watchdog.fault_of(worker)
+        pool = self._run.pool
+        return None if pool is None else pool.watchdog.fault_of(worker)
 
     @property
     def kv_usage(self) -> float:
@@ -123,17 +127,8 @@ class Engine:
         with self._lifecycle:
             if self.is_started or ((self.is_stopped or self.is_draining) and not again):
                 return
-            self._queue = self._make_queue()
-            self._finisher = Finisher(
-                self.config.max_running, self._queue.release, self.stats.record_finished
-            )
-            self._pool = self._make_pool()
-            try:
-                self._pool.start()
-            except BaseException:
-                self._queue.close()
-                self._end_threads(timeout=10.0)
-                raise
+            self._run = self._make_run()
+            self._run.start()
             self._pid = os.getpid()
             self.is_stopped = self.is_draining = False
 
@@ -156,19 +151,9 @@ class Engine:
         with self._lifecycle:
             if not self.is_started:
                 return
-            for request in self._queue.close():
-                self._complete(request, FinishReason.SHUTDOWN)
-            for request in self._queue.requests():
-                request.request_stop(FinishReason.SHUTDOWN)
-            self._end_threads(timeout)
+            self._run.stop(timeout)
             self._pid = None
             self.is_stopped = True
-
-    def _end_threads(self, timeout: float) -> None:
-        all_ended = self._pool is None or self._pool.stop(timeout)
-        if self._finisher is not None:
-            self._finisher.close(wait=all_ended)
-        self._pool = None
 
     def check_idle(self) -> None:
         """Raise RuntimeError if anything is running, waiting or reserved: for tests, when all is done."""
@@ -226,7 +211,7 @@ class Engine:
         """End a request: a waiting one now, a running one at the next step of its worker thread."""
         request.request_stop(reason)
         if self._queue.discard(request):
-            self._complete(request, reason)
+            self._run.complete(request, reason)
 
     def position(self, request: GenerationRequest) -> int:
         """Return 1 for the next request to run, 0 for one that is not waiting."""
@@ -265,31 +250,12 @@ class Engine:
         elif error.reason != "visitor_tokens":
             error.retry_after = self._wait_estimate.visitor_retry_after_sec
 
-    def _complete(self, request: GenerationRequest, reason: FinishReason, error: str | None = None) -> None:
-        """Finish a request that has left the queue or its slot; called by whoever removed it there."""
-        outcome = request.finish(reason, error)
-        if request.started_at is not None:
-            self._wait_estimate.add(outcome.total_sec - outcome.queue_sec)
-        assert self._finisher is not None
-        self._finisher.submit(request, outcome)
-
-    def _make_queue(self) -> RequestQueue:
-        config = self.config
-        threads = range(config.num_of_generation_threads)
-        return RequestQueue(
-            config.num_places,
-            [config.num_slots(i) for i in threads],
-            [config.device(i) for i in threads],
-            clock=self._clock,
-        )
-
-    def _make_pool(self) -> WorkerPool:
-        return WorkerPool(
+    def _make_run(self) -> EngineRun:
+        return EngineRun(
             self.config,
-            self._queue,
             self._make_runner,
-            self._complete,
             self.stats,
+            self._wait_estimate,
             hung_after_sec=lambda: self.hung_after_sec,
             clock=self._clock,
         )

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from ..config import SamplingParams
 from .outcome import FinishReason, Outcome
+from .readers import Reader, Readers
 from .reply_text import ReplyText, TokenLogprob
 
 
@@ -28,9 +29,6 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.RUNNING: frozenset({Status.FINISHED}),
     Status.FINISHED: frozenset(),
 }
-# Upper bound for the grace period of a waiting request without readers. Reloading the page takes less, and
-# visitors who are still there should not wait for those who left.
-QUEUE_GRACE_SEC = 5.0
 
 Hook = Callable[["GenerationRequest", Outcome], None]
 
@@ -41,12 +39,6 @@ class TextFilter(Protocol):
     def push(self, text: str) -> str: ...
 
     def finish(self) -> str: ...
-
-
-class Closable(Protocol):
-    """A reader of a request."""
-
-    def close(self) -> None: ...
 
 
 class GenerationRequest:
@@ -104,9 +96,7 @@ class GenerationRequest:
         self._changed = changed or threading.Condition()  # guards everything below
         self._status = Status.WAITING
         self._requested_stop: FinishReason | None = None
-        self._readers: list[Closable] = []
-        self._orphaned_at: float | None = None  # when the last reader left
-        self._grace_sec = 0.0
+        self._readers = Readers()
         self._text = ReplyText()
         self._outcome: Outcome | None = None
         self._has_outcome = threading.Event()
@@ -144,36 +134,26 @@ class GenerationRequest:
         """Why the request must end now: stop requested, no reader left, or timed out; None if it need not."""
         if self._requested_stop is not None:
             return self._requested_stop
-        now, orphaned_at = self._clock(), self._orphaned_at
-        if orphaned_at is not None and now - orphaned_at >= self._current_grace_sec:
+        now = self._clock()
+        if self._readers.are_gone(now, is_waiting=self._status is Status.WAITING):
             return FinishReason.DISCONNECTED
         return FinishReason.TIMEOUT if now >= self.deadline else None
 
-    @property
-    def _current_grace_sec(self) -> float:
-        is_waiting = self._status is Status.WAITING
-        return min(self._grace_sec, QUEUE_GRACE_SEC) if is_waiting else self._grace_sec
-
-    def attach(self, reader: Closable) -> list[Closable]:
+    def attach(self, reader: Reader) -> list[Reader]:
         """Add a reader; return all readers, the one attached for longest first."""
         with self._changed:
-            self._readers.append(reader)
-            self._orphaned_at = None
-            return list(self._readers)
+            return self._readers.attach(reader)
 
-    def detach(self, reader: Closable, grace_sec: float) -> bool:
+    def detach(self, reader: Reader, grace_sec: float) -> bool:
         """Remove a reader. Idempotent.
 
         :param grace_sec: how long the request lives on without any reader
         :returns: whether the last reader left before the outcome
         """
         with self._changed:
-            if reader not in self._readers:
-                return False
-            self._readers.remove(reader)
-            is_orphaned = not self._readers and self._outcome is None
+            is_orphaned = self._readers.remove(reader) and self._outcome is None
             if is_orphaned:
-                self._orphaned_at, self._grace_sec = self._clock(), grace_sec
+                self._readers.start_grace(grace_sec, self._clock())
             return is_orphaned
 
     def read(self, offset: int, timeout: float | None) -> tuple[str, Outcome | None]:

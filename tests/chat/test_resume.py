@@ -16,7 +16,7 @@ from werkzeug.test import TestResponse
 from chatstream_flask.chat.readers import MAX_READERS
 from chatstream_flask.chat.reply_registry import MAX_ENDED, Reply, ReplyRegistry
 from chatstream_flask.engine.outcome import FinishReason
-from chatstream_flask.engine.request import QUEUE_GRACE_SEC
+from chatstream_flask.engine.readers import QUEUE_GRACE_SEC
 from chatstream_flask.errors import NotFound
 from chatstream_flask.views import create_chat_blueprint
 

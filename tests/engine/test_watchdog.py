@@ -108,10 +108,11 @@ class Pool:
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass, with a check of the watchdog each second."""
-        assert self.engine._pool is not None
+        pool = self.engine._run.pool
+        assert pool is not None
         for _ in range(int(seconds)):
             self.clock.advance(1)
-            self.engine._pool.watchdog.check()
+            pool.watchdog.check()
 
     def submit(self, *texts: str, **kwargs: object) -> list[GenerationRequest]:
         requests = [ask(text, **kwargs) for text in texts]
