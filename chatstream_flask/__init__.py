@@ -1,4 +1,4 @@
-"""Streams LLM chat out of a Flask app, under load control."""
+"""LLM chat for Flask apps: streamed replies, conversations, and a queue that bounds the load."""
 
 from importlib.metadata import version
 

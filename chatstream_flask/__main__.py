@@ -1,4 +1,4 @@
-"""`python -m chatstream_flask serve`: the same commands as `flask chatstream`."""
+"""`python -m chatstream_flask`: the commands of `flask chatstream`."""
 
 from .cli.cli import cli
 

@@ -1,4 +1,4 @@
-"""ChatStream: the Flask extension that joins requests, conversations and the engine."""
+"""ChatStream: the Flask extension; what it does with requests is in `chat.service`."""
 
 from __future__ import annotations
 
@@ -46,45 +46,46 @@ class ChatStream(ChatService):
         return chat_stream.handle_chat_stream_request(request)
     ```
 
-    A wrong setting raises ConfigError here; a model that cannot be served, or does not fit into memory,
-    raises when the generation threads start: at `start_queue_worker()`, else at the first request.
+    A wrong setting raises ConfigError here. A model that cannot be served or does not fit into memory raises
+    when the generation threads start: in `start_queue_worker()`, or else at the first request.
 
-    :param name: tells several ChatStreams of one app apart: each but the one without a name has its routes
-        below `/<name>`, and conversations of its own
+    :param name: for an app with several ChatStreams: each needs its own name, except one. One with a name
+        has its routes below `/<name>` and its own conversations
     :param model: a transformers causal language model
     :param tokenizer: its tokenizer
-    :param device: "cpu", "cuda", "cuda:0", "mps" or a torch.device; None leaves the model where it is, also
-        one that a `device_map` has spread. A list: a copy of the model and its own threads on each
-    :param num_of_concurrent_executions: replies generated at once
-    :param max_queue_size: requests that may wait beyond those; one more is refused at once
-    :param num_of_generation_threads: threads that share the replies, as many on each device; None: two on CPU
-        for many replies, else one
+    :param device: "cpu", "cuda", "cuda:0", "mps" or a torch.device; None leaves the model where it is, for
+        example where a `device_map` has put its parts. A list puts a copy with its own threads on each
+    :param num_of_concurrent_executions: replies that are generated at the same time
+    :param max_queue_size: further requests that may wait; beyond that they are refused
+    :param num_of_generation_threads: threads that share the replies, the same number on each device; None is
+        two on CPU for many replies, else one
     :param too_many_request_as_http_error: refuse with status 429, not with 200 and `{"error": ...}`
-    :param use_mock_response: answer with fixed phrases, without model and torch
+    :param use_mock_response: answer with fixed phrases; needs neither a model nor torch
     :param mock_params: `type` ("round", "long", "echo"), `initial_wait_sec`, `time_per_token_sec`; None is
         `{"type": "round"}`
-    :param chat_prompt_clazz: how a conversation becomes a prompt; ChatPrompt uses the chat template
-    :param max_new_tokens: the most tokens of a reply
-    :param context_len: the most tokens of prompt and reply together; the model's own limit if that is lower
+    :param chat_prompt_clazz: class that makes a prompt of a conversation; ChatPrompt uses the chat template
+    :param max_new_tokens: maximum number of tokens of a reply
+    :param context_len: maximum number of tokens of prompt and reply together; the model's own limit if that
+        is lower
     :param temperature: 0 to 2, 0 is greedy
-    :param top_k: sample from the k likeliest tokens; None or 0 is off
-    :param top_p: sample from the likeliest tokens that together have this probability; 1 is off
-    :param repetition_penalty: for tokens that have occurred; None is off
+    :param top_k: sample from the k most likely tokens; None or 0 turns it off
+    :param top_p: sample from the most likely tokens that together have this probability; 1 turns it off
+    :param repetition_penalty: for tokens that have occurred in prompt or reply; None turns it off
     :param repetition_penalty_method: "multiplicative" (as in transformers) or "subtractive"
-    :param add_special_tokens: for prompts that are plain text; None is the tokenizer's default
-    :param request_handler: says which conversation a request belongs to, and where it is kept
-    :param logger: where this object logs; the default is the logger "chatstream_flask"
-    :param kv_cache_slots: conversations whose keys and values are kept in memory, so that the next turn
-        computes only what is new; None: as many as run at once
-    :param prompt_lookup_num_tokens: greedy replies are speculated on: up to so many tokens that followed the
-        last ones where these stood before, in prompt or reply, are proposed and verified in one step, while
-        that is measured to pay; None or 0 is off
+    :param add_special_tokens: for prompt classes that render text; None is the tokenizer's default
+    :param request_handler: says which conversation a request belongs to, and where it is stored
+    :param logger: logger of this object; the default is "chatstream_flask"
+    :param kv_cache_slots: conversations whose keys and values stay in memory, so that the next turn computes
+        only its new tokens; None is as many as run at the same time
+    :param prompt_lookup_num_tokens: prompt lookup decoding of greedy replies: the most draft tokens per
+        step, taken from where the last tokens occurred before in prompt or reply. They are used only while
+        measured to be faster; None or 0 turns it off
     :param context_policy: for a conversation longer than the context: "drop_oldest_turns", "error", or
-        "keep_system_and_recent", which leaves out the prompt class's own examples first
-    :param on_busy: for a request while its conversation has a reply in the making: "reject" (409), "queue"
-        (waits) or "replace" (ends that reply)
-    :param wire_format: "auto" goes by the client's Accept header (event stream, NDJSON, else text);
-        "chatstream" sends ChatStream's own frames, for front ends made for it
+        "keep_system_and_recent", which drops the examples of the prompt class first
+    :param on_busy: for a request whose conversation has a running reply: "reject" (409), "queue" (waits) or
+        "replace" (cancels that reply)
+    :param wire_format: "auto" follows the client's Accept header (event stream, NDJSON, else text);
+        "chatstream" sends the frames of the original ChatStream, for its front ends
     :param app: same as calling `init_app(app)`
     """
 
@@ -174,7 +175,7 @@ class ChatStream(ChatService):
             ),
             logger=_checked("logger", logger, logging.Logger, logging.getLogger("chatstream_flask")),
         )
-        self._shared_settings: dict[str, object] = {}  # as the first app has them
+        self._shared_settings: dict[str, object] = {}  # values of the first app
         if app is not None:
             self.init_app(_checked("app", app, Flask))
 
@@ -184,7 +185,11 @@ class ChatStream(ChatService):
     # -- an app --------------------------------------------------------------------------------------
 
     def init_app(self, app: Flask) -> None:
-        """Reads CHATSTREAM_* from the app's config and makes sure that it has server-side conversations."""
+        """Set an app up: read CHATSTREAM_* from its config and prepare the store of its conversations.
+
+        :raises ConfigError: a key of the config is unknown or not allowed, or the store cannot be used
+        :raises RuntimeError: the app already has a ChatStream of this name
+        """
         others = chat_streams_of(app)
         if any(other.name == self.name for other in others):
             raise RuntimeError(
@@ -202,7 +207,7 @@ class ChatStream(ChatService):
         set_log_language(self.logger, settings.locale)
         if not others:
             app.after_request(add_request_id_header)
-            app.register_error_handler(ChatStreamError, self.refuse)  # of every view that uses this object
+            app.register_error_handler(ChatStreamError, self.refuse)  # raised in views of the app
             app.teardown_request(close_lost_reply)
 
     def _check_shared_settings(self, app: Flask, settings: Settings) -> None:
@@ -217,10 +222,11 @@ class ChatStream(ChatService):
                 )
 
     def append_apis(self, app: Flask, opts: dict[str, Any]) -> None:
-        """Adds views to the app, which need not have been given to this object before.
+        """Register the chat API with an app, which is set up first if it was not.
 
-        :param opts: one of `{"all": True}`, `{"include": [names]}` and `{"exclude": [names]}` with the names
-            of `views.API_NAMES`, and what else `views.create_chat_blueprint` takes
+        :param opts: one of `{"all": True}`, `{"include": [names]}` and `{"exclude": [names]}`, with names
+            from `views.API_NAMES`, and further options of `views.create_chat_blueprint`
+        :raises ConfigError: an option or a name is unknown
         """
         if self not in chat_streams_of(app):
             self.init_app(app)

@@ -1,1 +1,1 @@
-"""Complete small apps, each in one file and run with one command."""
+"""Small complete apps, each in one file and started with one command."""

@@ -1,10 +1,10 @@
-"""Users who log in and have many named conversations, in SQLite or PostgreSQL; and a chat for everybody else.
+"""Users who log in and have many named conversations, in SQLite or PostgreSQL; others chat anonymously.
 
     flask --app chatstream_flask.examples.accounts run
 
     say() { curl -N -b jar -c jar localhost:5000/$1 --json "$2"; }
     say chat_stream '{"user_input": "My name is Lucy."}'             # anonymous
-    say signup '{"name": "lucy", "password": "correct horse"}'       # from now on hers, under this id:
+    say signup '{"name": "lucy", "password": "correct horse"}'       # now it is hers, under this id:
     curl -b jar localhost:5000/conversations
     say conversations/ID/chat_stream '{"user_input": "What is my name?"}'
 
@@ -29,22 +29,22 @@ from chatstream_flask.prompts.export import to_markdown, to_messages
 
 
 class AccountsHandler(SimpleSessionRequestHandler):
-    """The conversation in the URL, for its owner only; without login, the session's."""
+    """Uses the conversation of the URL, for its owner only; without login, the one of the session."""
 
     def get_conversation_id(self, request: Request) -> str:
         store = cast(SQLStore, self.get_store())  # the one of CHATSTREAM_STORE
         wanted = (request.view_args or {}).get("conversation_id")
         if wanted is not None or current_user.is_authenticated:
             if not (wanted and store.is_owner(wanted, str(current_user.get_id()))):
-                abort(404)  # also for somebody else's: who asks does not even learn that there is one
+                abort(404)  # also for another user's, so that nobody learns which ids exist
             return str(wanted)
         if SESSION_KEY in session and store.owner_of(session[SESSION_KEY]) is not None:
-            del session[SESSION_KEY]  # a copy of the cookie from before somebody logged in
+            del session[SESSION_KEY]  # an old copy of the cookie, from before the login
         return super().get_conversation_id(request)
 
 
 def create_app(**options: Any) -> Flask:
-    """:param options: ChatStream's; without any, the demo model answers"""
+    """Return the app; `options` are arguments of ChatStream, without which the demo model answers."""
     app = Flask(__name__)
     url = os.environ.get("DATABASE_URL", "sqlite:///accounts.db")  # in the current folder
     app.config.update(SECRET_KEY=secrets.token_hex(), SESSION_COOKIE_SAMESITE="Lax", CHATSTREAM_STORE=url)
@@ -57,7 +57,7 @@ def create_app(**options: Any) -> Flask:
     store.create_or_migrate()
     add_login(app, create_engine(url))
 
-    @user_logged_in.connect_via(app)  # what was said before is now the user's
+    @user_logged_in.connect_via(app)  # the anonymous conversation now belongs to the user
     def adopt(app: Flask, user: Any) -> None:
         if SESSION_KEY in session:
             store.adopt(session[SESSION_KEY], user.get_id())

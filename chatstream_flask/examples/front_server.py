@@ -1,4 +1,4 @@
-"""An API behind a front server, which knows the users and names the conversation in a header; no cookies.
+"""An API behind a front server that knows the users and names the conversation in a header; no cookies.
 
     FRONT_SECRET=s3cret flask --app chatstream_flask.examples.front_server run
 
@@ -26,17 +26,21 @@ KEY = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 
 class NotFromFrontServer(ChatStreamError):
+    """The request lacks the secret of the front server."""
+
     status = 403
     code = "not_from_front_server"
 
 
 class FrontServerHandler(AbstractRequestHandler):
+    """Uses the conversation that the front server names."""
+
     def __init__(self, secret: str) -> None:
         self._secret = secret.encode()
 
     def get_conversation_id(self, request: Request) -> str:
         given = request.headers.get("X-Front-Secret", "").encode()
-        if not hmac.compare_digest(given, self._secret):  # takes as long for a nearly right one
+        if not hmac.compare_digest(given, self._secret):  # in constant time
             raise NotFromFrontServer("only the front server may call this")
         key = request.headers.get("X-Conversation-Key", "")
         if not KEY.fullmatch(key):
@@ -45,7 +49,7 @@ class FrontServerHandler(AbstractRequestHandler):
 
 
 def create_app(secret: str | None = None, **options: Any) -> Flask:
-    """:param options: ChatStream's; without any, the demo model answers"""
+    """Return the app; `options` are arguments of ChatStream, without which the demo model answers."""
     app = Flask(__name__, instance_path=os.path.abspath("instance"))
     app.config["CHATSTREAM_STORE"] = os.environ.get(
         "CHATSTREAM_STORE"

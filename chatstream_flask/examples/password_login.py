@@ -1,4 +1,4 @@
-"""Users with passwords, for accounts.py; an app that has users already keeps its own login.
+"""Users with passwords, for accounts.py; an app that has users keeps its own login.
 
 What a real site needs besides: a limit on attempts, and help for those who forgot their password.
 """
@@ -22,12 +22,14 @@ users = Table(
 
 
 class User(UserMixin):
+    """A logged-in user."""
+
     def __init__(self, user_id: int) -> None:
         self.id = user_id
 
 
 def add_login(app: Flask, engine: Engine) -> None:
-    """POST /signup and /login with `{"name", "password"}`, POST /logout."""
+    """Add POST /signup and /login, both with `{"name", "password"}`, and POST /logout."""
     app.extensions["password_login"] = engine
     users.metadata.create_all(engine)
     login_manager = LoginManager(app)
@@ -72,7 +74,7 @@ def add_login(app: Flask, engine: Engine) -> None:
 
 
 def field(name: str, min_len: int = 1) -> str:
-    """Of the JSON body, which a form on another site cannot send."""
+    """Return a field of the JSON body, which a form on another site cannot send."""
     body = request.get_json()
     value = body.get(name) if isinstance(body, dict) else None
     if not (isinstance(value, str) and min_len <= len(value) <= 200 and value.isprintable()):

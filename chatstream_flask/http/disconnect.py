@@ -37,9 +37,10 @@ def make_probe(environ: dict[str, Any]) -> Probe | None:
 
 
 def limit_silence(environ: dict[str, Any], max_sec: float) -> None:
-    """gunicorn would wait for ever, and a thread with it, for a client that sends no body or reads no reply.
+    """Set a timeout for reading from and writing to the client's socket under gunicorn.
 
-    Reading and writing then raise TimeoutError; waitress does neither in our thread.
+    Without it, a client that sends no body or reads no reply would hold a thread for ever. Both then raise
+    TimeoutError. Under waitress the server itself reads and writes.
     """
     if (connection := environ.get("gunicorn.socket")) is not None:
         connection.settimeout(max_sec)
