@@ -10,8 +10,9 @@ from .sampling.logits_processors import uses_plain_logits
 class Speculation:
     """Speculative decoding (arXiv 2211.17192) with drafts from prompt lookup; belongs to one runner.
 
-    `begin` is called before a decode step, `end` after it. Only greedy sequences with `uses_plain_logits` get
-    drafts. Replies stay the same, as far as a forward pass over more tokens rounds like one over fewer.
+    `begin` is called before a decode step, `end` or `postpone` after it. Only greedy sequences with
+    `uses_plain_logits` get drafts. Replies stay the same, up to rounding: a forward pass over more tokens may
+    round differently.
     """
 
     def __init__(self, tuner: DraftLengthTuner, max_len: int) -> None:
@@ -19,14 +20,9 @@ class Speculation:
         self._max_len = max_len
         self._sequences: list[Sequence] = []
         self._proposed: dict[Sequence, list[int]] = {}
-        self._only_waits = False
 
-    def begin(self, sequences: list[Sequence], *, is_late: bool = False) -> int:
-        """Set `drafts` of each sequence; return the largest number of drafts.
-
-        :param is_late: the ids of a pending step must come first. Then no drafts are set, and a result above
-            0 tells that the pending step should be waited for without launching another.
-        """
+    def begin(self, sequences: list[Sequence]) -> int:
+        """Set `drafts` of each sequence; return the largest number of drafts."""
         self._sequences = sequences
         self._proposed = {
             sequence: sequence.lookup.propose(sequence.token_ids, self._max_drafts(sequence))
@@ -39,15 +35,23 @@ class Speculation:
             num_proposed=max(map(len, self._proposed.values()), default=0),
             expected=self._expected,
         )
-        self._only_waits = is_late and num > 0
         for sequence in sequences:
-            sequence.drafts = [] if is_late else self._proposed.get(sequence, [])[:num]
+            sequence.drafts = self._proposed.get(sequence, [])[:num]
         return num
 
     def end(self, new_ids: list[list[int]]) -> None:
-        """Learn from the new ids of each sequence of the step."""
-        if any(new_ids) and not self._only_waits:
+        """Learn from the new ids of each sequence, and from the duration of the step."""
+        if any(new_ids):
             self._tuner.end()
+        self._learn(new_ids)
+
+    def postpone(self, new_ids: list[list[int]]) -> None:
+        """Drop the drafts, because these ids of an earlier step come before them; learn from the ids."""
+        for sequence in self._sequences:
+            sequence.drafts = []
+        self._learn(new_ids)
+
+    def _learn(self, new_ids: list[list[int]]) -> None:
         for sequence, ids in zip(self._sequences, new_ids, strict=True):
             if proposed := self._proposed.get(sequence):
                 sequence.lookup.learn(proposed, ids)

@@ -117,7 +117,11 @@ class StepExecutor:
     def decode(self, sequences: list[Sequence]) -> list[list[int]]:
         if self._speculation is None:
             return self._decode(sequences)
-        num_drafts = self._speculation.begin(sequences, is_late=self._is_pending)
+        num_drafts = self._speculation.begin(sequences)
+        if num_drafts and self._is_pending:
+            new_ids = self.catch_up(sequences)  # a draft needs all ids before it
+            self._speculation.postpone(new_ids)
+            return new_ids
         new_ids = self._decode(sequences, 1 + num_drafts)
         self._speculation.end(new_ids)
         return new_ids
