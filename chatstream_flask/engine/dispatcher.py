@@ -15,7 +15,7 @@ class WorkerState(Enum):
 
     OPENING = "opening"  # loads its model
     READY = "ready"
-    RETIRED = "retired"  # hung or died, and was given up
+    RETIRED = "retired"  # hung or died, and was replaced
 
 
 class WorkerLoad:
@@ -102,7 +102,7 @@ class Dispatcher:
         self._workers[worker].state = WorkerState.READY
 
     def retire(self, worker: int) -> list[GenerationRequest]:
-        """Exclude a thread for good, and return the requests that it had."""
+        """Let a thread take nothing any more, and return the requests that it had."""
         load = self._workers[worker]
         load.state = WorkerState.RETIRED
         taken, load.taken = load.taken, set()

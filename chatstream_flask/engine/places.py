@@ -74,7 +74,8 @@ class Places:
         if self.num_taken >= self.capacity:
             raise TooManyRequests(f"all {self.capacity} places are taken; try again later")
         visitor.check_tokens(self._clock())
-        visitor.check_waiting(num_free_slots - (self.num_startable - visitor.num_startable))
+        if visitor.limits.max_waiting is not None:
+            visitor.check_waiting(num_free_slots - (self.num_startable - visitor.num_startable))
         visitor.num_waiting += 1
         self.visitors[visitor if name is None else name] = visitor
         reservation = Reservation(visitor, priority, unreserve)

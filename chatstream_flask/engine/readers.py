@@ -38,10 +38,12 @@ class Readers:
 
     def start_grace(self, grace_sec: float, now: float) -> None:
         """Give a new reader `grace_sec` seconds to attach."""
-        self._orphaned_at, self._grace_sec = now, grace_sec
+        self._grace_sec = grace_sec
+        self._orphaned_at = now  # set last, as `are_gone` reads without the lock
 
     def are_gone(self, now: float, *, is_waiting: bool) -> bool:
         """Return whether the last reader left and its grace period is over."""
+        if (orphaned_at := self._orphaned_at) is None:
+            return False
         grace_sec = min(self._grace_sec, QUEUE_GRACE_SEC) if is_waiting else self._grace_sec
-        orphaned_at = self._orphaned_at
-        return orphaned_at is not None and now - orphaned_at >= grace_sec
+        return now - orphaned_at >= grace_sec
