@@ -1,4 +1,4 @@
-"""Every kind of store on its real back end, and what a test can do behind the store's back."""
+"""Every kind of store on its real back end, and ways to change what the back end has."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ TABLES = ("chatstream_conversation", "chatstream_schema")
 
 
 class Backend:
-    """`new_store` makes what another process would make."""
+    """Back end of a store; each call of `new_store` returns a store as another process would have it."""
 
     url = ""
-    purges = True  # else it forgets by itself
-    keeps_leases = True  # else the store's process does
+    purges = True  # False: the back end deletes expired conversations itself
+    keeps_leases = True  # False: leases are known to one process only
 
     def __init__(self) -> None:
         self._closes: list[Callable[[], object]] = []
@@ -43,14 +43,15 @@ class Backend:
         raise NotImplementedError
 
     def age(self, seconds: float, *conversation_ids: str) -> None:
-        """As if their last saves had been that much earlier."""
+        """Make conversations look as if they had been saved that much earlier."""
         raise NotImplementedError
 
     def end_lease(self, conversation_id: str) -> None:
-        """As if its holder had not renewed it for long."""
+        """Let the lease expire, as if its holder had stopped renewing it."""
         raise NotImplementedError
 
     def down(self) -> AbstractContextManager[None]:
+        """Make the back end unavailable."""
         raise NotImplementedError
 
     def close(self) -> None:

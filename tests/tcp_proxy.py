@@ -1,4 +1,4 @@
-"""A way to a server that a test can cut and mend: the server is down, and later there again."""
+"""TCP proxy that can be cut, so that a server seems to be down, and restored."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class TCPProxy:
 
     @contextmanager
     def cut(self) -> Iterator[None]:
+        """Close all connections and refuse new ones until the end of the block."""
         self.close()
         try:
             yield
@@ -28,7 +29,7 @@ class TCPProxy:
 
     def close(self) -> None:
         _shut(self._listener)
-        self._threads.pop(0).join()  # after it there are no new sockets
+        self._threads.pop(0).join()  # from now on there are no new sockets
         for sock in self._sockets:
             _shut(sock)
         for thread in self._threads:
@@ -63,6 +64,6 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 
 
 def _shut(sock: socket.socket) -> None:
-    """Wakes who waits for it."""
+    """Shut the socket down, which wakes threads that wait for it."""
     with suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)

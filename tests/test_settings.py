@@ -1,4 +1,4 @@
-"""CHATSTREAM_*: what a deployment sets for each app."""
+"""Settings of an app: the CHATSTREAM_* keys of its config."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Capacity: the real queue and schedulers on a simulated clock; what comes out where it can be reckoned."""
+"""Capacity planning: simulations with results that can be calculated by hand."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STEP_SEC, CHUNK_SEC = 0.01, 0.1
 
 
 def costs(num_threads: int = 1, **kwargs: Any) -> StepCosts:
-    """A step takes 10 ms and 1 ms for each row, a prefill chunk 100 ms."""
+    """Return costs: a step takes 10 ms plus 1 ms per row, and a prompt chunk 100 ms."""
     decode = tuple((rows, length, STEP_SEC + 0.001 * rows) for rows in (1, 8) for length in (64, 1024))
     return StepCosts(num_threads=num_threads, decode=decode, prefill=((256, 0, CHUNK_SEC),), **kwargs)
 
@@ -57,7 +57,7 @@ def turn(visitor: int, prompt_tokens: int = 256, reply_tokens: int = 11, **kwarg
     return TurnRequest(visitor=visitor, prompt_tokens=prompt_tokens, reply_tokens=reply_tokens, **kwargs)
 
 
-# -- what a step costs ---------------------------------------------------------------------------------
+# -- costs of a step ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("x", "y"), [(0, 0.5), (1, 1.0), (2, 2.0), (3, 3.0), (4, 5.0), (5, 7.0), (7, 11.0)])
@@ -150,7 +150,7 @@ def test_requests_hold_up_the_replies_in_the_making() -> None:
 
 
 class SimulatedClient:
-    """Of a server with costs that are known."""
+    """Client of a simulated server whose costs are known."""
 
     def __init__(self, true: Profile, config: EngineConfig) -> None:
         self._true = true
@@ -178,7 +178,7 @@ def test_serving_costs_are_found_from_what_a_client_met() -> None:
     found = with_serving_costs(bare, SimulatedClient(true, engine), engine)
     assert found.request_sec == pytest.approx(0.003)
     assert found.costs[0].token_sec == pytest.approx(0.0005, rel=0.2)
-    arrivals = poisson_arrivals(5.0, 60.0, 64, 48, 0.5, 1, 1024)  # others than it was found from
+    arrivals = poisson_arrivals(5.0, 60.0, 64, 48, 0.5, 1, 1024)  # not those of the measurement
     expected, actual, without = (
         load_point(play_simulated(Simulation(it, engine), arrivals), 0.0, 60.0) for it in (true, found, bare)
     )
@@ -209,7 +209,7 @@ def test_next_turn_of_a_conversation_goes_on_from_what_the_slot_holds() -> None:
     simulation.run()
     first, second, shifted = simulation.results
     assert first.first_token_sec == pytest.approx(0.2)
-    assert second.first_token_sec == pytest.approx(0.09, abs=0.001)  # 200 + 10 of 300 were there
+    assert second.first_token_sec == pytest.approx(0.09, abs=0.001)  # 200 + 10 of 300 tokens were cached
     assert shifted.first_token_sec > 0.25
 
 

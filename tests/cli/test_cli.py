@@ -1,4 +1,4 @@
-"""The commands, as far as they go without serving: a wrong value is a sentence and an exit code."""
+"""Commands that do not get as far as serving: wrong values end them with a message and an exit code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def serve(*args: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("command", [["chatstream_flask"], ["flask", "chatstream"]])
 def test_help_lists_the_commands(command: list[str], tmp_path: Path) -> None:
-    """In a folder without an app."""
+    """Run it in a folder without an app."""
     done = subprocess.run(
         [sys.executable, "-m", *command, "--help"],
         cwd=tmp_path,
@@ -98,7 +98,7 @@ def test_a_model_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_port_that_is_taken(tmp_path: Path) -> None:
-    """In a process of its own: waitress leaves its sockets open."""
+    """Use another process, as waitress leaves its sockets open."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         command = [sys.executable, "-m", "chatstream_flask", "serve", "--mock", "round", "--port", port]

@@ -1,4 +1,4 @@
-"""`chat` in the terminal, through click's runner, and once in a real one."""
+"""The `chat` command, with click's runner and in a pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def english(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def chat(*lines: str, args: tuple[str, ...] = ("--mock", "round", *QUICK)) -> tuple[int, list[str], str]:
-    """Exit status, what was said, and what was told beside it."""
+    """Return the exit code, stdout and stderr."""
     result = CliRunner().invoke(cli, ["chat", *args], input="".join(f"{line}\n" for line in lines))
     return result.exit_code, result.stdout.splitlines(), result.stderr
 
@@ -111,7 +111,7 @@ def test_the_language_is_that_of_the_locale(
 
 
 class Terminal:
-    """The other side of a pty: what a person types and sees."""
+    """Other side of a pseudo-terminal: what a person types and sees."""
 
     def __init__(self, master: int) -> None:
         self._master = master
@@ -122,8 +122,9 @@ class Terminal:
         os.write(self._master, text.encode())
 
     def interrupt_idle(self, expected: str) -> None:
-        """Ctrl-C, and again if nothing comes of it: Python does not see one that comes just as it has written
-        the prompt and does not wait for keys yet.
+        """Press Ctrl-C until it has an effect.
+
+        Python misses one that comes after it has written the prompt and before it waits for keys.
         """
         for _ in range(int(3 * TIMEOUT)):
             self.type("\x03")
@@ -132,7 +133,7 @@ class Terminal:
         self.wait_for(expected)
 
     def wait_for(self, text: str) -> None:
-        """In what was not waited for yet."""
+        """Wait until the text appears after that of the last wait."""
         assert self._comes(text, 3 * TIMEOUT), f"{text!r} did not come: {self.seen!r}"
         rest = self.seen.partition(text)[2]
         self._bytes, self.seen = rest.encode(), rest
@@ -151,7 +152,7 @@ class Terminal:
 def terminal(*command: str) -> Iterator[tuple[Terminal, subprocess.Popen[bytes]]]:
     master, slave = os.openpty()
     environ = os.environ | {"LC_ALL": "ja_JP.UTF-8", "PYTHONUTF8": "1", "TERM": "dumb"}
-    without_sigint = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *command]  # as in the background
+    without_sigint = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *command]  # as for a background program
     setsid = ["setsid", "--ctty", *without_sigint]  # so that Ctrl-C becomes a signal
     with subprocess.Popen(setsid, stdin=slave, stdout=slave, stderr=slave, env=environ) as process:
         os.close(slave)

@@ -1,4 +1,4 @@
-"""Turns: kept together or not at all, in the right conversation, whatever happens meanwhile."""
+"""Turns are stored whole or not at all, in the right conversation, whatever happens meanwhile."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_a_second_request_of_a_conversation_is_refused_while_one_runs(tmp_path: 
 
 
 def test_right_after_done_the_turn_is_kept_and_the_way_is_free(tmp_path: Path) -> None:
-    """However often: what a client is told last is true by then."""
+    """When a client reads the end of a reply, the reply is stored already."""
     with running_chat(tmp_path, ScriptedRunner(lambda prompt: "k")) as chat:
         client = chat.client()
         for i in range(30):
@@ -170,7 +170,7 @@ def test_right_after_done_the_turn_is_kept_and_the_way_is_free(tmp_path: Path) -
 
 
 class StoreHandler(AbstractRequestHandler):
-    """Conversations by a header, in a store of the app's own."""
+    """Take the conversation's id from a header, and its store from the app."""
 
     def __init__(self, store: ConversationStore) -> None:
         self.store = store
@@ -259,7 +259,7 @@ def test_a_handler_may_refuse(tmp_path: Path) -> None:
 
 
 def test_two_apps_may_use_the_same_ids(tmp_path: Path) -> None:
-    """A ChatStream may serve several apps; a conversation belongs to one of them."""
+    """Check that two apps with one ChatStream do not share conversations."""
     one, two = BreakableStore(), BreakableStore()
 
     class EachApps(StoreHandler):
@@ -341,7 +341,7 @@ def test_a_server_that_stops_ends_replies_and_refuses_new_ones(
 
 
 def test_a_kept_conversation_has_its_limits(tmp_path: Path) -> None:
-    """The reply itself still sees all that was kept before."""
+    """Check that the limits apply to what is stored after the reply, not to what the model is shown."""
     with running_chat(tmp_path, config={"CHATSTREAM_MAX_TURNS": 2}) as chat:
         client = chat.client()
         for words in ("one", "two", "three"):

@@ -1,4 +1,4 @@
-"""What every store must do, shown on each back end; and what the embedded files must do beyond it."""
+"""FlaskSessionStore on each back end, and the file-based sessions."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_a_long_conversation(app: Flask) -> None:
 
 
 def test_many_threads(app: Flask) -> None:
-    """A reader sees one whole version or another, never a mixture and never nothing."""
+    """Check that a reader always gets one complete version."""
     store = store_of(app)
     keep(store, "shared", {"n": [0] * 500})
     barrier = threading.Barrier(8, timeout=10)
@@ -195,7 +195,7 @@ def test_files_are_json_for_nobody_else(tmp_path: Path) -> None:
     keep(store_of(files_app(tmp_path)), "a", DATA)
     (file,) = files_in(tmp_path / "store")
     content = file.read_bytes()
-    assert json.loads(content[4:]) == {"chat_prompt": DATA}  # 4 bytes: when it is over
+    assert json.loads(content[4:]) == {"chat_prompt": DATA}  # after 4 bytes with the time of expiry
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.parent.stat().st_mode & 0o777 == 0o700
 
@@ -268,7 +268,7 @@ def test_a_disk_that_fails_is_an_error_and_never_a_new_start(tmp_path: Path) -> 
         with pytest.raises(StoreUnavailable):
             act()
     file.rmdir()
-    assert os.listdir(file.parent) == []  # nothing half written is left
+    assert os.listdir(file.parent) == []  # no partly written file is left
     file.parent.rmdir()  # the volume is gone
     with pytest.raises(StoreUnavailable):
         keep(store, "a", DATA)

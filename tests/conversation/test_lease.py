@@ -1,4 +1,4 @@
-"""One reply at a time for each conversation."""
+"""A conversation has one running reply at a time."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_an_ended_lease_saves_nothing_and_the_next_may_begin_at_once() -> None:
 
 
 def test_a_clear_waits_for_a_write_that_has_begun() -> None:
-    """Else the write would bring back what the clear deletes."""
+    """Check that a save that has started cannot restore a conversation after it was deleted."""
     order: list[str] = []
     is_writing, may_end = threading.Event(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""The thread that renews leases, without a back end."""
+"""The thread that renews leases, without a real back end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from chatstream_flask.errors import StoreUnavailable
 
 
 class Tokens:
-    """A back end in a dict that counts renewals."""
+    """Back end in a dict that counts renewals."""
 
     def __init__(self, lease_sec: float = 60.0) -> None:
         self.lease_sec = lease_sec

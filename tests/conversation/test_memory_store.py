@@ -1,4 +1,4 @@
-"""The bounds of MemoryStore."""
+"""The limits of MemoryStore."""
 
 from __future__ import annotations
 

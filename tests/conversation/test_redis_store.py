@@ -1,4 +1,4 @@
-"""What only RedisStore has: its keys, a Redis that hangs, and a cluster."""
+"""RedisStore: its keys, a Redis that hangs, and a cluster."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_keys(client: redis.Redis) -> None:
     store.delete("a")
     assert client.keys() == []
     store.close()
-    assert client.ping()  # it is the caller's
+    assert client.ping()  # the caller's client stays open
 
 
 def test_a_client_that_decodes(client: redis.Redis) -> None:
@@ -65,7 +65,7 @@ def test_what_is_damaged_is_an_error_and_no_new_start(client: redis.Redis) -> No
 
 
 def test_scripts_that_redis_forgot(client: redis.Redis) -> None:
-    """As after a restart."""
+    """Check that scripts are loaded again after Redis lost them, as at a restart."""
     store = RedisStore(client, ttl_sec=50)
     lease = store.hold("a")
     lease.save({"v": 1})
@@ -102,7 +102,7 @@ def test_a_prefix_with_braces_is_refused(client: redis.Redis) -> None:
 
 
 def test_cluster(tmp_path: Path) -> None:
-    """Of one node; it refuses commands whose keys are in several slots, as all do."""
+    """Use a cluster of one node: it also refuses commands whose keys are in several slots."""
     if shutil.which("redis-server") is None:
         pytest.skip(NO_REDIS)
     with socket.create_server(("127.0.0.1", 0)) as free:

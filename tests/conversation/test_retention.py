@@ -1,4 +1,4 @@
-"""How much of one conversation is kept."""
+"""Limits on the size of one stored conversation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables and their migrations, named conversations, and what SQLStore does with connections."""
+"""SQLStore: tables and migrations, conversations of users, and connections."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_to_forget_a_person(store: SQLStore) -> None:
 
 @pytest.mark.parametrize("owner", [None, "", 7])
 def test_nobody_owns_nothing(store: SQLStore, owner: Any) -> None:
-    """A user who is not logged in has no id; what is nobody's must not become theirs."""
+    """Check that a missing owner, as for a visitor without login, selects no anonymous conversations."""
     say(store, "a")
     acts: list[Callable[[], object]] = [
         lambda: store.create(owner),
@@ -220,7 +220,7 @@ def test_nobody_owns_nothing(store: SQLStore, owner: Any) -> None:
 
 
 def test_what_is_over_does_not_come_back(store: SQLStore, empty: SQLBackend) -> None:
-    """As if it had been purged at that moment: a new conversation under its id has no owner and no title."""
+    """Check that a new conversation under the id of an expired one has neither its owner nor its title."""
     id_ = store.create("anna", "title")
     say(store, id_)
     empty.age(TTL_SEC + 1, id_)
@@ -238,14 +238,14 @@ def test_what_is_over_does_not_come_back(store: SQLStore, empty: SQLBackend) -> 
 
 
 def test_an_engine_of_the_host_is_used_and_left_alone(store: SQLStore, empty: SQLBackend) -> None:
-    """With a pool of one connection: a store that held it any longer than a statement would block here."""
+    """Use a pool of one connection, so that a store would block if it kept a connection after a statement."""
     engine = create_engine(empty.engine.url, pool_size=1, max_overflow=0, pool_timeout=0.1)
     ours = SQLStore(engine, ttl_sec=TTL_SEC, lease_sec=LEASE_SEC)
     lease = ours.hold("a")
     with engine.connect() as connection:
         assert connection.get_isolation_level() != "AUTOCOMMIT"
         assert connection.execute(text("SELECT 1")).scalar() == 1
-        with pytest.raises(StoreUnavailable):  # it waits for the host, but not for long
+        with pytest.raises(StoreUnavailable):  # it waits for the host's connection, but not for long
             ours.load("a")
         connection.rollback()
     lease.save({"v": 1})
@@ -265,7 +265,7 @@ def test_sqlite_writes_ahead_and_its_lock_is_waited_for(tmp_path: Path) -> None:
     writer = sqlite3.connect(path, isolation_level=None)
     assert writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     writer.execute("BEGIN IMMEDIATE")
-    assert store.load("a") == {"v": 1}  # who reads does not wait
+    assert store.load("a") == {"v": 1}  # readers do not wait for writers
     with pytest.raises(StoreUnavailable):
         store.hold("a")
     writer.execute("COMMIT")

@@ -1,4 +1,4 @@
-"""What every store must do, shown on each with its real back end."""
+"""Requirements of ConversationStore, tested with every store on its real back end."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DATA: dict[str, Any] = {
     "flags": [True, False, 0, -1, 2**53, 0.5],
     "empty": {},
 }
-SHARED = ("redis", "sqlite", "postgresql")  # among processes
+SHARED = ("redis", "sqlite", "postgresql")  # between processes
 
 
 @pytest.fixture(scope="session")
@@ -174,7 +174,7 @@ def test_a_closed_lease_saves_nothing(backend: Backend) -> None:
 
 
 def test_delete_ends_the_lease(backend: Backend) -> None:
-    """The next turn may begin at once, and nothing of the old one is kept or frees the new one."""
+    """Check that the next turn can start at once, and that the old lease neither saves nor frees anything."""
     store = backend.new_store()
     keep(store, "a", DATA)
     old = store.hold("a")
@@ -208,7 +208,7 @@ def test_of_many_threads_one_holds(backend: Backend) -> None:
 
 
 def test_threads_do_not_disturb_each_other(backend: Backend) -> None:
-    """A reader sees one whole version or another, never a mixture and never nothing."""
+    """Check that a reader always gets one complete version."""
     store = backend.new_store()
     keep(store, "shared", {"n": [0] * 500})
     barrier = threading.Barrier(4, timeout=TIMEOUT)
@@ -328,7 +328,7 @@ def test_a_lease_that_another_took_over_saves_nothing(shared: Backend) -> None:
 
 
 def test_a_lease_that_ran_out_still_counts_while_nobody_else_came(shared: Backend) -> None:
-    """A process that was frozen for long loses no reply by it."""
+    """Check that a process that was suspended for longer than its lease can still save its reply."""
     mine, theirs = shared.new_store(), shared.new_store()
     keep(mine, "a", {"v": 1})
     lease = mine.hold("a")
@@ -380,7 +380,7 @@ def command(shared: Backend, script: str, lease_sec: float) -> list[str]:
 
 @contextmanager
 def holder(shared: Backend, lease_sec: float) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds the conversation "a"."""
+    """Run a process that holds the conversation "a"."""
     with subprocess.Popen(
         command(shared, HOLD, lease_sec), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

@@ -1,7 +1,7 @@
-"""The demo model chats, about what it never saw in training.
+"""Chats with the demo model about things that are not in its training data.
 
-The names, favourite things and ranges here are those that the training dialogues refuse: each passes
-`is_held_out`, which is loaded from their generator. So no dialogue that holds one was ever trained on.
+The names, favourite things and ranges here are held out by the generator of the training dialogues: each
+passes its `is_held_out`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Sample = Callable[[random.Random, str], str]
 
 NUM_SLOTS = 64
 
-torch.set_num_threads(1)  # two wait for each other at every layer, for long on a busy machine
+torch.set_num_threads(1)  # several are slow on a busy machine, as they wait for each other at every layer
 
 GENERATOR = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "demo_dialogues.py"))
 is_held_out: Callable[[str], bool] = GENERATOR["is_held_out"]
@@ -58,7 +58,7 @@ def runner() -> ModelRunner:
 
 
 def held_out(sample: Sample, lang: str, count: int) -> list[str]:
-    """Different words, each of them refused by the training dialogues."""
+    """Return different words that the training dialogues do not contain."""
     rng = random.Random(count)
     found: dict[str, None] = {}
     while len(found) < count:
@@ -69,7 +69,7 @@ def held_out(sample: Sample, lang: str, count: int) -> list[str]:
 
 
 def replies(chats: list[Chat], max_new_tokens: int = 60) -> list[str]:
-    """The next reply in each chat, greedy."""
+    """Return the next reply of each chat, by greedy decoding."""
     params = SamplingParams(temperature=0, max_new_tokens=max_new_tokens)
     requests = [
         GenerationRequest(
@@ -97,7 +97,7 @@ def last_replies(dialogues: list[list[str]]) -> list[str]:
 
 
 def assert_mostly(answers: list[str], expected: list[str]) -> None:
-    """At least nine in ten answers hold what was expected."""
+    """Assert that at least nine in ten replies contain what is expected."""
     wrong = [(answer, right) for answer, right in zip(answers, expected, strict=True) if right not in answer]
     assert len(wrong) <= 0.1 * len(expected), wrong
 
@@ -187,7 +187,7 @@ def test_capitals_are_right() -> None:
 
 
 def test_ranges_are_counted() -> None:
-    """Most of these dialogues hold a range that was trained on, all of them a name that was not."""
+    """Check counting in dialogues with names that are not in the training data; most ranges are."""
     ranges = [(a, b) for a in range(1, 16) for b in range(a + 3, a + 8)]
     names = held_out(person, "en", len(ranges))
     numbers = [", ".join(str(n) for n in range(a, b + 1)) + "." for a, b in ranges]

@@ -1,4 +1,4 @@
-"""One line for each request, its id from end to end, and nothing of what was said unless it is asked for."""
+"""Access log: one line per request, request ids, and no conversation text unless it is enabled."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def running_openai(tmp_path: Path) -> Iterator[tuple[FlaskClient, Engine]]:
 
 
 def talk(chat: Chat, text: str = "hi", **headers: str) -> None:
-    """Its line is written before the callback is called."""
+    """Check that the line is written before the callback is called."""
     chat.client().post("/chat_stream", json={"user_input": text}, headers=headers).get_data()
     chat.word()
 
@@ -164,13 +164,13 @@ def test_japanese_lines(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Non
     assert " 終了: stop、トークン 7 + 3、" in ended
     assert " 拒否: 400 bad_request: " in refused
     assert "リクエストが失敗しました: x" in caplog.text
-    with running_chat(tmp_path):  # the last one says
+    with running_chat(tmp_path):  # the app that was set up last decides
         logging.getLogger("chatstream_flask").error("a request failed: %s", "x")
     assert "a request failed: x" in caplog.text
 
 
 def test_every_message_is_there_in_japanese() -> None:
-    """A new one is added to monitoring/japanese.py."""
+    """Check that japanese.py translates exactly the log messages of the package."""
     said = {
         call.args[0].value
         for path in ROOT.rglob("*.py")
@@ -204,7 +204,7 @@ def test_openai_requests_and_their_refusals_have_lines_too(
         assert (
             client.post("/v1/chat/completions", json=body, headers={"X-Request-Id": "r2"}).status_code == 200
         )
-        engine.stop()  # what follows an end has then been told
+        engine.stop()  # afterwards all ended replies have been logged
     first, second = fields(caplog)
     assert (first["event"], first["request_id"], first["status"]) == ("refusal", "r1", 404)
     assert (second["event"], second["request_id"], second["session"]) == ("request", "r2", None)

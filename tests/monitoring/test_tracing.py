@@ -1,4 +1,4 @@
-"""OpenTelemetry: a span for each request with its phases, below the caller's; nothing without the package."""
+"""OpenTelemetry spans: one per request, with its phases, below the caller's span."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CALLER = {"traceparent": f"00-{TRACE_ID}-{SPAN_ID}-01"}
 
 @pytest.fixture(scope="module")
 def all_spans() -> InMemorySpanExporter:
-    """A process has one provider for ever."""
+    """Return the exporter of this process, whose tracer provider can be set only once."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -80,7 +80,7 @@ def test_failed_reply(tmp_path: Path, spans: InMemorySpanExporter) -> None:
     with running_chat(tmp_path, ScriptedRunner(lambda prompt: FAIL)) as chat:
         talk(chat)
     found = by_name(spans)
-    assert set(found) == {"chat", "queue", "prefill"}  # no token came
+    assert set(found) == {"chat", "queue", "prefill"}  # there was no token
     assert found["chat"].parent is None
     assert found["chat"].status.status_code is trace.StatusCode.ERROR
     assert found["chat"].status.description == "generation failed"

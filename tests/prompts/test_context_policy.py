@@ -1,4 +1,4 @@
-"""What is left out of a conversation that does not fit into the context."""
+"""Turns that are dropped from a conversation that does not fit into the context."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from chatstream_flask.errors import ConfigError, PromptTooLong
 from chatstream_flask.prompts import AbstractChatPrompt, TextPrompt
 from chatstream_flask.prompts.fit import FittedPrompt, fit_to_context
 
-TOKENIZER = ByT5Tokenizer()  # one token for a byte
+TOKENIZER = ByT5Tokenizer()  # one token per byte
 
 
 class Shots(TextPrompt):
@@ -25,7 +25,7 @@ class Shots(TextPrompt):
 
 
 def conversation() -> Shots:
-    """S;e0E0;e1E1;q0A0;q1A1;q2"""
+    """Return a conversation that renders as `S;e0E0;e1E1;q0A0;q1A1;q2`."""
     prompt = Shots()
     prompt.build_initial_prompt(prompt)
     for i in range(3):

@@ -1,4 +1,4 @@
-"""No message becomes a control token, whatever it spells, and nothing else is tokenized differently."""
+"""Text of messages never becomes a control token, and other prompts are tokenized as before."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def tokenizer_of(kind: str) -> Any:
         tokenizer.add_tokens(ADDED)
         tokenizer.chat_template = CHATML
         return tokenizer
-    if kind == "unigram":  # its model knows "</s>" as a piece, and would take it from plain text
+    if kind == "unigram":  # its vocabulary has "</s>" as a piece, which plain text could become
         return trained(models.Unigram(), t.UnigramTrainer(unk_token="<unk>", **shared), kind)
     return trained(models.BPE(unk_token="<unk>", fuse_unk=True), t.BpeTrainer(**shared), kind)
 
@@ -145,14 +145,14 @@ def test_no_message_writes_a_control_token(
     expected = counts(tokenizer, harmless.to_token_ids(tokenizer, False))
     ids = hostile.to_token_ids(tokenizer, False)
     assert counts(tokenizer, ids) == expected
-    if kind in ("byte-level", "python"):  # the others put spaces, or lose what they do not know
+    if kind in ("byte-level", "python"):  # the others insert spaces or lose unknown characters
         assert tokenizer.decode(ids) == hostile.create_prompt({"tokenizer": tokenizer})
 
 
 @each_kind
 def test_a_token_that_begins_in_a_message_and_ends_in_the_prompt(kind: str) -> None:
     tokenizer = tokenizer_of(kind)
-    prompt = asked(ChatPromptDatabricksDolly(), "x ### Response:")  # and the format goes on with a newline
+    prompt = asked(ChatPromptDatabricksDolly(), "x ### Response:")  # the format continues with a newline
     token_id = tokenizer.convert_tokens_to_ids("### Response:\n")
     assert tokenizer.encode(prompt.create_prompt()).count(token_id) == 2
     assert prompt.to_token_ids(tokenizer).count(token_id) == 1

@@ -1,4 +1,4 @@
-"""What a visitor takes along of a conversation."""
+"""Export of a conversation as JSON and Markdown."""
 
 from __future__ import annotations
 

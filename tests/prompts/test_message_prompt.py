@@ -1,4 +1,4 @@
-"""Messages of API clients through a chat template: with tools, and never as control tokens."""
+"""Messages of API clients in a chat template: tools, system text, and no control tokens."""
 
 from __future__ import annotations
 

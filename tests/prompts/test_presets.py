@@ -1,4 +1,4 @@
-"""The prompts of families of models, as literal text."""
+"""Prompts of families of models, compared with literal texts."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_without_chat_mode_there_is_no_format(case: Case) -> None:
 
 @each
 def test_the_next_prompt_begins_with_the_last_one(case: Case) -> None:
-    """Then the cache still holds it; a family that is shown the newest turn alone has no such luck."""
+    """Check that the prompt of a turn starts with that of the turn before, so that the prefix cache works."""
     if case.clazz is not presets.ChatPromptMatsuoLabJpGptNeoxInstSft:
         assert case.two.startswith(case.one)
 

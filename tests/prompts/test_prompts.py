@@ -1,4 +1,4 @@
-"""Conversations: what they hold, how they are stored, and what a model is shown of them."""
+"""Conversations: their messages, their stored form, and the prompt that the model is shown."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def make_tokenizer(template: str | None = CHATML) -> Any:
 
 
 class FewShot(AbstractChatPrompt):
-    """A text format with names, replacements and an example."""
+    """Text format with names, replacements and an example."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ def texts(prompt: AbstractChatPrompt) -> list[str | None]:
     return [content.message for content in prompt.get_contents()]
 
 
-# -- what was said
+# -- messages
 
 
 def test_roles_are_told_apart_even_with_equal_names() -> None:

@@ -1,4 +1,4 @@
-"""Replacement in streamed text against a naive one in the whole text."""
+"""Replacement in streamed text, compared with a naive one in the whole text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def streamed(pieces: list[str], rules: list[tuple[str, str]]) -> str:
 
 
 def replaced(text: str, rules: list[tuple[str, str]]) -> str:
-    """Leftmost, then longest."""
+    """Replace the leftmost match, and of several there the longest."""
     done, i = "", 0
     while i < len(text):
         old = max((old for old, _ in rules if text.startswith(old, i)), key=len, default="")
