@@ -43,26 +43,26 @@ def nested(levels: int) -> dict[str, Any]:
     ],
     ids=range(15),
 )
-def test_a_wrong_schema_is_told(schema: Any, sentence: str) -> None:
+def test_an_unusable_schema_is_refused_with_the_reason(schema: Any, sentence: str) -> None:
     with pytest.raises(BadRequest) as caught:
         json_schema_grammar(schema)
     assert sentence in str(caught.value)
     assert len(str(caught.value)) < 500
 
 
-def test_good_ones_are_accepted_by_sampling_params() -> None:
+def test_grammars_are_accepted_by_sampling_params() -> None:
     for grammar in (json_schema_grammar(nested(32)), json_object_grammar()):
         assert SamplingParams(grammar=grammar).grammar == grammar
 
 
-def test_a_schema_cannot_change_what_json_is() -> None:
+def test_a_schema_cannot_set_options_of_llguidance() -> None:
     options = {"item_separator": " and ", "whitespace_pattern": ".*", "lenient": True}
     assert json_schema_grammar({"x-guidance": options}) == json_schema_grammar({})
     with pytest.raises(BadRequest, match="Unimplemented keys"):
         json_schema_grammar({"x-guidance": options, "not": {"type": "string"}})
 
 
-def test_a_machine_without_llguidance_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_llguidance_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "llguidance", None)
     with pytest.raises(BadRequest, match=re.escape("chatstream-flask[structured] is not installed")):
         json_object_grammar()
@@ -80,14 +80,14 @@ def test_a_check_that_cannot_be_started_is_the_servers_fault(monkeypatch: pytest
     assert json_schema_grammar(never_validated)
 
 
-def test_the_mock_makes_no_structured_replies() -> None:
+def test_the_mock_does_not_support_structured_output() -> None:
     source = make_source(None, None, None, 64, None, True, None)
     source.check(SamplingParams(logit_bias=((10**9, 1),), num_logprobs=5))  # ignored, as documented
     with pytest.raises(BadRequest, match="the mock does not support structured output"):
         source.check(SamplingParams(grammar=json_object_grammar()))
 
 
-def test_a_token_that_the_model_does_not_have_is_told() -> None:
+def test_a_logit_bias_of_an_unknown_token_is_refused() -> None:
     config = SimpleNamespace(max_position_embeddings=128, vocab_size=200)
 
     def model() -> None: ...

@@ -99,7 +99,7 @@ def ended(request: GenerationRequest) -> tuple[FinishReason, str]:
         max_size=14,
     ),
 )
-def test_replies_are_those_of_one_step_at_a_time(
+def test_replies_equal_those_of_synchronous_decoding(
     num_slots: int, events: list[tuple[int, int, int, bool]]
 ) -> None:
     """Replies join and end at any time, some are cancelled, some fail, and free slots cache prefixes."""
@@ -123,7 +123,7 @@ def test_replies_are_those_of_one_step_at_a_time(
             assert (reason, text) == (expected_reason, expected_text)
 
 
-def test_the_kinds_do_what_they_are_for() -> None:
+def test_the_kinds_of_requests_cover_all_outcomes() -> None:
     ends = [alone(number, 20) for number in range(len(KINDS))]
     assert {reason for reason, _ in ends} == {FinishReason.LENGTH, FinishReason.ERROR}
     assert ends[5] == (FinishReason.ERROR, chr(BROKEN_ID))
@@ -132,7 +132,7 @@ def test_the_kinds_do_what_they_are_for() -> None:
     assert FinishReason.ERROR in greedy and FinishReason.LENGTH in greedy
 
 
-def test_who_leaves_before_its_fault_is_known_harms_nobody() -> None:
+def test_a_failed_step_of_a_cancelled_reply_does_not_affect_the_slots_next_owner() -> None:
     failing = next(length for length in range(1, 31) if alone(0, length)[0] is FinishReason.ERROR)
     leaving, next_one = make_request(0, failing), make_request(2, 3)
     bench = make_bench(1, num_more=0)
@@ -146,7 +146,7 @@ def test_who_leaves_before_its_fault_is_known_harms_nobody() -> None:
     assert ended(next_one) == alone(2, 3) == (FinishReason.LENGTH, next_one.text)
 
 
-def test_ids_come_one_call_late_and_nobody_waits_in_vain() -> None:
+def test_ids_come_one_call_late_and_no_step_follows_the_last_token() -> None:
     runner = IdsAsText(prepared(), TinyTokenizer(), num_slots=2, async_decode=True)
     runner.open()
     sequence = make_sequence(make_prompt(9), SamplingParams(temperature=0, max_new_tokens=3))
@@ -180,7 +180,7 @@ class RecordingRunner(IdsAsText):
         return watched_ids
 
 
-def test_nobody_waits_for_another_ones_prompt_to_get_a_token_that_is_there() -> None:
+def test_a_finished_token_does_not_wait_for_another_requests_prompt() -> None:
     runner = RecordingRunner(prepared(), TinyTokenizer(), num_slots=2, async_decode=True)
     runner.open()
     bench = Bench(slots=[2], num_waiting=9, chunk_len=8, make_runner=lambda: runner)
@@ -198,7 +198,7 @@ def test_nobody_waits_for_another_ones_prompt_to_get_a_token_that_is_there() -> 
     assert [ended(running), ended(arriving)] == [alone(0, 3), alone(0, 20)]
 
 
-def test_shapes_are_few_and_have_room() -> None:
+def test_shapes_are_few_and_large_enough() -> None:
     it = prepared()
     slots = SlotModel(it.model, it.forward, it.shapes, num_slots=1, max_len=5000)
     step = DecodeStep(slots, num_slots=100, device=torch.device("cpu"), captures=False)
@@ -215,7 +215,7 @@ def test_shapes_are_few_and_have_room() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("kind", ["llama", "gemma3_text", "qwen3", "gpt2"])
-def test_captured_steps_give_what_launched_ones_give(kind: str) -> None:
+def test_replies_with_cuda_graphs_equal_those_without(kind: str) -> None:
     model = tiny_model(kind).to("cuda")
     texts = []
     for async_decode in (False, True, True):

@@ -41,7 +41,7 @@ def open_runner(prepared: PreparedModel) -> ModelRunner:
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3_text"])
-def test_two_threads_serve_it_as_generate_does(kind: str, tmp_path: Path) -> None:
+def test_two_threads_reply_like_generate(kind: str, tmp_path: Path) -> None:
     model, jobs = tiny_model(kind), make_jobs(3)
     expected = [generate_alone(model, job) for job in jobs]
     model = spread(model, "cpu", "disk", tmp_path)
@@ -57,7 +57,7 @@ def test_two_threads_serve_it_as_generate_does(kind: str, tmp_path: Path) -> Non
 @pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 @pytest.mark.parametrize("kind", ["llama", "gemma3_text"])
-def test_two_cuda_devices_serve_it_as_generate_does(kind: str) -> None:
+def test_two_cuda_devices_reply_like_generate(kind: str) -> None:
     model, jobs = tiny_model(kind).to("cuda:0"), make_jobs()
     expected = [generate_alone(model, job) for job in jobs]
     prepared = PreparedModel(spread(model.cpu(), "cuda:0", "cuda:1"), MAX_LEN)
@@ -68,7 +68,7 @@ def test_two_cuda_devices_serve_it_as_generate_does(kind: str) -> None:
     assert [str(shape.device) for shape in prepared.shapes] == ["cuda:0", "cuda:1"]
 
 
-def test_one_that_transformers_has_loaded(tmp_path: Path) -> None:
+def test_a_model_loaded_by_transformers_with_device_map(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     auto_model: Any = AutoModelForCausalLM

@@ -67,7 +67,7 @@ def models_of(engine: Engine) -> list[Any]:
     return [runner._prepared.model for runner in runners if isinstance(runner, ModelRunner)]
 
 
-def test_replies_are_those_of_one_device_and_each_device_has_its_share() -> None:
+def test_replies_equal_those_of_one_device_and_each_device_gets_a_share() -> None:
     with demo_engine("cpu") as engine:
         expected = greedy_replies(engine)
     assert len(set(expected)) == len(PROMPTS)
@@ -80,7 +80,7 @@ def test_replies_are_those_of_one_device_and_each_device_has_its_share() -> None
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("devices", [["cuda:0", "cpu"], ["cuda:0", "cuda:1"]])
-def test_replies_of_cuda_devices_are_those_of_one(devices: list[str]) -> None:
+def test_replies_of_several_cuda_devices_equal_those_of_one(devices: list[str]) -> None:
     if "cuda:1" in devices and torch.cuda.device_count() < 2:
         pytest.skip("needs two CUDA devices")
     with demo_engine("cuda:0") as engine:
@@ -91,7 +91,7 @@ def test_replies_of_cuda_devices_are_those_of_one(devices: list[str]) -> None:
         assert all(worker.stats.num_generated for worker in engine.workers)
 
 
-def test_threads_of_a_device_share_its_copy_also_after_a_stop() -> None:
+def test_threads_of_a_device_share_its_copy_even_after_a_restart() -> None:
     with demo_engine(["cpu", "cpu"], num_of_generation_threads=4) as engine:
         models = models_of(engine)
         assert models[0] is models[2] and models[1] is models[3] and models[0] is not models[1]
@@ -118,7 +118,7 @@ def test_a_copy_has_all_weights_and_shares_none() -> None:
     ("devices", "sentence"),
     [(["cuda:7"], "the model cannot be moved to cuda:7: "), (["cpu", "cuda:7"], "be copied to cuda:7: ")],
 )
-def test_a_device_that_is_not_there(devices: list[str], sentence: str) -> None:
+def test_a_missing_device_is_refused(devices: list[str], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence), demo_engine(devices):
         pass
 
@@ -135,7 +135,7 @@ def test_a_device_that_is_not_there(devices: list[str], sentence: str) -> None:
         (["cuda:0", "cpu"], 64, 2),
     ],
 )
-def test_every_device_has_the_threads_that_are_best(
+def test_default_number_of_threads_per_device(
     devices: Any, num_sequences: int, num_threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
@@ -160,13 +160,13 @@ def test_every_device_has_the_threads_that_are_best(
         ),
     ],
 )
-def test_numbers_that_do_not_go_with_the_devices(options: dict[str, Any], sentence: str) -> None:
+def test_numbers_that_do_not_match_the_devices_are_refused(options: dict[str, Any], sentence: str) -> None:
     model, tokenizer, _ = load_model(str(PATH), "cpu")
     with pytest.raises(ConfigError, match=sentence):
         ChatStream(model=model, tokenizer=tokenizer, device=["cuda:0", "cuda:1", "cuda:2"], **options)
 
 
-def test_slots_are_shared_by_devices_within_one_of_each_other() -> None:
+def test_devices_get_equal_numbers_of_slots_up_to_one() -> None:
     for num_slots in range(4, 12):
         config = EngineConfig(max_running=num_slots, num_of_generation_threads=4, num_devices=2)
         shares = [sum(config.num_slots(i) for i in range(4) if config.device(i) == j) for j in range(2)]

@@ -48,7 +48,7 @@ def by_products(num: int) -> float:
     return 0.02 * (1 + num)
 
 
-def test_where_tokens_cost_little_all_are_proposed() -> None:
+def test_all_drafts_are_used_where_tokens_cost_little() -> None:
     machine = Machine(by_weights)
     first = machine.run(9)
     assert first == sorted(first) and set(first) == {0, 1, 2, 4, 8}, "the number rises, with two steps each"
@@ -56,25 +56,25 @@ def test_where_tokens_cost_little_all_are_proposed() -> None:
     assert later.count(8) > 0.97 * len(later)
 
 
-def test_where_they_cost_much_none_are() -> None:
+def test_no_drafts_are_used_where_tokens_cost_much() -> None:
     machine = Machine(by_products)
     assert max(machine.run(10)) == 1
     later = machine.run(2000)
     assert later.count(0) > 0.98 * len(later) and set(later) == {0, 1}
 
 
-def test_what_is_seldom_right_is_never_tried() -> None:
+def test_drafts_that_are_rarely_right_are_never_tried() -> None:
     assert set(Machine(by_weights, share=0.03).run(1000)) == {0}
 
 
-def test_few_are_proposed_where_many_cost_too_much() -> None:
+def test_few_drafts_are_used_where_many_cost_too_much() -> None:
     machine = Machine(lambda num: 0.02 if num <= 2 else 0.01 * num)
     machine.run(20)
     later = machine.run(2000)
     assert later.count(2) > 0.96 * len(later)
 
 
-def test_it_follows_what_is_right_without_a_try() -> None:
+def test_a_change_of_the_acceptance_rate_needs_no_trial() -> None:
     machine = Machine(by_weights)
     machine.run(20)
     machine.share = 0.02
@@ -83,7 +83,7 @@ def test_it_follows_what_is_right_without_a_try() -> None:
     assert set(machine.run(20)) == {8}
 
 
-def test_tries_cost_little() -> None:
+def test_trials_cost_little() -> None:
     machine = Machine(lambda num: 0.02 if num == 0 else 0.2, share=0.99)
     machine.run(10)
     began = machine.clock()
@@ -102,7 +102,7 @@ def test_a_change_of_the_machine_is_noticed_both_ways() -> None:
     assert machine.run(20).count(8) >= 19
 
 
-def test_a_step_that_another_program_held_up_changes_nothing() -> None:
+def test_one_slow_step_changes_nothing() -> None:
     machine = Machine(by_weights)
     machine.run(20)
     machine.seconds = lambda num: 5.0
@@ -111,7 +111,7 @@ def test_a_step_that_another_program_held_up_changes_nothing() -> None:
     assert machine.run(30).count(8) >= 28
 
 
-def test_a_plain_step_that_was_held_up_is_measured_anew() -> None:
+def test_a_slow_step_without_drafts_is_measured_again() -> None:
     """Otherwise speculation would continue although it does not pay off."""
     machine = Machine(lambda num: 5.0)
     machine.run(2)
@@ -120,7 +120,7 @@ def test_a_plain_step_that_was_held_up_is_measured_anew() -> None:
     assert machine.run(20).count(0) >= 19
 
 
-def test_each_number_of_rows_is_measured_for_itself() -> None:
+def test_each_number_of_rows_is_measured_separately() -> None:
     machine = Machine(by_weights)
     machine.run(20)
     machine.seconds = by_products
@@ -136,7 +136,7 @@ def test_a_step_never_grows_too_large() -> None:
         assert max(machine.run(30, num_rows)) * num_rows <= max(MAX_TOKENS - num_rows, 0)
 
 
-def test_no_more_than_there_are() -> None:
+def test_at_most_the_proposed_drafts_are_used() -> None:
     machine = Machine(by_weights, most=6)
     assert max(machine.run(30)) == 6
     assert max(machine.run(30, num_proposed=3)) == 2

@@ -63,7 +63,7 @@ def edited(logits: Tensor, rows: list[Sequence | None]) -> Tensor:
     frequency=st.floats(-2, 2),
     presence=st.floats(-2, 2),
 )
-def test_penalties_are_openais_formula_over_generated_tokens(
+def test_penalties_follow_openais_formula_over_generated_tokens(
     new_ids: list[int], frequency: float, presence: float
 ) -> None:
     """Check mu[j] - c[j] * alpha_frequency - float(c[j] > 0) * alpha_presence, without the prompt."""
@@ -76,7 +76,7 @@ def test_penalties_are_openais_formula_over_generated_tokens(
     torch.testing.assert_close(edited(logits, [row]).double(), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_counts_follow_the_reply_and_belong_to_the_sequence_not_to_the_slot() -> None:
+def test_counts_belong_to_the_sequence_not_to_the_slot() -> None:
     logits = torch.zeros(2, VOCAB)
     sampler = Sampler(num_slots=2, max_len=50, device=CPU)
     logits[:, [10, 20, 30]] = torch.tensor([2.0, 1.5, 1.0])
@@ -106,7 +106,7 @@ def test_counts_of_a_long_reply_that_joins_late(frequency: float) -> None:
     assert scores.count_nonzero() == 3
 
 
-def test_bias_is_transformers_sequence_bias() -> None:
+def test_bias_equals_transformers_sequence_bias() -> None:
     bias = {7: -100.0, 8: 3.5, 299: 100.0}
     logits = random_logits(1, VOCAB)
     theirs: Any = SequenceBiasLogitsProcessor([[[token_id], value] for token_id, value in bias.items()])
@@ -115,7 +115,7 @@ def test_bias_is_transformers_sequence_bias() -> None:
     assert torch.equal(ours, theirs(ids, logits.clone()))
 
 
-def test_order_is_transformers() -> None:
+def test_order_equals_that_of_transformers() -> None:
     """Apply bias, repetition penalty, then the count penalties, which transformers does not have."""
     logits, prompt = random_logits(1, VOCAB), [7, 8, 9]
     row = sequence(
@@ -133,7 +133,7 @@ def test_order_is_transformers() -> None:
     torch.testing.assert_close(edited(logits, [row]), expected)
 
 
-def test_a_grammar_counts_more_than_any_bias() -> None:
+def test_a_grammar_overrides_any_bias() -> None:
     row = sequence([1], [], logit_bias=((5, 100.0), (6, -100.0)), frequency_penalty=2)
     row.matcher = Allow({6, 7})
     scores = edited(random_logits(1, VOCAB), [row])
@@ -150,7 +150,7 @@ def test_scores_beyond_the_tokenizer_are_never_allowed() -> None:
     assert edited(random_logits(2, 40), rows).isfinite().sum(1).tolist() == [40, 1]
 
 
-def test_rows_that_ask_for_nothing_are_not_changed_nor_copied_for_themselves() -> None:
+def test_rows_that_ask_for_nothing_are_neither_changed_nor_copied() -> None:
     logits = random_logits(4, VOCAB)
     before = logits.clone()
     plain: list[Sequence | None] = [sequence([1], []), None, sequence([1], [], 2), sequence([1], [], 3)]
@@ -175,7 +175,7 @@ def test_a_grammar_that_fails_ends_only_its_own_row(temperature: float) -> None:
     assert ids[:2] == [5, NOT_A_TOKEN] and ids[2] >= 0
 
 
-def test_a_row_that_is_not_numbers_is_reported_also_where_its_grammar_allows_nothing() -> None:
+def test_a_row_of_nan_is_reported_even_if_its_grammar_allows_nothing() -> None:
     row = sequence([1], [])
     row.matcher = Allow({5})
     for bad in (float("nan"), float("inf")):

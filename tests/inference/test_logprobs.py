@@ -30,7 +30,7 @@ def told(logits: Tensor, ids: list[int], nums: list[int | None]) -> list[list[To
     return [row.logprobs for row in rows if row is not None]
 
 
-def test_they_are_log_softmax_and_fall() -> None:
+def test_values_are_log_softmax_in_descending_order() -> None:
     logits = random_logits(2, 300).bfloat16()
     expected = logits.float().log_softmax(-1)
     [[first], [second]] = told(logits, [17, 3], [20, 0])
@@ -40,7 +40,7 @@ def test_they_are_log_softmax_and_fall() -> None:
     assert second == TokenLogprob(3, expected[1, 3].item(), ())
 
 
-def test_a_row_gets_what_it_gets_alone() -> None:
+def test_a_row_gets_the_same_values_as_alone() -> None:
     logits = random_logits(6, 300).round()  # many ties
     ids, nums = [5, 6, 7, 8, 9, 10], [None, 0, 3, 20, None, 1]
     alone = [told(logits[i : i + 1], ids[i : i + 1], nums[i : i + 1])[0] for i in range(6)]
@@ -48,13 +48,13 @@ def test_a_row_gets_what_it_gets_alone() -> None:
     assert [[len(token.top) for token in tokens] for tokens in alone] == [[], [0], [3], [20], [], [1]]
 
 
-def test_equal_ones_come_by_id_and_few_tokens_are_all() -> None:
+def test_ties_are_ordered_by_id_and_small_vocabularies_work() -> None:
     [[token]] = told(torch.zeros(1, 7), [2], [20])
     assert [token_id for token_id, _ in token.top] == list(range(7))
     assert token.logprob == pytest.approx(-torch.tensor(7.0).log().item())
 
 
-def test_a_row_that_is_not_numbers_does_not_harm_the_others() -> None:
+def test_a_row_of_nan_does_not_affect_the_others() -> None:
     logits = random_logits(2, 300)
     good = told(logits, [4, 4], [2, 2])[1]
     logits[0] = torch.nan

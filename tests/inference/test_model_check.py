@@ -60,7 +60,7 @@ def test_a_context_beyond_the_models_positions_is_refused() -> None:
         PreparedModel(tiny_model("llama"), 300).prepare(1)
 
 
-def test_a_forward_that_answers_otherwise_is_refused() -> None:
+def test_a_forward_with_different_logits_is_refused() -> None:
     model = tiny_model("gpt_neox")
     plain = model.forward
     model.forward = lambda position_ids=None, **kwargs: plain(**kwargs)

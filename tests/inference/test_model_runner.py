@@ -164,7 +164,7 @@ def test_bfloat16_replies_start_like_generate() -> None:
     assert reply[:3] == generate_alone(model, job)[:3]
 
 
-def test_a_row_of_nan_fails_alone_and_leaves_no_trace() -> None:
+def test_a_row_of_nan_fails_alone_and_its_slot_can_be_used_again() -> None:
     model = tiny_model("llama")
     broken_id, job = 7, Job(prompt_ids=[3, 5, 9, 11], num_new=10)
     good_ids = generate_alone(model, job)

@@ -69,20 +69,20 @@ def test_the_same_prompt_again_still_computes_its_last_token() -> None:
 
 
 @pytest.mark.parametrize("owner", ["taro", None])
-def test_nothing_of_a_conversation_is_anybody_elses(owner: str | None) -> None:
+def test_no_other_conversation_reuses_a_private_prefix(owner: str | None) -> None:
     bench = Bench(slots=[2])
     run(bench, MINE, "hanako")
     assert outcome(run(bench, MINE, owner)).cached_tokens == 0
 
 
-def test_of_nobody_nothing_is_kept() -> None:
+def test_requests_without_an_owner_cache_nothing() -> None:
     bench = Bench(slots=[2])
     run(bench, MINE, None)
     assert outcome(run(bench, MINE, None)).cached_tokens == 0
 
 
 @pytest.mark.parametrize("is_running", [True, False])
-def test_the_system_text_is_everybodys(is_running: bool) -> None:
+def test_the_system_prompt_is_shared_by_all(is_running: bool) -> None:
     bench = Bench(slots=[2])
     first = ask(SYSTEM + MINE, cache_owner="hanako", num_shared=len(SYSTEM))
     bench.submit(first)
@@ -104,7 +104,7 @@ def test_a_short_prefix_is_computed_again() -> None:
     assert outcome(run(bench, "x" * MIN_REUSED_LEN + "b", "hanako")).cached_tokens == MIN_REUSED_LEN
 
 
-def test_what_was_not_used_for_longest_is_given_up_first() -> None:
+def test_the_least_recently_used_prefix_is_evicted_first() -> None:
     bench = Bench(slots=[1], num_kept_slots=3)
     for owner in ("a", "b", "c"):
         run(bench, owner + MINE, owner)
@@ -116,7 +116,7 @@ def test_what_was_not_used_for_longest_is_given_up_first() -> None:
     ] * 3
 
 
-def test_after_a_fault_nothing_is_trusted() -> None:
+def test_nothing_is_reused_after_a_fault() -> None:
     class Broken(EchoRunner):
         is_broken = False
 
@@ -179,7 +179,7 @@ ACTIONS = st.lists(
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(ACTIONS, st.integers(1, 3), st.integers(0, 3))
-def test_every_reply_is_as_if_nothing_were_kept(
+def test_replies_equal_those_without_a_prefix_cache(
     actions: list[tuple[str, Any, str]], num_slots: int, num_more: int
 ) -> None:
     """EchoRunner fails if a token is computed without its predecessors in the slot."""

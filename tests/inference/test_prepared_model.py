@@ -37,7 +37,7 @@ def logits_of(model: Any) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", FUSIBLE)
-def test_the_architectures_people_use_are_fused(kind: str) -> None:
+def test_common_architectures_are_fused(kind: str) -> None:
     assert isinstance(prepared_forward(tiny_model(kind)), FusedDecoder)
 
 
@@ -148,7 +148,7 @@ def resident_bytes() -> int:
     return int(psutil.Process().memory_info().rss)  # type: ignore[no-untyped-call]
 
 
-def test_a_number_format_the_processor_lacks_is_computed_in_float32() -> None:
+def test_a_dtype_without_fast_matmul_is_computed_in_float32() -> None:
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():
         pytest.skip("this processor has bfloat16 products")
     model = tiny_model("llama").to(torch.bfloat16)

@@ -109,7 +109,7 @@ def test_draw_inverts_the_cumulative_distribution() -> None:
 
 @given(st.integers(1, 2**20), st.integers(0, 2**32))
 @settings(max_examples=50, deadline=None)
-def test_draw_never_takes_a_token_of_no_probability(scale: int, seed: int) -> None:
+def test_draw_never_takes_a_token_with_probability_0(scale: int, seed: int) -> None:
     probs = torch.rand(4, 50, generator=torch.Generator().manual_seed(seed)) / scale
     probs[:, ::2] = 0
     probs[:, -8:] = 0
@@ -118,7 +118,7 @@ def test_draw_never_takes_a_token_of_no_probability(scale: int, seed: int) -> No
         assert bool((probs.gather(1, index[:, None]) > 0).all())
 
 
-def test_the_multiplicative_penalty_is_transformers_own() -> None:
+def test_the_multiplicative_penalty_equals_that_of_transformers() -> None:
     logits, seen_ids = random_logits(1, VOCAB), torch.tensor([[5, 9, 9, 200]])
     theirs = RepetitionPenaltyLogitsProcessor(1.7)(seen_ids, logits.clone())
     ours = apply_repetition_penalty(logits, seen_ids, torch.tensor([[1.7]]), torch.tensor([[0.0]]))
@@ -208,7 +208,7 @@ def test_a_seed_gives_the_same_tokens_again() -> None:
 
 @pytest.mark.parametrize("params", MIXED)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_row_that_is_not_numbers_is_reported(params: SamplingParams, bad: float) -> None:
+def test_a_row_of_nan_is_reported(params: SamplingParams, bad: float) -> None:
     logits = random_logits(3, VOCAB)
     logits[1, 17] = bad
     rows: list[Sequence | None] = [make_sequence([1], params, slot=i) for i in range(3)]

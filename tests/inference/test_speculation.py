@@ -183,7 +183,7 @@ MIXED: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("async_decode", [False, True])
-def test_rows_that_are_not_speculated_on_notice_nothing(async_decode: bool) -> None:
+def test_rows_without_drafts_are_not_affected(async_decode: bool) -> None:
     """Serve each request alone without drafts, then together with requests that have drafts."""
     model = small_model()
     alone = [replies(SpyRunner(model, num_slots=1), [ask(i, **it)], 1)[0] for i, it in enumerate(MIXED)]
@@ -196,7 +196,7 @@ def test_rows_that_are_not_speculated_on_notice_nothing(async_decode: bool) -> N
         assert runner.num_accepted > 0
 
 
-def test_only_plain_greedy_rows_are_speculated_on() -> None:
+def test_only_greedy_rows_with_plain_logits_get_drafts() -> None:
     for number, settings in enumerate(MIXED[1:-1]):
         runner = SpyRunner(small_model(), AllDrafts(4), num_slots=1)
         replies(runner, [ask(number, **settings)], 1)
@@ -216,7 +216,7 @@ def test_a_reply_that_repeats_takes_fewer_steps(async_decode: bool) -> None:
 
 
 @pytest.mark.parametrize("async_decode", [False, True])
-def test_it_ends_where_tokens_would_not_fit(async_decode: bool) -> None:
+def test_drafts_never_exceed_the_slot(async_decode: bool) -> None:
     """Fill a slot to its last position."""
     model, num_drafted = small_model(), 0
     for num_prompt in range(8, 14):
@@ -269,7 +269,7 @@ def test_a_conversation_goes_on_after_drafts_that_were_dropped(async_decode: boo
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_draft_that_is_not_a_number_fails_its_row_alone_and_leaves_no_trace(way: str) -> None:
+def test_a_draft_with_nan_logits_fails_its_row_alone(way: str) -> None:
     model, job = small_model(), Job(prompt_ids=[3, 5, 9, 1], num_new=8)
     (expected,) = serve(SpyRunner(model), [job], num_slots=1, chunk_len=9)
     broken_id, *others = set(range(VOCAB_SIZE)) - {*job.prompt_ids, *expected}
@@ -290,7 +290,7 @@ def test_a_draft_that_is_not_a_number_fails_its_row_alone_and_leaves_no_trace(wa
     assert serve(runner, [job], num_slots=1, chunk_len=9) == [expected]
 
 
-def test_what_is_accepted() -> None:
+def test_accepted_drafts() -> None:
     assert accepted([], [7, 0, 0]) == [7]
     assert accepted([7, 8], [7, 8, 9]) == [7, 8, 9]
     assert accepted([7, 8], [7, 9, 8]) == [7, 9]
@@ -298,7 +298,7 @@ def test_what_is_accepted() -> None:
 
 
 @pytest.mark.parametrize("num", [None, 0, 8])
-def test_it_is_an_option(num: int | None) -> None:
+def test_speculation_is_optional(num: int | None) -> None:
     auto: Any = AutoTokenizer
     tokenizer = auto.from_pretrained(demo_model.PATH)
     source = make_source(small_model(), tokenizer, None, MAX_LEN, None, False, None, num)
@@ -311,6 +311,6 @@ def test_it_is_an_option(num: int | None) -> None:
 
 
 @pytest.mark.parametrize("num", [-1, 65, 1.5, True])
-def test_a_number_of_drafts_that_is_none(num: Any) -> None:
+def test_an_invalid_number_of_drafts_is_refused(num: Any) -> None:
     with pytest.raises(ConfigError, match="prompt_lookup_num_tokens must be"):
         make_source(None, None, None, 64, None, True, None, num)

@@ -101,7 +101,7 @@ def test_a_json_schema_answer_always_parses(temperature: float) -> None:
         assert 0 <= person["age"] <= 150 and set(person["tags"]) <= {"a", "b", "世界"}
 
 
-def test_an_answer_that_is_cut_says_so() -> None:
+def test_a_cut_reply_ends_with_finish_reason_length() -> None:
     grammar = json_object_grammar()
     requests = [
         ask(SamplingParams(seed=i, max_new_tokens=12, temperature=2, grammar=grammar), i) for i in range(9)
@@ -115,13 +115,13 @@ def test_an_answer_that_is_cut_says_so() -> None:
     assert FinishReason.LENGTH in map(reason, requests)
 
 
-def test_the_last_token_that_completes_it_is_in_time() -> None:
+def test_a_grammar_completed_by_the_last_token_ends_with_stop() -> None:
     request = ask(SamplingParams(grammar=regex_grammar("[ab]{3}"), max_new_tokens=3))
     serve([request], 1)
     assert re.fullmatch("[ab]{3}", request.text) and reason(request) is FinishReason.STOP
 
 
-def test_where_more_may_follow_the_model_decides() -> None:
+def test_the_model_decides_whether_an_optional_part_follows() -> None:
     """The EOS token is allowed as soon as the grammar is complete, and not before."""
     grammar = regex_grammar("[ab]{3}[c]*")
     for bias, expected in ((100.0, "[ab]{3}"), (-100.0, "[ab]{3}c+")):
@@ -133,7 +133,7 @@ def test_where_more_may_follow_the_model_decides() -> None:
         assert reason(request) is (FinishReason.STOP if bias > 0 else FinishReason.LENGTH)
 
 
-def test_stop_strings_count_within_a_grammar() -> None:
+def test_stop_strings_work_within_a_grammar() -> None:
     request = ask(SamplingParams(grammar=regex_grammar("hello, world"), stop=("o, w",), max_new_tokens=20))
     serve([request], 1)
     assert (request.text, reason(request)) == ("hell", FinishReason.STOP)
@@ -163,7 +163,7 @@ MIXED = [
 ]
 
 
-def test_ten_rows_with_different_settings_get_what_each_gets_alone() -> None:
+def test_rows_with_different_settings_reply_as_each_does_alone() -> None:
     """Equal up to what batching changes in the model's own forward pass, about 1e-5 here."""
     alone, together, in_turn = ([ask(params, i) for i, params in enumerate(MIXED)] for _ in range(3))
     for request in alone:
@@ -181,7 +181,7 @@ def test_ten_rows_with_different_settings_get_what_each_gets_alone() -> None:
         assert values[2] == pytest.approx(values[0], abs=1e-3)
 
 
-def test_a_grammar_that_this_model_cannot_do_is_refused() -> None:
+def test_a_grammar_that_cannot_be_compiled_is_refused() -> None:
     schema = {"allOf": [{"type": "integer", "multipleOf": p} for p in (9973, 9967, 9949)]}
     with pytest.raises(BadRequest, match="the grammar cannot be used: fuel exhausted"):
         compiler().matcher(json_schema_grammar(schema))
@@ -198,6 +198,6 @@ def test_the_source_of_a_model_checks_its_grammars_and_its_vocabulary() -> None:
         source.check(SamplingParams(logit_bias=((1030, 1),)))
 
 
-def test_a_tokenizer_without_a_rust_side_is_refused() -> None:
+def test_a_tokenizer_without_a_rust_backend_is_refused() -> None:
     with pytest.raises(BadRequest, match="this model's tokenizer does not support structured output"):
         GrammarCompiler(object(), lambda: frozenset({1})).matcher(json_object_grammar())

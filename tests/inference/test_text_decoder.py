@@ -94,7 +94,7 @@ def at_once(tokenizer: Any, ids: list[int], *, skip: bool = True) -> str:
 @given(text=st.text(st.sampled_from("".join(TEXTS) + "é\t "), max_size=60), cut=st.integers(0, 5))
 @example(text="\ufffdら\ufffda", cut=0)  # U+FFFD itself may be in a text
 @settings(deadline=None, max_examples=60)
-def test_the_pieces_of_a_text_are_decodes_text(kind: str, text: str, cut: int) -> None:
+def test_the_pieces_of_a_text_equal_decode(kind: str, text: str, cut: int) -> None:
     """Also if the ids end in the middle of a character."""
     tokenizer = MAKERS[kind]()
     ids = tokenizer.encode(text, add_special_tokens=False)
@@ -109,7 +109,7 @@ def test_the_pieces_of_a_text_are_decodes_text(kind: str, text: str, cut: int) -
 @pytest.mark.parametrize("kind", [kind for kind in MAKERS if kind != "llama_style"])
 @given(ids=Ids, skip=st.booleans())
 @settings(deadline=None, max_examples=150)
-def test_any_ids_give_decodes_text(kind: str, ids: list[int], skip: bool) -> None:
+def test_the_pieces_of_any_ids_equal_decode(kind: str, ids: list[int], skip: bool) -> None:
     """With and without special tokens."""
     tokenizer = MAKERS[kind]()
     ids = [token_id % len(tokenizer) for token_id in ids]
@@ -118,7 +118,7 @@ def test_any_ids_give_decodes_text(kind: str, ids: list[int], skip: bool) -> Non
 
 @given(ids=Ids)
 @settings(deadline=None, max_examples=150)
-def test_wrong_bytes_of_a_byte_fallback_change_only_the_marks(ids: list[int]) -> None:
+def test_invalid_bytes_of_byte_fallback_change_only_replacement_characters(ids: list[int]) -> None:
     """decode() replaces a whole run of bytes if one is invalid; text returned before that stays."""
     tokenizer = MAKERS["llama_style"]()
     ids = [token_id % len(tokenizer) for token_id in ids]
@@ -126,7 +126,7 @@ def test_wrong_bytes_of_a_byte_fallback_change_only_the_marks(ids: list[int]) ->
     assert all(char in rest for char in at_once(tokenizer, ids) if char != "\ufffd")
 
 
-def test_a_reply_goes_on_where_decode_stream_gives_up() -> None:
+def test_a_reply_continues_where_decode_stream_fails() -> None:
     tokenizer = MAKERS["llama_style"]()
     ids = tokenizer.convert_tokens_to_ids(["<0xE3>", "<0x81>", "<0x82>", "<0xFF>", "▁", "o"])
     stream = decoders.DecodeStream(skip_special_tokens=True)
@@ -137,7 +137,7 @@ def test_a_reply_goes_on_where_decode_stream_gives_up() -> None:
 
 
 @pytest.mark.parametrize("kind", ["byte_level", "llama_style"])
-def test_wrong_bytes_and_special_tokens_do_not_make_a_token_dearer(kind: str) -> None:
+def test_invalid_bytes_and_special_tokens_do_not_slow_decoding_down(kind: str) -> None:
     tokenizer = MAKERS[kind]()
     longest = 0
 

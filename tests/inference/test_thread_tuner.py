@@ -37,7 +37,7 @@ def busy(num_cores: int) -> float:
     return 0.02 if num_cores == 1 else 0.4
 
 
-def test_all_cores_where_nothing_else_runs() -> None:
+def test_all_threads_are_used_on_an_idle_machine() -> None:
     machine = Machine(4, quiet)
     assert machine.run(3) == [4, 4, 4]
     later = machine.run(2000)
@@ -45,13 +45,13 @@ def test_all_cores_where_nothing_else_runs() -> None:
     assert later.count(2) < 0.02 * len(later)
 
 
-def test_one_core_where_another_program_holds_the_other() -> None:
+def test_one_thread_is_used_where_another_program_holds_a_core() -> None:
     machine = Machine(2, busy)
     machine.run(10)
     assert machine.run(20) == [1] * 20
 
 
-def test_one_forward_that_was_held_up_decides_nothing() -> None:
+def test_one_slow_forward_changes_nothing() -> None:
     machine = Machine(2, quiet)
     machine.run(20)
     machine.seconds = busy
@@ -60,7 +60,7 @@ def test_one_forward_that_was_held_up_decides_nothing() -> None:
     assert machine.run(20) == [2] * 20
 
 
-def test_cores_that_sleep_are_woken_before_they_are_measured() -> None:
+def test_idle_cores_are_woken_before_they_are_measured() -> None:
     """Cores that were idle for a while are slower at the first forward pass."""
     last = 1
 
@@ -75,7 +75,7 @@ def test_cores_that_sleep_are_woken_before_they_are_measured() -> None:
     assert set(machine.run(15_000)[-9:]) == {2}
 
 
-def test_tries_of_a_far_worse_choice_cost_little() -> None:
+def test_trials_of_a_far_slower_number_cost_little() -> None:
     machine = Machine(2, busy)
     machine.run(10)
     began = machine.clock()
@@ -102,13 +102,13 @@ def test_the_first_forwards_of_a_size_do_not_count() -> None:
     assert machine.run(50).count(2) >= 50 - NUM_TRIED
 
 
-def test_another_size_begins_with_what_was_best_before() -> None:
+def test_a_new_size_starts_with_the_previous_best() -> None:
     machine = Machine(2, busy)
     machine.run(10)
     assert machine.run(1, num_tokens=64) == [1]
 
 
-def test_a_thread_that_shares_the_cores_has_choices_of_its_own() -> None:
+def test_the_number_of_shared_cores_may_change() -> None:
     machine = Machine(4, quiet)
     machine.run(20)
     machine.tuner.max_threads = 2

@@ -150,7 +150,7 @@ def test_small_tiles_too() -> None:
 
 
 @torch.inference_mode()
-def test_a_row_of_nan_stays_alone() -> None:
+def test_a_row_of_nan_does_not_affect_other_rows() -> None:
     step, expected = prefilled_step()
     for layer in step.slots.cache.slot_layers:
         layer.keys[0, :, 0] = torch.nan
@@ -160,7 +160,7 @@ def test_a_row_of_nan_stays_alone() -> None:
 
 
 @torch.inference_mode()
-def test_what_lies_beyond_a_sequence_is_never_read() -> None:
+def test_positions_beyond_a_sequence_are_never_read() -> None:
     step, expected = prefilled_step()
     for layer in step.slots.cache.slot_layers:
         layer.keys[2, :, PROMPT_LENS[2] + 1 :] = torch.nan
@@ -168,7 +168,7 @@ def test_what_lies_beyond_a_sequence_is_never_read() -> None:
     torch.testing.assert_close(step.decode(1), expected)
 
 
-def test_tiles_are_as_large_as_there_is_room_for() -> None:
+def test_the_largest_tile_that_fits_is_chosen() -> None:
     hopper, ampere_of_games = 232_448, 101_376
     assert ops.best_tile(2 * 128, hopper) == ops.Tile(128, 64, 3)
     assert ops.best_tile(2 * 256, hopper) == ops.Tile(64, 64, 2)
