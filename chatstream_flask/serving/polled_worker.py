@@ -8,9 +8,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
 from concurrent import futures
-from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -18,71 +16,23 @@ from gunicorn import http
 from gunicorn import sock as gunicorn_sock
 from gunicorn.http.body import Body, LengthReader
 from gunicorn.http.errors import ParseException
-from gunicorn.http.unreader import IterUnreader, Unreader
+from gunicorn.http.unreader import IterUnreader
 from gunicorn.http2 import negotiation
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.workers.gthread import ThreadWorker
 
 from .client_socket import WOULD_BLOCK, ClientSocket
+from .connection import RECV_LEN, Connection, HeldUnreader
+from .connection_poller import ConnectionPoller
 from .refusal import MAX_HEAD_SEC, refusal, request_timeout
 from .request_buffer import Progress, RequestBuffer
 
 STOP_IDLE_SEC = 2.0  # a stopping worker keeps a connection open so long for a request already on its way
 LINGER_SEC = 2.0  # after an answer that ends its connection: until the client closes its side
-MAX_LINGER_LEN = 65_536  # bytes that are still taken from it meanwhile
+MAX_LINGER_LEN = 8_388_608  # bytes that are still taken from it meanwhile
 MAX_LARGE_BODIES = 4  # requests with bodies above the limit that threads may read at once
 MAX_HTTP2 = 4  # HTTP/2 connections; each holds a thread for its whole life
 MAX_BUFFERED = 67_108_864  # bytes of requests that have not arrived completely, all together
-RECV_LEN = 65_536
-PIECE_LEN = 65_536  # what gunicorn's parser gets at once, so that its limits are checked in between
 NO_MORE_FILES = (errno.EMFILE, errno.ENFILE)
-
-
-class Connection(TConn):
-    """A client's connection: outside its requests it belongs to the worker's poller."""
-
-    def __init__(self, cfg: Any, sock: socket.socket, client: Any, server: Any) -> None:
-        super().__init__(cfg, sock, client, server)
-        self.sock: Any = sock  # a ClientSocket once its requests are waited for in the poller
-        self.parser: Any = None
-        self.buffer: RequestBuffer | None = None  # while a request is waited for
-        self.began_at: float | None = None  # the first byte of that request
-        self.has_continued = False  # the client was told to send the body
-        self.rest = b""  # received behind the request that is being served
-        self.is_large = False  # the request being served has a body above the limit
-        self.on_event: Callable[[Connection], None] | None = None  # None: the poller does not watch it
-        self.deadline = 0.0  # for the event
-        self.is_kept = False  # after its answer was written
-        self.num_drained = 0  # bytes taken after its last answer
-        self.is_http2_greeted = True
-
-    @property
-    def is_polled(self) -> bool:
-        """Its requests are waited for in the poller; else gunicorn does everything in threads."""
-        return isinstance(self.sock, ClientSocket)
-
-
-class HeldUnreader(Unreader):
-    """Give gunicorn's parser the bytes that have arrived, then nothing; for a large body, the socket."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._held = memoryview(b"")
-        self.sock: ClientSocket | None = None
-
-    def hold(self, data: bytes, sock: ClientSocket | None) -> None:
-        self._held, self.sock = memoryview(data), sock
-
-    def chunk(self, size_hint: int | None = None) -> bytes:
-        if self._held:
-            piece, self._held = self._held[:PIECE_LEN], self._held[PIECE_LEN:]
-            return bytes(piece)
-        return b"" if self.sock is None else self.sock.recv(RECV_LEN)
-
-    def take_all(self) -> bytes:
-        """Return what the parser has not used."""
-        data = self.take_buffered() + bytes(self._held)
-        self.hold(b"", None)
-        return data
 
 
 class PolledWorker(ThreadWorker):
@@ -99,9 +49,7 @@ class PolledWorker(ThreadWorker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._waiting: dict[Connection, None] = {}  # watched outside their requests, the longest first
-        self._num_buffered = 0  # bytes, of those
-        self._num_large = 0
+        self._num_large = 0  # bodies that threads read
         self._http2_slots = threading.BoundedSemaphore(MAX_HTTP2)
 
     def init_process(self) -> None:
@@ -109,14 +57,18 @@ class PolledWorker(ThreadWorker):
         self.cfg.set("do_handshake_on_connect", False)  # the poller does it
         super().init_process()
 
+    def run(self) -> None:
+        self._polled = ConnectionPoller(self.poller, self._failed)
+        super().run()
+
     # -- connections -----------------------------------------------------------------------------------
 
     def accept(self, listener: Any) -> None:
         try:
             sock, client = listener.accept()
         except OSError as error:
-            if error.errno in NO_MORE_FILES and self._waiting:
-                self._close(next(iter(self._waiting)))
+            if error.errno in NO_MORE_FILES and self._polled:
+                self._close(self._polled.oldest)
             elif error.errno in NO_MORE_FILES:
                 time.sleep(0.01)  # until a request ends
             elif error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK):
@@ -125,8 +77,7 @@ class PolledWorker(ThreadWorker):
         conn = Connection(self.cfg, sock, client, listener.getsockname())
         self.nr_conns += 1
         if self._is_for_gunicorn(conn):
-            conn.deadline = time.monotonic() + self._head_sec
-            self._watch(conn, selectors.EVENT_READ, self._leave_to_gunicorn, self._head_sec)
+            self._polled.watch(conn, selectors.EVENT_READ, self._leave_to_gunicorn, self._head_sec)
         elif self.cfg.is_ssl:
             self._begin_tls(conn)
         else:
@@ -141,7 +92,7 @@ class PolledWorker(ThreadWorker):
         return not cfg.is_ssl and bool(negotiation.prior_knowledge_allowed(cfg, conn.client))
 
     def _leave_to_gunicorn(self, conn: Connection) -> None:
-        self._unwatch(conn)
+        self._polled.unwatch(conn)
         conn.data_ready = True
         self.enqueue_req(conn)
 
@@ -156,20 +107,19 @@ class PolledWorker(ThreadWorker):
         except OSError:  # the client has gone
             self._close(conn)
             return
-        self._watch(conn, selectors.EVENT_READ, self._shake_hands, self._head_sec)
+        self._polled.watch(conn, selectors.EVENT_READ, self._shake_hands, self._head_sec)
 
     def _shake_hands(self, conn: Connection) -> None:
         try:
             conn.sock.do_handshake()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
             is_read = isinstance(error, ssl.SSLWantReadError)
-            event = selectors.EVENT_READ if is_read else selectors.EVENT_WRITE
-            self.poller.modify(conn.sock, event, partial(self._on_event, conn))
+            self._polled.change(conn, selectors.EVENT_READ if is_read else selectors.EVENT_WRITE)
             return
         except OSError:
             self._close(conn)
             return
-        self._unwatch(conn)
+        self._polled.unwatch(conn)
         if gunicorn_sock.is_http2_negotiated(conn.sock):
             conn.initialized, conn.is_http2, conn.is_http2_greeted = True, True, False
             conn.parser = http.get_parser(self.cfg, conn.sock, conn.client, http2_connection=True)
@@ -180,7 +130,7 @@ class PolledWorker(ThreadWorker):
             self._receive(conn)  # TLS may hold decrypted bytes, of which the poller knows nothing
 
     def _close(self, conn: Connection) -> None:
-        self._unwatch(conn)
+        self._polled.unwatch(conn)
         self.nr_conns -= 1
         if conn.is_polled:
             conn.sock.fail(ConnectionAbortedError())
@@ -189,10 +139,10 @@ class PolledWorker(ThreadWorker):
 
     def _make_room(self) -> None:
         """Close the longest waiting connections, so that there is room for one more."""
-        while len(self._waiting) > 1 and (
-            self.nr_conns >= self.worker_connections or self._num_buffered > MAX_BUFFERED
+        while len(self._polled) > 1 and (
+            self.nr_conns >= self.worker_connections or self._polled.num_buffered > MAX_BUFFERED
         ):
-            self._close(next(iter(self._waiting)))
+            self._close(self._polled.oldest)
 
     # -- requests --------------------------------------------------------------------------------------
 
@@ -203,7 +153,7 @@ class PolledWorker(ThreadWorker):
     def _wait_for_request(self, conn: Connection, data: bytes, max_sec: float) -> None:
         limits = self._max_head_len, self.max_body_len
         conn.buffer, conn.began_at, conn.has_continued = RequestBuffer(*limits), None, False
-        self._watch(conn, selectors.EVENT_READ, self._receive, max_sec)
+        self._polled.watch(conn, selectors.EVENT_READ, self._receive, max_sec)
         if data:
             self._received(conn, data)
 
@@ -233,7 +183,7 @@ class PolledWorker(ThreadWorker):
         now = time.monotonic()
         if conn.began_at is None:
             conn.began_at = now
-        self._num_buffered += len(data)
+        self._polled.num_buffered += len(data)
         progress = conn.buffer.feed(data)
         if not conn.buffer.needs_more:
             self._serve(conn)
@@ -251,7 +201,7 @@ class PolledWorker(ThreadWorker):
         assert conn.buffer is not None
         conn.is_large = conn.buffer.progress is Progress.LARGE
         data, conn.rest = conn.buffer.take()
-        self._unwatch(conn)
+        self._polled.unwatch(conn)
         if conn.is_large and self._num_large >= MAX_LARGE_BODIES:
             conn.is_large = False
             detail = "too many large bodies are being read"
@@ -268,6 +218,8 @@ class PolledWorker(ThreadWorker):
     def handle_request(self, req: Any, conn: Any) -> bool:
         """Serve a request in a thread; one whose body is malformed is refused before the app sees it."""
         if conn.is_polled:
+            is_upgrade = any(name == "UPGRADE" for name, _ in req.headers)  # a WebSocket may be silent
+            conn.sock.settimeout(None if is_upgrade and not conn.is_large else self.client_timeout_sec)
             if conn.has_continued:
                 req._expected_100_continue = False
             if conn.is_large:
@@ -312,15 +264,14 @@ class PolledWorker(ThreadWorker):
 
     def _flush_while_served(self, conn: Connection) -> None:
         if conn.is_polled and conn.on_event is None and conn.sock.has_pending:
-            conn.on_event = self._flush
-            self.poller.register(conn.sock, selectors.EVENT_WRITE, partial(self._on_event, conn))
+            self._polled.watch_served(conn, selectors.EVENT_WRITE, self._flush)
 
     def _write_out(self, conn: Connection, is_kept: bool) -> None:
         """Send the rest of the answer; then wait for the next request or end the connection."""
-        self._unwatch(conn)
+        self._polled.unwatch(conn)
         conn.is_kept = is_kept
         if conn.sock.has_pending:
-            self._watch(conn, selectors.EVENT_WRITE, self._flush, self.client_timeout_sec)
+            self._polled.watch(conn, selectors.EVENT_WRITE, self._flush, self.client_timeout_sec)
         else:
             self._answered(conn)
 
@@ -329,15 +280,15 @@ class PolledWorker(ThreadWorker):
             num_sent = conn.sock.flush()
         except OSError:
             num_sent = 0
-        if conn in self._waiting:
+        if conn in self._polled:
             if num_sent:
                 conn.deadline = time.monotonic() + self.client_timeout_sec
             elif not conn.sock.has_pending:  # the connection is lost
                 self._close(conn)
                 return
         if not conn.sock.has_pending:
-            is_answered = conn in self._waiting
-            self._unwatch(conn)
+            is_answered = conn in self._polled
+            self._polled.unwatch(conn)
             if is_answered:
                 self._answered(conn)
 
@@ -352,7 +303,7 @@ class PolledWorker(ThreadWorker):
         except OSError:
             self._close(conn)
             return
-        self._watch(conn, selectors.EVENT_READ, self._linger, LINGER_SEC)
+        self._polled.watch(conn, selectors.EVENT_READ, self._linger, LINGER_SEC)
 
     def _linger(self, conn: Connection) -> None:
         """Read and discard until the client closes its side.
@@ -378,52 +329,27 @@ class PolledWorker(ThreadWorker):
             return
         self._write_out(conn, is_kept=False)
 
-    # -- the poller ------------------------------------------------------------------------------------
+    # -- the main loop ---------------------------------------------------------------------------------
 
-    def _watch(
-        self, conn: Connection, event: int, on_event: Callable[[Connection], None], max_sec: float
-    ) -> None:
-        conn.on_event = on_event
-        conn.deadline = time.monotonic() + max_sec
-        self._waiting[conn] = None
-        self.poller.register(conn.sock, event, partial(self._on_event, conn))
-
-    def _unwatch(self, conn: Connection) -> None:
-        if conn.on_event is not None:
-            conn.on_event = None
-            self.poller.unregister(conn.sock)
-            self._waiting.pop(conn, None)
-        if conn.buffer is not None:
-            self._num_buffered -= len(conn.buffer)
-            conn.buffer = None
-
-    def _on_event(self, conn: Connection, fileobj: Any) -> None:
-        if conn.on_event is None:  # ended by what else happened in this round
-            return
-        try:
-            conn.on_event(conn)
-        except Exception:
-            self.log.exception("A connection failed")
-            if conn in self._waiting:
-                self._close(conn)
-            else:  # a thread still has it
-                self._unwatch(conn)
-                conn.sock.fail(ConnectionAbortedError())
+    def _failed(self, conn: Connection) -> None:
+        self.log.exception("A connection failed")
+        if conn in self._polled:
+            self._close(conn)
+        else:  # a thread still has it
+            self._polled.unwatch(conn)
+            conn.sock.fail(ConnectionAbortedError())
 
     def wait_for_and_dispatch_events(self, timeout: float | None) -> None:
-        if self._waiting:
-            first = min(conn.deadline for conn in self._waiting)
-            timeout = min(1.0 if timeout is None else timeout, max(first - time.monotonic(), 0))
-        super().wait_for_and_dispatch_events(timeout)
+        sec = 1.0 if timeout is None else timeout
+        super().wait_for_and_dispatch_events(min(sec, self._polled.first_deadline_sec))
 
     def murder_pending(self) -> None:
         """End the connections whose deadline is over."""
         super().murder_pending()
-        now = time.monotonic()
-        for conn in [conn for conn in self._waiting if conn.deadline <= now]:
+        for conn in self._polled.expired():
             if conn.buffer is not None and conn.began_at is not None:
                 has_head = conn.buffer.progress is Progress.BODY
-                self._unwatch(conn)
+                self._polled.unwatch(conn)
                 self._refuse(conn, request_timeout(has_head=has_head))
                 continue
             if conn.on_event == self._flush:
@@ -434,10 +360,11 @@ class PolledWorker(ThreadWorker):
     def murder_keepalived(self, force: bool = False) -> None:
         super().murder_keepalived(force)  # type: ignore[call-arg]
         if force:
-            for conn in list(self._waiting):
+            for conn in self._polled.all:
                 self._close(conn)
 
     def _cap_keepalive(self, deadline: float) -> None:
         super()._cap_keepalive(deadline)  # type: ignore[misc]
-        for conn in self._waiting:
-            conn.deadline = min(conn.deadline, deadline)
+        for conn in self._polled.all:
+            if conn.buffer is not None:  # answers may still be sent
+                conn.deadline = min(conn.deadline, deadline)
