@@ -1,8 +1,7 @@
 """Model sources: what generates the tokens, a transformers model with its tokenizer or the mock."""
 
-from .factory import make_source
-from .mock_source import MockSource
-from .protocol import ModelSource
-from .transformers_source import TransformersSource
-
-__all__ = ["MockSource", "ModelSource", "TransformersSource", "make_source"]
+# Re-exported for the other rooms; without `__all__`, because these names are not public.
+from .factory import make_source as make_source
+from .mock_source import MockSource as MockSource
+from .protocol import ModelSource as ModelSource
+from .transformers_source import TransformersSource as TransformersSource
