@@ -15,6 +15,11 @@ MAX_STOP_STRINGS = 16
 MAX_STOP_STRING_LEN = 256  # characters
 MAX_LOGIT_BIASES = 1024
 MAX_LOGPROBS = 20
+MAX_TEMPERATURE = 2
+MAX_PENALTY = 2  # of frequency and presence, also below zero
+MIN_REPETITION_PENALTY = 0.01  # multiplicative
+MAX_REPETITION_PENALTY = 100
+MAX_LOGIT_BIAS = 100  # also below zero
 MIN_EXTRA_READERS = 8
 MAX_SHOWN_NAMES = 5  # unknown names that an error message lists
 
@@ -98,7 +103,7 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         check_int("max_new_tokens", self.max_new_tokens, 1)
-        check_number("temperature", self.temperature, 0, 2)
+        check_number("temperature", self.temperature, 0, MAX_TEMPERATURE)
         if self.top_k is not None:
             check_int("top_k", self.top_k, 0)
         check_number("top_p", self.top_p, 0, 1)
@@ -110,12 +115,13 @@ class SamplingParams:
                 f"not {shown(self.repetition_penalty_method)}"
             )
         if self.repetition_penalty is not None:
-            low = 0.01 if self.repetition_penalty_method == MULTIPLICATIVE else -100
-            check_number("repetition_penalty", self.repetition_penalty, low, 100)
+            is_factor = self.repetition_penalty_method == MULTIPLICATIVE
+            low = MIN_REPETITION_PENALTY if is_factor else -MAX_REPETITION_PENALTY
+            check_number("repetition_penalty", self.repetition_penalty, low, MAX_REPETITION_PENALTY)
         if self.seed is not None:
             check_int("seed", self.seed, 0, 2**63 - 1)
-        check_number("frequency_penalty", self.frequency_penalty, -2, 2)
-        check_number("presence_penalty", self.presence_penalty, -2, 2)
+        check_number("frequency_penalty", self.frequency_penalty, -MAX_PENALTY, MAX_PENALTY)
+        check_number("presence_penalty", self.presence_penalty, -MAX_PENALTY, MAX_PENALTY)
         check_number("min_p", self.min_p, 0, 1)
         if self.num_logprobs is not None:
             check_int("num_logprobs", self.num_logprobs, 0, MAX_LOGPROBS)
@@ -143,7 +149,7 @@ class SamplingParams:
             )
         for token_id, bias in self.logit_bias:
             check_int("a token id in logit_bias", token_id, 0)
-            check_number("a bias in logit_bias", bias, -100, 100)
+            check_number("a bias in logit_bias", bias, -MAX_LOGIT_BIAS, MAX_LOGIT_BIAS)
         if len({token_id for token_id, _ in self.logit_bias}) < len(self.logit_bias):
             raise ConfigError("logit_bias names a token twice")
 

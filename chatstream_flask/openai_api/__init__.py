@@ -1,4 +1,4 @@
-"""The OpenAI-compatible API: the same engine, queue and limits as the chat, without sessions."""
+"""The OpenAI-compatible API: same engine, queue and limits as the chat, without sessions."""
 
 from .views import create_openai_blueprint
 

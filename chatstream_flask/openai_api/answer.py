@@ -1,4 +1,4 @@
-"""What an answer looks like: whole, and in chunks; the dictionaries that OpenAI's reference describes."""
+"""Answers as dictionaries, whole and in chunks, as OpenAI's API reference describes them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 
 class Answer(ABC):
-    """One request's; every chunk of it has the same id and time."""
+    """The answer to one request; all of its chunks have the same id and time."""
 
     id_prefix: str
     kind: str  # the field "object"
@@ -41,22 +41,24 @@ class Answer(ABC):
 
     @abstractmethod
     def first(self, index: int) -> Json | None:
-        """A choice that only says that it begins."""
+        """Return a chunk's choice that announces a choice; None if the API has none."""
 
     @abstractmethod
     def part(self, index: int, delta: Delta, logprobs: Sequence[TokenLogprob]) -> Json:
-        """A choice in a chunk."""
+        """Return a chunk's choice with new content."""
 
     @abstractmethod
     def end(self, index: int, reason: str, logprobs: Sequence[TokenLogprob]) -> Json:
-        """The last choice of its index."""
+        """Return a chunk's choice that ends the choice of this index."""
 
     @abstractmethod
     def choice(self, index: int, deltas: list[Delta], reason: str, logprobs: list[TokenLogprob]) -> Json:
-        """A choice in a whole answer."""
+        """Return a choice of a whole answer."""
 
 
 class ChatAnswer(Answer):
+    """Answer of POST /v1/chat/completions."""
+
     id_prefix = "chatcmpl"
     kind = "chat.completion"
     chunk_kind = "chat.completion.chunk"
@@ -84,12 +86,14 @@ class ChatAnswer(Answer):
 
 
 class CompletionAnswer(Answer):
+    """Answer of POST /v1/completions."""
+
     id_prefix = "cmpl"
     kind = chunk_kind = "text_completion"
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._offsets: dict[int, int] = {}  # characters of the tokens told so far, of each choice
+        self._offsets: dict[int, int] = {}  # characters of the tokens reported so far, for each choice
 
     def first(self, index: int) -> None:
         return None
@@ -122,7 +126,7 @@ class CompletionAnswer(Answer):
 
 
 def usage_of(choices: Sequence[Choice], num_prompts: int) -> Json:
-    """The tokens of a prompt count once, however many choices it has."""
+    """Return the token counts of an answer; a prompt counts once, however many choices it has."""
     outcomes = [choice.outcome for choice in choices if choice.outcome is not None]
     per_prompt = len(choices) // num_prompts
     first_outcomes = outcomes[::per_prompt]
@@ -137,6 +141,6 @@ def usage_of(choices: Sequence[Choice], num_prompts: int) -> Json:
 
 
 def _with_both_names(message: Json) -> Json:
-    """Clients look for reasoning under either name."""
+    """Return the message with its reasoning under both names that clients look for."""
     reasoning = message.get("reasoning_content")
     return message if reasoning is None else message | {"reasoning": reasoning}

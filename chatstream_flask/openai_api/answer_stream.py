@@ -1,4 +1,4 @@
-"""The body of a streamed answer: server-sent events, a chunk of the API in each."""
+"""The body of a streamed answer: server-sent events, each with one chunk of the API."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ KEEP_ALIVE = b": keep-alive\n\n"
 
 
 class AnswerStream(Iterator[bytes]):
-    """Yields what is new until all choices have ended; `close`, by whoever, ends those that still run.
+    """Iterator over the chunks of an answer; `close` cancels the choices that still run.
 
-    Its first chunk comes before any waiting, so that a client knows at once that it was accepted.
+    The first chunk is returned without waiting, so that a client knows at once that it was accepted.
     """
 
     def __init__(
@@ -44,9 +44,13 @@ class AnswerStream(Iterator[bytes]):
         self._heartbeat_sec = heartbeat_sec
         self._clock = clock
         self._written_at = clock()
-        self._untold: dict[int, list[TokenLogprob]] = {}  # whose text the parser holds back
-        self._place: tuple[int, float | None] | None = None  # in the queue, as last told
-        self._has_told = False
+        self._held_logprobs: dict[
+            int, list[TokenLogprob]
+        ] = {}  # log-probabilities of text that the parser holds back
+        self._place: tuple[int, float | None] | None = (
+            None  # position in the queue and estimate that were sent last
+        )
+        self._has_sent = False
         self._is_over = False
         self._chunks = self._run()
 
@@ -60,7 +64,7 @@ class AnswerStream(Iterator[bytes]):
         return chunk
 
     def close(self) -> None:
-        """By the server when it is done with the body, for whatever reason; idempotent."""
+        """Cancel what still runs; the server calls it when it is done with the body. Idempotent."""
         self._is_over = True
         self._generations.close()
 
@@ -69,12 +73,12 @@ class AnswerStream(Iterator[bytes]):
         firsts = (self._answer.first(i) for i in range(len(choices)))
         yield b"".join(self._chunk(first) for first in firsts if first is not None) or KEEP_ALIVE
         while not self._is_over:
-            if self._has_told:
+            if self._has_sent:
                 self._generations.collect(self._clock() - self._written_at)
             if self._is_gone():
                 self.close()
             elif chunk := self._news():
-                self._has_told = True
+                self._has_sent = True
                 yield chunk
             elif self._generations.are_over:
                 yield self._last()
@@ -95,13 +99,13 @@ class AnswerStream(Iterator[bytes]):
 
     def _news_of(self, index: int, choice: Choice) -> bytes:
         deltas, logprobs = choice.read()
-        logprobs = self._untold.pop(index, []) + logprobs
+        logprobs = self._held_logprobs.pop(index, []) + logprobs
         news = b""
         for delta in deltas:
             news += self._chunk(self._answer.part(index, delta, logprobs))
             logprobs = []
         if choice.outcome is None:
-            self._untold[index] = logprobs
+            self._held_logprobs[index] = logprobs
             return news
         if failure := failure_of(choice.outcome):
             self.close()
@@ -109,7 +113,7 @@ class AnswerStream(Iterator[bytes]):
         return news + self._chunk(self._answer.end(index, choice.finish_reason, logprobs))
 
     def _queue_news(self) -> bytes:
-        """The place in the queue when it changed; a comment, as clients take every event for a chunk."""
+        """Return a comment with a changed position in the queue; clients take every event for a chunk."""
         place = self._generations.place_in_queue
         if place is None or place == self._place:
             return b""

@@ -1,4 +1,4 @@
-"""chat/completions and completions: from the body to the answer."""
+"""POST /v1/chat/completions and /v1/completions: from the body to the answer."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ from .whole_answer import whole_answer
 
 
 class Completions:
+    """The views of both kinds of completions."""
+
     def __init__(self, service: ChatService, models: Models, template_kwargs: dict[str, Any]) -> None:
         self._service = service
         self._source = service.source
@@ -46,6 +48,7 @@ class Completions:
         return self._service.state.settings
 
     def chat(self) -> Response:
+        """Answer POST /v1/chat/completions."""
         body = parse_body(read_body(request, self.settings.max_body_len), ChatBody)
         use = tool_use(body)
         messages = template_messages(body.messages)
@@ -58,6 +61,7 @@ class Completions:
             return self._response(body, generations, ChatAnswer, num_prompts=1)
 
     def text(self) -> Response:
+        """Answer POST /v1/completions."""
         body = parse_body(read_body(request, self.settings.max_body_len), CompletionBody)
         with self._reserve(body) as generations:
             each = body.num_choices // len(body.prompts)
@@ -69,11 +73,18 @@ class Completions:
     # -- into the queue ------------------------------------------------------------------------------
 
     def _reserve(self, body: Body) -> Generations:
-        """What costs nothing is checked before; what costs anything comes after."""
+        """Reserve places for the choices, after all cheap checks and before any costly work.
+
+        :raises ApiError: the model does not exist, or there are more choices than places
+        :raises TooManyRequests: the places are taken
+        """
         self._models.check(body.model)
         num_places = self._engine.config.num_places
         if body.num_choices > num_places:
-            raise ApiError(f"{body.num_choices} choices are more than the {num_places} places", param="n")
+            raise ApiError(
+                f"{body.num_choices} choices are more than this server can hold, which is {num_places}",
+                param="n",
+            )
         self._service.check_server(request.environ)
         self._engine.start(again=False)
         visitor = visitor_of(request, self.settings.api_keys)

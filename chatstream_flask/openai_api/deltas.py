@@ -1,4 +1,4 @@
-"""Deltas: what a chunk of the API adds to a message."""
+"""Deltas: what the chunks of an answer add to a message."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterable
 from typing import Any
 
-Delta = dict[str, Any]  # of one field
+Delta = dict[str, Any]  # with one field
 CALLS = "tool_calls"
 
 
@@ -17,7 +17,7 @@ def make_call(index: int, name: str, arguments: str) -> dict[str, Any]:
 
 
 def call_of(value: Any) -> tuple[str, str] | None:
-    """Name and arguments of what a model wrote as a call."""
+    """Return name and arguments of a tool call as a model wrote it; None if it is no call."""
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         return None
     arguments = value.get("arguments", value.get("parameters", {}))
@@ -27,7 +27,7 @@ def call_of(value: Any) -> tuple[str, str] | None:
 
 
 def merged(deltas: list[Delta]) -> list[Delta]:
-    """Neighbours that are text of the same field become one."""
+    """Join neighbouring deltas with text of the same field."""
     joined: list[Delta] = []
     for delta in deltas:
         (name, value), *_ = delta.items()
@@ -39,7 +39,7 @@ def merged(deltas: list[Delta]) -> list[Delta]:
 
 
 def message_of(deltas: Iterable[Delta]) -> dict[str, Any]:
-    """The whole message that the deltas tell."""
+    """Return the message that the deltas add up to."""
     content: dict[str, str] = {}
     calls: dict[int, dict[str, Any]] = {}
     for delta in deltas:

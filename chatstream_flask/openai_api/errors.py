@@ -1,4 +1,4 @@
-"""Every error below /v1, in OpenAI's shape."""
+"""Errors of the API in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..http.problem import set_retry_after
 
 
 class ApiError(BadRequest):
-    """A refusal that says which part of the request is meant."""
+    """A refusal that names the field of the request."""
 
     def __init__(
         self,
@@ -30,16 +30,18 @@ class ApiError(BadRequest):
         self.param = param
         self.code = code
         self.status = status
-        self.numbers = numbers  # told beside the message
+        self.numbers = numbers  # further fields of the error object
 
 
 class GenerationTimeout(ChatStreamError):
+    """The answer took longer than CHATSTREAM_REQUEST_TIMEOUT_SEC."""
+
     status = 503
     code = "timeout"
 
 
 def error_object(error: ChatStreamError) -> dict[str, Any]:
-    """What stands under "error", in an answer as in a stream."""
+    """Return the value of "error" in a response or a stream."""
     return {
         "message": str(error),
         "type": _type_of(error),
@@ -59,7 +61,7 @@ def error_response(error: ChatStreamError) -> Response:
 
 
 def http_error_response(error: HTTPException) -> Response:
-    """What Flask or the host's own code refused, with the headers it asked for."""
+    """Return an error of Flask or the host app, with the headers that it sets."""
     status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
     if error.response is not None and error.code is None:  # abort(response)
         return error.response  # type: ignore[return-value]
@@ -72,14 +74,14 @@ def http_error_response(error: HTTPException) -> Response:
 
 
 def failure_of(outcome: Outcome) -> ChatStreamError | None:
-    """Why an answer is not whole; None when it is."""
+    """Return why an answer is incomplete; None if it is complete."""
     if outcome.is_success:
         return None
     if outcome.finish_reason is FinishReason.ERROR:
         return GenerationError(outcome.error or "generation failed")
     if outcome.finish_reason is FinishReason.TIMEOUT:
-        return GenerationTimeout("the answer took too long and was ended")
-    return NotAccepting("the answer was ended by the server, which is stopping")
+        return GenerationTimeout("the answer took too long and was cancelled")
+    return NotAccepting("the server is stopping and has cancelled the answer")
 
 
 def _type_of(error: ChatStreamError) -> str:

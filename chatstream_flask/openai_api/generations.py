@@ -1,4 +1,4 @@
-"""The choices of one request: in work all together or not at all, read by one reader, ended together."""
+"""The choices of one request: accepted together or not at all, read by one reader, cancelled together."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .reply_parser import ReplyParser
 
 
 class Choice:
-    """One reply, as far as it was read."""
+    """One choice and how far it has been read."""
 
     def __init__(self, request: GenerationRequest, parser: ReplyParser) -> None:
         self.request = request
         self.parser = parser
-        self.outcome: Outcome | None = None  # once everything was read
+        self.outcome: Outcome | None = None  # set when everything has been read
         self._num_chars = 0
         self._num_logprobs = 0
 
@@ -30,7 +30,7 @@ class Choice:
         return self.outcome is None and self.request.has_news(self._num_chars)
 
     def read(self) -> tuple[list[Delta], list[TokenLogprob]]:
-        """What is new; does not wait."""
+        """Return new deltas and log-probabilities without waiting."""
         if self.outcome is not None:
             return [], []
         text, self.outcome = self.request.read(self._num_chars, 0)
@@ -52,13 +52,16 @@ class Choice:
 
 
 class Generations:
-    """Holds places until it is closed or its replies have ended; `close` ends those that still run."""
+    """The generation requests of all choices; holds their places until they end or it is closed."""
 
     def __init__(self, engine: Engine, num: int, visitor: str | None, limits: VisitorLimits) -> None:
-        """:raises TooManyRequests: there are not so many places"""
+        """Reserve the places.
+
+        :raises TooManyRequests: there are not enough
+        """
         self.choices: list[Choice] = []
         self._engine = engine
-        self.changed = threading.Condition()  # of all choices
+        self.changed = threading.Condition()  # notified by all choices
         self._reservations = engine.reserve_all(num, visitor, limits=limits)
 
     def __repr__(self) -> str:
@@ -70,7 +73,7 @@ class Generations:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Only what failed is closed: otherwise the answer goes on with it."""
+        """Close it on an error; otherwise the answer continues to read it."""
         if error is not None:
             self.close()
 
@@ -86,7 +89,7 @@ class Generations:
 
     @property
     def place_in_queue(self) -> tuple[int, float | None] | None:
-        """Of the next choice to run and the seconds until then; None when none waits or one runs."""
+        """Position of the next choice to run and the estimated seconds; None if one runs or none waits."""
         positions = [self._engine.position(choice.request) for choice in self.choices]
         position = min((p for p in positions if p), default=0)
         is_running = any(choice.request.started_at is not None for choice in self.choices)
@@ -95,18 +98,18 @@ class Generations:
         return position, self._engine.eta_sec(position)
 
     def collect(self, since_sec: float) -> None:
-        """Waits for more text if the last was sent less than the pace ago, but not beyond the end."""
+        """Wait for more text if the last was sent a moment ago, but not longer than a choice runs."""
         running = [choice for choice in self.choices if choice.outcome is None]
         if running and (early_sec := self._engine.flush_interval_sec - since_sec) > 0:
             running[-1].request.wait_for_outcome(early_sec)
 
     def wait(self, timeout_sec: float) -> None:
-        """Until there is something to read, or the time is over."""
+        """Wait until there is something to read, or the timeout."""
         with self.changed:
             self.changed.wait_for(lambda: any(choice.has_news for choice in self.choices), timeout_sec)
 
     def close(self) -> None:
-        """Idempotent; whoever closes it while a reply runs has lost its client."""
+        """Cancel choices that still run and free unused places; they count as disconnected. Idempotent."""
         for choice in self.choices:
             if choice.outcome is None:
                 self._engine.cancel(choice.request, FinishReason.DISCONNECTED)

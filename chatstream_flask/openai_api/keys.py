@@ -1,4 +1,4 @@
-"""Who calls, and whether they may: bearer keys, compared in constant time."""
+"""API keys: bearer tokens, compared in constant time."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from .errors import ApiError
 
 
 def check_key(authorization: str, keys: Sequence[str] | None) -> None:
-    """:param authorization: the header, "Bearer ..."
-    :param keys: None lets everybody in
+    """Check the API key of a request.
+
+    :param authorization: the header, "Bearer ..."
+    :param keys: None needs no key
+    :raises ApiError: the key is missing or wrong
     """
     if keys is None:
         return
     digest = _given_digest(authorization)
     is_known = False
-    for key in keys:  # all of them, so that the time tells nothing
+    for key in keys:  # all of them, so that the time depends on none
         is_known |= hmac.compare_digest(digest, _digest_of(key))
     if not authorization.lower().startswith("bearer ") or not is_known:
         message = (
@@ -31,14 +34,14 @@ def check_key(authorization: str, keys: Sequence[str] | None) -> None:
 
 
 def visitor_of(request: Request, keys: Sequence[str] | None) -> str | None:
-    """Who the limits per visitor count for: whoever has the key; without keys, the address."""
+    """Return the visitor that the limits count for: the key, or the address if there are no keys."""
     if keys is None:
         return address_of(request)
     return f"key:{_given_digest(request.headers.get('Authorization', ''))}"
 
 
 def cache_owner_of(request: Request, keys: Sequence[str] | None, user: str | None) -> str | None:
-    """Who may go on from the prompt of whom: the same visitor, for the same one of its users."""
+    """Return whose cached prompts a request may reuse: those of its visitor, for the same user field."""
     visitor = visitor_of(request, keys)
     return None if visitor is None else f"openai {visitor} {user or ''}"
 

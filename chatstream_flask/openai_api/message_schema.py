@@ -10,23 +10,31 @@ Name = Annotated[str, Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]  # msgspec 0.22 cra
 
 
 class ContentPart(Struct):
+    """A part of a message's content."""
+
     type: str
     text: str | None = None
     refusal: str | None = None
 
 
 class CalledFunction(Struct):
+    """The function of a tool call, with its arguments as JSON."""
+
     name: Name
     arguments: str
 
 
 class ToolCall(Struct):
+    """A tool call in a message of the assistant."""
+
     function: CalledFunction
     id: str | None = None
     type: Literal["function"] = "function"
 
 
 class Message(Struct):
+    """A message of a chat request."""
+
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[ContentPart] | None = None
     name: str | None = None
@@ -35,20 +43,28 @@ class Message(Struct):
 
 
 class Function(Struct):
+    """A function that the model may call, with the JSON schema of its arguments."""
+
     name: Name
     description: str | None = None
     parameters: dict[str, Any] | None = None
 
 
 class Tool(Struct):
+    """A tool that the model may use."""
+
     function: Function
     type: Literal["function"]
 
 
 class NamedFunction(Struct):
+    """The function that tool_choice names."""
+
     name: str
 
 
 class NamedTool(Struct):
+    """A tool_choice that names one tool."""
+
     function: NamedFunction
     type: Literal["function"]

@@ -1,4 +1,4 @@
-"""The messages of a request in the words of chat templates."""
+"""Messages of a request as chat templates expect them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ import msgspec
 from .errors import ApiError
 from .message_schema import Message, ToolCall
 
-ROLES = {"developer": "system"}  # templates know no developers
+ROLES = {"developer": "system"}  # templates have no such role
 
 
 def template_messages(messages: list[Message]) -> list[dict[str, Any]]:
-    """:raises ApiError: a message holds something else than text, or not what its role needs"""
-    called: dict[str | None, str] = {}  # the function's name of each call
+    """Return the messages as plain dictionaries.
+
+    :raises ApiError: a message has content other than text, or lacks what its role needs
+    """
+    called: dict[str | None, str] = {}  # name of the function, by the id of the call
     rendered = []
     for i, message in enumerate(messages):
         param = f"messages[{i}]"
         if message.tool_calls and message.role != "assistant":
-            raise ApiError("only messages of the assistant have tool_calls", param=f"{param}.tool_calls")
+            raise ApiError("only messages of the assistant may have tool_calls", param=f"{param}.tool_calls")
         if message.content is None and not message.tool_calls:
             raise ApiError(f"{param}.content is missing", param=f"{param}.content")
         plain: dict[str, Any] = {"role": ROLES.get(message.role, message.role)}
@@ -55,7 +58,7 @@ def _text(message: Message, param: str) -> str:
 
 
 def _call(call: ToolCall, param: str) -> dict[str, Any]:
-    """Templates write the arguments as JSON themselves."""
+    """Return a call with its arguments as an object, which templates write as JSON themselves."""
     try:
         arguments = msgspec.json.decode(call.function.arguments or "{}")
     except (msgspec.DecodeError, ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""The models that clients may name: one, under any of its names."""
+"""The models that clients may name: one model under one or more names."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from .errors import ApiError
 
 @dataclass(frozen=True)
 class Models:
+    """The names of the model, and the views that list them."""
+
     names: tuple[str, ...]
     max_model_len: int
     created: int = field(default_factory=lambda: int(time.time()))
@@ -34,7 +36,7 @@ class Models:
     def check(self, name: str) -> None:
         if name not in self.names:
             raise ApiError(
-                f"there is no model {name[:100]!r}; there is {', '.join(self.names)}",
+                f"there is no model {name[:100]!r}; available: {', '.join(self.names)}",
                 param="model",
                 code="model_not_found",
                 status=404,
@@ -48,7 +50,7 @@ class Models:
         return jsonify(self._described(name))
 
     def fingerprint(self, params: SamplingParams) -> str:
-        """Changes when an answer to the same request may."""
+        """Return a hash that changes whenever the same request may be answered differently."""
         what = f"{version('chatstream-flask')} {self.names} {self.max_model_len} {params}"
         return f"fp_{hashlib.sha256(what.encode()).hexdigest()[:12]}"
 

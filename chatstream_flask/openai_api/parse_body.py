@@ -1,4 +1,4 @@
-"""From the bytes of a body to what was asked, or to the field that is wrong."""
+"""Parsing of request bodies; errors name the wrong field."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from .errors import ApiError
 from .schema import Body
 
-REFUSED: dict[str, tuple[Any, ...]] = {  # they would change the answer; harmless are the values shown
+REFUSED: dict[str, tuple[Any, ...]] = {  # fields that are not supported, with the values that change nothing
     "audio": (),
     "bad_words": ([],),
     "best_of": (1,),
@@ -37,7 +37,10 @@ BodyT = TypeVar("BodyT", bound=Body)
 
 
 def parse_body(body: bytes, kind: type[BodyT]) -> BodyT:
-    """:raises ApiError: which field is wrong, and what is allowed"""
+    """Parse and check a body.
+
+    :raises ApiError: which field is wrong, and what is allowed
+    """
     if body.startswith(codecs.BOM_UTF8):
         message = "the body begins with a byte order mark; send UTF-8 without one"
         raise ApiError(message, code="invalid_json")
@@ -58,7 +61,7 @@ def parse_body(body: bytes, kind: type[BodyT]) -> BodyT:
 
 
 def _wrong_field(message: str) -> ApiError:
-    """From msgspec's sentence, such as "Expected `float` <= 2.0 - at `$.temperature`"."""
+    """Make an error of msgspec's message, such as "Expected `float` <= 2.0 - at `$.temperature`"."""
     sentence, _, place = message.partition(" - at `$")
     param = place.rstrip("`").lstrip(".") or None
     if missing := re.fullmatch("Object missing required field `(.*)`", sentence):

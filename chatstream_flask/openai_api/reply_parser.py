@@ -1,4 +1,4 @@
-"""The model's text -> deltas of a message. How the text is cut changes nothing of the message."""
+"""Parsers that turn the model's text into deltas; how the text is split does not change the message."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from .deltas import CALLS, Delta, call_of, make_call
 
 
 class ReplyParser(Protocol):
-    reads_special_tokens: bool  # they must be in the text
+    """Incremental parser of one reply."""
+
+    reads_special_tokens: bool  # whether the text must contain them
 
     @property
     def has_called(self) -> bool:
-        """A tool call was met."""
+        """Whether the reply has a tool call so far."""
 
     def push(self, text: str) -> list[Delta]: ...
 
     def finish(self) -> list[Delta]:
-        """What was still held back."""
+        """Return the deltas that were held back."""
 
 
 class TextReply:
-    """All of it is content."""
+    """The whole text is content."""
 
     reads_special_tokens = False
     has_called = False
@@ -35,7 +37,7 @@ class TextReply:
 
 
 class ArgumentsReply:
-    """All of it is the arguments of one function."""
+    """The whole text is the arguments of one function."""
 
     reads_special_tokens = False
 
@@ -56,7 +58,7 @@ class ArgumentsReply:
 
 
 class CallReply:
-    """All of it is one call: {"name": ..., "arguments": {...}}."""
+    """The whole text is one call: {"name": ..., "arguments": {...}}."""
 
     reads_special_tokens = False
 
@@ -69,7 +71,7 @@ class CallReply:
         return []
 
     def finish(self) -> list[Delta]:
-        """A call that was cut off is given as it stands, as content."""
+        """Return the call; one that was cut off is returned unchanged, as content."""
         try:
             call = call_of(json.loads(self._text))
         except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""What a reply must look like, as a grammar for the sampler."""
+"""Structured replies: the grammar that the sampler follows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from .tools import ToolUse
 
 
 def grammar_of(response_format: ResponseFormat | None, use: ToolUse) -> str | None:
-    """:raises BadRequest: the schema cannot be held to"""
+    """Return the grammar for a response format or a forced tool call; None if the reply is free.
+
+    :raises BadRequest: the schema has something that is not supported
+    """
     if (schema := use.forced_schema) is not None:
         return json_schema_grammar(schema)
     if response_format is None or response_format.type == "text":

@@ -1,4 +1,4 @@
-"""The sampling fields of a request over the constructor's settings."""
+"""Sampling settings of a request: its fields over the constructor's settings."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ MAX_SEED = 2**63
 
 
 def sampling_params(body: Body, defaults: SamplingParams, grammar: str | None) -> SamplingParams:
-    """For the first choice; max_new_tokens is bounded by the constructor's.
+    """Return the settings of the first choice; max_new_tokens is at most the constructor's.
 
-    :raises ApiError: a key of logit_bias is no number
+    :raises ApiError: a value is not allowed
     """
     given: dict[str, Any] = {name: getattr(body, name) for name in SAME_NAME}
     given["max_new_tokens"] = min(body.max_new_tokens or defaults.max_new_tokens, defaults.max_new_tokens)
@@ -49,9 +49,9 @@ def sampling_params(body: Body, defaults: SamplingParams, grammar: str | None) -
 def bounded(
     params: SamplingParams, body: Body, prompts: Sequence[Sequence[int]], context_len: int
 ) -> SamplingParams:
-    """With as many new tokens as were asked for, or, if nobody said how many, as many as fit.
+    """Return the settings with max_new_tokens limited to the context.
 
-    :raises ApiError: there is no room for them
+    :raises ApiError: a prompt is empty, or prompt and requested tokens together exceed the context
     """
     param = "messages" if isinstance(body, ChatBody) else "prompt"
     if not all(prompts):
@@ -71,7 +71,7 @@ def bounded(
 
 
 def for_choice(params: SamplingParams, index: int) -> SamplingParams:
-    """With a seed every choice has one of its own, the first the one that was asked for."""
+    """Return the settings of a choice: the first has the requested seed, each further one the next."""
     if params.seed is None or index == 0:
         return params
     return replace(params, seed=(params.seed + index) % MAX_SEED)

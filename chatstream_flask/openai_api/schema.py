@@ -1,4 +1,4 @@
-"""The bodies of requests as msgspec types; what they allow is checked in one go."""
+"""Request bodies as msgspec types, which check all fields at once."""
 
 from __future__ import annotations
 
@@ -7,46 +7,63 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, ValidationError, convert
 
+from ..config import (
+    MAX_LOGIT_BIAS,
+    MAX_LOGIT_BIASES,
+    MAX_LOGPROBS,
+    MAX_PENALTY,
+    MAX_REPETITION_PENALTY,
+    MAX_STOP_STRING_LEN,
+    MAX_TEMPERATURE,
+    MIN_REPETITION_PENALTY,
+)
 from .errors import ApiError
 from .message_schema import Message, NamedTool, Tool
 
 MAX_CHOICES = 8
 
-StopString = Annotated[str, Meta(min_length=1, max_length=256)]
+StopString = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_STRING_LEN)]
 TokenCount = Annotated[int, Meta(ge=1)]
-Penalty = Annotated[float, Meta(ge=-2, le=2)]
-Bias = Annotated[float, Meta(ge=-100, le=100)]
+Penalty = Annotated[float, Meta(ge=-MAX_PENALTY, le=MAX_PENALTY)]
+Bias = Annotated[float, Meta(ge=-MAX_LOGIT_BIAS, le=MAX_LOGIT_BIAS)]
+RepetitionPenalty = Annotated[float, Meta(ge=MIN_REPETITION_PENALTY, le=MAX_REPETITION_PENALTY)]
 
 
 class JsonSchema(Struct):
+    """The field json_schema of a response format."""
+
     schema: dict[str, Any]
 
 
 class ResponseFormat(Struct):
+    """The field response_format."""
+
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
 
 
 class StreamOptions(Struct):
+    """The field stream_options."""
+
     include_usage: bool = False
 
 
 class Body(Struct, kw_only=True):
-    """What both kinds of completions have in common; fields that are not here have no effect."""
+    """Fields of both kinds of completions; other fields are ignored."""
 
     model: str
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=MAX_TEMPERATURE)] | None = None
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Meta(ge=-1)] | None = None  # 0 and -1: off
+    top_k: Annotated[int, Meta(ge=-1)] | None = None  # 0 or -1 turns it off
     min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     max_tokens: TokenCount | None = None
     stop: StopString | Annotated[list[StopString], Meta(max_length=4)] | None = None
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
-    repetition_penalty: Annotated[float, Meta(ge=0.01, le=100)] | None = None
+    repetition_penalty: RepetitionPenalty | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
-    logit_bias: Annotated[dict[str, Bias], Meta(max_length=1024)] | None = None
+    logit_bias: Annotated[dict[str, Bias], Meta(max_length=MAX_LOGIT_BIASES)] | None = None
     user: str | None = None
     prompt_cache_key: str | None = None
     stream: bool | None = None
@@ -66,10 +83,12 @@ class Body(Struct, kw_only=True):
 
 
 class ChatBody(Body, kw_only=True):
+    """Body of POST /v1/chat/completions."""
+
     messages: Annotated[list[Message], Meta(min_length=1, max_length=512)]
     max_completion_tokens: TokenCount | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
     response_format: ResponseFormat | None = None
     tools: Annotated[list[Tool], Meta(max_length=128)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
@@ -86,6 +105,8 @@ class ChatBody(Body, kw_only=True):
 
 
 class CompletionBody(Body, kw_only=True):
+    """Body of POST /v1/completions."""
+
     prompt: str | Annotated[list[str], Meta(min_length=1, max_length=MAX_CHOICES)]
     logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
 
@@ -95,10 +116,13 @@ class CompletionBody(Body, kw_only=True):
 
     @property
     def num_choices(self) -> int:
-        """Of all prompts together."""
+        """The number of choices of all prompts together."""
         num = (self.n or 1) * len(self.prompts)
         if num > MAX_CHOICES:
-            raise ApiError(f"n times the prompts makes {num} choices; at most {MAX_CHOICES}", param="n")
+            raise ApiError(
+                f"n times the number of prompts is {num} choices; at most {MAX_CHOICES} are allowed",
+                param="n",
+            )
         return num
 
     @property

@@ -1,4 +1,4 @@
-"""Replies that are more than text: reasoning and tool calls, found by transformers' parser."""
+"""Replies with reasoning and tool calls, which the parser of transformers finds."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from .deltas import CALLS, Delta, call_of, make_call, merged
 
 logger = logging.getLogger("chatstream_flask")
 
-REASONING = ("reasoning_content", "reasoning", "thinking")  # names in use for the field
-HERMES: dict[str, Any] = {  # of Qwen, Hermes and many others; for tokenizers that say nothing
+REASONING = ("reasoning_content", "reasoning", "thinking")  # names that templates use for the field
+HERMES: dict[str, Any] = {  # format of Qwen, Hermes and many others; for tokenizers without a template
     "defaults": {"role": "assistant"},
     "start_anchor": "<|im_start|>assistant",
     "fields": {
@@ -30,18 +30,22 @@ HERMES: dict[str, Any] = {  # of Qwen, Hermes and many others; for tokenizers th
 
 
 class TemplateReply:
-    """Parsed by transformers, as a response template says; a call that cannot be parsed is content.
+    """Parser that follows a response template; a call that cannot be parsed is content.
 
-    Fed character by character, so that it cannot matter how the text came. A call is told when it is whole.
+    It gets the text character by character, so that the split of the text does not matter. A call is
+    returned when it is complete.
     """
 
     def __init__(self, template: dict[str, Any], prompt: str, tools: list[dict[str, Any]]) -> None:
-        """:param prompt: its end may have begun the reply, as "<think>" does"""
+        """Start a parser.
+
+        :param prompt: its end may have begun the reply, for example with "<think>"
+        """
         self.reads_special_tokens = template is not HERMES
         self._parser = make_response_parser(template, prompt, tools)
         self._num_calls = 0
-        self._raw = ""  # of a call that is not whole
-        self._space = ""  # at the end of the content, which is none of it before a call
+        self._raw = ""  # text of a call that is not complete
+        self._space = ""  # white space at the end of the content; dropped before a call
         self._is_after_reasoning = False
         self._is_broken = False
 
@@ -57,7 +61,7 @@ class TemplateReply:
                 continue
             try:
                 deltas += self._deltas(self._parser.feed(char))
-            except Exception as error:  # by what a model wrote
+            except Exception as error:  # caused by the model's text
                 deltas += self._give_up(error)
         return merged(deltas)
 
@@ -73,7 +77,7 @@ class TemplateReply:
         return merged(deltas)
 
     def _give_up(self, error: Exception) -> list[Delta]:
-        """The log does not get the error's words, which quote the reply."""
+        """Return the rest as content; the log gets only the error's type, as its text quotes the reply."""
         logger.warning("a reply does not follow its response template: %s", type(error).__name__)
         self._is_broken = True
         rest = self._space + self._raw

@@ -1,4 +1,4 @@
-"""Log-probabilities of tokens, as the API writes them."""
+"""Log-probabilities of tokens in the format of the API."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from ..engine.reply_text import TokenLogprob
 
 TokenText = Callable[[int], str]
-UNFINISHED = "\ufffd"  # in the text of a token that is a part of a character
+UNFINISHED = "\ufffd"  # in the text of a token that is only a part of a character
 
 
 def chat_logprobs(logprobs: Sequence[TokenLogprob], text_of: TokenText) -> dict[str, Any]:
@@ -25,7 +25,10 @@ def chat_logprobs(logprobs: Sequence[TokenLogprob], text_of: TokenText) -> dict[
 
 
 def completion_logprobs(logprobs: Sequence[TokenLogprob], text_of: TokenText, offset: int) -> dict[str, Any]:
-    """:param offset: characters of the tokens before these"""
+    """Return the log-probabilities of a text completion.
+
+    :param offset: characters of the tokens before these
+    """
     tokens = [text_of(entry.token_id) for entry in logprobs]
     offsets = []
     for token in tokens:

@@ -1,4 +1,4 @@
-"""Which tools the model is shown, and which of them it must call."""
+"""Tools: which the model is shown, and which it must call."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ EMPTY: dict[str, Any] = {"type": "object", "properties": {}}
 
 @dataclass(frozen=True)
 class ToolUse:
-    tools: list[dict[str, Any]] = field(default_factory=list)  # as the template gets them
-    forced: tuple[str, ...] = ()  # one of these must be called
+    """The tools of a request."""
+
+    tools: list[dict[str, Any]] = field(default_factory=list)  # as the chat template expects them
+    forced: tuple[str, ...] = ()  # names, of which the model must call one
 
     @property
     def forced_schema(self) -> dict[str, Any] | None:
-        """Of the JSON that the model must then write: the arguments of the one function, or
-        {"name": ..., "arguments": ...} where there are several.
+        """JSON schema of a forced call; None if no call is forced.
+
+        With one function it describes its arguments, with several {"name": ..., "arguments": ...}.
         """
         schemas = {t["function"]["name"]: t["function"].get("parameters") or EMPTY for t in self.tools}
         if not self.forced:
@@ -35,7 +38,10 @@ class ToolUse:
 
 
 def tool_use(body: ChatBody) -> ToolUse:
-    """:raises ApiError: the choice is none of the tools"""
+    """Return the tools and the forced calls of a request.
+
+    :raises ApiError: tool_choice names no tool of the request, or the tools contradict another field
+    """
     choice = body.tool_choice or "auto"
     if not body.tools:
         if choice not in ("auto", "none"):
@@ -44,7 +50,7 @@ def tool_use(body: ChatBody) -> ToolUse:
     if choice == "none":
         return ToolUse()
     if body.response_format is not None and body.response_format.type != "text":
-        raise ApiError("response_format must be text where tools may be called", param="response_format")
+        raise ApiError("response_format must be text if there are tools", param="response_format")
     tools = [_template_tool(tool) for tool in body.tools]
     names = tuple(dict.fromkeys(tool.function.name for tool in body.tools))
     if len(names) < len(tools):
@@ -57,7 +63,7 @@ def tool_use(body: ChatBody) -> ToolUse:
 
 
 def _template_tool(tool: Tool) -> dict[str, Any]:
-    """Without what was not said: templates write nulls out."""
+    """Return a tool without fields that are not set, because templates print nulls."""
     function = {k: v for k, v in msgspec.to_builtins(tool.function).items() if v is not None}
     return {"type": "function", "function": function}
 
@@ -75,7 +81,7 @@ def _call_schema(name: str, parameters: dict[str, Any], place: str) -> dict[str,
 
 
 def _moved(schema: Any, place: str) -> Any:
-    """The schema with its references to itself as they must be at that place of a larger one."""
+    """Return a schema with its references changed for its place in a larger schema."""
     if isinstance(schema, list):
         return [_moved(item, place) for item in schema]
     if not isinstance(schema, dict):

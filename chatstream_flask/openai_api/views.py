@@ -27,11 +27,13 @@ def create_openai_blueprint(
     chat_template_kwargs: Mapping[str, Any] | None = None,
     url_prefix: str | None = None,
 ) -> Blueprint:
-    """`chat/completions`, `completions` and `models`, for a host to register.
+    """Return a blueprint with `chat/completions`, `completions` and `models`.
 
-    :param model_names: by which clients may call the model; None: the name of its folder or on the hub
-    :param chat_template_kwargs: what the chat template offers, such as {"enable_thinking": False}
-    :param url_prefix: None: `/v1`, and `/<name>/v1` for a ChatStream with a name
+    :param model_names: names by which clients may call the model; None is the name of its folder or its
+        name on the hub
+    :param chat_template_kwargs: arguments of the chat template, for example {"enable_thinking": False}
+    :param url_prefix: None is `/v1`, and `/<name>/v1` for a ChatStream with a name
+    :raises ConfigError: model_names is not a list of names
     """
     models = Models.of(model_names, chat_stream.source)
     completions = Completions(chat_stream, models, dict(chat_template_kwargs or {}))
@@ -41,7 +43,7 @@ def create_openai_blueprint(
     blueprint = Blueprint(instance.blueprint("chatstream_openai"), __name__, url_prefix=url_prefix)
 
     def route(path: str, method: str, view: View) -> None:
-        """All methods come here, so that a wrong one is answered in OpenAI's shape, too."""
+        """Add a route for all methods, so that a wrong one also gets an error in OpenAI's format."""
 
         def checked(**parts: str) -> Response:
             if request.method not in (method, "HEAD" if method == "GET" else method):
@@ -63,7 +65,7 @@ def create_openai_blueprint(
 
     @blueprint.before_request
     def check_caller() -> None:
-        if request.method != "OPTIONS":  # browsers send no key with the question whether they may call
+        if request.method != "OPTIONS":  # preflight requests of browsers have no key
             check_key(request.headers.get("Authorization", ""), completions.settings.api_keys)
 
     @blueprint.errorhandler(ChatStreamError)

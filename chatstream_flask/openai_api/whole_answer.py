@@ -1,4 +1,4 @@
-"""An answer in one piece, which ends with its client, too."""
+"""Answers that are not streamed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .deltas import Delta
 from .errors import error_response, failure_of
 from .generations import Generations
 
-CLIENT_CLOSED_REQUEST = 499  # nobody reads it; for the log
+CLIENT_CLOSED_REQUEST = 499  # only for the access log
 
 
 def whole_answer(
@@ -35,7 +35,7 @@ def whole_answer(
 def _read_all(
     generations: Generations, is_gone: Probe, probe_sec: float
 ) -> list[tuple[list[Delta], list[TokenLogprob]]] | None:
-    """Every choice from beginning to end; None when the client has gone."""
+    """Read all choices to their end; None if the client has gone."""
     read: list[tuple[list[Delta], list[TokenLogprob]]] = [([], []) for _ in generations.choices]
     while True:
         for (deltas, logprobs), choice in zip(read, generations.choices, strict=True):
