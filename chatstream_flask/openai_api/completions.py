@@ -82,7 +82,7 @@ class Completions:
         num_places = self._engine.config.num_places
         if body.num_choices > num_places:
             raise ApiError(
-                f"{body.num_choices} choices are more than this server can hold, which is {num_places}",
+                f"the request has {body.num_choices} choices, but the server only has {num_places} places",
                 param="n",
             )
         self._service.check_server(request.environ)
