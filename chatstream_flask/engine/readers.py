@@ -20,13 +20,13 @@ class Readers:
 
     def __init__(self) -> None:
         self._attached: list[Reader] = []
-        self._orphaned_at: float | None = None  # when the last one left
+        self.orphaned_at: float | None = None  # when the last reader left; None while there is one
         self._grace_sec = 0.0
 
     def attach(self, reader: Reader) -> list[Reader]:
         """Add a reader; return all readers, the one attached for longest first."""
         self._attached.append(reader)
-        self._orphaned_at = None
+        self.orphaned_at = None
         return list(self._attached)
 
     def remove(self, reader: Reader) -> bool:
@@ -39,11 +39,8 @@ class Readers:
     def start_grace(self, grace_sec: float, now: float) -> None:
         """Give a new reader `grace_sec` seconds to attach."""
         self._grace_sec = grace_sec
-        self._orphaned_at = now  # set last, as `are_gone` reads without the lock
+        self.orphaned_at = now  # set last: the worker thread reads it without the lock
 
-    def are_gone(self, now: float, *, is_waiting: bool) -> bool:
-        """Return whether the last reader left and its grace period is over."""
-        if (orphaned_at := self._orphaned_at) is None:
-            return False
-        grace_sec = min(self._grace_sec, QUEUE_GRACE_SEC) if is_waiting else self._grace_sec
-        return now - orphaned_at >= grace_sec
+    def grace_sec(self, *, is_waiting: bool) -> float:
+        """Return how long the request lives on after `orphaned_at`."""
+        return min(self._grace_sec, QUEUE_GRACE_SEC) if is_waiting else self._grace_sec

@@ -34,8 +34,9 @@ class ReplyText:
     def append(self, piece: str, logprobs: Sequence[TokenLogprob]) -> None:
         self._pieces.append(piece)
         self.num_chars += len(piece)
-        self._logprobs += logprobs
-        self._logprob_ends += [self.num_chars] * len(logprobs)
+        if logprobs:
+            self._logprobs += logprobs
+            self._logprob_ends += [self.num_chars] * len(logprobs)
 
     def after(self, offset: int) -> str:
         """Return the text after the first `offset` characters; the cost grows only with what is returned."""

@@ -134,9 +134,11 @@ class GenerationRequest:
         """Why the request must end now: stop requested, no reader left, or timed out; None if it need not."""
         if self._requested_stop is not None:
             return self._requested_stop
-        now = self._clock()
-        if self._readers.are_gone(now, is_waiting=self._status is Status.WAITING):
-            return FinishReason.DISCONNECTED
+        now, orphaned_at = self._clock(), self._readers.orphaned_at
+        if orphaned_at is not None:
+            grace_sec = self._readers.grace_sec(is_waiting=self._status is Status.WAITING)
+            if now - orphaned_at >= grace_sec:
+                return FinishReason.DISCONNECTED
         return FinishReason.TIMEOUT if now >= self.deadline else None
 
     def attach(self, reader: Reader) -> list[Reader]:
