@@ -232,6 +232,7 @@ def test_retired_thread_gets_nothing_and_loses_what_it_had() -> None:
     assert (queue.num_running, queue.num_waiting) == (0, 1)
     successor = queue.add_worker(0)
     assert queue.take(successor, wait=False) is None  # not ready
+    assert (queue.is_retired(0), queue.is_retired(successor)) == (True, False)
     queue.set_ready(successor)
     assert queue.take(successor, wait=False) is second
     assert queue.done(successor, second)
@@ -244,3 +245,16 @@ def test_thread_that_is_not_ready_holds_up_nobody() -> None:
     queue.retire(0)
     queue.add_worker(0)
     assert queue.take(1, wait=False) is request
+
+
+def test_a_place_is_released_once_its_request_has_finished() -> None:
+    queue = RequestQueue(2, [1])
+    (request,) = put(queue, "a")
+    with pytest.raises(RuntimeError, match="keeps its place until it has finished"):
+        queue.release(request)
+    assert queue.take(0, wait=False) is request
+    assert queue.done(0, request)
+    request.finish(FinishReason.STOP)
+    assert queue.num_accepted == 1
+    queue.release(request)
+    assert queue.num_accepted == 0
