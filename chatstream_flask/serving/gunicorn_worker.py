@@ -11,7 +11,7 @@ from types import FrameType
 from ..http.server_check import check_forked
 from ..monitoring.log_format import set_up_logging
 from .drain import WRITE_OUT_SEC, Drain
-from .limits import SWITCH_SEC, ServerLimits, chat_states
+from .limits import SWITCH_SEC, ServerLimits, allow_connections, chat_states
 from .polled_worker import PolledWorker
 
 
@@ -33,7 +33,8 @@ class ChatWorker(PolledWorker):
             set_up_logging(state.settings.log_format)
         cfg = self.cfg
         cfg.set("threads", max(cfg.threads, limits.num_threads))
-        cfg.set("worker_connections", max(cfg.worker_connections, limits.max_connections))
+        num_connections = max(cfg.worker_connections, limits.max_connections)
+        cfg.set("worker_connections", allow_connections(limits, num_connections))
         self.max_body_len = limits.max_body_len
         self.client_timeout_sec = limits.client_timeout_sec
         drain_sec = max(min(limits.drain_sec, cfg.graceful_timeout - WRITE_OUT_SEC - 1), 0)

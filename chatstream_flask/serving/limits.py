@@ -14,6 +14,7 @@ from ..engine.engine import Engine
 from ..errors import ConfigError
 from ..http.server_check import SPARE_THREADS, num_reply_threads
 
+OTHER_FILES = 128  # that a process opens beside its connections and one for each thread
 SPARE_CONNECTIONS = 500  # idle keep-alive connections, refused requests, other pages
 SWITCH_SEC = 0.001  # for sys.setswitchinterval; lets other threads get the GIL sooner
 
@@ -49,6 +50,26 @@ class ServerLimits:
             client_timeout_sec=max(state.settings.client_timeout_sec for _, state in chats),
             drain_sec=max(state.settings.drain_sec for _, state in chats),
         )
+
+
+def allow_connections(limits: ServerLimits, wanted: int) -> int:
+    """Raise the process's limit on open files for `wanted` connections; return how many it can have.
+
+    Without a free file nothing works: no conversation could be read, no log be written.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return wanted
+    others = limits.num_threads + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    if soft < wanted + others:
+        is_bounded = hard != resource.RLIM_INFINITY
+        soft = min(wanted + others, hard) if is_bounded else wanted + others
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(min(wanted, soft - others), limits.num_threads)
 
 
 def chat_states(wsgi_app: Any) -> Iterator[tuple[ChatService, AppState]]:

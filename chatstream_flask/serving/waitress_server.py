@@ -15,7 +15,7 @@ from flask import Flask
 from waitress.server import BaseWSGIServer, create_server
 
 from .drain import WRITE_OUT_SEC, Drain
-from .limits import SWITCH_SEC, ServerLimits
+from .limits import SWITCH_SEC, ServerLimits, allow_connections
 from .waitress_channel import ChatChannel
 
 
@@ -36,7 +36,7 @@ def serve(app: Flask, host: str, port: int) -> None:
             host=host,
             port=port,
             threads=limits.num_threads,
-            connection_limit=limits.max_connections,
+            connection_limit=allow_connections(limits, limits.max_connections),
             max_request_body_size=limits.max_body_len + 1,  # longer bodies get our own response from the app
             channel_request_lookahead=1,  # required to notice that a client has disconnected
             asyncore_use_poll=True,  # select() fails at file descriptor 1024

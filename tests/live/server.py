@@ -109,12 +109,15 @@ def start(
     *,
     port: int | None = None,
     is_preloaded: bool = False,
+    max_files: int | None = None,
     config: dict[str, Any] | None = None,
     **options: Any,
 ) -> Server:
     """Serve live_apps; `options` are passed to ChatStream, and without any the demo model is served."""
     port = port or free_port()
     command = waitress_command(port) if kind == "waitress" else gunicorn_command(port, is_preloaded)
+    if max_files is not None:
+        command = ["bash", "-c", f'ulimit -n {max_files}; exec "$@"', "bash", *command]
     wanted = {"folder": str(folder), "config": config or {}, "options": {"temperature": 0.0} | options}
     server = Server(command, port, folder, {"LIVE_APP": json.dumps(wanted)})
     try:

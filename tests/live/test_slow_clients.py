@@ -123,6 +123,15 @@ def test_one_silent_connection_more_than_there_may_be(server: Server) -> None:
     server.check_idle()
 
 
+def test_connections_leave_files_for_the_rest(kind: str, tmp_path: Path) -> None:
+    """Also where a process may open few: conversations are files here."""
+    with start_mock(kind, tmp_path, {"type": "echo"}, max_files=250) as server:
+        with connections(server, 300, b""):
+            check_well(server)
+        server.check_idle()
+        assert "Too many open files" not in server.output
+
+
 def test_answered_clients_that_do_not_close_stop_nobody(server: Server) -> None:
     """The server waits a moment for their side to be closed, but not with its main loop."""
     last = b"GET /health/live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
