@@ -75,9 +75,11 @@ class TransformersSource:
         take longer than reading the weights, and two threads with half of the cores each never wait for one
         another.
         """
+        from ..inference.cpu_quota import num_usable_cores
+
         kinds = set(self._devices or [str(self._model.device)])
         are_many = num_sequences > MAX_SEQUENCES_OF_ONE_CPU_THREAD * self.num_devices
-        per_device = min(2, os.cpu_count() or 1) if kinds == {"cpu"} and are_many else 1
+        per_device = min(2, num_usable_cores()) if kinds == {"cpu"} and are_many else 1
         return per_device * self.num_devices
 
     def make_runner(self, num_slots: int, num_threads: int, device: int) -> Runner:

@@ -138,7 +138,7 @@ def test_a_missing_device_is_refused(devices: list[str], sentence: str) -> None:
 def test_default_number_of_threads_per_device(
     devices: Any, num_sequences: int, num_threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 2)
     model, tokenizer, _ = load_model(str(PATH), "cpu")
     chat_stream = ChatStream(
         model=model, tokenizer=tokenizer, device=devices, num_of_concurrent_executions=num_sequences
