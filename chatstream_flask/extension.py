@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask
 
 from .chat.app_state import EXTENSION, AppState, make_conversation_store
+from .chat.arguments import checked_prompt_class, checked_type
 from .chat.instance_name import DEFAULT_NAME
 from .chat.reply_registry import ReplyRegistry
 from .chat.reply_response import close_lost_reply
 from .chat.request_handler import AbstractRequestHandler, SimpleSessionRequestHandler
 from .chat.service import ChatService
+from .chat.shared_settings import SharedSettings
 from .config import MULTIPLICATIVE, ContextPolicy, EngineConfig, OnBusy, SamplingParams, WireFormatName
 from .errors import ChatStreamError, ConfigError
 from .http.server_check import check_gunicorn_that_loads_us
@@ -28,9 +30,6 @@ from .views import append_apis
 
 if TYPE_CHECKING:
     from .inference.devices import Devices
-
-
-SHARED_SETTINGS = ("hung_after_sec", "locale")  # they act on the engine and the logger, not on one app
 
 
 class ChatStream(ChatService):
@@ -143,7 +142,7 @@ class ChatStream(ChatService):
                 f"max_new_tokens={max_new_tokens} leaves no room for a prompt in a context of "
                 f"{source.context_len} tokens (context_len={context_len})"
             )
-        prompt_class = _checked_class(chat_prompt_clazz)
+        prompt_class = checked_prompt_class(chat_prompt_clazz)
         if prompt_class is ChatPrompt and not use_mock_response:
             check_has_template(tokenizer)
         super().__init__(
@@ -164,20 +163,20 @@ class ChatStream(ChatService):
             ),
             params=params,
             chat_prompt_clazz=prompt_class,
-            request_handler=_checked(
+            request_handler=checked_type(
                 "request_handler", request_handler, AbstractRequestHandler, SimpleSessionRequestHandler()
             ),
             context_policy=ContextPolicy(context_policy),
             on_busy=OnBusy(on_busy),
             wire_format=WireFormatName(wire_format),
-            refuses_with_status=_checked(
+            refuses_with_status=checked_type(
                 "too_many_request_as_http_error", too_many_request_as_http_error, bool
             ),
-            logger=_checked("logger", logger, logging.Logger, logging.getLogger("chatstream_flask")),
+            logger=checked_type("logger", logger, logging.Logger, logging.getLogger("chatstream_flask")),
         )
-        self._shared_settings: dict[str, object] = {}  # values of the first app
+        self._shared_settings = SharedSettings()
         if app is not None:
-            self.init_app(_checked("app", app, Flask))
+            self.init_app(checked_type("app", app, Flask))
 
     def __repr__(self) -> str:
         return f"<ChatStream {self.engine!r}>"
@@ -197,7 +196,7 @@ class ChatStream(ChatService):
                 'its own: ChatStream(name="large")'
             )
         settings = Settings.from_app(app)
-        self._check_shared_settings(app, settings)
+        self._shared_settings.check(app, settings)
         check_gunicorn_that_loads_us(self.engine.config)
         self.engine.hung_after_sec = settings.hung_after_sec
         store = others[0].store(app) if others else make_conversation_store(app, settings)
@@ -210,17 +209,6 @@ class ChatStream(ChatService):
             app.register_error_handler(ChatStreamError, self.refuse)  # raised in views of the app
             app.teardown_request(close_lost_reply)
 
-    def _check_shared_settings(self, app: Flask, settings: Settings) -> None:
-        """Refuse an app that sets what all apps of this ChatStream share to another value than the first."""
-        for name in SHARED_SETTINGS:
-            value = getattr(settings, name)
-            first = self._shared_settings.setdefault(name, value)
-            if value != first:
-                raise ConfigError(
-                    f"CHATSTREAM_{name.upper()} is {value!r} in {app.name!r}, but {first!r} in the first app "
-                    "of this ChatStream: set the same value in all apps that share it"
-                )
-
     def append_apis(self, app: Flask, opts: dict[str, Any]) -> None:
         """Register the chat API with an app, which is set up first if it was not.
 
@@ -231,22 +219,6 @@ class ChatStream(ChatService):
         if self not in chat_streams_of(app):
             self.init_app(app)
         append_apis(self, app, opts)
-
-
-def _checked(name: str, value: Any, kind: type, default: Any = None) -> Any:
-    if value is None:
-        value = default
-    if not isinstance(value, kind):
-        raise ConfigError(f"{name} must be a {kind.__name__}, not {value!r}")
-    return value
-
-
-def _checked_class(clazz: Any) -> type[AbstractChatPrompt]:
-    if clazz is None:
-        return ChatPrompt
-    if not (isinstance(clazz, type) and issubclass(clazz, AbstractChatPrompt)):
-        raise ConfigError(f"chat_prompt_clazz must be a class derived from AbstractChatPrompt, not {clazz!r}")
-    return clazz
 
 
 def chat_streams_of(app: Flask) -> list[ChatStream]:

@@ -1,4 +1,4 @@
-// Asks for the numbers while the page is looked at, and draws them.
+// Loads the data while the page is visible, and draws it.
 const EVERY_MS = 2000;
 const NUM_SAMPLES = 151; // five minutes
 const WIDTH = 600, HEIGHT = 176, LEFT = 34, BOTTOM = 18, TOP = 8;
@@ -103,7 +103,7 @@ function niceMax(value) {
   return [1, 2, 3, 4, 5, 6, 8, 10].map((digit) => digit * power).find((top) => top >= value);
 }
 
-// Lines of `names`, the newest sample at the right edge.
+// Draw one line for each of `names`, with the newest sample at the right edge.
 function draw(id, names) {
   const chart = byId(id);
   const width = chart.clientWidth || WIDTH;
@@ -133,7 +133,7 @@ function draw(id, names) {
 }
 
 function show(it) {
-  // A server that was started anew counts from the beginning.
+  // Counters start at zero when the server restarts.
   const isSame = last !== null && it.clock_sec > last.clock_sec && it.generation_tokens >= last.generation_tokens;
   const rate = isSame ? (it.generation_tokens - last.generation_tokens) / (it.clock_sec - last.clock_sec) : null;
   last = it;

@@ -1,4 +1,4 @@
-/** What a screen reader says without being asked: whole sentences, never single tokens. */
+/** Announcements for screen readers: whole sentences, never single tokens. */
 
 const MAX_KEPT = 10;
 

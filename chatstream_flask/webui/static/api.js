@@ -1,11 +1,11 @@
-/** The chat API of the server, below the address of the page. */
+/** Client of the chat API, whose routes are relative to the address of the page. */
 
 import { readEvents } from "./event_stream.js";
 
 const MESSAGE_ID = "X-ChatStream-Last-Generated-Message-Id";
 const DEFAULT_RETRY_AFTER_SEC = 5;
 
-/** The server answered, and what it said was no. */
+/** The server refused a request. */
 export class Refused extends Error {
   constructor(status, code, detail, retryAfterSec) {
     super(`${status} ${code}: ${detail}`);
@@ -13,21 +13,21 @@ export class Refused extends Error {
   }
 }
 
-/** There was no answer; whether the server heard us is unknown. */
+/** There was no answer; whether the server got the request is unknown. */
 export class Unreachable extends Error {}
 
 export class Api {
-  /** @param {string | null} csrfToken of a host app that wants one with each POST */
+  /** @param {string | null} csrfToken sent with each POST, if the host app needs one */
   constructor(csrfToken) {
     this.csrfToken = csrfToken;
   }
 
-  /** An opened reply: its id and its events. */
+  /** Send a message; returns the id of the reply and its events. */
   async ask(body, signal) {
     return this.#events(await this.#fetch("chat_stream", { body, signal, accept: "text/event-stream" }));
   }
 
-  /** The rest of a reply, after the event with the id `lastEventId`. */
+  /** Return the rest of a reply, after the event with the id `lastEventId`. */
   async resume(messageId, lastEventId, signal) {
     const headers = { "Last-Event-ID": lastEventId };
     const path = `chat_stream/${encodeURIComponent(messageId)}`;
@@ -50,7 +50,7 @@ export class Api {
     return (await this.#json("get_generation_params")).generation_params;
   }
 
-  /** @param {object | null} params null goes back to the server's own */
+  /** @param {object | null} params null restores the server's defaults */
   async setGenerationParams(params) {
     return (await this.#json("set_generation_params", { body: params })).generation_params;
   }
@@ -101,7 +101,7 @@ export class Api {
     }
   }
 
-  /** A token runs out while the page stays open; it is served with a new one. */
+  /** Load the page again for a new token; tokens expire while a page stays open. */
   async #renewToken() {
     const page = await (await this.#answer("", { accept: "text/html" })).text();
     this.csrfToken = /name="csrf-token" content="([^"]+)"/.exec(page)?.[1] ?? this.csrfToken;
@@ -112,7 +112,7 @@ function isJSON(response) {
   return /json/.test(response.headers.get("Content-Type"));
 }
 
-/** ChatStream's way of saying that it is full is an answer with status 200. */
+/** A full server may answer with status 200, as the original ChatStream does. */
 async function refusalOf(response) {
   const type = response.headers.get("Content-Type") ?? "";
   if (response.ok && !response.redirected && type !== "application/json") return null;

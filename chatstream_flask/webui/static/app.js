@@ -1,4 +1,4 @@
-/** Puts the page together. */
+/** Entry point: creates the parts of the page and connects them. */
 
 import { Api } from "./api.js";
 import { Chat } from "./chat.js";

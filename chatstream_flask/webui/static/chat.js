@@ -1,8 +1,8 @@
 /**
- * The conversation: what is asked, what runs, and how it is kept like the server's.
+ * The conversation: questions, the running reply, and keeping the page in sync with the server.
  *
- * The server has the truth. Whatever goes wrong, `catchUp` shows it again; only questions that it has not
- * taken stand here alone, and they stay until they are sent again or discarded.
+ * The server's state is authoritative. After any failure `catchUp` shows it again; only questions that the
+ * server has not accepted exist here alone, until they are sent again or discarded.
  */
 
 import { Refused, Unreachable } from "./api.js";
@@ -16,11 +16,11 @@ const WHOLE = ["stop", "length"]; // finish reasons
 
 export class Chat {
   turns = [];
-  isBehind = false; // the server told more than was shown, as a reply was being read
-  numChanges = 0; // made here; what the server told before the last one is out of date
+  isBehind = false; // the server has a newer state, which was not shown while a reply was being read
+  numChanges = 0; // changes made here; an answer requested before the last one is outdated
   running = null; // {turn, restore, abort, messageId, isStopped}
 
-  /** @param feedback null if the site does not ask for it */
+  /** @param feedback null if feedback is turned off */
   constructor({ api, view, composer, connection, feedback }) {
     Object.assign(this, { api, view, composer, connection, feedback });
     this.acts = {
@@ -34,14 +34,14 @@ export class Chat {
     return this.turns.length === 0;
   }
 
-  // -- what the user does ------------------------------------------------------------------------------
+  // -- actions of the user ------------------------------------------------------------------------------
 
   send(text) {
     const turn = this.#append(new Turn(text, this.acts));
     this.#ask(turn, { user_input: text }, () => {});
   }
 
-  /** Asks anew from an earlier turn on; what came after it comes back if that is refused. */
+  /** Ask again from an earlier turn on; the later turns come back if the request is refused. */
   edit(turn, text) {
     const cut = this.turns.splice(this.turns.indexOf(turn));
     for (const gone of cut) this.view.remove(gone);
@@ -61,7 +61,7 @@ export class Chat {
     });
   }
 
-  /** What was said is kept; a second time also leaves a server that has not answered at all. */
+  /** Stop the reply and keep its text; the second time also stop waiting for a server that does not answer. */
   stop() {
     const { running } = this;
     if (!running) return;
@@ -81,7 +81,7 @@ export class Chat {
     }
   }
 
-  /** What the server has not taken, to outlive a reload. */
+  /** Store the questions that the server has not accepted, so that they survive a reload. */
   get unsent() {
     return this.turns.filter((turn) => turn.isFailed).map((turn) => turn.text);
   }
@@ -96,17 +96,17 @@ export class Chat {
 
   // -- one reply ---------------------------------------------------------------------------------------
 
-  /** @param restore makes everything as it was before, for a question that was not taken */
+  /** @param restore restores the former state, if the question is not accepted */
   async #ask(turn, body, restore) {
     const running = this.#begin(turn, restore);
-    this.composer.takeFocus(); // what was pressed may be gone
+    this.composer.takeFocus(); // the button that was pressed may be gone
     await this.#finally(running, async () => {
       const stream = await this.api.ask(body, running.abort.signal);
       await this.#read(running, stream.messageId, stream);
     });
   }
 
-  /** Joins a reply that another page, or this one before a reload, has asked for. */
+  /** Join a running reply that another page, or this one before a reload, has asked for. */
   async #attach({ message_id: messageId, user_input: text }) {
     const turn = this.#append(new Turn(text, this.acts));
     const running = this.#begin(turn, () => this.#remove(turn));
@@ -174,7 +174,7 @@ export class Chat {
     turn.reply.finish(done);
   }
 
-  /** True if only the server knows what has become of it. */
+  /** True if only the server knows the outcome of the request. */
   #onError(running, error) {
     if (running.abort.signal.aborted) {
       if (running.isStopped) this.#fail(running, word("error_stopped"));
@@ -225,7 +225,7 @@ export class Chat {
     this.composer.takeFocus();
   }
 
-  /** If this fails, the connection is lost, and it is tried again when that is back. */
+  /** Cancel the reply; if the connection is lost, try again when it is back. */
   async #cancel(running) {
     await this.api.cancel(running.messageId).catch(() => {});
   }
@@ -240,9 +240,9 @@ export class Chat {
     }
   }
 
-  // -- as the server has it ----------------------------------------------------------------------------
+  // -- the state of the server ----------------------------------------------------------------------------
 
-  /** Shows what the server has, as soon as it can be reached; does nothing while a reply is read here. */
+  /** Show the state of the server as soon as it can be reached; does nothing while a reply is read here. */
   catchUp() {
     this.catching ??= this.#catchUp().finally(() => (this.catching = null));
     return this.catching;
@@ -260,7 +260,7 @@ export class Chat {
         return;
       } catch (error) {
         const isAway = error instanceof Unreachable || error.status >= 500 || error.status === 429;
-        if (error.status === 404) return; // a site may leave this part of the API out
+        if (error.status === 404) return; // the site may not have this part of the API
         if (!isAway) throw error;
       }
       await pauseBefore(++failures, this.connection.lost);
@@ -314,10 +314,10 @@ export class Chat {
   }
 }
 
-/** The server has forgotten a reply that was being read. */
+/** The server no longer has a reply that was being read. */
 class Lost extends Error {}
 
-/** Messages as questions with their replies. */
+/** Group messages into questions with their replies. */
 function pairs(messages) {
   const made = [];
   for (const message of messages) {

@@ -1,4 +1,4 @@
-/** Copying, and the button that says so. */
+/** Copying to the clipboard, and the button for it. */
 
 import { announce } from "./announcer.js";
 import { setIcon } from "./element.js";
@@ -13,7 +13,7 @@ export async function copyText(text, button) {
   setTimeout(() => setIcon(button, "copy"), SHOWN_MS);
 }
 
-/** The clipboard is there on https and on localhost only; elsewhere the old way still works. */
+/** Copy a text; `navigator.clipboard` exists only on https and localhost, elsewhere `execCommand` works. */
 async function write(text) {
   try {
     await navigator.clipboard.writeText(text);

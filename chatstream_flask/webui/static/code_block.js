@@ -1,4 +1,4 @@
-/** Blocks of code: a head with the language and a button that copies, and colours once a block is whole. */
+/** Code blocks: a header with the language and a copy button, and syntax colours once a block is complete. */
 
 import { copyText } from "./clipboard.js";
 import { element, icon } from "./element.js";
@@ -7,7 +7,7 @@ import { sanitizeSpans } from "./markdown.js";
 
 const MAX_COLOURED_LEN = 50_000; // characters
 
-/** Gives each `pre` below its frame. */
+/** Add the header to each `pre` in an element. */
 export function frameCode(root) {
   for (const pre of root.querySelectorAll("pre")) {
     const language = languageOf(pre);
@@ -17,12 +17,12 @@ export function frameCode(root) {
     const head = element("div", { class: "code-head" }, element("span", {}, language), button);
     const frame = element("div", { class: "code-block" }, head);
     pre.replaceWith(frame);
-    pre.tabIndex = 0; // so that the keyboard can scroll it
+    pre.tabIndex = 0; // makes it scrollable by keyboard
     frame.append(pre);
   }
 }
 
-/** When the browser has nothing better to do. */
+/** Run a function when the browser is idle. */
 export function colourCode(root) {
   for (const code of root.querySelectorAll("pre > code[class]")) whenIdle(() => colour(code));
 }

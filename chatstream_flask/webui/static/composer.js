@@ -1,11 +1,11 @@
-/** The field at the bottom and its button, which sends or stops; what was typed outlives a reload. */
+/** The message field and its button, which sends or stops; the draft survives a reload. */
 
 import { setIcon } from "./element.js";
 import { label } from "./i18n.js";
 import { fitHeight, IS_TOUCH_ONLY, isSendKey } from "./text_field.js";
 
 const DRAFT = "chatstream.draft";
-const MAX_DRAFT_LEN = 100_000; // characters; browsers keep some MB for a site
+const MAX_DRAFT_LEN = 100_000; // characters; browsers store a few MB per site
 
 export class Composer {
   /** @param acts `send(text)`, `stop()`, `scrollPage(direction)` */
@@ -27,7 +27,7 @@ export class Composer {
     this.#onInput();
   }
 
-  /** Unless something else has been typed. */
+  /** Put a text into the field, unless something else has been typed. */
   offer(text) {
     if (!this.area.value.trim()) this.fill(text);
   }
@@ -43,7 +43,7 @@ export class Composer {
     this.area.setSelectionRange(this.area.value.length, this.area.value.length);
   }
 
-  /** After something else was pressed; a phone would cover half of the page with its keys. */
+  /** Focus the field after a button was pressed; not on phones, whose keyboard would cover half of the page. */
   takeFocus() {
     if (!IS_TOUCH_ONLY) this.focus();
   }

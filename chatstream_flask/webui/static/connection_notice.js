@@ -1,4 +1,4 @@
-/** Says that the server is away, and when it is asked again. */
+/** Notice that the server cannot be reached, and when the next attempt is. */
 
 import { announce } from "./announcer.js";
 import { roughly, word } from "./i18n.js";

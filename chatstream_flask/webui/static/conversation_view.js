@@ -1,11 +1,11 @@
-/** The turns on the screen, the invitation while there are none, and the scrolling. */
+/** The list of turns, the welcome text while it is empty, and scrolling. */
 
 import { element } from "./element.js";
 
 const NEAR_END_PX = 48;
 
 export class ConversationView {
-  /** @param scroller holds the `list` of turns and the `welcome` that stands there without any */
+  /** @param scroller contains the `list` of turns and the `welcome` text */
   constructor({ scroller, list, welcome, downButton }) {
     Object.assign(this, { scroller, list, welcome, downButton });
     this.isFollowing = true;
@@ -26,7 +26,7 @@ export class ConversationView {
     this.#showWelcome();
   }
 
-  /** Shows the end, and stays there while it grows. */
+  /** Scroll to the end, and follow it while text is added. */
   follow() {
     this.isFollowing = true;
     this.#toEnd();
@@ -57,7 +57,7 @@ export class ConversationView {
   }
 }
 
-/** The example prompts of the invitation. */
+/** Show the example prompts of the welcome text. */
 export function exampleButtons(texts, onChoose) {
   return texts.map((text) => element("button", { type: "button", class: "example", onclick: () => onChoose(text) }, text));
 }

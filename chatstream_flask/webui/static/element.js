@@ -1,8 +1,8 @@
-/** DOM elements, made without ever parsing HTML. */
+/** Creates DOM elements without parsing HTML. */
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** `on...` properties are listeners; what is null or false is left out. */
+/** Create an element; `on...` properties are listeners, and children that are null or false are skipped. */
 export function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -14,7 +14,7 @@ export function element(tag, properties = {}, ...children) {
   return made;
 }
 
-/** One of the symbols of the page. */
+/** Create an icon from a symbol of the page. */
 export function icon(name) {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("class", "icon");

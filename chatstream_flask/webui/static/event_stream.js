@@ -1,10 +1,10 @@
-/** Server-sent events out of a fetch: EventSource can neither post nor say why it was refused. */
+/** Server-sent events from fetch: EventSource can neither POST nor show the error of a refusal. */
 
-/** Nothing was heard for so long that the connection must be dead; the server's heartbeats come far sooner. */
+/** The connection was silent for much longer than the interval of the server's heartbeats. */
 export const MAX_SILENCE_MS = 45_000;
 
 /**
- * Whole events as {name, id, data}; throws when the connection breaks.
+ * Yield complete events as {name, id, data}; throws if the connection breaks.
  * @param {ReadableStream<Uint8Array>} body
  */
 export async function* readEvents(body, maxSilenceMs = MAX_SILENCE_MS) {

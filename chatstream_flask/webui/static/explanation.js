@@ -1,4 +1,4 @@
-/** Why something was not done, in the user's words. */
+/** Explanations of errors for the user. */
 
 import { Unreachable } from "./api.js";
 import { roughly, word } from "./i18n.js";

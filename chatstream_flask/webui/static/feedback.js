@@ -1,4 +1,4 @@
-/** Which replies the user liked; the server is told, this page only remembers it for the tab. */
+/** Likes and dislikes: sent to the server, and remembered for this tab. */
 
 const KEY = "chatstream.feedback";
 const MAX_KEPT = 200;

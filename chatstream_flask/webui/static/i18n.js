@@ -1,4 +1,4 @@
-/** Every word of the page, in English and in Japanese. */
+/** All texts of the page, in English and Japanese. */
 
 export const WORDS = {
   en: {
@@ -205,7 +205,7 @@ export const WORDS = {
 
 let language = "en";
 
-/** The first of the wanted languages that there are words for. */
+/** Return the first preferred language that has texts. */
 export function chooseLanguage(wanted) {
   const known = wanted.map((tag) => tag.toLowerCase().split("-")[0]).find((tag) => Object.hasOwn(WORDS, tag));
   language = known ?? "en";
@@ -216,14 +216,14 @@ export function word(key, values = {}) {
   return WORDS[language][key].replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
 }
 
-/** A text of the site's own: for all languages, or one for each. */
+/** Return a text of the site, which is one for all languages or one for each. */
 export function ownText(text) {
   return text !== null && typeof text === "object" && !Array.isArray(text)
     ? text[language] ?? Object.values(text)[0]
     : text;
 }
 
-/** Of `data-word`, `data-word-label` and `data-word-placeholder` of all elements below. */
+/** Fill in the texts that `data-word`, `data-word-label` and `data-word-placeholder` name. */
 export function fillWords(root) {
   for (const element of root.querySelectorAll("[data-word]")) element.textContent = word(element.dataset.word);
   for (const element of root.querySelectorAll("[data-word-label]")) label(element, element.dataset.wordLabel);
@@ -232,13 +232,13 @@ export function fillWords(root) {
   }
 }
 
-/** What a button with a picture is called. */
+/** Set the label of an icon button. */
 export function label(element, key) {
   element.setAttribute("aria-label", word(key));
   if (element.matches("button")) element.title = word(key);
 }
 
-/** Rounded as people say it: 3 seconds, 20 seconds, 2 minutes. */
+/** Round a duration as people say it: 3 seconds, 20 seconds, 2 minutes. */
 export function roughly(seconds) {
   if (seconds < 10) return duration(Math.max(1, Math.ceil(seconds)), "second");
   if (seconds < 60) return duration(Math.ceil(seconds / 5) * 5, "second");

@@ -1,8 +1,8 @@
 /**
- * Markdown of a model, as DOM that can do no harm.
+ * Turns a model's Markdown into safe DOM.
  *
- * HTML in it is shown and not obeyed, images become links, and what is left goes through DOMPurify with a
- * short list of allowed tags. The page's Content-Security-Policy stands behind all that.
+ * HTML is shown as text, images become links, and the result passes DOMPurify with a short list of allowed
+ * tags. The page's Content-Security-Policy is the last line of defence.
  */
 
 import { Marked } from "./vendor/marked.esm.js";
@@ -32,14 +32,14 @@ marked.use({
       return this.link({ href, title, raw, tokens: [{ type: "text", text: text || href, raw, escaped: false }] });
     },
     heading({ tokens, depth }) {
-      const level = Math.min(depth + 2, 6); // the page has its own first two
+      const level = Math.min(depth + 2, 6); // the page uses the first two levels itself
       return `<h${level}>${this.parser.parseInline(tokens)}</h${level}>\n`;
     },
     checkbox: ({ checked }) => (checked ? "☑ " : "☐ "),
   },
   extensions: [
     {
-      // CommonMark takes **「これ」**は for no emphasis, as it looks for spaces that Japanese does not have.
+      // CommonMark sees no emphasis in **「これ」**は, because it expects spaces, which Japanese does not use.
       name: "cjkStrong",
       level: "inline",
       start: (source) => source.indexOf("**"),
@@ -58,7 +58,7 @@ PURIFY.addHook("afterSanitizeAttributes", (node) => {
   node.setAttribute("rel", "noopener noreferrer nofollow");
 });
 
-/** Its blocks in order: tokens of marked, each with its source in `raw`. */
+/** Return the blocks in order: tokens of marked, each with its source in `raw`. */
 export function blocksOf(source) {
   return marked.lexer(source);
 }
@@ -68,7 +68,7 @@ export function renderBlocks(blocks) {
   return PURIFY.sanitize(marked.parser(blocks), SANITIZE);
 }
 
-/** Markup that highlight.js made. */
+/** Turn the markup of highlight.js into DOM. */
 export function sanitizeSpans(html) {
   return PURIFY.sanitize(html, { ALLOWED_TAGS: ["span"], ALLOWED_ATTR: ["class"], RETURN_DOM_FRAGMENT: true });
 }

@@ -1,4 +1,4 @@
-/** Beginning anew, which deletes what was said: so it asks before, and offers to save it. */
+/** Starting a new conversation deletes the old one, so a dialog asks first and offers to save it. */
 
 import { element } from "./element.js";
 
@@ -13,7 +13,7 @@ export class NewConversation {
   ask() {
     if (this.chat.isEmpty) return this.composer.focus();
     this.dialog.showModal();
-    this.cancel.focus(); // so that Enter loses nothing
+    this.cancel.focus(); // so that Enter deletes nothing
   }
 
   #start() {

@@ -1,4 +1,4 @@
-/** What the user said in one turn: read, copied, edited. */
+/** The question of a turn, which can be copied and edited. */
 
 import { copyText } from "./clipboard.js";
 import { element, icon } from "./element.js";
@@ -27,7 +27,7 @@ export class QuestionView {
     this.editButton.hidden = !can;
   }
 
-  /** What is being typed in place of the question; null if nothing is. */
+  /** The text of the open editor; null if the question is not being edited. */
   get draft() {
     return this.element.querySelector(".edit-area")?.value ?? null;
   }

@@ -1,4 +1,4 @@
-/** Reads one reply to its end, over as many connections as that takes. */
+/** Reads one reply to its end and reconnects as often as needed. */
 
 import { Refused } from "./api.js";
 import { pauseBefore } from "./retry.js";
@@ -6,7 +6,7 @@ import { pauseBefore } from "./retry.js";
 export class ReplyReader {
   /**
    * @param listener `onQueue(place)`, `onStart()`, `onText(text)`, `onLost(delaySec, tryNow)`, `onBack()`
-   * @param {AbortSignal} signal of a reader that leaves
+   * @param {AbortSignal} signal aborts reading
    */
   constructor(api, messageId, listener, signal) {
     Object.assign(this, { api, messageId, listener, signal });
@@ -14,8 +14,8 @@ export class ReplyReader {
   }
 
   /**
-   * @param stream as `Api.ask` gives it; null to join a reply that runs
-   * @returns {name: "done" | "error", data}, or {name: "gone"} if the server does not know it any more
+   * @param stream from `Api.ask`; null to join a running reply
+   * @returns {name: "done" | "error", data}, or {name: "gone"} if the server no longer has it
    */
   async read(stream) {
     for (let failures = 0; ; ) {
@@ -48,7 +48,7 @@ export class ReplyReader {
   }
 }
 
-/** What a server, or a proxy before it, says while it is being started. */
+/** Whether a refusal may pass: the server, or a proxy in front of it, says so while it is starting. */
 function isPassing(refused) {
   return refused.status === 429 || refused.status >= 500;
 }

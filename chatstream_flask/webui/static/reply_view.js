@@ -1,4 +1,4 @@
-/** One reply: its place in the queue, its text as it comes, and what can be done with it afterwards. */
+/** A reply: its position in the queue, its text, and the buttons below it. */
 
 import { announce } from "./announcer.js";
 import { copyText } from "./clipboard.js";
@@ -17,7 +17,7 @@ const NOTES = {
 export class ReplyView {
   text = "";
 
-  /** @param acts `regenerate()`, `like(isLike | null)`; without `like` there are no such buttons */
+  /** @param acts `regenerate()`, `like(isLike | null)`; without `like` there are no feedback buttons */
   constructor(acts) {
     this.acts = acts;
     this.prose = element("div", { class: "prose" });
@@ -29,7 +29,7 @@ export class ReplyView {
     );
   }
 
-  // -- while it comes ----------------------------------------------------------------------------------
+  // -- while it is running ----------------------------------------------------------------------------------
 
   begin() {
     this.element.classList.add("is-running");
@@ -61,7 +61,7 @@ export class ReplyView {
 
   // -- when it has ended -------------------------------------------------------------------------------
 
-  /** @param done data of the event, which says why and how fast */
+  /** @param done data of the event: finish reason and timings */
   finish(done) {
     this.markdown.end();
     this.#settle();
@@ -70,7 +70,7 @@ export class ReplyView {
     this.#showActions(done);
   }
 
-  /** One that ended before this page saw it. */
+  /** Show a reply that had ended before the page was loaded. */
   showKept(text, isInterrupted) {
     this.text = text;
     drawMarkdown(this.prose, text);

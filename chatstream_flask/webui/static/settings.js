@@ -1,4 +1,4 @@
-/** The dialog with the generation settings of the conversation. */
+/** The dialog for the generation settings of the conversation. */
 
 import { announce } from "./announcer.js";
 import { Refused } from "./api.js";

@@ -1,4 +1,4 @@
-/** What the browser remembers; a browser that forbids it forgets at the next reload. */
+/** Browser storage; where it is blocked, values last until the next reload. */
 
 class Forgetful {
   values = new Map();

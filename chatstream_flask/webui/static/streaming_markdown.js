@@ -1,25 +1,25 @@
 /**
- * Markdown that grows: what is finished is drawn once and stays, only the last block is drawn anew.
+ * Rendering of growing Markdown: finished blocks are rendered once, only the last block again.
  *
- * At most once in an animation frame, and in a hidden tab as the browser likes.
+ * It runs at most once per animation frame; in a hidden tab the browser decides.
  */
 
 import { colourCode, frameCode } from "./code_block.js";
 import { blocksOf, renderBlocks } from "./markdown.js";
 
-/** A line this short may still become the next item of the list before it. */
+/** A last line of up to this many characters may still become the next item of the list before it. */
 const MAX_MARKER_LEN = 4;
 
 export class StreamingMarkdown {
   text = "";
 
-  /** @param onBlock told the text of each block once it is finished */
+  /** @param onBlock called with the text of each finished block */
   constructor(container, onBlock = () => {}) {
     Object.assign(this, { container, onBlock });
     this.lastBlock = document.createElement("div");
     this.lastBlock.className = "last-block";
-    this.numDone = 0; // characters that stand in finished blocks
-    this.hasDefinitions = false; // a link's address may come after the link
+    this.numDone = 0; // characters in finished blocks
+    this.hasDefinitions = false; // link definitions may follow the links that use them
     this.frame = null;
     container.replaceChildren(this.lastBlock);
   }
@@ -38,7 +38,7 @@ export class StreamingMarkdown {
     if (this.hasDefinitions || hasDefinition(blocks)) drawMarkdown(this.container, this.text);
   }
 
-  /** What has come since the last time. */
+  /** Render what has been added since the last time. */
   draw() {
     this.frame = null;
     const blocks = blocksOf(this.text.slice(this.numDone));
@@ -61,7 +61,7 @@ export class StreamingMarkdown {
     }
   }
 
-  /** A long block of code would cost more each time; its text is only added to. */
+  /** Append to a code block; rendering a long one again each time would be slow. */
   #drawLast(blocks) {
     const last = blocks.findLast((block) => block.type !== "space");
     const code = this.lastBlock.querySelector("pre > code");
@@ -81,7 +81,7 @@ function hasDefinition(blocks) {
   return blocks.some((block) => block.type === "def");
 }
 
-/** All at once. */
+/** Render a complete text. */
 export function drawMarkdown(container, text) {
   const drawn = renderBlocks(blocksOf(text));
   frameCode(drawn);

@@ -1,9 +1,9 @@
-/** Fields of several lines in which Enter sends. */
+/** Multi-line fields in which Enter sends. */
 
 export const IS_TOUCH_ONLY = window.matchMedia("(hover: none) and (pointer: coarse)").matches;
-const IME_KEY_CODE = 229; // what Safari still tells when Enter ends a conversion
+const IME_KEY_CODE = 229; // Safari sends this when Enter confirms an input method conversion
 
-/** Not while Japanese is being converted; on a phone Enter is a new line, as everywhere there. */
+/** Whether a key press sends: not during an input method conversion, nor on phones, where Enter is a new line. */
 export function isSendKey(event) {
   if (event.key !== "Enter" || event.isComposing || event.keyCode === IME_KEY_CODE) return false;
   return event.ctrlKey || event.metaKey || !(event.shiftKey || event.altKey || IS_TOUCH_ONLY);
@@ -13,7 +13,7 @@ export function isCancelKey(event) {
   return event.key === "Escape" && !event.isComposing && event.keyCode !== IME_KEY_CODE;
 }
 
-/** As high as its text; the style sheet says how high at most. */
+/** Fit the height of the field to its text; the style sheet sets the maximum. */
 export function fitHeight(area) {
   area.style.height = "auto";
   area.style.height = `${area.scrollHeight + area.offsetHeight - area.clientHeight}px`;

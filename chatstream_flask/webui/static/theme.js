@@ -1,4 +1,4 @@
-/** Light, dark, or as the system has it; the button goes through the three. */
+/** The colour theme: light, dark or that of the system; the button cycles through them. */
 
 import { announce } from "./announcer.js";
 import { setIcon } from "./element.js";

@@ -3,5 +3,5 @@ try {
   const theme = localStorage.getItem("chatstream.theme");
   if (theme === "light" || theme === "dark") document.documentElement.dataset.theme = theme;
 } catch {
-  // a browser that remembers nothing
+  // the browser blocks storage
 }

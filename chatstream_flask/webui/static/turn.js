@@ -1,4 +1,4 @@
-/** A question and the reply to it, or why there is none. */
+/** A question and its reply, or why there is none. */
 
 import { element, icon } from "./element.js";
 import { word } from "./i18n.js";
@@ -6,9 +6,9 @@ import { QuestionView } from "./question_view.js";
 import { ReplyView } from "./reply_view.js";
 
 export class Turn {
-  id = null; // of the reply, once the server has told it
+  id = null; // id of the reply, once the server has sent it
   isInterrupted = false;
-  isFailed = false; // there is no reply, and the server keeps nothing of this
+  isFailed = false; // there is no reply, and the server has not stored the question
   reply = null;
 
   /** @param acts `edit(turn, text)`, `regenerate(turn)`, `like(turn, isLike)` or null */
@@ -37,7 +37,7 @@ export class Turn {
     if (reply) this.element.append(reply.element);
   }
 
-  /** @param {{key: string, act: () => void}[]} ways on */
+  /** @param {{key: string, act: () => void}[]} ways one button for each */
   showFailure(text, ways) {
     this.clearFailure();
     const buttons = ways.map(({ key, act }) =>

@@ -1,0 +1,32 @@
+"""Checks of constructor arguments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import ConfigError
+from ..prompts import AbstractChatPrompt, ChatPrompt
+
+
+def checked_type(name: str, value: Any, kind: type, default: Any = None) -> Any:
+    """Return an argument, or the default if it is None.
+
+    :raises ConfigError: it has another type
+    """
+    if value is None:
+        value = default
+    if not isinstance(value, kind):
+        raise ConfigError(f"{name} must be a {kind.__name__}, not {value!r}")
+    return value
+
+
+def checked_prompt_class(clazz: Any) -> type[AbstractChatPrompt]:
+    """Return a prompt class; None is ChatPrompt.
+
+    :raises ConfigError: it is not derived from AbstractChatPrompt
+    """
+    if clazz is None:
+        return ChatPrompt
+    if not (isinstance(clazz, type) and issubclass(clazz, AbstractChatPrompt)):
+        raise ConfigError(f"chat_prompt_clazz must be a class derived from AbstractChatPrompt, not {clazz!r}")
+    return clazz
