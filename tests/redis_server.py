@@ -46,4 +46,4 @@ def run_redis(directory: Path) -> Iterator[int]:
 def connect(port: int) -> redis.Redis:
     """Return a client, which retries until the server listens."""
     retry = Retry(ConstantBackoff(0.02), 500)
-    return redis.Redis(port=port, retry=retry, retry_on_error=[redis.ConnectionError])
+    return redis.Redis(port=port, retry=retry, retry_on_error=[redis.ConnectionError, OSError])
