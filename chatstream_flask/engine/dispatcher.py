@@ -36,7 +36,7 @@ class Dispatcher:
     """Assigns requests to worker threads. The queue's lock guards it; any thread may read the counts."""
 
     def __init__(self, num_slots: list[int], devices: list[int]) -> None:
-        self._workers = [
+        self._workers = [  # ready from the beginning: requests are accepted only once all are open
             WorkerLoad(num, device, WorkerState.READY) for num, device in zip(num_slots, devices, strict=True)
         ]
         self._last_workers: dict[str | None, int] = {}  # by cache owner, the most recent last
@@ -99,7 +99,10 @@ class Dispatcher:
         return len(self._workers) - 1
 
     def set_ready(self, worker: int) -> None:
-        self._workers[worker].state = WorkerState.READY
+        """Let a thread take requests, unless it was retired while it was opening."""
+        load = self._workers[worker]
+        if load.state is WorkerState.OPENING:
+            load.state = WorkerState.READY
 
     def retire(self, worker: int) -> list[GenerationRequest]:
         """Let a thread take nothing any more, and return the requests that it had."""

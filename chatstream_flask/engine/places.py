@@ -28,7 +28,10 @@ class Reservation:
 
 
 class Places:
-    """A bounded number of places and the accounts of their visitors. The queue's lock guards it."""
+    """A bounded number of places and the accounts of their visitors.
+
+    The queue's lock guards it, but any thread may read `num_taken`.
+    """
 
     def __init__(self, capacity: int, clock: Callable[[], float]) -> None:
         self.capacity = capacity
@@ -97,8 +100,8 @@ class Places:
         visitor, now = reservation.visitor, self._clock()
         visitor.check_tokens(now)
         visitor.use_tokens(len(request.prompt_ids) + request.params.max_new_tokens, now)
-        self._reserved.remove(reservation)
         self._submitted[request] = reservation
+        self._reserved.remove(reservation)
 
     def release(self, request: GenerationRequest) -> None:
         if request.status is not Status.FINISHED:

@@ -54,8 +54,7 @@ class RequestQueue:
     @property
     def num_accepted(self) -> int:
         """Places that are taken."""
-        with self._changed:
-            return self._places.num_taken
+        return self._places.num_taken
 
     @property
     def num_waiting(self) -> int:

@@ -258,3 +258,14 @@ def test_a_place_is_released_once_its_request_has_finished() -> None:
     assert queue.num_accepted == 1
     queue.release(request)
     assert queue.num_accepted == 0
+
+
+def test_thread_that_opens_after_it_was_retired_gets_nothing() -> None:
+    queue = RequestQueue(9, [1])
+    put(queue, "a")
+    queue.retire(0)
+    successor = queue.add_worker(0)
+    assert queue.retire(successor) == []
+    queue.set_ready(successor)
+    assert queue.is_retired(successor)
+    assert queue.take(successor, wait=False) is None
