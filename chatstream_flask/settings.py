@@ -51,8 +51,8 @@ class Settings:
     )
     client_timeout_sec: float = _key(
         60.0,
-        "Seconds for a whole request to arrive (20 for its head), and after which a client that takes "
-        "nothing of its reply is disconnected.",
+        "Seconds for a whole request to arrive (20 for its head), and after which a client that reads "
+        "nothing of its response is disconnected.",
     )
     cookie_secure: bool = _key(
         True,

@@ -1,4 +1,4 @@
-"""A client's socket whose writer does not wait for a slow reader."""
+"""Socket of a client whose writer does not wait for a slow reader."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-MAX_PENDING = 16_777_216  # bytes that a client has not taken; above that a writer waits, as under waitress
-SLICE_LEN = 262_144  # bytes given to the system at once
+MAX_PENDING = 16_777_216  # bytes kept for a slow client; above that a writer waits, as under waitress
+SLICE_LEN = 262_144  # bytes passed to `send` at once
 
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class ClientSocket:
-    """Send what the network takes at once and keep the rest for `flush`, which the server's main loop calls.
+    """Socket that sends what it can at once; the server's main loop sends the rest by `flush`.
 
-    The socket itself never blocks; `recv` waits up to the timeout that was set. Other attributes are the
-    socket's own.
+    The wrapped socket is non-blocking; `recv` waits up to the timeout. Other attributes are the wrapped
+    socket's.
     """
 
     def __init__(self, sock: socket.socket, on_pending: Callable[[], None], timeout_sec: float) -> None:
-        """:param on_pending: called by a writing thread when something was left for `flush`"""
+        """Wrap a socket.
+
+        :param on_pending: called by a writing thread when it has left bytes for `flush`
+        """
         sock.setblocking(False)
         self.sock = sock
         self._on_pending = on_pending
@@ -44,7 +47,7 @@ class ClientSocket:
     def has_pending(self) -> bool:
         return bool(self._pending)
 
-    # -- as of a socket --------------------------------------------------------------------------------
+    # -- methods of a socket, for threads --------------------------------------------------------------
 
     def setblocking(self, is_blocking: bool) -> None:
         """Ignore it: only the timeout of this object counts."""
@@ -70,12 +73,12 @@ class ClientSocket:
                 poll = select.poll()
                 poll.register(self.sock.fileno(), wanted)
                 if not poll.poll(None if remaining_sec is None else remaining_sec * 1000):
-                    raise TimeoutError("the client sends nothing") from None
+                    raise TimeoutError("the client did not send anything in time") from None
 
     def sendall(self, data: bytes) -> None:
         """Send now or keep for `flush`.
 
-        :raises BrokenPipeError: the client has gone, or left too much unread for longer than the timeout
+        :raises BrokenPipeError: the client has disconnected, or did not read for longer than the timeout
         """
         with self._changed:
             self._check()
@@ -85,33 +88,33 @@ class ClientSocket:
             if self._pending and not had_pending:
                 self._on_pending()
             if len(self._pending) > MAX_PENDING:
-                self._wait_until_taken()
+                self._wait_until_read()
 
     def send(self, data: bytes) -> int:
         self.sendall(data)
         return len(data)
 
     def shutdown(self, how: int) -> None:
-        """Refuse: only the main loop, which has `sock`, ends a connection."""
-        raise OSError("the main loop ends this connection")
+        """Raise OSError: only the main loop, by `sock`, closes a connection."""
+        raise OSError("only the main loop closes this connection")
 
     def close(self) -> None:
-        """Ignore it, for the same reason."""
+        """Do nothing: only the main loop, by `sock`, closes a connection."""
 
     # -- for the main loop -----------------------------------------------------------------------------
 
     def recv_now(self, num_bytes: int) -> bytes:
-        """Return what has arrived; do not wait.
+        """Return the bytes that have arrived, without waiting.
 
-        :raises OSError: one of WOULD_BLOCK: nothing has arrived; else the connection is lost
+        :raises OSError: one of WOULD_BLOCK if there are none; any other if the connection is lost
         """
         with self._changed:
             return self.sock.recv(num_bytes)
 
     def flush(self) -> int:
-        """Send what the network takes of what is pending; return the number of bytes sent.
+        """Send as many pending bytes as possible without waiting; return how many.
 
-        :raises OSError: the connection is lost; writing raises from now on
+        :raises OSError: the connection is lost; further writes fail too
         """
         with self._changed:
             self._check()
@@ -125,7 +128,7 @@ class ClientSocket:
             return num_sent
 
     def fail(self, error: OSError) -> None:
-        """Drop what is pending; from now on writing raises this error."""
+        """Drop pending bytes and make further writes fail with this error."""
         with self._changed:
             self._error = self._error or error
             self._pending.clear()
@@ -134,7 +137,10 @@ class ClientSocket:
     # --------------------------------------------------------------------------------------------------
 
     def _send_now(self, data: bytes | bytearray) -> int:
-        """Send in slices: what TLS could not send must be tried again, at least as long as it was."""
+        """Send without waiting; return the number of bytes sent.
+
+        Data is sent in slices, as TLS requires a retry to have at least the bytes of the failed attempt.
+        """
         num_sent = 0
         try:
             while num_sent < len(data):
@@ -143,17 +149,17 @@ class ClientSocket:
             pass
         return num_sent
 
-    def _wait_until_taken(self) -> None:
-        is_taken = self._changed.wait_for(
+    def _wait_until_read(self) -> None:
+        is_read = self._changed.wait_for(
             lambda: self._error is not None or len(self._pending) <= MAX_PENDING, self._timeout_sec
         )
-        if not is_taken:
-            self.fail(TimeoutError("the client does not take what is sent"))
+        if not is_read:
+            self.fail(TimeoutError("the client did not read in time"))
         self._check()
 
     def _check(self) -> None:
         if self._error is not None:
-            raise BrokenPipeError(errno.EPIPE, "the client has gone or takes nothing") from self._error
+            raise BrokenPipeError(errno.EPIPE, "the client is gone or does not read") from self._error
 
     def _deadline(self) -> float | None:
         return None if self._timeout_sec is None else time.monotonic() + self._timeout_sec

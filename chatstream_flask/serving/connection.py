@@ -1,4 +1,4 @@
-"""What our gunicorn worker knows of a connection, and how gunicorn's parser reads from it."""
+"""Connection of the gunicorn worker, and the bytes of its requests as gunicorn's parser reads them."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from .client_socket import ClientSocket
 from .request_buffer import RequestBuffer
 
 RECV_LEN = 65_536
-PIECE_LEN = 65_536  # what gunicorn's parser gets at once, so that its limits are checked in between
+PIECE_LEN = 65_536  # bytes that gunicorn's parser gets at once; it checks its limits in between
 
 
 class Connection(TConn):
-    """A client's connection: outside its requests it belongs to the worker's poller."""
+    """Connection of a client; between requests it is watched by the worker's poller."""
 
     def __init__(self, cfg: Any, sock: socket.socket, client: Any, server: Any) -> None:
         super().__init__(cfg, sock, client, server)
-        self.sock: Any = sock  # a ClientSocket once its requests are waited for in the poller
+        self.sock: Any = sock  # a ClientSocket if the poller waits for its requests
         self.parser: Any = None
-        self.buffer: RequestBuffer | None = None  # while a request is waited for
-        self.began_at: float | None = None  # the first byte of that request
-        self.has_continued = False  # the client was told to send the body
-        self.rest = b""  # received behind the request that is being served
-        self.is_large = False  # the request being served has a body above the limit
-        self.on_event: Callable[[Connection], None] | None = None  # None: the poller does not watch it
-        self.deadline = 0.0  # for that
-        self.is_kept = False  # after its answer was written
-        self.num_drained = 0  # bytes taken after its last answer
+        self.buffer: RequestBuffer | None = None  # bytes of the next request while it arrives
+        self.began_at: float | None = None  # arrival of the first byte of that request
+        self.has_continued = False  # whether "100 Continue" was sent
+        self.rest = b""  # bytes received behind the request that is being served
+        self.is_large = False  # whether the request being served has a body above the limit
+        self.on_event: Callable[[Connection], None] | None = None  # None: not watched by the poller
+        self.deadline = 0.0  # time by which the event must happen
+        self.is_kept = False  # whether to wait for another request after the response
+        self.num_drained = 0  # bytes discarded after the last response
         self.is_http2_greeted = True
 
     @property
     def is_polled(self) -> bool:
-        """Its requests are waited for in the poller; else gunicorn does everything in threads."""
+        """Return whether the poller waits for its requests; otherwise gunicorn does all in threads."""
         return isinstance(self.sock, ClientSocket)
 
 
 class HeldUnreader(Unreader):
-    """Give gunicorn's parser the bytes that have arrived, then nothing; for a large body, the socket."""
+    """Source of bytes for gunicorn's parser: those that have arrived, then the socket for a large body."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,6 +49,7 @@ class HeldUnreader(Unreader):
         self.sock: ClientSocket | None = None
 
     def hold(self, data: bytes, sock: ClientSocket | None) -> None:
+        """Set the bytes of the next request, and the socket from which the rest of a large body is read."""
         self._held, self.sock = memoryview(data), sock
 
     def chunk(self, size_hint: int | None = None) -> bytes:
@@ -58,7 +59,7 @@ class HeldUnreader(Unreader):
         return b"" if self.sock is None else self.sock.recv(RECV_LEN)
 
     def take_all(self) -> bytes:
-        """Return what the parser has not used."""
+        """Return and clear the bytes that the parser has not used."""
         data = self.take_buffered() + bytes(self._held)
         self.hold(b"", None)
         return data

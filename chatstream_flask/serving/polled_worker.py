@@ -1,4 +1,4 @@
-"""A gunicorn worker whose threads get complete requests only, and never wait for a slow client."""
+"""Worker of gunicorn whose threads get complete requests only and do not wait for slow clients."""
 
 from __future__ import annotations
 
@@ -26,30 +26,31 @@ from .connection_poller import ConnectionPoller
 from .refusal import MAX_HEAD_SEC, refusal, request_timeout
 from .request_buffer import Progress, RequestBuffer
 
-STOP_IDLE_SEC = 2.0  # a stopping worker keeps a connection open so long for a request already on its way
-LINGER_SEC = 2.0  # after an answer that ends its connection: until the client closes its side
-MAX_LINGER_LEN = 8_388_608  # bytes that are still taken from it meanwhile
+STOP_IDLE_SEC = 2.0  # time that a stopping worker waits for a request that may already be on its way
+LINGER_SEC = 2.0  # time for a client to close its side after the last response
+MAX_LINGER_LEN = 8_388_608  # bytes that are read and discarded meanwhile
 MAX_LARGE_BODIES = 4  # requests with bodies above the limit that threads may read at once
-MAX_HTTP2 = 4  # HTTP/2 connections; each holds a thread for its whole life
-MAX_BUFFERED = 67_108_864  # bytes of requests that have not arrived completely, all together
+MAX_HTTP2 = 4  # HTTP/2 connections; each holds a thread until it ends
+MAX_BUFFERED = 67_108_864  # bytes of incomplete requests of all connections together
 NO_MORE_FILES = (errno.EMFILE, errno.ENFILE)
 
 
 class PolledWorker(ThreadWorker):
-    """The main loop receives whole requests and sends what clients have not taken yet.
+    """Worker whose main loop receives whole requests and sends what slow clients have not read yet.
 
-    A client that sends nothing, little or slowly holds a connection until a deadline, and no thread. When all
-    connections are taken, the one that has been waiting longest is closed for a new one. A large body (above
-    `max_body_len`) is read by the app's thread, if it reads it: few may at once. HTTP/2, the PROXY protocol
-    version 2 and uwsgi, which only a trusted proxy may use or the operator switches on, stay gunicorn's.
+    A client that sends slowly or not at all takes a connection until a deadline, but no thread. When all
+    connections are in use, the one that has waited longest for a request is closed for a new one. A body
+    above `max_body_len` is read by the thread of the app if the app reads it; MAX_LARGE_BODIES may be read at
+    once. HTTP/2, the PROXY protocol version 2 and uwsgi are left to gunicorn, as only trusted proxies use
+    them or the operator has to enable them.
     """
 
     max_body_len = 1_048_576  # bytes
-    client_timeout_sec = 60.0  # for a whole request, and for a client that takes nothing of its answer
+    client_timeout_sec = 60.0  # for a whole request to arrive, and for a client to read anything
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._num_large = 0  # bodies that threads read
+        self._num_large = 0  # large bodies that threads are reading
         self._http2_slots = threading.BoundedSemaphore(MAX_HTTP2)
 
     def init_process(self) -> None:
@@ -70,7 +71,7 @@ class PolledWorker(ThreadWorker):
             if error.errno in NO_MORE_FILES and self._polled:
                 self._close(self._polled.oldest)
             elif error.errno in NO_MORE_FILES:
-                time.sleep(0.01)  # until a request ends
+                time.sleep(0.01)  # a request may end meanwhile
             elif error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK):
                 raise
             return
@@ -104,7 +105,7 @@ class PolledWorker(ThreadWorker):
     def _begin_tls(self, conn: Connection) -> None:
         try:
             conn.sock = gunicorn_sock.ssl_wrap_socket(conn.sock, self.cfg)
-        except OSError:  # the client has gone
+        except OSError:  # the client has disconnected
             self._close(conn)
             return
         self._polled.watch(conn, selectors.EVENT_READ, self._shake_hands, self._head_sec)
@@ -127,7 +128,7 @@ class PolledWorker(ThreadWorker):
         else:
             self._adopt(conn, conn.sock)
             self._wait_for_request(conn, b"", self._head_sec)
-            self._receive(conn)  # TLS may hold decrypted bytes, of which the poller knows nothing
+            self._receive(conn)  # TLS may have decrypted bytes that the poller does not see
 
     def _close(self, conn: Connection) -> None:
         self._polled.unwatch(conn)
@@ -138,7 +139,7 @@ class PolledWorker(ThreadWorker):
         conn.close()
 
     def _make_room(self) -> None:
-        """Close the longest waiting connections, so that there is room for one more."""
+        """Close the longest waiting connections until there is room for one more."""
         while len(self._polled) > 1 and (
             self.nr_conns >= self.worker_connections or self._polled.num_buffered > MAX_BUFFERED
         ):
@@ -159,7 +160,7 @@ class PolledWorker(ThreadWorker):
 
     @property
     def _max_head_len(self) -> int:
-        """What gunicorn's parser takes at most, so that this refuses what is longer."""
+        """Return the most bytes that gunicorn's parser accepts as the head of a request."""
         cfg = self.cfg
         return int(cfg.limit_request_line + cfg.limit_request_fields * (cfg.limit_request_field_size + 2) + 8)
 
@@ -197,7 +198,7 @@ class PolledWorker(ThreadWorker):
         self._make_room()
 
     def _serve(self, conn: Connection) -> None:
-        """Give the request to a thread."""
+        """Pass the request to a thread."""
         assert conn.buffer is not None
         conn.is_large = conn.buffer.progress is Progress.LARGE
         data, conn.rest = conn.buffer.take()
@@ -223,7 +224,7 @@ class PolledWorker(ThreadWorker):
             if conn.has_continued:
                 req._expected_100_continue = False
             if conn.is_large:
-                req.force_close()  # how much of the body is read is the app's business
+                req.force_close()  # the app may leave some of the body unread
             else:
                 try:
                     body = req.body.read()
@@ -237,7 +238,7 @@ class PolledWorker(ThreadWorker):
         return bool(super().handle_request(req, conn))
 
     def handle_http2(self, conn: Any) -> bool:
-        """Serve a connection for its whole life; one too many is closed."""
+        """Serve a connection until it ends; close it at once if there are MAX_HTTP2 already."""
         if not self._http2_slots.acquire(blocking=False):
             return False
         try:
@@ -260,14 +261,14 @@ class PolledWorker(ThreadWorker):
             self.log.exception("A connection failed")
             self._close(conn)
 
-    # -- answers ---------------------------------------------------------------------------------------
+    # -- responses -------------------------------------------------------------------------------------
 
     def _flush_while_served(self, conn: Connection) -> None:
         if conn.is_polled and conn.on_event is None and conn.sock.has_pending:
             self._polled.watch_served(conn, selectors.EVENT_WRITE, self._flush)
 
     def _write_out(self, conn: Connection, is_kept: bool) -> None:
-        """Send the rest of the answer; then wait for the next request or end the connection."""
+        """Send the rest of the response; then wait for the next request or close the connection."""
         self._polled.unwatch(conn)
         conn.is_kept = is_kept
         if conn.sock.has_pending:
@@ -308,7 +309,7 @@ class PolledWorker(ThreadWorker):
     def _linger(self, conn: Connection) -> None:
         """Read and discard until the client closes its side.
 
-        Closing with unread bytes would reset the connection, and the client could lose the answer.
+        Closing with unread bytes would reset the connection, and the client could lose the response.
         """
         try:
             data = conn.sock.recv_now(RECV_LEN)
@@ -321,7 +322,7 @@ class PolledWorker(ThreadWorker):
             self._close(conn)
 
     def _refuse(self, conn: Connection, answer: bytes) -> None:
-        """Answer without the app."""
+        """Respond without the app, and close the connection."""
         try:
             conn.sock.sendall(answer)
         except OSError:
@@ -344,7 +345,7 @@ class PolledWorker(ThreadWorker):
         super().wait_for_and_dispatch_events(min(sec, self._polled.first_deadline_sec))
 
     def murder_pending(self) -> None:
-        """End the connections whose deadline is over."""
+        """Close the connections whose deadline has passed."""
         super().murder_pending()
         for conn in self._polled.expired():
             if conn.buffer is not None and conn.began_at is not None:
@@ -354,7 +355,7 @@ class PolledWorker(ThreadWorker):
                 continue
             if conn.on_event == self._flush:
                 sec = self.client_timeout_sec
-                self.log.info("A client took nothing of its answer for %g s and is cut off", sec)
+                self.log.info("A client did not read its response for %g s: the connection is closed", sec)
             self._close(conn)
 
     def murder_keepalived(self, force: bool = False) -> None:

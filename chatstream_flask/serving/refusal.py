@@ -1,4 +1,4 @@
-"""Answers that a server gives without the app."""
+"""Responses that a server sends without the app."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from http import HTTPStatus
 
 RETRY_AFTER_SEC = 5
 
-MAX_HEAD_SEC = 20.0  # for the head of a request, and for the first byte of a new connection
+MAX_HEAD_SEC = 20.0  # time for the head of a request, and for the first byte of a new connection
 
 
 def request_timeout(*, has_head: bool) -> bytes:
-    """Return the answer to a request whose head or body did not arrive in time."""
+    """Return the response to a request whose head or body did not arrive in time."""
     part = "body" if has_head else "head of the request"
     return refusal(HTTPStatus.REQUEST_TIMEOUT, "body_timeout", f"the {part} did not arrive in time")
 
 
 def refusal(status: HTTPStatus, code: str, detail: str) -> bytes:
-    """Return a whole answer (RFC 9457) that ends its connection."""
+    """Return a whole HTTP response with a problem document (RFC 9457); it closes the connection."""
     body = json.dumps(
         {
             "type": "about:blank",

@@ -18,16 +18,16 @@ class Progress(Enum):
     HEAD = "head"
     BODY = "body"
     COMPLETE = "complete"
-    LARGE = "large"  # the body is longer than the limit; it need not be here for the answer
-    MALFORMED = "malformed"  # no more bytes can mend it; a server's parser refuses it
+    LARGE = "large"  # the body is longer than the limit and is not waited for
+    MALFORMED = "malformed"  # the server's parser refuses it, whatever follows
 
 
 class RequestBuffer:
-    """The received bytes of one connection, from the start of a request.
+    """Received bytes of one connection, from the start of a request.
 
-    The result does not depend on how the bytes were split. This is no validation: a server's own parser reads
-    `take()` afterwards and decides. Where the two could disagree, the request is `MALFORMED` here, so that a
-    request is never waited for in vain.
+    The result does not depend on how the bytes were split. This does not validate the request: the server's
+    own parser reads `take()` afterwards and decides. A request that the two could understand differently is
+    `MALFORMED` here, so that the server never waits for bytes that its parser does not need.
     """
 
     def __init__(self, max_head_len: int, max_body_len: int) -> None:
@@ -38,7 +38,7 @@ class RequestBuffer:
         self._bytes = bytearray()
         self._body_at = 0  # where the body starts
         self._end: int | None = None  # where the request ends, once that is known
-        self._at = 0  # everything before was looked at
+        self._at = 0  # everything before this position was examined
         self._is_in_trailers = False
         self._num_decoded = 0  # bytes of a chunked body without its framing
 
@@ -54,7 +54,7 @@ class RequestBuffer:
         return len(self._bytes) > self._body_at
 
     def feed(self, data: bytes) -> Progress:
-        """Append `data` and look how far the request has arrived now."""
+        """Append `data`; return how much of the request has arrived."""
         self._bytes += data
         if self.progress is Progress.HEAD:
             self.progress = self._look_at_head()
@@ -118,7 +118,7 @@ class RequestBuffer:
         return progress
 
     def _look_at_chunk(self) -> Progress:
-        """Move behind the next chunk if it is here."""
+        """Move behind the next chunk if it has arrived."""
         if self._at - self._body_at > CHUNK_OVERHEAD * self._max_body_len + MAX_SIZE_LINE:
             return Progress.LARGE
         line_end = self._bytes.find(CRLF, self._at, self._at + MAX_SIZE_LINE + len(CRLF))
@@ -144,7 +144,7 @@ class RequestBuffer:
         return Progress.BODY
 
     def _look_at_trailers(self) -> Progress:
-        """Trailers end like a head; without any, the empty line comes at once."""
+        """Find the end of the trailers: an empty line, at once if there are none."""
         if self._bytes.startswith(CRLF, self._at):
             self._end = self._at + len(CRLF)
             return Progress.COMPLETE
@@ -160,7 +160,7 @@ class RequestBuffer:
 
 
 def _has_bare_newline(data: bytearray, start: int, end: int) -> bool:
-    """Look for a line that does not end with CRLF; a server refuses it, so its end need not be awaited."""
+    """Return whether a line ends without CR; the server's parser refuses such a request."""
     at = data.find(b"\n", start, end)
     while at >= 0:
         if at == 0 or data[at - 1] != 0x0D:

@@ -1,4 +1,4 @@
-"""A waitress connection with deadlines: a client that sends or takes too little is cut off."""
+"""Connection of waitress with deadlines for clients that send or read too slowly."""
 
 # mypy: allow-untyped-calls
 from __future__ import annotations
@@ -14,18 +14,22 @@ from .refusal import MAX_HEAD_SEC, refusal, request_timeout
 
 
 class ChatChannel(HTTPChannel):
-    """waitress reads and writes in its main loop; this adds when it stops waiting.
+    """Connection that is closed when its client does not send a request or read a response in time.
 
-    When all connections are taken, the one that has been waiting longest is closed for a new one.
+    When the limit of connections is reached, the connection that has waited longest for a request is closed
+    for the new one.
     """
 
     def __init__(
         self, client_timeout_sec: float, server: Any, sock: Any, addr: Any, adj: Any, map: dict[int, Any]
     ) -> None:
-        """:param client_timeout_sec: for a whole request, and for an answer of which nothing is taken"""
+        """Accept a connection.
+
+        :param client_timeout_sec: time for a whole request to arrive, and for a client to read anything
+        """
         self.client_timeout_sec = client_timeout_sec
-        self._waiting_since = time.monotonic()  # for the first byte, or since the first byte of a request
-        self._has_asked = False  # a whole request came before
+        self._waiting_since = time.monotonic()  # start of the wait for a request, or its first byte
+        self._has_asked = False  # whether a whole request has arrived before
         super().__init__(server, sock, addr, adj, map=map)
         self.outbuf_lock = _ImpatientCondition(self)
         while len(map) >= adj.connection_limit and (oldest := _longest_waiting(map, self)) is not None:
@@ -33,7 +37,7 @@ class ChatChannel(HTTPChannel):
 
     @property
     def is_waiting(self) -> bool:
-        """No thread works for it."""
+        """Return whether no thread works for this connection."""
         return not self.requests
 
     @property
@@ -49,7 +53,7 @@ class ChatChannel(HTTPChannel):
         before = self.request
         try:
             is_received = bool(super().received(data))
-        except ValueError:  # waitress' parser does not catch all of its own
+        except ValueError:  # waitress' parser does not handle all malformed requests
             self._refuse(refusal(HTTPStatus.BAD_REQUEST, "bad_request", "the request is malformed"))
             return False
         self._has_asked = self._has_asked or bool(self.requests)
@@ -86,9 +90,9 @@ class ChatChannel(HTTPChannel):
         return min(MAX_HEAD_SEC, self.client_timeout_sec)
 
     def _refuse(self, answer: bytes) -> None:
-        """Answer without the app, and end the connection; after answers that are still on their way."""
+        """Respond without the app, behind responses that are still being sent, and close the connection."""
         with self.requests_lock, self.outbuf_lock:
-            if self.requests:  # it has just become complete
+            if self.requests:  # the request has just become complete
                 return
             self.outbufs[-1].append(answer)
             self.total_outbufs_len += len(answer)
@@ -96,7 +100,7 @@ class ChatChannel(HTTPChannel):
 
 
 class _ImpatientCondition(threading.Condition):
-    """Where a thread waits for a client to take what was written, until that takes nothing for too long."""
+    """Condition on which a thread waits for its client to read; gives up after the client timeout."""
 
     def __init__(self, channel: ChatChannel) -> None:
         super().__init__()

@@ -155,5 +155,5 @@ def test_a_client_that_takes_nothing_gives_its_thread_back(tmp_path: Path) -> No
         SocketChat(server.port, words, accept=TEXT, receive_buffer=4096) as slow,
     ):
         slow.read()
-        wait_until(lambda: "took nothing of its answer for 0.5 s" in server.output)
+        wait_until(lambda: "did not read its response for 0.5 s" in server.output)
         assert not slow.read_to_end().is_complete
