@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 import requests
@@ -57,3 +60,21 @@ def test_two_replies_with_many_readers_each(server: Server) -> None:
         metrics = requests.get(f"http://127.0.0.1:{server.port}/metrics", timeout=TIMEOUT_SEC)
         assert metrics.status_code == 200
     server.check_idle()
+
+
+@pytest.mark.parametrize("on_busy", ["queue", "replace"])
+def test_many_turns_of_one_conversation_at_once(kind: str, on_busy: str, tmp_path: Path) -> None:
+    """Those that wait for the running reply have places in the queue, so that their number is limited."""
+    body = json.dumps({"user_input": "hi", "max_new_tokens": 50}).encode()
+    with start_mock(kind, tmp_path, MOCK, on_busy=on_busy) as server, ExitStack() as stack:
+        with Visitor(server.port, path="/api/chat_stream") as visitor:
+            visitor.ask("hi", max_new_tokens=1)
+            cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in visitor.session.cookies)
+        head = f"POST /api/chat_stream HTTP/1.1\r\nHost: a\r\nCookie: {cookies}\r\nAccept: {EVENTS}\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        for _ in range(40):
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), TIMEOUT_SEC))
+            sock.sendall(head.encode() + body)
+        check_health(server)
+        wait_until(lambda: server.state["accepted"] > 0)
+        check_health(server)
