@@ -11,7 +11,8 @@ ChatStreamError
 ├── ConversationBusy       409  the conversation already has a running reply
 ├── TooManyRequests        429  the queue is full, or the visitor has reached a limit
 ├── NotAccepting           503  the server is stopping or stopped
-│   └── EngineBroken       503  a generation thread hung or died and could not be replaced
+│   ├── EngineFailing      503  the model fails at each step, and its generation threads are being replaced
+│   └── EngineBroken       503  a generation thread hung, died or failed and could not be replaced
 ├── StoreUnavailable       503  the conversation store cannot be read or written
 └── GenerationError        500  generation failed; the conversation is as it was before
 """
@@ -102,8 +103,14 @@ class NotAccepting(ChatStreamError):
     code = "not_accepting"
 
 
+class EngineFailing(NotAccepting):
+    """The model fails at each step, and its generation threads are being replaced."""
+
+    code = "engine_failing"
+
+
 class EngineBroken(NotAccepting):
-    """A generation thread hung or died and could not be replaced."""
+    """A generation thread hung, died or failed at each step, and could not be replaced."""
 
     code = "engine_broken"
 

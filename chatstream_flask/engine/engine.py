@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable
 
 from ..config import NO_LIMITS, EngineConfig, VisitorLimits
-from ..errors import ChatStreamError, EngineBroken, NotAccepting, TooManyRequests
+from ..errors import ChatStreamError, EngineBroken, EngineFailing, NotAccepting, TooManyRequests
 from .engine_run import EngineRun
 from .engine_stats import EngineStats
 from .outcome import FinishReason
@@ -102,6 +102,12 @@ class Engine:
         pool = self._run.pool
         return None if pool is None else pool.broken
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether nothing is accepted until worker threads that fail at each step have been replaced."""
+        pool = self._run.pool
+        return pool is not None and pool.is_failing
+
     def fault_of(self, worker: Worker) -> str | None:
         """Return why the watchdog is about to replace one of `workers`; None if nothing is wrong."""
         pool = self._run.pool
@@ -183,11 +189,14 @@ class Engine:
         :param limits: limits of this visitor from now on
         :raises TooManyRequests: there are not enough places, or not for this visitor
         :raises NotAccepting: the engine is stopping or stopped
+        :raises EngineFailing: the model fails at each step, and its worker threads are being replaced
         :raises EngineBroken: a worker thread could not be replaced
         """
         try:
             if self.broken:
                 raise EngineBroken("nothing can be generated any more; the server has to be restarted")
+            if self.is_failing:
+                raise EngineFailing("the model fails at each step and is being restarted; try again later")
             return self._queue.reserve_all(num, visitor, priority, limits)
         except ChatStreamError as error:
             self._record_refused(error)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from .detokenizer import Detokenizer
+from .failure_streak import FailureStreak
 from .outcome import FinishReason
 from .prefill_budget import PrefillBudget
 from .prefix_cache import SlotCopy
@@ -45,18 +46,21 @@ class Worker(WorkerThread):
         *,
         on_end: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
+        follows_failing: bool = False,
     ) -> None:
         """Create a worker that is not started.
 
         :param index: number of the thread in the queue
         :param complete: called with each request of this thread that has ended
         :param on_end: called by the thread when it ends, for whatever reason
+        :param follows_failing: whether it replaces a worker whose runner failed too often in a row
         """
         super().__init__(f"chatstream-generation-{index}", on_end, clock)
         self.index = index
         self.queue = queue
         self.runner = runner
         self.scheduler = scheduler
+        self.failures = FailureStreak(follows_failing=follows_failing)
         self._complete = complete
         self._prefill_budget = PrefillBudget(scheduler.prefill_chunk_len)
 
@@ -71,8 +75,9 @@ class Worker(WorkerThread):
 
     def _generate(self) -> None:
         try:
-            while self.admit(wait=True):
+            while not self.is_failing and self.admit(wait=True):
                 self._step_safely()
+                self.is_failing = self.failures.is_too_long
         except Retired:
             logger.warning("%r runs again; it was replaced and ends", self)
 
@@ -90,6 +95,8 @@ class Worker(WorkerThread):
     def _fail_all(self) -> None:
         """End all running replies, after a fault that may have corrupted any slot."""
         logger.exception("a step of %r failed; its %d replies end", self, len(self.scheduler.running))
+        self.failures.record_failure()
+        self.is_failing = self.failures.is_too_long  # before any client learns of the failure and tries again
         for sequence in self.scheduler.remove_all():
             self._end(sequence.request, FinishReason.ERROR, FAILED)
 
@@ -102,7 +109,11 @@ class Worker(WorkerThread):
         :returns: False if nothing runs and nothing will come
         :raises Retired: this thread was replaced
         """
-        while self.scheduler.num_free and self.scheduler.num_to_prefill < self.scheduler.prefill_chunk_len:
+        while (
+            self.scheduler.num_free
+            and self.scheduler.num_to_prefill < self.scheduler.prefill_chunk_len
+            and not self.failures.is_too_long  # a copy failed
+        ):
             request = self._take(wait=wait and not self.scheduler.running)
             if request is None:
                 break
@@ -207,6 +218,7 @@ class Worker(WorkerThread):
                 self._prefill([chunk])
         else:
             logger.exception("prefill of %r failed", chunks[0].sequence)
+            self.failures.record_failure()
             self._finish(chunks[0].sequence, FinishReason.ERROR, FAILED)
 
     # -- new tokens ----------------------------------------------------------------------------------
@@ -220,6 +232,8 @@ class Worker(WorkerThread):
             self.stats.record_drafts(sequence, len(ids))
         for sequence, ids in rows:
             self._accept(sequence, ids)
+        if any(token_id >= 0 for _, ids in rows for token_id in ids):
+            self.failures.record_success()
 
     def _accept(self, sequence: Sequence, ids: list[int]) -> None:
         """Append new tokens to a sequence; a fault in its text ends this reply only."""
@@ -233,6 +247,8 @@ class Worker(WorkerThread):
                     break
         except Exception:
             logger.exception("the text of %r failed", sequence)
+            if min(ids) < 0 and sequence.matcher is None:  # a grammar may allow no token
+                self.failures.record_failure()
             self._finish(sequence, FinishReason.ERROR, FAILED)
             return
         finally:
@@ -250,6 +266,8 @@ class Worker(WorkerThread):
             logger.exception("the last text of %r failed", sequence)
             reason, error = FinishReason.ERROR, FAILED
         self._end(sequence.request, reason, error)
+        if reason in (FinishReason.STOP, FinishReason.LENGTH):
+            self.failures.record_success()
         if copy is not None:
             self._copy(copy)
 

@@ -23,6 +23,11 @@ MAX_REPLACED = 5  # more replacements within REPLACED_SEC do not help any more
 REPLACED_SEC = 600.0
 
 
+def is_failing(worker: Worker) -> bool:
+    """Return whether a worker fails at each step, or replaces one that did and is not open yet."""
+    return worker.is_failing or (worker.failures.follows_failing and not worker.is_open)
+
+
 class WorkerPool:
     """A fixed number of positions, each with its slots and its device, and the worker that has it now.
 
@@ -60,6 +65,12 @@ class WorkerPool:
     @property
     def workers(self) -> list[Worker]:
         return list(self._workers)
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether every worker fails at each step, and those that replace them are not open yet."""
+        workers = self.workers
+        return bool(workers) and all(map(is_failing, workers))
 
     def start(self) -> None:
         """Start all threads and wait until they are open; raise what a thread raised while opening."""
@@ -115,9 +126,15 @@ class WorkerPool:
             return None
         self.broken = self._why_broken(worker, fault)
         if self.broken is None:
-            self._stats.record_replaced("died" if worker.has_died else "hung")
+            self._stats.record_replaced(
+                "failing" if worker.is_failing else "died" if worker.has_died else "hung"
+            )
             try:
-                successor = self._make_worker(self._queue.add_worker(worker.index), position)
+                successor = self._make_worker(
+                    self._queue.add_worker(worker.index),
+                    position,
+                    follows_failing=worker.is_failing or worker.failures.follows_failing,
+                )
                 successor.start()
                 return successor
             except Exception as error:
@@ -131,6 +148,8 @@ class WorkerPool:
         self._replaced_at.append(now)
         if not worker.is_open:
             return f"generation thread {worker.index} {fault}"
+        if worker.is_failing and worker.failures.follows_failing:
+            return f"generation thread {worker.index} {fault}, as the one before it did"
         if len(self._replaced_at) > MAX_REPLACED and now - self._replaced_at[0] < REPLACED_SEC:
             return (
                 f"{MAX_REPLACED} generation threads were replaced within {REPLACED_SEC / 60:.0f} minutes, "
@@ -138,7 +157,7 @@ class WorkerPool:
             )
         return None
 
-    def _make_worker(self, index: int, position: int) -> Worker:
+    def _make_worker(self, index: int, position: int, *, follows_failing: bool = False) -> Worker:
         config = self._config
         scheduler = Scheduler(
             config.num_slots(position), config.prefill_chunk_len, config.num_kept_slots(position)
@@ -151,6 +170,7 @@ class WorkerPool:
             self._complete,
             on_end=self.watchdog.wake,
             clock=self._clock,
+            follows_failing=follows_failing,
         )
         self._stats.threads.append(worker.stats)
         return worker

@@ -9,6 +9,7 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+from .failure_streak import MAX_FAILURES
 from .worker_stats import WorkerStats
 
 logger = logging.getLogger("chatstream_flask")
@@ -18,13 +19,15 @@ FIRST_STEP_FACTOR = 4
 
 
 class WorkerThread(ABC):
-    """Opens, generates, closes. Any thread may read `stats`, `is_idle`, `has_died` and `last_step_at`."""
+    """Opens, generates, closes. Any thread may read the attributes without an underscore."""
 
     def __init__(self, name: str, on_end: Callable[[], None], clock: Callable[[], float]) -> None:
         self.name = name
         self.stats = WorkerStats()
         self.is_idle = False  # waiting for a request, or ended as intended
         self.has_died = False  # ended by an exception
+        self.is_failing = False  # ends, or has ended, because its runner failed too often in a row
+        self.has_closed = False  # has freed its memory, or could not
         self.last_step_at = clock()  # or when it last got work
         self._on_end = on_end
         self._clock = clock
@@ -66,12 +69,15 @@ class WorkerThread(ABC):
     def _generate_and_close(self) -> None:
         try:
             self._generate()
-            self.is_idle = True
+            self.is_idle = not self.is_failing
         except BaseException:
             logger.exception("%r died", self)
             self.has_died = True
         finally:
-            self._close()
+            try:
+                self._close()
+            finally:
+                self.has_closed = True
 
     # -- from other threads --------------------------------------------------------------------------
 
@@ -111,6 +117,8 @@ class WorkerThread(ABC):
             return f"could not start: {self._open_error}"
         if self.has_died:
             return "died"
+        if self.is_failing and self.has_closed:  # not before: its successor needs the memory
+            return f"failed {MAX_FAILURES} times in a row"
         if self.is_idle:
             return None
         age = now - max(self.last_step_at, resumed_at)

@@ -24,10 +24,10 @@ from .health import is_ready
 PREFIX = "chatstream_"
 REFUSALS = (  # exported as 0 from the start; other reasons appear when they first occur
     *("queue_full", "visitor_running", "visitor_waiting", "visitor_tokens"),
-    *("not_accepting", "engine_broken"),
+    *("not_accepting", "engine_failing", "engine_broken"),
 )
 PHASES = ("waiting", "prefill", "decode")
-FAULTS = ("hung", "died")
+FAULTS = ("hung", "died", "failing")
 
 
 def make_registry(engine: Engine) -> CollectorRegistry:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..engine.engine import Engine
 from ..engine.worker import Worker
+from ..engine.worker_pool import is_failing
 
 READY = "ready"
 
@@ -23,6 +24,8 @@ def readiness(engine: Engine) -> str:
     if not engine.is_started:
         return "not_started"
     workers = engine.workers
+    if any(is_failing(worker) for worker in workers):
+        return "thread_failing"
     if any(engine.fault_of(worker) for worker in workers):
         return "thread_fault"
     return READY if all(worker.is_open for worker in workers) else "thread_starting"

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes import TIMEOUT, wait_until
-from flask_fakes import FAIL, Chat, ScriptedRunner, running_chat, say, talk
+from flask_fakes import FAIL, Chat, ScriptedRunner, read_events, running_chat, say, talk
 from prometheus_client.parser import text_string_to_metric_families
 
 from chatstream_flask import ChatStream
+from chatstream_flask.engine.failure_streak import MAX_FAILURES
+from chatstream_flask.engine.sequence import Sequence
 from chatstream_flask.errors import ConfigError
 from chatstream_flask.serving.app import create_app
 from chatstream_flask.views import create_operations_blueprint
@@ -148,6 +152,84 @@ def test_broken_engine_is_neither_ready_nor_alive(chat: Chat) -> None:
     refused = chat.client().post("/chat_stream", json={"user_input": "b"})
     assert (refused.status_code, refused.get_json()["error"]) == (503, "engine_broken")
     assert samples(chat)["chatstream_generation_thread_replacements_total[died]"] == 1
+
+
+def test_model_that_fails_at_every_step_ends_in_broken(tmp_path: Path) -> None:
+    """It stayed ready while 200 of 200 requests failed."""
+    with failing_chat(tmp_path, num_failures=10**9) as chat:
+        engine, client = chat.chat_stream.engine, chat.app.test_client()
+        for _ in range(2 * MAX_FAILURES):
+            wait_until(lambda: not engine.is_failing)
+            assert failed(chat, "a")
+        wait_until(lambda: engine.broken is not None)
+        for path in ("/health/live", "/health/ready"):
+            answer = client.get(path)
+            assert (answer.status_code, answer.get_json()["status"]) == (503, "broken")
+        refused = [chat.client().post("/chat_stream", json={"user_input": "b"}) for _ in range(200)]
+        assert {(r.status_code, r.get_json()["error"]) for r in refused} == {(503, "engine_broken")}
+        found = samples(chat)
+        assert (found["chatstream_ready"], found["chatstream_request_error_total"]) == (0, 2 * MAX_FAILURES)
+        assert found["chatstream_generation_thread_replacements_total[failing]"] == 1
+
+
+def test_model_that_fails_five_times_and_then_works_serves_again(tmp_path: Path) -> None:
+    with failing_chat(tmp_path, num_failures=5) as chat:
+        for _ in range(5):
+            wait_until(lambda: not chat.chat_stream.engine.is_failing)
+            assert failed(chat, "a")
+        assert talk(chat.client(), "b") == "ok"
+        assert (ready(chat)[0], samples(chat)["chatstream_ready"]) == (200, 1)
+
+
+def test_requests_are_refused_while_a_failing_model_is_restarted(tmp_path: Path) -> None:
+    with failing_chat(tmp_path, num_failures=MAX_FAILURES) as chat:
+        assert isinstance(chat.runner, FailingRunner)
+        chat.runner.may_open.clear()
+        chat.chat_stream.engine.start()
+        for _ in range(MAX_FAILURES):
+            assert failed(chat, "a")
+        assert (ready(chat)[0], ready(chat)[1]["status"]) == (503, "thread_failing")
+        assert samples(chat)["chatstream_ready"] == 0
+        assert chat.app.test_client().get("/health/live").status_code == 200
+        refused = chat.client().post("/chat_stream", json={"user_input": "b"})
+        assert (refused.status_code, refused.get_json()["error"]) == (503, "engine_failing")
+        assert int(refused.headers["Retry-After"]) >= 1
+        chat.runner.may_open.set()
+        wait_until(lambda: ready(chat)[0] == 200)
+        assert talk(chat.client(), "b") == "ok"
+
+
+class FailingRunner(ScriptedRunner):
+    """Fails at its first `num_failures` steps; opens again when it may."""
+
+    def __init__(self, num_failures: int) -> None:
+        super().__init__()
+        self.num_left = num_failures
+        self.num_opened = 0
+        self.may_open = threading.Event()
+        self.may_open.set()
+
+    def open(self) -> None:
+        self.num_opened += 1
+        assert self.num_opened == 1 or self.may_open.wait(TIMEOUT)
+
+    def decode(self, sequences: list[Sequence]) -> list[list[int]]:
+        if self.num_left:
+            self.num_left -= 1
+            raise RuntimeError("device-side assert triggered")
+        return super().decode(sequences)
+
+
+@contextmanager
+def failing_chat(tmp_path: Path, num_failures: int) -> Iterator[Chat]:
+    with running_chat(tmp_path, FailingRunner(num_failures), num_of_concurrent_executions=1) as chat:
+        chat.app.register_blueprint(create_operations_blueprint(chat.chat_stream))
+        yield chat
+
+
+def failed(chat: Chat, user_input: str) -> bool:
+    """Send a message, and return whether its reply ended with an error."""
+    return list(read_events(say(chat.client(), user_input)))[-1].name == "error"
 
 
 MULTIPROC = """
