@@ -56,12 +56,12 @@ class ChatChannel(HTTPChannel):
         except ValueError:  # waitress' parser does not handle all malformed requests
             self._refuse(refusal(HTTPStatus.BAD_REQUEST, "bad_request", "the request is malformed"))
             return False
-        self._has_asked = self._has_asked or bool(self.requests)
         if before is None or self.request is not before:
             self._waiting_since = time.monotonic()
         return is_received
 
     def service(self) -> None:
+        self._has_asked = True
         super().service()
         if self.request is None or not self.request.completed:
             self._waiting_since = time.monotonic()
