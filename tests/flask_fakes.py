@@ -1,4 +1,4 @@
-"""A Flask app with a ChatStream whose model is a script that the test holds in its hand."""
+"""A Flask app with a ChatStream whose model follows a script of the test."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class CharTokenizer:
 
 
 class ScriptedRunner:
-    """Answers `reply(prompt)`, a character a token; while held, it makes one step for each `allow`."""
+    """Generates `reply(prompt)`, one character per token; while held, it makes one step for each `allow`."""
 
     eos_ids = frozenset({EOS_ID})
 
@@ -110,7 +110,7 @@ class ScriptedRunner:
 
 
 class ScriptMatcher:
-    """Whatever the script says fits."""
+    """Accepts any text."""
 
     num_bytes = 4
 
@@ -122,7 +122,7 @@ class ScriptMatcher:
 
 
 class ScriptedSource:
-    """A token is a character; messages become "U:..|A:..|", tools their names."""
+    """Each character is a token; messages become "U:..|A:..|", tools their names."""
 
     num_devices = 1
     prefill_chunk_len = 256
@@ -248,7 +248,7 @@ def cookie_name(client: FlaskClient) -> str:
 
 
 def messages(prompt: AbstractChatPrompt) -> list[str | None]:
-    """A reply that was cut off ends in "~"."""
+    """Return the texts of a conversation; an interrupted reply ends with "~"."""
     return [f"{c.message}~" if c.is_interrupted else c.message for c in prompt.get_contents()]
 
 
@@ -272,7 +272,7 @@ def make_chat(
     config: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> Chat:
-    """The app is not set up yet: hosts bring their own sessions first."""
+    """Return a chat whose app is not set up, so that a test may add sessions first."""
     app = Flask("host", instance_path=str(store_dir))
     app.config.from_mapping(TESTING=True, CHATSTREAM_STORE_DIR=str(store_dir), CHATSTREAM_COOKIE_SECURE=False)
     app.config.from_mapping(config or {})
@@ -293,7 +293,7 @@ def set_source(chat_stream: ChatStream, source: ModelSource) -> None:
 
 @contextmanager
 def stopping(chat: Chat) -> Iterator[Chat]:
-    """Whatever the test did, in the end nothing is held and no thread is left."""
+    """Close the chat at the end, and check that nothing is held."""
     try:
         yield chat
     finally:
@@ -317,14 +317,14 @@ def running_chat(
 
 
 def say(client: FlaskClient, user_input: str | None = None, **body: Any) -> TestResponse:
-    """Reads nothing of an event stream but its first chunk."""
+    """Send a message; of the event stream only the first chunk has been read."""
     if user_input is not None:
         body["user_input"] = user_input
     return client.post("/chat_stream", json=body, headers=SSE)
 
 
 def talk(client: FlaskClient, user_input: str | None = None, **body: Any) -> str:
-    """The whole reply of a turn that succeeds."""
+    """Return the whole reply of a turn that succeeds."""
     events = list(read_events(say(client, user_input, **body)))
     assert events[-1].name == "done", events
     return "".join(event.data["text"] for event in events if event.name == "text")
@@ -338,7 +338,7 @@ class Event:
 
 
 def read_events(response: TestResponse) -> Iterator[Event]:
-    """One by one, as they come."""
+    """Yield the events of a response as they arrive."""
     assert response.status_code == 200, response.text
     assert response.content_type == "text/event-stream; charset=utf-8", response.text
     for chunk in response.iter_encoded():
@@ -359,7 +359,7 @@ def read_until(events: Iterator[Event], name: str) -> Event:
 
 
 def is_store(store: ConversationStore) -> bool:
-    """Checked by mypy: BreakableStore has what a store needs."""
+    """Let mypy check that BreakableStore is a store."""
     return hasattr(store, "load")
 
 

@@ -1,4 +1,4 @@
-"""A Flask app that has been there for years and knows nothing of chats: what teams really run."""
+"""A Flask app with many extensions and no chat, as teams run it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class LoginForm(FlaskForm):
 
 
 def create_app(folder: Path, add_chat: Callable[[Flask], None] | None = None, **config: Any) -> Flask:
-    """The factory; what `add_chat` does is all that a chat adds to it."""
+    """Make the app; `add_chat` makes all changes that a chat needs."""
     app = Flask("host", instance_path=str(folder), root_path=str(Path(__file__).parent))
     app.config.from_mapping(
         SECRET_KEY="the host's",

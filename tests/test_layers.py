@@ -66,7 +66,7 @@ def imported_by(module: str) -> Iterator[str]:
 
 
 def our_module(name: str) -> str | None:
-    """The module of this package in which an imported name is defined; None for another package's."""
+    """Return the module of this package that defines an imported name; None for another package."""
     if name.partition(".")[0] != PACKAGE:
         return None
     parts = name.split(".")[1:]

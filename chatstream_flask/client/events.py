@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 
 class Event(NamedTuple):
+    """One event of a stream."""
+
     name: str  # "message" where the server names none, as the OpenAI API does
     data: dict[str, Any]
     id: str = ""

@@ -45,7 +45,8 @@ class ModelRunner:
         draft_tuner: DraftLengthTuner | None = None,
         prefill_chunk_len: int = EngineConfig.prefill_chunk_len,
     ) -> None:
-        """
+        """Create a runner; `open` allocates its memory.
+
         :param num_cores: CPU cores of this thread while other worker threads are busy too
         :param all_cores: CPU cores of this thread while it is the only busy one; None: `num_cores`
         :param grammars: None: structured output is not supported

@@ -44,7 +44,8 @@ class PreparedModel:
         prepack: bool | None = None,
         use_triton: bool | None = None,
     ) -> None:
-        """
+        """Prepare a model for this device.
+
         :param use_triton: try Triton kernels; None: on CUDA
         :param use_native: on CPU, try the compiled decoder
         :param prepack: on CPU without the compiled decoder, lay the weights out for oneDNN; None: if that is

@@ -39,7 +39,8 @@ class TransformersSource:
         add_special_tokens: bool | None,
         prompt_lookup_num_tokens: int | None = None,
     ) -> None:
-        """
+        """Check the model and its tokenizer.
+
         :param devices: the devices to move or copy the model to; empty: leave it where it is
         :raises ConfigError: the model or the tokenizer cannot be used
         """

@@ -1,4 +1,4 @@
-"""A request that finds a reply of its conversation in the making: refused, waiting, or taking its place."""
+"""A request whose conversation has a running reply: refused, queued, or replacing that reply."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bad input: a clear 4xx, and nothing has changed."""
+"""Bad input gets a clear 4xx response and changes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fair use: visitors take turns, stay within their limits, and are told the truth about their place."""
+"""Fair use: visitors take turns, have limits, and are sent their true position in the queue."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Lobby:
             self.requests[name], self.reservations[name], self.names[request] = request, reservation, name
 
     def take(self) -> str:
-        """The name of the one taken, "" for nobody."""
+        """Return the name of the visitor whose request was taken, or ""."""
         request = self.queue.take(0, wait=False)
         if request is None:
             return ""

@@ -1,4 +1,4 @@
-"""Generation settings that a conversation keeps: the constructor's below, the request's own above."""
+"""Generation settings of a conversation: they override the constructor's, and the request's override them."""
 
 from __future__ import annotations
 

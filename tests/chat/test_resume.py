@@ -1,4 +1,4 @@
-"""Readers that lose their connection and come back, stop a reply, or were never meant to see it."""
+"""Readers that reconnect, cancel a reply, or must not see it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The streamed reply, seen from its client; and how many there may be at once."""
+"""The streamed reply as its client sees it, and the number of replies at the same time."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def test_mock(tmp_path: Path, mock_type: str, replies: tuple[str, ...]) -> None:
 
 
 def burst(chat: Chat, num_clients: int) -> list[Any]:
-    """The answers to requests that leave at the same moment."""
+    """Return the responses to requests that are sent at the same moment."""
     barrier = threading.Barrier(num_clients)
 
     def one(i: int) -> Any:

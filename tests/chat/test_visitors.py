@@ -1,4 +1,4 @@
-"""Who the limits per visitor count for: the session, the address of those without, or whom the app says."""
+"""Visitors that limits count for: the session, the address, or what the app says."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def post(client: FlaskClient, address: str = "203.0.113.1") -> TestResponse:
 
 
 def begin(client: FlaskClient, address: str = "203.0.113.1") -> Iterator[Event]:
-    """A reply that has started."""
+    """Return a reply that has started."""
     events = read_events(post(client, address))
     read_until(events, "start")
     return events

@@ -1,4 +1,4 @@
-"""What leaves on the wire for what happened."""
+"""Wire formats: the bytes that are sent for each event."""
 
 from __future__ import annotations
 

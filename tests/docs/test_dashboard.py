@@ -21,7 +21,7 @@ TARGET_LABELS = {"instance", "job"}  # that Prometheus adds
 
 @pytest.fixture(scope="module")
 def exported() -> dict[str, set[str]]:
-    """The labels of each name."""
+    """Return the labels of each name."""
     labels: dict[str, set[str]] = {}
     for family in make_registry(ChatStream(use_mock_response=True).engine).collect():
         for sample in family.samples:

@@ -255,7 +255,7 @@ def test_the_japanese_page_says_the_same() -> None:
 
 @contextmanager
 def program(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """The block as a file of its own; when it is left, all replies and callbacks are over."""
+    """Run a block as a file of its own; at the end wait for all replies and callbacks."""
     monkeypatch.chdir(folder)
     path = folder / "app.py"
     path.write_text(code, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Inside an app that has sessions of its own: nothing of the host is lost, changed or brought back."""
+"""A chat in an app that has sessions: nothing of the app is lost, changed or restored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A chat in an app that has everything: nothing of the app changes, and nothing of the chat is lost."""
+"""A chat in an app with many extensions: neither changes the other."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def exempt(host: Host) -> None:
         return chat_stream.handle_chat_stream_request(request, callback=on_end)
 
     def on_end(request: Request, message: str) -> None:
-        """Uses the host's database, as callbacks do."""
+        """Use the host's database, as callbacks do."""
         assert db.session.query(User).count() == 1
         host.words.put(message)
 
@@ -161,7 +161,7 @@ def visit(client: FlaskClient, interlude: Callable[[FlaskClient], object]) -> li
 
 
 def shown(app: Flask, response: TestResponse) -> tuple[str, list[tuple[str, str]], bytes]:
-    """A response without the dates in it: a signature holds one."""
+    """Return a response without its dates, one of which is in a signature."""
     headers = [
         (name, shown_cookie(app, value) if name == "Set-Cookie" else value)
         for name, value in response.headers

@@ -1,4 +1,4 @@
-"""The example apps do what they promise."""
+"""The example apps."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def app(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def visitor(app: Flask, name: str = "", how: str = "signup") -> FlaskClient:
-    """A browser of its own, of somebody who is logged in if there is a name."""
+    """Return a new browser, logged in if there is a name."""
     client = app.test_client()
     if name:
         enter(client, name, how)

@@ -1,4 +1,4 @@
-"""ChatStream as a Flask extension: several apps, factories, nothing kept, nothing needed in vain."""
+"""ChatStream as a Flask extension: several apps, factories, and no reference to apps that are gone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The probe: is the client still there?"""
+"""The probe that tells whether the client has gone."""
 
 from __future__ import annotations
 

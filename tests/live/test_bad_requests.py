@@ -49,7 +49,7 @@ def server(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
 
 
 def answers(server: Server, data: bytes, num: int = 1) -> list[int]:
-    """The statuses of so many answers, or of all until the server ends the connection."""
+    """Return the statuses of `num` answers, or of all until the server ends the connection."""
     raw = b""
     with socket.create_connection(("127.0.0.1", server.port), TIMEOUT_SEC) as sock:
         try:
@@ -73,7 +73,7 @@ def test_a_bad_request_is_400_and_something(server: Server, name: str) -> None:
 
 
 def test_requests_in_one_go_are_answered_in_order(server: Server) -> None:
-    """waitress ends the connection with a stream, so what comes behind it is not answered."""
+    """A stream ends the connection under waitress, so later requests on it are not answered."""
     assert answers(server, HEALTH * 5, num=5) == [200] * 5
     statuses = answers(server, HEALTH + CHAT + HEALTH, num=3)
     assert statuses in ([200] * 3, [200] * 2)

@@ -1,4 +1,4 @@
-"""The OpenAI-compatible API on a scripted model: answers, streams, errors, and nothing left behind."""
+"""The OpenAI-compatible API on a scripted model: answers, streams, errors, and nothing left running."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The API on the demo model, in one process: what only a real tokenizer shows."""
+"""The OpenAI-compatible API on the demo model, with its real tokenizer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a body says, it is answered or refused in OpenAI's shape, and the server is as before."""
+"""Any body is answered or refused in OpenAI's format, and leaves nothing behind."""
 
 from __future__ import annotations
 

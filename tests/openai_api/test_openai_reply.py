@@ -1,4 +1,4 @@
-"""How the text of a reply becomes a message: the same one, however the text is cut."""
+"""Parsing of replies: the message does not depend on how the text is split."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def parse(parser: ReplyParser, pieces: Sequence[str]) -> dict[str, Any]:
 
 
 def without_ids(message: dict[str, Any]) -> dict[str, Any]:
-    """Calls get a new id each time."""
+    """Remove the ids of calls, which are random."""
     for call in message.get("tool_calls", []):
         assert call.pop("id").startswith("call_")
     return message

@@ -136,7 +136,7 @@ def test_a_client_that_waits_for_100_continue_is_known() -> None:
 
 
 def left_by_gunicorn(data: bytes) -> bytes:
-    """What gunicorn's parser leaves of these bytes after one request.
+    """Return the bytes that gunicorn's parser leaves after one request.
 
     :raises OSError: it wants more
     :raises ParseException: it refuses the request

@@ -1,4 +1,4 @@
-"""The status page: who may see it, what its numbers are, and that its words and files fit together."""
+"""The status page: access, numbers, and that texts and files match."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ChatStream's APIs: names, paths and answers; each app publishes those that it wants."""
+"""The chat API: names, paths, answers, and apps that publish only a part of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""/metrics and /health: what they say in each state, and that the numbers are right."""
+"""/metrics and /health: their answers in each state, and the numbers in them."""
 
 from __future__ import annotations
 

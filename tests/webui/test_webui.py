@@ -1,4 +1,4 @@
-"""The page's blueprint: addresses, headers, settings, and what its files promise."""
+"""The blueprint of the chat page: addresses, headers, options, and its files."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ def colours(scheme: int) -> dict[str, str]:
 
 
 def luminance(colour: str) -> float:
-    """https://www.w3.org/TR/WCAG22/#dfn-relative-luminance"""
+    """Return the relative luminance, see https://www.w3.org/TR/WCAG22/#dfn-relative-luminance."""
     parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))

@@ -104,7 +104,10 @@ class NativeDecoder:
     tile_tokens = None
 
     def __init__(self, fused: FusedDecoder) -> None:
-        """:raises NotNative: the library was not built, or does not support this decoder"""
+        """Bind a decoder to the compiled library.
+
+        :raises NotNative: the library was not built, or does not support this decoder
+        """
         self._library = native_library()
         if self._library is None:
             raise NotNative("it was not built when the package was installed")

@@ -34,7 +34,10 @@ class TritonDecoder:
     max_tokens = sys.maxsize
 
     def __init__(self, fused: FusedDecoder) -> None:
-        """:raises NotFusible: the kernels do not support this decoder"""
+        """Bind a decoder to the kernels.
+
+        :raises NotFusible: the kernels do not support this decoder
+        """
         self._fused = fused
         layer, weight = fused.layers[0], fused.norm.weight
         activation = layer.feed_forward.activation
