@@ -82,7 +82,7 @@ class Settings:
     )
     resume_sec: float = _key(
         30.0,
-        "Seconds for which a reply goes on after its reader lost the connection (in the queue at most 5), "
+        "Seconds for which a reply continues after its reader lost the connection (in the queue at most 5), "
         "and for which an ended reply can be read again; 0 ends a reply as soon as its reader is gone.",
     )
     request_timeout_sec: float = _key(

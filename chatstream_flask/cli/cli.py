@@ -12,16 +12,16 @@ import click
 from flask import Flask
 from flask.cli import AppGroup
 
-from ..capacity.plan_command import plan
-from ..errors import ChatStreamError
 from ..extension import chat_streams_of
 from ..monitoring.log_format import set_up_logging
 from ..serving.app import create_app
 from ..serving.waitress_server import serve as serve_waitress
 from .console_chat import ConsoleChat
 from .console_words import words_of_locale
+from .error_messages import errors_as_messages
 from .found_app import choose_chat_stream, load_found_app, refuse_options
 from .model_options import make_chat_stream, model_options, named_model
+from .plan_command import plan
 from .store_commands import init_db, purge
 
 cli = AppGroup("chatstream", help="Chat with a language model under load control.")
@@ -78,6 +78,7 @@ cli.add_command(plan)
     help="Plain text, or one JSON object per line.",
 )
 @click.pass_context
+@errors_as_messages()
 def serve(context: click.Context, /, host: str, port: int, **options: Any) -> None:
     """Serve the chat under waitress.
 
@@ -85,20 +86,17 @@ def serve(context: click.Context, /, host: str, port: int, **options: Any) -> No
     app that Flask finds.
     """
     set_up_logging(options["log_format"])
-    try:
-        app = load_found_app(context)
-        if app is None:
-            click.echo(f"Serving the built-in app with the model {named_model(**options)}", err=True)
-            app = _own_app(**options)
-        else:
-            refuse_options(context, app, {"host", "port"})
-            _check_api_keys(app, options["api_keys"])
-            click.echo(_serving_line(app), err=True)
-        set_up_logging(app.config["CHATSTREAM_LOG_FORMAT"])
-        for chat_stream in chat_streams_of(app):
-            chat_stream.start_queue_worker()
-    except ChatStreamError as error:
-        raise click.ClickException(str(error)) from error
+    app = load_found_app(context)
+    if app is None:
+        click.echo(f"Serving the built-in app with the model {named_model(**options)}", err=True)
+        app = _own_app(**options)
+    else:
+        refuse_options(context, app, {"host", "port"})
+        _check_api_keys(app, options["api_keys"])
+        click.echo(_serving_line(app), err=True)
+    set_up_logging(app.config["CHATSTREAM_LOG_FORMAT"])
+    for chat_stream in chat_streams_of(app):
+        chat_stream.start_queue_worker()
     click.echo(f"Listening on http://{host}:{port}", err=True)
     try:
         serve_waitress(app, host, port)
@@ -110,24 +108,22 @@ def serve(context: click.Context, /, host: str, port: int, **options: Any) -> No
 @click.option("--name", help="Which ChatStream, if the app has several.")
 @model_options
 @click.pass_context
+@errors_as_messages()
 def chat(context: click.Context, /, name: str | None, **options: Any) -> None:
     """Chat in this terminal.
 
     Uses the model of the app that Flask finds, or the one given by the options if there is no app. If stdin
     is not a terminal, each of its lines is a message.
     """
-    try:
-        app = load_found_app(context)
-        if app is not None:
-            refuse_options(context, app, {"name"})
-            chat_stream = choose_chat_stream(app, name)
-        elif name is not None:
-            raise click.UsageError("--name chooses a ChatStream of an app, but no app is named: use --app")
-        else:
-            chat_stream = make_chat_stream(num_of_concurrent_executions=1, max_queue_size=0, **options)
-        chat_stream.start_queue_worker()
-    except ChatStreamError as error:
-        raise click.ClickException(str(error)) from error
+    app = load_found_app(context)
+    if app is not None:
+        refuse_options(context, app, {"name"})
+        chat_stream = choose_chat_stream(app, name)
+    elif name is not None:
+        raise click.UsageError("--name chooses a ChatStream of an app, but no app is named: use --app")
+    else:
+        chat_stream = make_chat_stream(num_of_concurrent_executions=1, max_queue_size=0, **options)
+    chat_stream.start_queue_worker()
     try:
         console = ConsoleChat(chat_stream, words_of_locale())
         console.run()

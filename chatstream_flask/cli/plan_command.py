@@ -10,17 +10,18 @@ from typing import Any
 
 import click
 
+from ..capacity.check import compare
+from ..capacity.measure_profile import MOCK, Target, measure_profile, running_client
+from ..capacity.picture import check_picture, draw
+from ..capacity.plan import Goals, gib, make_plan, num_slots_that_fit
+from ..capacity.profile import Profile
+from ..capacity.report import check_text, plan_text, profile_text
+from ..capacity.workload import Workload
 from ..config import check_int
 from ..demo_model import PATH as DEMO_MODEL
-from ..errors import ChatStreamError, ConfigError
+from ..errors import ConfigError
 from ..inference.model_size import memory_bytes, model_size
-from .check import compare
-from .measure_profile import MOCK, Target, measure_profile, running_client
-from .picture import check_picture, draw
-from .plan import Goals, gib, make_plan, num_slots_that_fit
-from .profile import Profile
-from .report import check_text, plan_text, profile_text
-from .workload import Workload
+from .error_messages import errors_as_messages
 
 LONGEST_REPLY = 4  # default of --max-new-tokens / --tokens
 CHECK_REPLY_TOKENS = 48
@@ -96,19 +97,13 @@ CHECK_REPLY_TOKENS = 48
     help="Data type of the weights for --memory-only.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the simulation.")
+@errors_as_messages()
 def plan(**options: Any) -> None:
     """Find the slots, threads and processes that a number of users needs.
 
     Measures the steps of a model on this machine, then simulates its queue and schedulers, and prints the
     waiting times that users will see.
     """
-    try:
-        _run(options)
-    except ChatStreamError as error:
-        raise click.ClickException(str(error)) from error
-
-
-def _run(options: dict[str, Any]) -> None:
     if options["memory_only"]:
         _print_memory(options)
         return
