@@ -31,6 +31,7 @@ LINGER_SEC = 2.0  # time for a client to close its side after the last response
 MAX_LINGER_LEN = 8_388_608  # bytes that are read and discarded meanwhile
 MAX_LARGE_BODIES = 4  # requests with bodies above the limit that threads may read at once
 MAX_HTTP2 = 4  # HTTP/2 connections; each holds a thread until it ends
+UNLIMITED_LINE_LEN = 8190  # bytes of a line of the head where gunicorn is told not to limit it
 MAX_BUFFERED = 67_108_864  # bytes of incomplete requests of all connections together
 NO_MORE_FILES = (errno.EMFILE, errno.ENFILE)
 
@@ -162,7 +163,10 @@ class PolledWorker(ThreadWorker):
     def _max_head_len(self) -> int:
         """Return the most bytes that gunicorn's parser accepts as the head of a request."""
         cfg = self.cfg
-        return int(cfg.limit_request_line + cfg.limit_request_fields * (cfg.limit_request_field_size + 2) + 8)
+        line_len, field_len = (
+            limit or UNLIMITED_LINE_LEN for limit in (cfg.limit_request_line, cfg.limit_request_field_size)
+        )
+        return int(line_len + cfg.limit_request_fields * (field_len + 2) + 8)
 
     def _receive(self, conn: Connection) -> None:
         while conn.on_event == self._receive:
