@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from .client import TIMEOUT_SEC
+from .health import check_well
 from .server import Server, start_mock
-from .test_slow_clients import check_well
 
 pytestmark = pytest.mark.server
 

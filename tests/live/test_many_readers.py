@@ -12,8 +12,8 @@ import pytest
 import requests
 
 from .client import EVENTS, TIMEOUT_SEC, Visitor, wait_until
+from .health import check_health
 from .server import Server, start_mock
-from .test_slow_clients import check_health
 
 pytestmark = pytest.mark.server
 

@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from .client import TIMEOUT_SEC, Visitor, wait_until
+from .health import check_well
 from .server import Server, start_mock
-from .test_slow_clients import check_well
 
 pytestmark = pytest.mark.server
 

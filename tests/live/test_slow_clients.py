@@ -11,15 +11,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-import requests
 
 from .client import TIMEOUT_SEC, Visitor
+from .health import check_well
 from .server import Server, start_mock
 
 pytestmark = pytest.mark.server
 
 NUM_CLIENTS = 40  # more than the server has threads
-MAX_HEALTH_SEC = 1.0
 CLIENT_TIMEOUT_SEC = 3.0
 HEAD = b"POST /chat_stream HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
 LENGTH = HEAD + b"Content-Length: 30\r\n\r\n"
@@ -66,25 +65,6 @@ def dribbling(sockets: list[socket.socket], data: bytes, pause_sec: float) -> It
     finally:
         is_over.set()
         thread.join()
-
-
-def check_health(server: Server) -> None:
-    """Check the best of three times: a busy machine is slow once, a server without a free thread always."""
-    assert min(health_sec(server) for _ in range(3)) < MAX_HEALTH_SEC
-
-
-def health_sec(server: Server) -> float:
-    started_at = time.monotonic()
-    health = requests.get(f"http://127.0.0.1:{server.port}/health/live", timeout=TIMEOUT_SEC)
-    assert health.status_code == 200
-    return time.monotonic() - started_at
-
-
-def check_well(server: Server) -> None:
-    check_health(server)
-    with Visitor(server.port) as visitor:
-        assert visitor.ask("hello") == "hello"
-    check_health(server)
 
 
 @pytest.mark.parametrize(

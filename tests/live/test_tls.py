@@ -16,9 +16,10 @@ from chatstream_flask.client import free_port
 from .client import TIMEOUT_SEC, wait_until
 from .nginx import make_certificate
 from .server import Server, gunicorn_command
-from .test_slow_clients import NUM_CLIENTS
 
 pytestmark = pytest.mark.server
+
+NUM_CLIENTS = 40  # more than the server has threads
 
 MOCK = {"use_mock_response": True, "mock_params": {"type": "echo", "time_per_token_sec": 0.0}}
 CONFIG = {"CHATSTREAM_MAX_INPUT_LEN": 10_000_000, "CHATSTREAM_MAX_BODY_LEN": 10_000_000}
