@@ -13,7 +13,7 @@ from .chat.instance_name import DEFAULT_NAME
 from .chat.reply_registry import ReplyRegistry
 from .chat.reply_response import close_lost_reply
 from .chat.request_handler import AbstractRequestHandler, SimpleSessionRequestHandler
-from .chat.service import ChatService
+from .chat.service import ChatService, engine_configs_of
 from .chat.shared_settings import SharedSettings
 from .config import MULTIPLICATIVE, ContextPolicy, EngineConfig, OnBusy, SamplingParams, WireFormatName
 from .errors import ChatStreamError, ConfigError
@@ -197,7 +197,7 @@ class ChatStream(ChatService):
             )
         settings = Settings.from_app(app)
         self._shared_settings.check(app, settings)
-        check_gunicorn_that_loads_us(self.engine.config)
+        check_gunicorn_that_loads_us([self.engine.config, *engine_configs_of(app)])
         self.engine.hung_after_sec = settings.hung_after_sec
         store = others[0].store(app) if others else make_conversation_store(app, settings)
         reports = Reports(AccessLog(app, settings, self.logger))

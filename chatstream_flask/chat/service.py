@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -22,7 +22,7 @@ from ..model_source import ModelSource
 from ..monitoring.engine_collector import EngineCollector
 from ..prompts import AbstractChatPrompt
 from .admission import Admission
-from .app_state import AppState, state_of
+from .app_state import EXTENSION, AppState, state_of
 from .chat_request import parse_chat_request
 from .completion import Callback
 from .conversation_access import ConversationAccess
@@ -59,7 +59,7 @@ class ChatService:
         self.chat_prompt_clazz = chat_prompt_clazz
         self.logger = logger
         self.engine = Engine(engine_config, self._make_runner)
-        self.check_server = ServerCheck(self.engine)
+        self.check_server = ServerCheck(self.engine, lambda: engine_configs_of(current_app))
         self._readers = Readers(engine_config.max_extra_readers)
         self._wire_format = wire_format
         self._refuses_with_status = refuses_with_status
@@ -252,3 +252,9 @@ class ChatService:
 
     def _problem(self, error: ChatStreamError) -> Response:
         return problem_response(error, too_many_as_200=not self._refuses_with_status)
+
+
+def engine_configs_of(app: Flask) -> list[EngineConfig]:
+    """Return the configurations of the engines of all ChatStreams of an app."""
+    services: Iterable[ChatService] = app.extensions.get(EXTENSION, ())
+    return [service.engine.config for service in services]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -43,20 +44,23 @@ def check_gunicorn(cfg: Any) -> None:
         logger.warning("gunicorn's reload loads the model again after each change: turn it off in production")
 
 
-def check_gunicorn_that_loads_us(config: EngineConfig) -> None:
-    """Check the settings of the gunicorn that is importing the app; do nothing if there is none."""
+def check_gunicorn_that_loads_us(configs: Sequence[EngineConfig]) -> None:
+    """Check the settings of the gunicorn that is importing the app; do nothing if there is none.
+
+    :param configs: of all engines of the app
+    """
     cfg = _gunicorn_on_the_stack()
     if cfg is None:
         return
     check_gunicorn(cfg)
     if getattr(cfg.worker_class, "is_sized_by_app", False):
         return
-    num_threads = num_reply_threads(config) + SPARE_THREADS
+    num_threads = sum(map(num_reply_threads, configs)) + SPARE_THREADS
     if cfg.threads < num_threads:
         logger.warning(
             "gunicorn has threads=%d, but up to %d running and waiting replies hold one each, and so do "
             "their further readers: set threads=%d, or start `%s`",
-            *(cfg.threads, config.num_places, num_threads, CONF),
+            *(cfg.threads, sum(config.num_places for config in configs), num_threads, CONF),
         )
 
 
@@ -80,8 +84,13 @@ def check_forked(engine: Engine) -> None:
 class ServerCheck:
     """Checks the server once, at the first chat request: only the WSGI environ says how it runs the app."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, configs_of_app: Callable[[], Sequence[EngineConfig]]) -> None:
+        """Make a check for one engine.
+
+        :param configs_of_app: returns those of all engines of the current app
+        """
         self._engine = engine
+        self._configs_of_app = configs_of_app
         self._is_passed = False
 
     def __call__(self, environ: dict[str, Any]) -> None:
@@ -94,7 +103,8 @@ class ServerCheck:
             self._is_passed = True
 
     def _check(self, environ: dict[str, Any]) -> None:
-        num_threads = num_reply_threads(self._engine.config) + SPARE_THREADS
+        configs = self._configs_of_app()
+        num_threads = sum(map(num_reply_threads, configs)) + SPARE_THREADS
         check_forked(self._engine)
         if environ.get("wsgi.multiprocess"):
             raise ConfigError(
@@ -107,7 +117,7 @@ class ServerCheck:
                 f"at least {num_threads} threads, or start `flask chatstream serve`"
             )
         if channel := getattr(environ.get("waitress.client_disconnected"), "__self__", None):
-            _check_waitress(channel.adj, num_threads, self._engine.config.num_places)
+            _check_waitress(channel.adj, num_threads, sum(config.num_places for config in configs))
 
 
 def _check_waitress(adj: Any, num_threads: int, num_chats: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from werkzeug.test import Client, TestResponse
 from chatstream_flask import AbstractRequestHandler, ChatStream
 from chatstream_flask.chat.instance_name import RESERVED
 from chatstream_flask.errors import ConfigError
+from chatstream_flask.http.server_check import SPARE_THREADS, num_reply_threads
 from chatstream_flask.openai_api import create_openai_blueprint
 from chatstream_flask.views import create_chat_blueprint, create_operations_blueprint
 
@@ -97,6 +99,25 @@ def test_they_chat_in_turn_and_keep_their_conversations_apart(two: Two) -> None:
     assert talk(other, "/large/chat_stream", "hello") == "big"
     assert two.runners["default"].prompts == ["U:hi|A:", "U:hi|A:small|U:hi|A:"]
     assert two.runners["large"].prompts == ["U:hi|A:", "U:hi|A:big|U:hi|A:", "U:hello|A:"]
+
+
+class Channel:
+    """The connection as waitress passes it in the environ, with the default of 4 threads."""
+
+    adj = SimpleNamespace(threads=4, channel_request_lookahead=1, asyncore_use_poll=True)
+
+    def is_gone(self) -> bool:
+        return False
+
+
+def test_a_server_needs_threads_for_all_of_them(two: Two, caplog: pytest.LogCaptureFixture) -> None:
+    environ = {"waitress.client_disconnected": Channel().is_gone}
+    client = two.app.test_client()
+    response = client.post("/chat_stream", json={"user_input": "hi"}, environ_overrides=environ)
+    assert response.status_code == 200
+    (told,) = [record for record in caplog.records if record.msg.startswith("waitress needs")]
+    num_threads = sum(num_reply_threads(chat.engine.config) for chat in two.chats.values()) + SPARE_THREADS
+    assert told.args == (f"threads={num_threads}", 2)
 
 
 def test_clearing_one_conversation_leaves_the_other(two: Two) -> None:
