@@ -15,7 +15,18 @@ from typing import Any
 import pytest
 from fakes import TIMEOUT
 from flask import Flask, Response, request
-from flask_fakes import cookie_name, make_chat, running_chat, say, stopping, talk
+from flask_fakes import (
+    ScriptedRunner,
+    cookie_name,
+    make_chat,
+    read_events,
+    read_until,
+    running_chat,
+    say,
+    stopping,
+    talk,
+)
+from prometheus_client import CollectorRegistry
 
 from chatstream_flask import ChatStream
 from chatstream_flask.chat.app_state import state_of
@@ -156,6 +167,39 @@ def test_it_starts_at_the_first_request_and_starting_twice_is_harmless(tmp_path:
         chat.chat_stream.start_queue_worker()
         chat.chat_stream.start_queue_worker()
         assert engine.workers == workers
+
+
+def test_close_ends_the_threads_and_refuses_until_it_is_started_again(tmp_path: Path) -> None:
+    with running_chat(tmp_path) as chat:
+        client = chat.client()
+        talk(client, "hi")
+        chat.chat_stream.close()
+        chat.chat_stream.close()
+        assert not chat.chat_stream.engine.is_started
+        assert say(client, "hi").status_code == 503
+        chat.chat_stream.start_queue_worker()
+        assert talk(client, "hi") == "ok"
+
+
+def test_close_before_the_first_request_leaves_nothing_that_starts_by_itself(tmp_path: Path) -> None:
+    with running_chat(tmp_path) as chat:
+        chat.chat_stream.close()
+        assert say(chat.client(), "hi").status_code == 503
+        assert not chat.chat_stream.engine.is_started
+
+
+def test_what_it_tells_of_its_load(tmp_path: Path) -> None:
+    with running_chat(tmp_path, ScriptedRunner(is_held=True), num_of_concurrent_executions=1) as chat:
+        assert (chat.chat_stream.num_running, chat.chat_stream.num_waiting) == (0, 0)
+        running = say(chat.client(), "hi")
+        read_until(read_events(running), "start")
+        waiting = say(chat.client(), "hi")
+        assert (chat.chat_stream.num_running, chat.chat_stream.num_waiting) == (1, 1)
+        registry = CollectorRegistry()
+        registry.register(chat.chat_stream.metrics_collector())
+        assert registry.get_sample_value("chatstream_num_requests_running") == 1
+        running.close()
+        waiting.close()
 
 
 def test_a_model_that_cannot_be_served_is_told_at_the_first_request(
