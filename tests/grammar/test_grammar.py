@@ -11,8 +11,14 @@ import pytest
 
 from chatstream_flask.config import SamplingParams
 from chatstream_flask.errors import BadRequest, GenerationError
+from chatstream_flask.grammar import schema as json_schema
 from chatstream_flask.grammar.schema import json_object_grammar, json_schema_grammar
 from chatstream_flask.model_source import make_source
+
+
+@pytest.fixture(autouse=True)
+def a_busy_machine_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_schema, "MAX_WAIT_SEC", 60.0)
 
 
 def nested(levels: int) -> dict[str, Any]:

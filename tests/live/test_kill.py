@@ -22,7 +22,7 @@ def kill_three_times(folder: Path, store: str | None) -> None:
     command = [sys.executable, str(REPOSITORY / "scripts" / "kill_test.py")]
     command += ["--kills", "3", "--visitors", "4", "--folder", str(folder)]
     command += ["--store", store] if store else []
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["faults"] == []

@@ -28,7 +28,7 @@ LOCUST_FILES = ("locust.html", "locust_stats.csv", "records.jsonl")
 def loadtest(folder: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
     command = [sys.executable, "-m", "loadtest", "--output", str(folder), "--think", "0.05", *arguments]
     environ = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(command, env=environ, cwd=folder, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environ, cwd=folder, capture_output=True, text=True, timeout=300)
     assert (folder / "result.json").exists(), done.stderr
     return done.returncode, json.loads((folder / "result.json").read_text())
 
