@@ -33,9 +33,8 @@ class ReplyRegistry:
         self._clock = clock
         self._lock = threading.Lock()  # guards everything below
         self._running: dict[str, Reply] = {}  # by conversation id; each has one at most
-        self._ended: dict[
-            str, tuple[float, Reply]
-        ] = {}  # by message id: time of removal and reply, the oldest first
+        # By message id: the time of removal and the reply, the oldest first.
+        self._ended: dict[str, tuple[float, Reply]] = {}
 
     def add(self, reply: Reply) -> None:
         with self._lock:

@@ -96,9 +96,8 @@ class ChatService:
         :param resumable: whether the app has a view for `handle_resume_request`; then a reply whose reader
             lost its connection continues for CHATSTREAM_RESUME_SEC
         """
-        request = getattr(
-            request, "_get_current_object", lambda: request
-        )()  # the proxy is invalid after the view
+        # The object itself: callers may pass Flask's proxy, which is invalid after the view.
+        request = getattr(request, "_get_current_object", lambda: request)()
         state = self.state
         app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
         try:

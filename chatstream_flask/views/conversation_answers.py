@@ -18,9 +18,8 @@ CHATSTREAM_NAMES = {"top_k_value": "top_k", "top_p_value": "top_p"}  # the origi
 
 def conversation_of(chat_stream: ChatService, request: Request) -> dict[str, Any]:
     """Return the messages, without the examples of the prompt class, and the running reply."""
-    running = chat_stream.get_running_reply(
-        request
-    )  # first, so that a reply that ends meanwhile is in both, not in neither
+    # First the running reply: one that ends meanwhile is then in both parts of the answer, not in neither.
+    running = chat_stream.get_running_reply(request)
     prompt = chat_stream.get_chat_prompt(request)
     messages = [
         {
