@@ -44,9 +44,8 @@ class AnswerStream(Iterator[bytes]):
         self._heartbeat_sec = heartbeat_sec
         self._clock = clock
         self._written_at = clock()
-        self._held_logprobs: dict[
-            int, list[TokenLogprob]
-        ] = {}  # log-probabilities of text that the parser holds back
+        # Log-probabilities of text that the parser holds back, by choice.
+        self._held_logprobs: dict[int, list[TokenLogprob]] = {}
         self._place: tuple[int, float | None] | None = (
             None  # position in the queue and estimate that were sent last
         )
