@@ -31,6 +31,7 @@ class ModelSource(Protocol):
         """Encode the prompt into at most `max_tokens` tokens.
 
         :raises PromptTooLong: it does not fit, and the policy does not allow to shorten it
+        :raises BadRequest: the model has no embedding for one of its tokens
         """
 
     def text_of(self, prompt: AbstractChatPrompt) -> str:
@@ -44,11 +45,14 @@ class ModelSource(Protocol):
     ) -> list[int]:
         """Encode messages with the chat template, up to where the next reply begins.
 
-        :raises BadRequest: the chat template refuses them
+        :raises BadRequest: the chat template refuses them, or the model has no embedding for a token
         """
 
     def encode_text(self, text: str) -> list[int]:
-        """Encode a prompt as it is; control tokens written in it are recognised."""
+        """Encode a prompt as it is; control tokens written in it are recognised.
+
+        :raises BadRequest: the model has no embedding for one of its tokens
+        """
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of the tokens, control tokens included."""

@@ -15,6 +15,7 @@ from ..prompts import AbstractChatPrompt
 from ..prompts.chat_template import Message
 from ..prompts.fit import FittedPrompt, fit_to_context
 from ..prompts.message_prompt import encode_messages
+from .vocabulary import check_ids, check_vocabulary, num_embeddings
 
 if TYPE_CHECKING:
     from ..inference.prepared_model import PreparedModel
@@ -63,6 +64,7 @@ class TransformersSource:
         self._add_special_tokens = add_special_tokens
         self._num_drafts = prompt_lookup_num_tokens or 0
         self._prepared: list[PreparedModel] = []  # one for each device
+        self._num_embeddings = num_embeddings(model)
         self._num_cores = 0  # CPU cores of the process; 0 until the first make_runner
         self._grammars = GrammarCompiler(tokenizer, self._eos_ids)
         self.context_len = min(context_len, _max_positions(model.config) or context_len)
@@ -93,6 +95,8 @@ class TransformersSource:
         # Read once: later, torch reports what a worker thread has set for itself.
         self._num_cores = self._num_cores or num_usable_cores()
         if not self._prepared:
+            if self._num_embeddings is not None:
+                check_vocabulary(self._tokenizer, self._num_embeddings)
             models = place(self._model, self._devices)
             self._prepared = [PreparedModel(model, self.context_len) for model in models]
         num_cpu_threads = num_threads * max(self._devices.count("cpu"), 1) // self.num_devices
@@ -120,7 +124,9 @@ class TransformersSource:
         return all(isinstance(prepared.forward, BatchForward) for prepared in self._prepared)
 
     def fit(self, prompt: AbstractChatPrompt, max_tokens: int, policy: ContextPolicy) -> FittedPrompt:
-        return fit_to_context(prompt, self._tokenizer, max_tokens, self._add_special_tokens, policy)
+        fitted = fit_to_context(prompt, self._tokenizer, max_tokens, self._add_special_tokens, policy)
+        self._known(fitted.token_ids)
+        return fitted
 
     def text_of(self, prompt: AbstractChatPrompt) -> str:
         return prompt.create_prompt({"tokenizer": self._tokenizer})
@@ -131,11 +137,11 @@ class TransformersSource:
         tools: Sequence[dict[str, Any]],
         template_kwargs: Mapping[str, Any],
     ) -> list[int]:
-        return encode_messages(self._tokenizer, messages, tools, template_kwargs)
+        return self._known(encode_messages(self._tokenizer, messages, tools, template_kwargs))
 
     def encode_text(self, text: str) -> list[int]:
         kwargs = {} if self._add_special_tokens is None else {"add_special_tokens": self._add_special_tokens}
-        return list(self._tokenizer.encode(text, **kwargs))
+        return self._known(list(self._tokenizer.encode(text, **kwargs)))
 
     def decode(self, token_ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(token_ids), clean_up_tokenization_spaces=False))
@@ -162,6 +168,15 @@ class TransformersSource:
             )
         if params.grammar is not None:
             self._grammars.matcher(params.grammar)
+
+    def _known(self, token_ids: list[int]) -> list[int]:
+        """Return the ids of a prompt.
+
+        :raises BadRequest: the model has no embedding for one of them
+        """
+        if self._num_embeddings is not None:
+            check_ids(token_ids, self._num_embeddings, self._tokenizer)
+        return token_ids
 
     def _eos_ids(self) -> frozenset[int]:
         from ..inference.model_runner import eos_ids
