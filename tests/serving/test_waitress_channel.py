@@ -40,7 +40,13 @@ def app() -> Big:
 @pytest.fixture
 def port(app: Big) -> Iterator[int]:
     server: Any = create_server(  # type: ignore[no-untyped-call]
-        app, host="127.0.0.1", port=0, threads=1, outbuf_high_watermark=2_000_000, asyncore_use_poll=True
+        app,
+        host="127.0.0.1",
+        port=0,
+        threads=1,
+        outbuf_high_watermark=2_000_000,
+        outbuf_overflow=100_000_000,
+        asyncore_use_poll=True,
     )
     server.channel_class = partial(ChatChannel, 0.3)
     thread = threading.Thread(target=server.run, name="chatstream-test-server")
