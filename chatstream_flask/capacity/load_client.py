@@ -30,7 +30,6 @@ class ClientResult:
 
     result: TurnResult
     server_first_token_sec: float = 0.0  # time to the first token as the server measured it
-    prompt_tokens: int = 0
 
 
 class LoadClient:
@@ -93,9 +92,7 @@ class LoadClient:
             total_sec=ended_at - arrived_at,
         )
         server_first = (timings["time_to_first_token_ms"] or 0.0) / 1000
-        return ClientResult(
-            result=result, server_first_token_sec=server_first, prompt_tokens=usage["prompt_tokens"]
-        )
+        return ClientResult(result=result, server_first_token_sec=server_first)
 
 
 @contextmanager
