@@ -20,7 +20,7 @@ MAX_SCHEMA_LEN = 64 * 1024  # bytes of JSON
 MAX_SCHEMA_DEPTH = 32  # nested objects and lists
 MAX_MESSAGE_LEN = 300  # characters of llguidance's own message
 MAX_CPU_SEC = 2  # CPU time to validate a grammar
-MAX_WAIT_SEC = 10.0  # elapsed time of it, which is longer on a busy machine
+MAX_WAIT_SEC = 20.0  # elapsed time of it, which is longer on a busy machine
 MAX_CHECKS = 2  # validations at the same time, per server process
 # Between the tokens of JSON; limited, because a model that starts to write spaces may never stop.
 WHITESPACE = r"[\x20\x0A\x0D\x09]{1,20}"

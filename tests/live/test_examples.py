@@ -49,7 +49,7 @@ class Client:
     def __init__(self, port: int) -> None:
         self._url = f"http://127.0.0.1:{port}"
         self.session = requests.Session()
-        retries = Retry(300, backoff_factor=0.1, backoff_max=0.1)
+        retries = Retry(900, backoff_factor=0.1, backoff_max=0.1)
         self.session.mount("http://", HTTPAdapter(max_retries=retries))
 
     def ask(
