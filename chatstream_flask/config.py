@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import reprlib
 from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
@@ -11,6 +12,7 @@ from .errors import ConfigError
 
 MULTIPLICATIVE = "multiplicative"
 SUBTRACTIVE = "subtractive"
+MAX_RUNNING = 4096  # replies generated at once
 MAX_STOP_STRINGS = 16
 MAX_STOP_STRING_LEN = 256  # characters
 MAX_LOGIT_BIASES = 1024
@@ -171,7 +173,7 @@ class EngineConfig:
     num_devices: int = 1  # each has a copy of the model and the same number of threads
 
     def __post_init__(self) -> None:
-        check_int("num_of_concurrent_executions", self.max_running, 1, 4096)
+        check_int("num_of_concurrent_executions", self.max_running, 1, MAX_RUNNING)
         check_int("max_queue_size", self.max_queue_size, 0, 1_000_000)
         check_int("num_of_generation_threads", self.num_of_generation_threads, 1, 64)
         check_int("context_len", self.context_len, 2)
@@ -275,6 +277,23 @@ def check_names(kind: str, given: dict[str, Any], allowed: type | set[str]) -> N
         shown_names = ", ".join(_shown_name(name) for name in unknown[:MAX_SHOWN_NAMES])
         rest = f" and {len(unknown) - MAX_SHOWN_NAMES} more" if len(unknown) > MAX_SHOWN_NAMES else ""
         raise ConfigError(f"unknown {kind} {shown_names}{rest}; allowed: {', '.join(sorted(names))}")
+
+
+def check_callback(name: str, value: Any, *arguments: str) -> None:
+    """Raise ConfigError if a value cannot be called with these arguments, or is a coroutine function."""
+    wanted = f"{name} must be a function that can be called as {name}({', '.join(arguments)})"
+    if not callable(value):
+        raise ConfigError(f"{wanted}, not {shown(value)}")
+    if inspect.iscoroutinefunction(value):
+        raise ConfigError(f"{wanted}; an async function would never be awaited")
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):  # some functions written in C do not tell it
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        raise ConfigError(f"{wanted}: {error}") from error
 
 
 def shown(value: Any) -> str:

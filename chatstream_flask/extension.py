@@ -15,7 +15,16 @@ from .chat.reply_response import close_lost_reply
 from .chat.request_handler import AbstractRequestHandler, SimpleSessionRequestHandler
 from .chat.service import ChatService, engine_configs_of
 from .chat.shared_settings import SharedSettings
-from .config import MULTIPLICATIVE, ContextPolicy, EngineConfig, OnBusy, SamplingParams, WireFormatName
+from .config import (
+    MAX_RUNNING,
+    MULTIPLICATIVE,
+    ContextPolicy,
+    EngineConfig,
+    OnBusy,
+    SamplingParams,
+    WireFormatName,
+    check_int,
+)
 from .errors import ChatStreamError, ConfigError
 from .http.server_check import check_gunicorn_that_loads_us
 from .model_source import make_source
@@ -127,6 +136,7 @@ class ChatStream(ChatService):
             repetition_penalty=repetition_penalty,
             repetition_penalty_method=repetition_penalty_method,
         )
+        check_int("num_of_concurrent_executions", num_of_concurrent_executions, 1, MAX_RUNNING)
         source = make_source(
             model,
             tokenizer,

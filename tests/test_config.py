@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from chatstream_flask import ChatPrompt, ChatStream, SimpleSessionRequestHandler
+from chatstream_flask import AbstractChatPrompt, ChatPrompt, ChatStream, SimpleSessionRequestHandler
 from chatstream_flask.config import EngineConfig, SamplingParams, check_names, shown
 from chatstream_flask.errors import ConfigError
 
@@ -41,6 +41,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (
         {"chat_prompt_clazz": ChatPrompt()},
         "chat_prompt_clazz must be a class derived from AbstractChatPrompt",
+    ),
+    ({"chat_prompt_clazz": AbstractChatPrompt}, "AbstractChatPrompt is abstract: it must override render()"),
+    (
+        {"chat_prompt_clazz": type("NoFormat", (AbstractChatPrompt,), {})},
+        "NoFormat is abstract: it must overr",
     ),
     ({"chat_prompt_clazz": ""}, "chat_prompt_clazz must be a class derived from AbstractChatPrompt"),
     ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, not 0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from ..errors import ConfigError
@@ -23,10 +24,19 @@ def checked_type(name: str, value: Any, kind: type, default: Any = None) -> Any:
 def checked_prompt_class(clazz: Any) -> type[AbstractChatPrompt]:
     """Return a prompt class; None is ChatPrompt.
 
-    :raises ConfigError: it is not derived from AbstractChatPrompt
+    :raises ConfigError: it is not derived from AbstractChatPrompt, or is abstract
     """
     if clazz is None:
         return ChatPrompt
     if not (isinstance(clazz, type) and issubclass(clazz, AbstractChatPrompt)):
         raise ConfigError(f"chat_prompt_clazz must be a class derived from AbstractChatPrompt, not {clazz!r}")
+    has_no_format = all(
+        getattr(clazz, name) is getattr(AbstractChatPrompt, name)
+        for name in ("render", "create_prompt", "to_token_ids")
+    )
+    if has_no_format or inspect.isabstract(clazz):
+        raise ConfigError(
+            f"chat_prompt_clazz={clazz.__name__} is abstract: it must override render() or create_prompt(), "
+            "and all abstract methods"
+        )
     return clazz

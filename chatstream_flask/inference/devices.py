@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     Devices: TypeAlias = "str | torch.device | Sequence[str | torch.device] | None"
 
 DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
+FULL_NAMES = {"cpu:0": "cpu", "mps:0": "mps"}  # the way torch writes them, for example in `model.device`
 
 
 def checked_devices(device: Any) -> list[str]:
@@ -27,11 +28,11 @@ def checked_devices(device: Any) -> list[str]:
     if device is None:
         return []
     given = device if isinstance(device, (list, tuple)) else [device]
-    if wrong := [it for it in given if not DEVICE.fullmatch(str(it))]:
+    names = [FULL_NAMES.get(str(it), str(it)) for it in given]
+    if wrong := [it for it, name in zip(given, names, strict=True) if not DEVICE.fullmatch(name)]:
         raise ConfigError(
             f'device must be "cpu", "mps", "cuda" or "cuda:N", or a list of these, not {shown(wrong[0])}'
         )
-    names = [str(it) for it in given]
     if not names:
         raise ConfigError("device is an empty list; it must name at least one device, or be None")
     if len(names) > 1 and "cuda" in names:

@@ -35,6 +35,26 @@ def is_offloaded(model: nn.Module) -> bool:
     return any(parameter.is_meta for parameter in model.parameters())
 
 
+def check_built_for(devices: Sequence[str]) -> None:
+    """Refuse devices that this build of torch cannot use, without touching a device.
+
+    :raises ConfigError: torch was built without support for one
+    """
+    builds = {
+        "cpu": True,
+        "cuda": torch.backends.cuda.is_built(),  # type: ignore[no-untyped-call]
+        "mps": torch.backends.mps.is_built(),
+    }
+    for device in devices:
+        kind = device.partition(":")[0]
+        if not builds[kind]:
+            allowed = ", ".join(f'"{name}"' for name, is_built in builds.items() if is_built)
+            raise ConfigError(
+                f'device="{device}" cannot be used: this torch was built without {kind.upper()}; '
+                f"it allows {allowed}"
+            )
+
+
 def place(model: PreTrainedModel, devices: Sequence[str]) -> list[PreTrainedModel]:
     """Move the model to the first device and copy it to the others; without devices, leave it where it is.
 

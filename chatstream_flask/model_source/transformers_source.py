@@ -51,8 +51,9 @@ class TransformersSource:
             raise ConfigError(f"model must be a loaded transformers model, not {model!r}")
         if not hasattr(tokenizer, "decode"):
             raise ConfigError(f"tokenizer must be a loaded transformers tokenizer, not {tokenizer!r}")
-        from ..inference.placement import is_dispatched
+        from ..inference.placement import check_built_for, is_dispatched
 
+        check_built_for(devices)
         if devices and is_dispatched(model):
             raise ConfigError(
                 "the model was loaded with device_map, which has placed it already: leave device out"

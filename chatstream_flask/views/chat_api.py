@@ -10,7 +10,7 @@ from flask import Blueprint, Flask, Response, jsonify, request
 
 from ..chat.completion import Callback
 from ..chat.service import ChatService
-from ..config import check_names
+from ..config import check_callback, check_names
 from ..errors import ChatStreamError, ConfigError
 from ..monitoring.origin import assign_request_id
 from ..webui import create_webui_blueprint
@@ -27,6 +27,12 @@ class Options:
     on_feedback_received: OnFeedback | None = None
     web_ui_params: dict[str, Any] | None = None
 
+    def __post_init__(self) -> None:
+        if self.callback is not None:
+            check_callback("callback", self.callback, "request", "message")
+        if self.on_feedback_received is not None:
+            check_callback("on_feedback_received", self.on_feedback_received, "feedback")
+
 
 def create_chat_blueprint(
     chat_stream: ChatService, include: Iterable[str] | None = None, **options: Any
@@ -39,7 +45,7 @@ def create_chat_blueprint(
     :param include: names from API_NAMES; None includes all
     :param options: `callback`, see `ChatStream.handle_chat_stream_request`; `on_feedback_received(feedback)`
         for set_feedback; `web_ui_params` for webui
-    :raises ConfigError: a name or an option is unknown
+    :raises ConfigError: a name or an option is unknown, or a callback cannot be called with its arguments
     """
     check_names("option", options, Options)
     instance = chat_stream.name

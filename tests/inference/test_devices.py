@@ -21,6 +21,7 @@ from chatstream_flask.demo_model import PATH
 from chatstream_flask.engine.engine import Engine
 from chatstream_flask.engine.request import GenerationRequest
 from chatstream_flask.errors import ConfigError
+from chatstream_flask.inference.devices import checked_devices
 from chatstream_flask.inference.load_model import load_model
 from chatstream_flask.inference.model_runner import ModelRunner
 from chatstream_flask.inference.placement import place
@@ -118,7 +119,10 @@ def test_a_copy_has_all_weights_and_shares_none() -> None:
     ("devices", "sentence"),
     [(["cuda:7"], "the model cannot be moved to cuda:7: "), (["cpu", "cuda:7"], "be copied to cuda:7: ")],
 )
-def test_a_missing_device_is_refused(devices: list[str], sentence: str) -> None:
+def test_a_missing_device_is_refused(
+    devices: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.backends.cuda.is_built", lambda: True)
     with pytest.raises(ConfigError, match=sentence), demo_engine(devices):
         pass
 
@@ -139,6 +143,7 @@ def test_default_number_of_threads_per_device(
     devices: Any, num_sequences: int, num_threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.get_num_threads", lambda: 2)
+    monkeypatch.setattr("torch.backends.cuda.is_built", lambda: True)
     model, tokenizer, _ = load_model(str(PATH), "cpu")
     chat_stream = ChatStream(
         model=model, tokenizer=tokenizer, device=devices, num_of_concurrent_executions=num_sequences
@@ -160,10 +165,42 @@ def test_default_number_of_threads_per_device(
         ),
     ],
 )
-def test_numbers_that_do_not_match_the_devices_are_refused(options: dict[str, Any], sentence: str) -> None:
+def test_numbers_that_do_not_match_the_devices_are_refused(
+    options: dict[str, Any], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.backends.cuda.is_built", lambda: True)
     model, tokenizer, _ = load_model(str(PATH), "cpu")
     with pytest.raises(ConfigError, match=sentence):
         ChatStream(model=model, tokenizer=tokenizer, device=["cuda:0", "cuda:1", "cuda:2"], **options)
+
+
+@pytest.mark.parametrize(
+    ("device", "kind"), [("cuda", "CUDA"), ("cuda:1", "CUDA"), (["cpu", "cuda:0"], "CUDA"), ("mps", "MPS")]
+)
+def test_device_that_torch_was_not_built_for_is_refused_by_the_constructor(
+    device: Any, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("cuda", "mps"):
+        monkeypatch.setattr(f"torch.backends.{name}.is_built", lambda: False)
+    model, tokenizer, _ = load_model(str(PATH), "cpu")
+    with pytest.raises(ConfigError, match=f'this torch was built without {kind}; it allows "cpu"'):
+        ChatStream(model=model, tokenizer=tokenizer, device=device)
+
+
+def test_device_may_be_written_as_torch_writes_it() -> None:
+    assert checked_devices("cpu:0") == checked_devices(torch.device("cpu", 0)) == ["cpu"]
+    assert checked_devices("mps:0") == checked_devices(torch.device("mps", 0)) == ["mps"]
+    assert checked_devices(["cpu:0", "cuda:1"]) == ["cpu", "cuda:1"]
+    model, tokenizer, _ = load_model(str(PATH), "cpu")
+    ChatStream(model=model, tokenizer=tokenizer, device=model.device)
+    with pytest.raises(ConfigError, match="device must be"):
+        checked_devices("mps:1")
+
+
+def test_number_of_executions_as_text_is_refused_by_the_constructor() -> None:
+    model, tokenizer, _ = load_model(str(PATH), "cpu")
+    with pytest.raises(ConfigError, match="num_of_concurrent_executions must be a whole number, not '2'"):
+        ChatStream(model=model, tokenizer=tokenizer, num_of_concurrent_executions="2")  # type: ignore[arg-type]
 
 
 def test_devices_get_equal_numbers_of_slots_up_to_one() -> None:

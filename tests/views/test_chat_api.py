@@ -73,6 +73,9 @@ def test_all_of_them(tmp_path: Path) -> None:
         }
 
 
+async def async_callback(feedback: dict[str, Any]) -> None: ...
+
+
 @pytest.mark.parametrize(
     ("opts", "sentence"),
     [
@@ -81,6 +84,19 @@ def test_all_of_them(tmp_path: Path) -> None:
         ({"all": False}, "append_apis needs one of"),
         ({"include": ["get_laod"]}, "unknown API get_laod; allowed: chat_stream, "),
         ({"exclude": ["x y"]}, "unknown API 'x y'"),
+        (
+            {"all": True, "callback": "log"},
+            "callback must be a function that can be called as callback(request",
+        ),
+        (
+            {"all": True, "callback": lambda message: None},
+            "as callback(request, message): too many positional",
+        ),
+        (
+            {"all": True, "on_feedback_received": lambda: None},
+            "called as on_feedback_received(feedback): too",
+        ),
+        ({"all": True, "on_feedback_received": async_callback}, "an async function would never be awaited"),
         ({"all": True, "on_feedback": print}, "unknown option on_feedback; allowed: callback, "),
     ],
 )
