@@ -22,9 +22,10 @@ from tiny_models import (
     make_sequence,
     tiny_model,
 )
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
-from chatstream_flask import demo_model
 from chatstream_flask.config import SamplingParams
 from chatstream_flask.engine.outcome import FinishReason
 from chatstream_flask.engine.request import GenerationRequest
@@ -299,8 +300,9 @@ def test_accepted_drafts() -> None:
 
 @pytest.mark.parametrize("num", [None, 0, 8])
 def test_speculation_is_optional(num: int | None) -> None:
-    auto: Any = AutoTokenizer
-    tokenizer = auto.from_pretrained(demo_model.PATH)
+    words = Tokenizer(WordLevel({str(i): i for i in range(VOCAB_SIZE)}, unk_token="0"))
+    fast: Any = PreTrainedTokenizerFast
+    tokenizer = fast(tokenizer_object=words)
     source = make_source(small_model(), tokenizer, None, MAX_LEN, None, False, None, num)
     runner = source.make_runner(1, 1, 0)
     runner.open()
