@@ -14,6 +14,7 @@ from slot_loop import prefill
 from tiny_models import IdsAsText, TinyTokenizer, make_prompt, make_sequence, tiny_model
 
 from chatstream_flask.config import SamplingParams
+from chatstream_flask.engine.failure_streak import FailureStreak
 from chatstream_flask.engine.outcome import FinishReason
 from chatstream_flask.engine.request import GenerationRequest
 from chatstream_flask.engine.runner import NewIds
@@ -49,6 +50,14 @@ def prepared() -> PreparedModel:
     return it
 
 
+class AnyNumberOfFailures(FailureStreak):
+    """A worker with it goes on after any number of requests that fail; no pool here would replace it."""
+
+    @property
+    def is_too_long(self) -> bool:
+        return False
+
+
 def make_bench(num_slots: int, *, num_more: int = 1, async_decode: bool = True) -> Bench:
     """:param num_more: slots that only cache prefixes"""
 
@@ -59,13 +68,15 @@ def make_bench(num_slots: int, *, num_more: int = 1, async_decode: bool = True) 
         runner.open()
         return runner
 
-    return Bench(
+    bench = Bench(
         slots=[num_slots],
         num_waiting=99,
         chunk_len=8,
         num_kept_slots=num_slots + num_more,
         make_runner=make_runner,
     )
+    bench.workers[0].failures = AnyNumberOfFailures()
+    return bench
 
 
 def make_request(number: int, length: int) -> GenerationRequest:
