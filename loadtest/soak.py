@@ -8,7 +8,7 @@ from pathlib import Path
 
 from chatstream_flask.config import EngineConfig
 from chatstream_flask.engine.finisher import MAX_THREADS
-from chatstream_flask.http.server_check import SPARE_THREADS, num_reply_threads
+from chatstream_flask.http.server_check import num_server_threads
 
 from .generator import run_phase
 from .options import Options
@@ -115,7 +115,7 @@ def _threads_goal(server: Server, before: float, after: float) -> Goal:
     """Return the goal that no thread has died and that the thread pools keep to their limits."""
     settings = server.settings
     engine = EngineConfig(max_running=settings.num_running, max_queue_size=settings.num_waiting)
-    most = num_reply_threads(engine) + SPARE_THREADS + min(settings.num_running, MAX_THREADS) + OTHER_THREADS
+    most = num_server_threads([engine]) + min(settings.num_running, MAX_THREADS) + OTHER_THREADS
     is_met = before <= after <= most
     return Goal(f"{server.kind}: threads", f"{before:g} -> {after:g}", f"{before:g} to {most}", is_met)
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from ..engine.request import GenerationRequest
 from ..errors import TooManyRequests
+from ..http.problem import RETRY_AFTER_SEC
 from .reply_stream import ReplyStream
 
 MAX_READERS = 8  # of one reply; one more displaces the oldest of the same visitor
 MAX_EXTRA_PER_VISITOR = 8  # readers of a visitor beyond one for each reply that it reads
-RETRY_AFTER_SEC = 5
 
 
 @dataclass(frozen=True)

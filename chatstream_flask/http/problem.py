@@ -9,6 +9,7 @@ from flask import Response
 
 from ..errors import ChatStreamError, TooManyRequests
 
+CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_SEC = 5  # where no time is known: the server stops, or its store is not available
 
 
@@ -20,18 +21,23 @@ def problem_response(error: ChatStreamError, *, too_many_as_200: bool = False) -
     """
     if isinstance(error, TooManyRequests) and too_many_as_200:
         return Response(f'{{"error":"{error.code}"}}', content_type="application/json")
-    body = {
-        "type": "about:blank",
-        "title": HTTPStatus(error.status).phrase,
-        "status": error.status,
-        "detail": str(error),
-        "error": error.code,
-    }
-    if isinstance(error, TooManyRequests):
-        body["reason"] = error.reason
-    response = Response(json.dumps(body), error.status, content_type="application/problem+json")
+    members = {"reason": error.reason} if isinstance(error, TooManyRequests) else {}
+    body = problem_document(error.status, error.code, str(error), **members)
+    response = Response(body, error.status, content_type=CONTENT_TYPE)
     set_retry_after(response, error)
     return response
+
+
+def problem_document(status: int, code: str, detail: str, **members: str) -> str:
+    """Return a problem document (RFC 9457) as JSON."""
+    document = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "error": code,
+    }
+    return json.dumps(document | members)
 
 
 def set_retry_after(response: Response, error: ChatStreamError) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -55,13 +55,18 @@ def check_gunicorn_that_loads_us(configs: Sequence[EngineConfig]) -> None:
     check_gunicorn(cfg)
     if getattr(cfg.worker_class, "is_sized_by_app", False):
         return
-    num_threads = sum(map(num_reply_threads, configs)) + SPARE_THREADS
+    num_threads = num_server_threads(configs)
     if cfg.threads < num_threads:
         logger.warning(
             "gunicorn has threads=%d, but up to %d running and waiting replies hold one each, and so do "
             "their further readers: set threads=%d, or start `%s`",
             *(cfg.threads, sum(config.num_places for config in configs), num_threads, CONF),
         )
+
+
+def num_server_threads(configs: Iterable[EngineConfig]) -> int:
+    """Return how many threads a server needs for these engines, so that requests of other kinds find one."""
+    return sum(map(num_reply_threads, configs)) + SPARE_THREADS
 
 
 def num_reply_threads(config: EngineConfig) -> int:
@@ -104,7 +109,7 @@ class ServerCheck:
 
     def _check(self, environ: dict[str, Any]) -> None:
         configs = self._configs_of_app()
-        num_threads = sum(map(num_reply_threads, configs)) + SPARE_THREADS
+        num_threads = num_server_threads(configs)
         check_forked(self._engine)
         if environ.get("wsgi.multiprocess"):
             raise ConfigError(

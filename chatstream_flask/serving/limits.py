@@ -12,8 +12,9 @@ from ..chat.app_state import EXTENSION, AppState
 from ..chat.service import ChatService
 from ..engine.engine import Engine
 from ..errors import ConfigError
-from ..http.server_check import SPARE_THREADS, num_reply_threads
+from ..http.server_check import num_server_threads
 
+MAX_HEAD_SEC = 20.0  # time for the head of a request, and for the first byte of a new connection
 OTHER_FILES = 128  # that a process opens beside its connections and one for each thread
 SPARE_CONNECTIONS = 500  # idle keep-alive connections, refused requests, other pages
 SWITCH_SEC = 0.001  # for sys.setswitchinterval; lets other threads get the GIL sooner
@@ -41,7 +42,7 @@ class ServerLimits:
         if not chats:
             raise ConfigError(f"{wsgi_app!r} has no ChatStream: call ChatStream(...).init_app(app)")
         engines = list({id(engine): engine for engine in (service.engine for service, _ in chats)}.values())
-        num_threads = sum(num_reply_threads(engine.config) for engine in engines) + SPARE_THREADS
+        num_threads = num_server_threads(engine.config for engine in engines)
         return cls(
             engines=engines,
             num_threads=num_threads,
@@ -50,6 +51,11 @@ class ServerLimits:
             client_timeout_sec=max(state.settings.client_timeout_sec for _, state in chats),
             drain_sec=max(state.settings.drain_sec for _, state in chats),
         )
+
+
+def head_timeout(client_timeout_sec: float) -> float:
+    """Return the seconds in which the head of a request must arrive, at most the client timeout."""
+    return min(MAX_HEAD_SEC, client_timeout_sec)
 
 
 def allow_connections(limits: ServerLimits, wanted: int) -> int:

@@ -23,7 +23,8 @@ from gunicorn.workers.gthread import ThreadWorker
 from .client_socket import WOULD_BLOCK, ClientSocket
 from .connection import RECV_LEN, Connection, HeldUnreader
 from .connection_poller import ConnectionPoller
-from .refusal import MAX_HEAD_SEC, refusal, request_timeout
+from .limits import head_timeout
+from .refusal import refusal, request_timeout
 from .request_buffer import Progress, RequestBuffer
 
 STOP_IDLE_SEC = 2.0  # time that a stopping worker waits for a request that may already be on its way
@@ -150,7 +151,7 @@ class PolledWorker(ThreadWorker):
 
     @property
     def _head_sec(self) -> float:
-        return min(MAX_HEAD_SEC, self.client_timeout_sec)
+        return head_timeout(self.client_timeout_sec)
 
     def _wait_for_request(self, conn: Connection, data: bytes, max_sec: float) -> None:
         limits = self._max_head_len, self.max_body_len
@@ -170,12 +171,9 @@ class PolledWorker(ThreadWorker):
 
     def _receive(self, conn: Connection) -> None:
         while conn.on_event == self._receive:
-            try:
-                data = conn.sock.recv_now(RECV_LEN)
-            except WOULD_BLOCK:
+            data = _recv_now(conn)
+            if data is None:
                 return
-            except OSError:
-                data = b""
             if not data:
                 self._close(conn)
                 return
@@ -315,12 +313,9 @@ class PolledWorker(ThreadWorker):
 
         Closing with unread bytes would reset the connection, and the client could lose the response.
         """
-        try:
-            data = conn.sock.recv_now(RECV_LEN)
-        except WOULD_BLOCK:
+        data = _recv_now(conn)
+        if data is None:
             return
-        except OSError:
-            data = b""
         conn.num_drained += len(data)
         if not data or conn.num_drained > MAX_LINGER_LEN:
             self._close(conn)
@@ -373,3 +368,14 @@ class PolledWorker(ThreadWorker):
         for conn in self._polled.all:
             if conn.buffer is not None:  # answers may still be sent
                 conn.deadline = min(conn.deadline, deadline)
+
+
+def _recv_now(conn: Connection) -> bytes | None:
+    """Return the bytes that have arrived; None if there are none yet, b"" if the connection has ended."""
+    try:
+        data: bytes = conn.sock.recv_now(RECV_LEN)
+    except WOULD_BLOCK:
+        return None
+    except OSError:
+        return b""
+    return data

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from http import HTTPStatus
 
-RETRY_AFTER_SEC = 5
-
-MAX_HEAD_SEC = 20.0  # time for the head of a request, and for the first byte of a new connection
+from ..http.problem import CONTENT_TYPE, RETRY_AFTER_SEC, problem_document
 
 
 def request_timeout(*, has_head: bool) -> bytes:
@@ -18,19 +15,11 @@ def request_timeout(*, has_head: bool) -> bytes:
 
 def refusal(status: HTTPStatus, code: str, detail: str) -> bytes:
     """Return a whole HTTP response with a problem document (RFC 9457); it closes the connection."""
-    body = json.dumps(
-        {
-            "type": "about:blank",
-            "title": status.phrase,
-            "status": status.value,
-            "detail": detail,
-            "error": code,
-        }
-    )
+    body = problem_document(status, code, detail)
     lines = [
         f"HTTP/1.1 {status.value} {status.phrase}",
         "Connection: close",
-        "Content-Type: application/problem+json",
+        f"Content-Type: {CONTENT_TYPE}",
         f"Content-Length: {len(body)}",
         *([f"Retry-After: {RETRY_AFTER_SEC}"] if status == HTTPStatus.SERVICE_UNAVAILABLE else []),
     ]

@@ -10,7 +10,8 @@ from typing import Any
 
 from waitress.channel import HTTPChannel
 
-from .refusal import MAX_HEAD_SEC, refusal, request_timeout
+from .limits import head_timeout
+from .refusal import refusal, request_timeout
 
 
 class ChatChannel(HTTPChannel):
@@ -28,7 +29,7 @@ class ChatChannel(HTTPChannel):
         :param client_timeout_sec: time for a whole request to arrive, and for a client to read anything
         """
         self.client_timeout_sec = client_timeout_sec
-        self._waiting_since = time.monotonic()  # start of the wait for a request, or its first byte
+        self.waiting_since = time.monotonic()  # start of the wait for a request, or its first byte
         self._has_asked = False  # whether a whole request has arrived before
         super().__init__(server, sock, addr, adj, map=map)
         self.outbuf_lock = _ImpatientCondition(self)
@@ -39,10 +40,6 @@ class ChatChannel(HTTPChannel):
     def is_waiting(self) -> bool:
         """Return whether no thread works for this connection."""
         return not self.requests
-
-    @property
-    def waiting_since(self) -> float:
-        return self._waiting_since
 
     def readable(self) -> bool:
         """Check the deadline; waitress calls this for every connection at least once a second."""
@@ -57,14 +54,14 @@ class ChatChannel(HTTPChannel):
             self._refuse(refusal(HTTPStatus.BAD_REQUEST, "bad_request", "the request is malformed"))
             return False
         if before is None or self.request is not before:
-            self._waiting_since = time.monotonic()
+            self.waiting_since = time.monotonic()
         return is_received
 
     def service(self) -> None:
         self._has_asked = True
         super().service()
         if self.request is None or not self.request.completed:
-            self._waiting_since = time.monotonic()
+            self.waiting_since = time.monotonic()
 
     def give_up(self) -> None:
         """End the connection although a thread still writes; that thread gets ClientDisconnected."""
@@ -80,14 +77,14 @@ class ChatChannel(HTTPChannel):
             self.will_close = time.time() - self.last_activity > self.client_timeout_sec
         elif self.request is not None:
             max_sec = self.client_timeout_sec if self.request.headers_finished else self._head_sec
-            if now - self._waiting_since > max_sec:
+            if now - self.waiting_since > max_sec:
                 self._refuse(request_timeout(has_head=self.request.headers_finished))
         elif not self._has_asked:
-            self.will_close = now - self._waiting_since > self._head_sec
+            self.will_close = now - self.waiting_since > self._head_sec
 
     @property
     def _head_sec(self) -> float:
-        return min(MAX_HEAD_SEC, self.client_timeout_sec)
+        return head_timeout(self.client_timeout_sec)
 
     def _refuse(self, answer: bytes) -> None:
         """Respond without the app, behind responses that are still being sent, and close the connection."""
