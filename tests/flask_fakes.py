@@ -30,6 +30,7 @@ from chatstream_flask.errors import StoreUnavailable
 from chatstream_flask.model_source import ModelSource
 from chatstream_flask.prompts import ChatContent
 from chatstream_flask.prompts.fit import FittedPrompt, fit_to_context
+from chatstream_flask.reply_format.family import ReplyFormat
 
 SSE = {"Accept": "text/event-stream"}
 FAIL = "\x01"  # in a scripted reply: the step fails here
@@ -127,7 +128,7 @@ class ScriptedSource:
     num_devices = 1
     prefill_chunk_len = 256
     model_name = "scripted"
-    response_template: dict[str, Any] | None = None
+    reply_format = ReplyFormat()
 
     def __init__(self, runner: Runner, context_len: int) -> None:
         self.runner = runner

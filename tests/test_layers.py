@@ -21,6 +21,7 @@ ROOMS = [  # top-level modules and packages; each may import what stands above i
     "engine",
     "mock",
     "inference",
+    "reply_format",
     "http",
     "conversation",
     "model_source",
@@ -41,7 +42,7 @@ ROOMS = [  # top-level modules and packages; each may import what stands above i
 ]
 MODEL_ROOM = "inference"  # the only one that may import these
 MODEL_LIBRARIES = {"torch", "transformers", "triton", "accelerate"}
-ROOMS_WITHOUT_WEB = {"errors", "config", "client", "prompts", "grammar", "engine", "mock", "inference"}
+ROOMS_WITHOUT_WEB = set(ROOMS[: ROOMS.index("http")]) - {"settings"}
 WEB_LIBRARIES = {"flask", "flask_session", "waitress", "werkzeug", "gunicorn"}
 PROGRAMS = {"examples"}  # written as users write theirs, who load models themselves
 

@@ -12,6 +12,7 @@ from ..mock.mock_runner import MockParams, MockRunner, encode_mock_prompt
 from ..prompts import AbstractChatPrompt, ChatPrompt
 from ..prompts.chat_template import Message
 from ..prompts.fit import FittedPrompt
+from ..reply_format.family import ReplyFormat
 
 
 class MockSource:
@@ -20,7 +21,7 @@ class MockSource:
     num_devices = 1
     prefill_chunk_len = 1_000_000  # a mock prompt costs nothing
     model_name = "mock"
-    response_template: dict[str, Any] | None = None
+    reply_format = ReplyFormat()
 
     def __init__(self, mock_params: dict[str, Any] | None, context_len: int) -> None:
         self._params = MockParams.of(mock_params or {})

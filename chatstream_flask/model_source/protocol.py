@@ -10,13 +10,14 @@ from ..engine.runner import Runner
 from ..prompts import AbstractChatPrompt
 from ..prompts.chat_template import Message
 from ..prompts.fit import FittedPrompt
+from ..reply_format.family import ReplyFormat
 
 
 class ModelSource(Protocol):
     """Tokenizer, limits and runners of one model."""
 
     model_name: str  # the name of its folder, or its id on the hub
-    response_template: dict[str, Any] | None  # how replies are parsed, if the tokenizer defines it
+    reply_format: ReplyFormat  # how the model writes reasoning and tool calls
     num_devices: int  # each holds a copy of the model
     context_len: int  # maximum number of tokens of prompt and reply together
     prefill_chunk_len: int  # maximum number of prompt tokens between two decode steps

@@ -15,6 +15,7 @@ from ..prompts import AbstractChatPrompt
 from ..prompts.chat_template import Message
 from ..prompts.fit import FittedPrompt, fit_to_context
 from ..prompts.message_prompt import encode_messages
+from ..reply_format.family import find_reply_format
 from .vocabulary import check_ids, check_vocabulary, num_embeddings
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class TransformersSource:
         self._grammars = GrammarCompiler(tokenizer, self._eos_ids)
         self.context_len = min(context_len, _max_positions(model.config) or context_len)
         self.model_name = _short_name(getattr(model.config, "name_or_path", ""))
-        self.response_template = getattr(tokenizer, "response_template", None)
+        self.reply_format = find_reply_format(tokenizer)
 
     def best_num_threads(self, num_sequences: int) -> int:
         """Return one thread per device, or on CPU two for more than a few sequences.

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..engine.reply_text import TokenLogprob
-from .deltas import Delta, message_of
+from ..reply_format.deltas import Delta, message_of
 from .generations import Choice
 from .token_text import TokenText, chat_logprobs, completion_logprobs
 

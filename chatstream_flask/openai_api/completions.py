@@ -14,6 +14,7 @@ from ..engine.request import GenerationRequest
 from ..http.disconnect import make_probe
 from ..http.request_body import read_body
 from ..monitoring.origin import Origin
+from ..reply_format.reply_parser import ArgumentsReply, CallReply, ReplyParser, TextReply
 from ..settings import Settings
 from .answer import Answer, ChatAnswer, CompletionAnswer
 from .answer_stream import AnswerStream
@@ -23,11 +24,9 @@ from .keys import cache_owner_of, visitor_of
 from .messages import template_messages
 from .models import Models
 from .parse_body import parse_body
-from .reply_parser import ArgumentsReply, CallReply, ReplyParser, TextReply
 from .response_format import grammar_of
 from .sampling import bounded, for_choice, sampling_params
 from .schema import Body, ChatBody, CompletionBody
-from .template_reply import HERMES, TemplateReply
 from .tools import ToolUse, tool_use
 from .whole_answer import whole_answer
 
@@ -98,9 +97,9 @@ class Completions:
     def _parser(self, use: ToolUse, grammar: str | None, prompt_ids: list[int]) -> ReplyParser:
         if use.forced:
             return ArgumentsReply(use.forced[0]) if len(use.forced) == 1 else CallReply()
-        if grammar is None and (template := self._source.response_template) is not None:
-            return TemplateReply(template, self._source.decode(prompt_ids), use.tools)
-        return TemplateReply(HERMES, "", use.tools) if use.tools else TextReply()
+        if grammar is not None:
+            return TextReply()
+        return self._source.reply_format.make_parser(self._source.decode(prompt_ids), use.tools)
 
     def _submit(
         self,

@@ -11,8 +11,8 @@ from ..engine.engine import Engine
 from ..engine.outcome import FinishReason, Outcome
 from ..engine.reply_text import TokenLogprob
 from ..engine.request import GenerationRequest
-from .deltas import Delta
-from .reply_parser import ReplyParser
+from ..reply_format.deltas import Delta
+from ..reply_format.reply_parser import ReplyParser
 
 
 class Choice:

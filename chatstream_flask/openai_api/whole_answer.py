@@ -6,8 +6,8 @@ from flask import Response, jsonify
 
 from ..engine.reply_text import TokenLogprob
 from ..http.disconnect import Probe
+from ..reply_format.deltas import Delta
 from .answer import Answer, usage_of
-from .deltas import Delta
 from .errors import error_response, failure_of
 from .generations import Generations
 

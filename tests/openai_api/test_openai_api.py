@@ -19,6 +19,7 @@ from flask_fakes import FAIL, Chat, ScriptedRunner, running_chat
 from werkzeug.test import TestResponse
 
 from chatstream_flask.openai_api import create_openai_blueprint
+from chatstream_flask.reply_format.family import ReplyFormat
 
 HELLO = [{"role": "user", "content": "Hello"}]
 TOOLS = [{"type": "function", "function": {"name": name, "parameters": {"type": "object"}}} for name in "fg"]
@@ -263,7 +264,7 @@ def test_one_of_several_required_tools(tmp_path: Path) -> None:
 def test_a_response_template_of_the_tokenizer_is_followed(tmp_path: Path) -> None:
     runner = ScriptedRunner(lambda prompt: "<think>Hm.</think>Yes." + CALL)
     with running_api(tmp_path, runner) as chat:
-        chat.chat_stream.source.response_template = {
+        template: dict[str, Any] = {
             "defaults": {"role": "assistant"},
             "start_anchor": "A:",
             "fields": {
@@ -271,6 +272,7 @@ def test_a_response_template_of_the_tokenizer_is_followed(tmp_path: Path) -> Non
                 "content": {"content": "text"},
             },
         }
+        chat.chat_stream.source.reply_format = ReplyFormat(template)
         (choice,) = answer(chat)["choices"]
         assert choice["message"]["content"] == "Yes." + CALL
         assert choice["message"]["reasoning_content"] == choice["message"]["reasoning"] == "Hm."

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatstream_flask.openai_api.deltas import message_of
 from chatstream_flask.openai_api.parse_body import parse_body
-from chatstream_flask.openai_api.reply_parser import ArgumentsReply, CallReply, ReplyParser, TextReply
 from chatstream_flask.openai_api.schema import ChatBody
-from chatstream_flask.openai_api.template_reply import HERMES, TemplateReply
 from chatstream_flask.openai_api.tools import tool_use
+from chatstream_flask.reply_format.deltas import message_of
+from chatstream_flask.reply_format.reply_parser import ArgumentsReply, CallReply, ReplyParser, TextReply
+from chatstream_flask.reply_format.template_reply import HERMES, TemplateReply
 
 GEMMA: dict[str, Any] = {  # as Gemma 4's: reasoning first, and JSON of its own kind
     "defaults": {"role": "assistant"},
