@@ -15,7 +15,7 @@ from ..errors import UnsupportedModel
 from .decoders.fuse import NotFusible, fuse
 from .decoders.fused_decoder import FusedDecoder
 from .decoders.linear import has_fast_matmul, prepacking_is_faster
-from .decoders.native_decoder import NativeDecoder, NotNative
+from .decoders.native_decoder import NATIVE_DTYPES, NativeDecoder, NotNative
 from .decoders.onednn import is_plain, prepack_linears, restore_linears
 from .kv_cache import LayerShape, layer_shapes
 from .kv_memory import MIB, check_kv_memory, free_bytes
@@ -99,6 +99,8 @@ class PreparedModel:
         if is_dispatched(self.model):
             return self._checked(OwnForward(self.model), expected)
         if self._use_native and self.model.device.type == "cpu":
+            if self.model.dtype not in NATIVE_DTYPES and self._upcast():
+                expected = own_logits(self.model)
             try:
                 return self._checked(NativeDecoder(self._fused(prepack=False)), expected)
             except (NotFusible, NotNative, UnsupportedModel) as error:

@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from chatstream_flask.inference.decoders.fused_decoder import FusedDecoder
 from chatstream_flask.inference.decoders.linear import PrepackedModule
-from chatstream_flask.inference.decoders.native_decoder import NativeDecoder
+from chatstream_flask.inference.decoders.native_decoder import NativeDecoder, native_library
 from chatstream_flask.inference.decoders.onednn import prepack_linears, restore_linears
 from chatstream_flask.inference.prepared_model import PreparedModel
 from chatstream_flask.inference.slot_model import Forward, OwnForward
@@ -154,3 +154,12 @@ def test_a_dtype_without_fast_matmul_is_computed_in_float32() -> None:
     model = tiny_model("llama").to(torch.bfloat16)
     prepared_forward(model, prepack=None)
     assert model.dtype == torch.float32
+
+
+@pytest.mark.skipif(native_library() is None, reason="no C compiler when this was installed")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_checkpoint_of_any_dtype_runs_in_the_compiled_decoder(dtype: torch.dtype) -> None:
+    if dtype == torch.float16 and torch.ops.mkldnn._is_mkldnn_fp16_supported():
+        pytest.skip("this processor has float16 products")
+    model = tiny_model("llama").to(dtype)
+    assert isinstance(prepared_forward(model, use_native=True, prepack=None), NativeDecoder)

@@ -24,7 +24,7 @@ from .linear import Linear, PlainLinear, has_fast_matmul
 MAX_TOKENS = 128  # of one forward pass; for more, torch is faster if the processor has bfloat16 products
 LANES = 8  # numbers that are computed together; sizes must be multiples of it
 ACTIVATIONS: dict[Any, int] = {functional.silu: 0, gelu_tanh: 1}
-DTYPES = (torch.float32, torch.bfloat16)
+NATIVE_DTYPES = (torch.float32, torch.bfloat16)
 
 
 class NotNative(Exception):
@@ -117,7 +117,7 @@ class NativeDecoder:
         first = fused.layers[0]
         self._eps = fused.norm.eps
         self._dtype = _plain(fused.head).weight.dtype
-        if self._dtype not in DTYPES:
+        if self._dtype not in NATIVE_DTYPES:
             raise NotNative(f"it does not support {self._dtype}")
         torch_is_faster = self._dtype == torch.bfloat16 and has_fast_matmul(self._dtype)
         self.max_tokens = MAX_TOKENS if torch_is_faster else sys.maxsize
