@@ -9,11 +9,13 @@ ChatStreamError
 │   └── PromptTooLong      400  the prompt does not fit into the context
 ├── NotFound               404  there is no such object, or it belongs to somebody else
 ├── ConversationBusy       409  the conversation already has a running reply
+├── ReplyCancelled         409  the reply was cancelled, or its client has disconnected
 ├── TooManyRequests        429  the queue is full, or the visitor has reached a limit
 ├── NotAccepting           503  the server is stopping or stopped
 │   ├── EngineFailing      503  the model fails at each step, and its generation threads are being replaced
 │   └── EngineBroken       503  a generation thread hung, died or failed and could not be replaced
 ├── StoreUnavailable       503  the conversation store cannot be read or written
+├── GenerationTimeout      503  the reply took longer than CHATSTREAM_REQUEST_TIMEOUT_SEC
 └── GenerationError        500  generation failed; the conversation is as it was before
 """
 
@@ -80,6 +82,13 @@ class ConversationBusy(ChatStreamError):
     code = "conversation_busy"
 
 
+class ReplyCancelled(ChatStreamError):
+    """The reply was cancelled, or its client has disconnected."""
+
+    status = 409
+    code = "cancelled"
+
+
 class TooManyRequests(ChatStreamError):
     """The queue is full, or the visitor has reached a limit.
 
@@ -120,6 +129,13 @@ class StoreUnavailable(ChatStreamError):
 
     status = 503
     code = "store_unavailable"
+
+
+class GenerationTimeout(ChatStreamError):
+    """The reply took longer than CHATSTREAM_REQUEST_TIMEOUT_SEC."""
+
+    status = 503
+    code = "timeout"
 
 
 class GenerationError(ChatStreamError):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from flask import Request, Response, g
+from flask import Request, g
 
 from ..engine.engine import Engine
 from ..http.disconnect import limit_silence, make_probe
+from ..http.streamed_response import StreamedResponse
 from ..settings import Settings
 from .readers import Readers
 from .reply_registry import Reply
@@ -23,7 +24,7 @@ def reply_response(
     offset: int,
     readers: Readers,
     visitor: str | None,
-) -> Response:
+) -> StreamedResponse:
     """Return the streaming response for one reader of a reply.
 
     :param grace_sec: how long the reply goes on without any reader
@@ -46,7 +47,7 @@ def reply_response(
             offset=0 if isinstance(wire, ChatStreamFrames) else offset,  # each frame holds the whole reply
         ),
     )
-    response = Response(stream, content_type=wire.content_type, headers=wire.headers)
+    response = StreamedResponse(stream, content_type=wire.content_type, headers=wire.headers)
     response.headers["X-ChatStream-Last-Generated-Message-Id"] = reply.message_id
     if reply.num_dropped_turns:
         response.headers["X-ChatStream-Truncated"] = f"turns={reply.num_dropped_turns}"

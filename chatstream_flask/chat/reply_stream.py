@@ -9,6 +9,7 @@ from typing import Any
 from ..engine.engine import Engine
 from ..engine.outcome import FinishReason, Outcome
 from ..engine.request import GenerationRequest, Status
+from ..errors import ReplyCancelled
 from ..http.disconnect import Probe
 from .wire_format import WireFormat
 
@@ -61,11 +62,15 @@ class ReplyStream(Iterator[bytes]):
         return self._is_over
 
     def __next__(self) -> bytes:
-        """Block until there is something to send; empty chunks are never returned."""
+        """Block until there is something to send; empty chunks are never returned.
+
+        :raises ChatStreamError: the body must not look complete: the reply failed, and the wire format
+            cannot say so, or the client has disconnected
+        """
         while not self._is_over:
             if self._is_gone():
                 self.close()
-                break
+                raise ReplyCancelled("the client has disconnected")
             if chunk := self._next_chunk():
                 self._written_at = self._clock()
                 return chunk

@@ -62,12 +62,12 @@ class PlainText(WireFormat):
         return text.encode()
 
     def end(self, outcome: Outcome, extra: dict[str, Any], offset: int) -> bytes:
-        """Raise if the reply failed: clients notice a body that is cut short.
+        """Return nothing, or raise if the reply is incomplete: text has no other way to say so.
 
-        :raises GenerationError: the reply failed
+        :raises ChatStreamError: why it is incomplete
         """
-        if outcome.finish_reason in (FinishReason.ERROR, FinishReason.SHUTDOWN):
-            raise GenerationError(outcome.error or "the server stopped")
+        if failure := outcome.failure:
+            raise failure
         return b""
 
     def heartbeat(self) -> bytes:

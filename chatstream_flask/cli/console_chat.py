@@ -15,7 +15,7 @@ from ..config import ContextPolicy
 from ..conversation import Conversation
 from ..conversation.memory_store import MemoryStore
 from ..conversation.turn import Turn
-from ..engine.outcome import Outcome
+from ..engine.outcome import FinishReason, Outcome
 from ..engine.request import GenerationRequest
 from ..errors import ChatStreamError, PromptTooLong
 from ..extension import ChatStream
@@ -86,9 +86,9 @@ class ConsoleChat:
             begin(turn)
             generation = self._submit(turn.prompt)
             outcome = self._print(generation)
-            if outcome.error is not None:
-                self._fail(self._words.failed.format(error=outcome.error))
-            elif outcome.is_success or generation.text:
+            if outcome.failure is not None and outcome.finish_reason is not FinishReason.CANCELLED:
+                self._fail(self._words.failed.format(error=outcome.failure))
+            if outcome.is_success or (generation.text and outcome.finish_reason is not FinishReason.ERROR):
                 turn.save(generation.text, is_interrupted=not outcome.is_success)
         except PromptTooLong:
             self._fail(self._words.too_long)

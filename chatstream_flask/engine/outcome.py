@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from ..errors import ChatStreamError, GenerationError, GenerationTimeout, NotAccepting, ReplyCancelled
+
 
 class FinishReason(Enum):
     """Why a reply ended; OpenAI's words where they exist."""
@@ -38,6 +40,23 @@ class Outcome:
     @property
     def is_success(self) -> bool:
         return self.finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
+
+    @property
+    def failure(self) -> ChatStreamError | None:
+        """Why the reply is incomplete, as an error for its client; None if it is complete."""
+        match self.finish_reason:
+            case FinishReason.STOP | FinishReason.LENGTH:
+                return None
+            case FinishReason.ERROR:
+                return GenerationError(self.error or "generation failed")
+            case FinishReason.TIMEOUT:
+                return GenerationTimeout("the reply took too long and was cancelled")
+            case FinishReason.SHUTDOWN:
+                return NotAccepting("the server is stopping and has cancelled the reply")
+            case FinishReason.CANCELLED:
+                return ReplyCancelled("the reply was cancelled by another request")
+            case FinishReason.DISCONNECTED:
+                return ReplyCancelled("the reply was cancelled as its client had disconnected")
 
     @property
     def phase(self) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import select
+import socket
+import struct
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 Probe = Callable[[], bool]
@@ -34,6 +37,23 @@ def make_probe(environ: dict[str, Any]) -> Probe | None:
             return True
 
     return is_gone
+
+
+def reset_on_close(environ: dict[str, Any]) -> None:
+    """Make the server reset the connection when it closes it, if that is all that can show a cut body.
+
+    HTTP/1.0 has no chunks, so a body that was cut short would end like any other. Front servers such as
+    nginx speak HTTP/1.0 unless told otherwise.
+    """
+    if environ.get("SERVER_PROTOCOL") != "HTTP/1.0":
+        return
+    channel = getattr(environ.get("waitress.client_disconnected"), "__self__", None)
+    connection = (
+        environ.get("gunicorn.socket") or environ.get("werkzeug.socket") or getattr(channel, "socket", None)
+    )
+    if connection is not None:
+        with suppress(OSError):  # closed already
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def limit_silence(environ: dict[str, Any], max_sec: float) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from ..engine.reply_text import TokenLogprob
 from ..http.disconnect import Probe
 from .answer import Answer, usage_of
-from .errors import error_object, failure_of
+from .errors import error_object
 from .generations import Choice, Generations
 
 DONE = b"data: [DONE]\n\n"
@@ -106,7 +106,7 @@ class AnswerStream(Iterator[bytes]):
         if choice.outcome is None:
             self._held_logprobs[index] = logprobs
             return news
-        if failure := failure_of(choice.outcome):
+        if failure := choice.outcome.failure:
             self.close()
             return news + _event({"error": error_object(failure)}) + DONE
         return news + self._chunk(self._answer.end(index, choice.finish_reason, logprobs))

@@ -9,8 +9,7 @@ from typing import Any
 from flask import Response
 from werkzeug.exceptions import HTTPException
 
-from ..engine.outcome import FinishReason, Outcome
-from ..errors import BadRequest, ChatStreamError, GenerationError, NotAccepting, TooManyRequests
+from ..errors import BadRequest, ChatStreamError, TooManyRequests
 from ..http.problem import set_retry_after
 
 
@@ -31,13 +30,6 @@ class ApiError(BadRequest):
         self.code = code
         self.status = status
         self.numbers = numbers  # further fields of the error object
-
-
-class GenerationTimeout(ChatStreamError):
-    """The answer took longer than CHATSTREAM_REQUEST_TIMEOUT_SEC."""
-
-    status = 503
-    code = "timeout"
 
 
 def error_object(error: ChatStreamError) -> dict[str, Any]:
@@ -71,17 +63,6 @@ def http_error_response(error: HTTPException) -> Response:
         if key.lower() not in ("content-type", "content-length"):
             response.headers[key] = value
     return response
-
-
-def failure_of(outcome: Outcome) -> ChatStreamError | None:
-    """Return why an answer is incomplete; None if it is complete."""
-    if outcome.is_success:
-        return None
-    if outcome.finish_reason is FinishReason.ERROR:
-        return GenerationError(outcome.error or "generation failed")
-    if outcome.finish_reason is FinishReason.TIMEOUT:
-        return GenerationTimeout("the answer took too long and was cancelled")
-    return NotAccepting("the server is stopping and has cancelled the answer")
 
 
 def _type_of(error: ChatStreamError) -> str:

@@ -8,7 +8,7 @@ from ..engine.reply_text import TokenLogprob
 from ..http.disconnect import Probe
 from ..reply_format.deltas import Delta
 from .answer import Answer, usage_of
-from .errors import error_response, failure_of
+from .errors import error_response
 from .generations import Generations
 
 CLIENT_CLOSED_REQUEST = 499  # only for the access log
@@ -26,7 +26,7 @@ def whole_answer(
     choices = []
     for index, (choice, (deltas, logprobs)) in enumerate(zip(generations.choices, read, strict=True)):
         assert choice.outcome is not None
-        if failure := failure_of(choice.outcome):
+        if failure := choice.outcome.failure:
             return error_response(failure)
         choices.append(answer.choice(index, deltas, choice.finish_reason, logprobs))
     return jsonify(answer.whole(choices, usage_of(generations.choices, num_prompts)))

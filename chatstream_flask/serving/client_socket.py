@@ -6,6 +6,7 @@ import errno
 import select
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -46,6 +47,12 @@ class ClientSocket:
     @property
     def has_pending(self) -> bool:
         return bool(self._pending)
+
+    @property
+    def resets_on_close(self) -> bool:
+        """Whether the app wants the client to see that its response was cut short."""
+        is_on, sec = struct.unpack("ii", self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))
+        return bool(is_on) and not sec
 
     # -- methods of a socket, for threads --------------------------------------------------------------
 

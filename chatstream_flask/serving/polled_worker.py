@@ -301,6 +301,9 @@ class PolledWorker(ThreadWorker):
             self._wait_for_request(conn, data, self.cfg.keepalive if self.alive else STOP_IDLE_SEC)
             self._make_room()
             return
+        if conn.sock.resets_on_close:
+            self._close(conn)
+            return
         try:
             conn.sock.sock.shutdown(socket.SHUT_WR)
         except OSError:

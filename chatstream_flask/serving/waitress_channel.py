@@ -9,9 +9,21 @@ from http import HTTPStatus
 from typing import Any
 
 from waitress.channel import HTTPChannel
+from waitress.task import WSGITask
 
+from ..http.streamed_response import BodyCut
 from .limits import head_timeout
 from .refusal import refusal, request_timeout
+
+
+class ChatTask(WSGITask):
+    """Request whose body the app may cut short, which closes the connection and is no error of the server."""
+
+    def service(self) -> None:
+        try:
+            super().service()
+        except BodyCut:
+            self.close_on_finish = True
 
 
 class ChatChannel(HTTPChannel):
@@ -20,6 +32,8 @@ class ChatChannel(HTTPChannel):
     When the limit of connections is reached, the connection that has waited longest for a request is closed
     for the new one.
     """
+
+    task_class = ChatTask
 
     def __init__(
         self, client_timeout_sec: float, server: Any, sock: Any, addr: Any, adj: Any, map: dict[int, Any]

@@ -26,11 +26,12 @@ from flask_fakes import (
 
 from chatstream_flask import ChatStream
 from chatstream_flask.chat.reply_stream import ReplyStream
-from chatstream_flask.chat.wire_format import PlainText, ServerSentEvents
-from chatstream_flask.config import EngineConfig
+from chatstream_flask.chat.wire_format import PlainText, ServerSentEvents, choose
+from chatstream_flask.config import EngineConfig, WireFormatName
 from chatstream_flask.engine.engine import Engine
 from chatstream_flask.engine.outcome import FinishReason
-from chatstream_flask.errors import GenerationError
+from chatstream_flask.errors import ReplyCancelled
+from chatstream_flask.http.streamed_response import BodyCut
 from chatstream_flask.mock.phrases import LONG, ROUND
 
 
@@ -149,7 +150,7 @@ def test_an_error_is_told_in_band(tmp_path: Path, caplog: pytest.LogCaptureFixtu
             {"code": "generation_failed", "message": "generation failed"},
         )
         assert chat.word() == "unknown_error_occurred"
-        with pytest.raises(GenerationError):  # cuts the body short
+        with pytest.raises(BodyCut, match="generation failed"):
             _ = client.post("/chat_stream", json={"user_input": "hi"}).data
         assert chat.word() == "unknown_error_occurred"
         assert chat.history(client) == []
@@ -162,6 +163,41 @@ def test_a_reply_that_takes_too_long(tmp_path: Path) -> None:
         done = read_until(read_events(say(chat.client(), "hi")), "done")
         assert done.data["finish_reason"] == "timeout"
         assert chat.word() == "unknown_error_occurred"
+
+
+def test_text_that_takes_too_long_is_cut_short(tmp_path: Path) -> None:
+    runner = ScriptedRunner(lambda prompt: "text", is_held=True)
+    runner.allow(2)
+    with running_chat(tmp_path, runner, {"CHATSTREAM_REQUEST_TIMEOUT_SEC": 0.2}) as chat:
+        response = chat.client().post("/chat_stream", json={"user_input": "hi"})
+        assert response.status_code == 200
+        with pytest.raises(BodyCut, match="took too long"):
+            _ = response.data
+        assert chat.word() == "unknown_error_occurred"
+
+
+def test_text_that_takes_too_long_to_begin_gets_a_status(tmp_path: Path) -> None:
+    runner = ScriptedRunner(is_held=True)
+    with running_chat(tmp_path, runner, {"CHATSTREAM_REQUEST_TIMEOUT_SEC": 0.05}) as chat:
+        response = chat.client().post("/chat_stream", json={"user_input": "hi"})
+        assert response.status_code == 503
+        assert response.content_type == "application/problem+json"
+        assert response.headers["Retry-After"] == "5"
+        assert response.headers.get("Set-Cookie"), "the visitor keeps its conversation"
+        assert response.json is not None and response.json["error"] == "timeout"
+        assert chat.word() == "unknown_error_occurred"
+
+
+@pytest.mark.parametrize("accept", ["text/event-stream", "text/plain", "application/x-ndjson"])
+def test_a_body_whose_client_has_gone_does_not_look_complete(accept: str) -> None:
+    """A client that has closed its own direction only may still read."""
+    engine = Engine(EngineConfig(max_running=1, max_queue_size=0), lambda thread: ScriptedRunner())
+    wire = choose(WireFormatName.AUTO, accept, "m1")
+    stream = ReplyStream(
+        engine, ask("hi"), wire, is_gone=lambda: True, probe_sec=0.1, heartbeat_sec=10, extra={}
+    )
+    with pytest.raises(ReplyCancelled):
+        list(stream)
 
 
 # -- the mock, end to end ----------------------------------------------------------------------------
@@ -338,7 +374,7 @@ def test_the_probe_ends_a_reply_that_writes_nothing(tmp_path: Path) -> None:
         assert asked.wait(TIMEOUT)
         assert not response.done()
         is_gone.set()
-        assert response.result(TIMEOUT).data == b""
+        assert response.result(TIMEOUT).status_code == 409  # nobody reads it
         assert chat.word() == "client_disconnected_before_streaming"
 
 

@@ -17,7 +17,7 @@ from chatstream_flask.chat.wire_format import (
 )
 from chatstream_flask.config import WireFormatName
 from chatstream_flask.engine.outcome import FinishReason, Outcome
-from chatstream_flask.errors import GenerationError
+from chatstream_flask.errors import ChatStreamError, GenerationError
 
 DONE = Outcome(
     finish_reason=FinishReason.LENGTH,
@@ -84,6 +84,15 @@ def test_an_error_is_told_in_band_and_cuts_plain_text_short() -> None:
     assert event.data == {"code": "generation_failed", "message": "generation failed"}
     with pytest.raises(GenerationError, match="generation failed"):
         PlainText("m1").end(FAILED, {}, 4)
+
+
+@pytest.mark.parametrize(
+    "reason", [reason for reason in FinishReason if reason.value not in ("stop", "length")]
+)
+@pytest.mark.parametrize("wire", [PlainText("m1"), ChatStreamFrames("m1")])
+def test_no_incomplete_text_ends_well(wire: WireFormat, reason: FinishReason) -> None:
+    with pytest.raises(ChatStreamError):
+        wire.end(Outcome(finish_reason=reason), {}, 4)
 
 
 def test_plain_text_is_text_and_nothing_else() -> None:

@@ -73,6 +73,8 @@ class SocketChat:
         *,
         accept: str = EVENTS,
         name: str = "",
+        cookie: str = "",
+        version: str = "1.1",
         is_body_sent: bool = True,
         receive_buffer: int | None = None,  # bytes; None: the system's default
     ) -> None:
@@ -82,10 +84,11 @@ class SocketChat:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self._socket.connect(("127.0.0.1", port))
         self.raw = b""  # everything received
+        self.was_reset = False  # by the server
         body = json.dumps({"user_input": user_input}).encode()
         head = (
-            "POST /chat_stream HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
-            f"Accept: {accept}\r\nX-Client: {name}\r\n"
+            f"POST /chat_stream HTTP/{version}\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+            f"Accept: {accept}\r\nX-Client: {name}\r\nCookie: {cookie}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         self._socket.sendall(head.encode() + (body if is_body_sent else body[:5]))
@@ -105,6 +108,7 @@ class SocketChat:
         try:
             data = self._socket.recv(65536)
         except ConnectionResetError:
+            self.was_reset = True
             return False
         self.raw += data
         return bool(data)
