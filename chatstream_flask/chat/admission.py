@@ -47,6 +47,8 @@ class Admission:
     ) -> Reply:
         """Reserve a place, lease the conversation, render the prompt and submit it; return the queued reply.
 
+        The session changes last, so that a refused request leaves none behind.
+
         :raises ChatStreamError: the request is refused, and nothing is held for it any more
         """
         self.check_server(request.environ)
@@ -86,6 +88,9 @@ class Admission:
             )
             state.replies.add(reply)
             self.engine.submit(generation, place)
+            undo.pop_all()
+            undo.callback(self.engine.cancel, generation)
+            self.conversations.keep_id(request)
             undo.pop_all()
         return reply
 

@@ -14,7 +14,7 @@ from ..errors import ConversationBusy
 from ..prompts import AbstractChatPrompt
 from .chat_request import SESSION_FIELDS, merge_kept, parse_generation_params
 from .instance_name import InstanceName
-from .request_handler import IS_NEW, AbstractRequestHandler
+from .request_handler import AbstractRequestHandler
 
 KNOWN_ID = "chatstream.conversation_id"  # in a request's environ, with the name of the ChatStream
 BUSY_POLL_SEC = 0.05
@@ -49,13 +49,12 @@ class ConversationAccess:
             request.environ[self._known_id] = known
         return known
 
+    def keep_id(self, request: Request) -> None:
+        """Let later requests of the caller find this conversation; for what was accepted only."""
+        self._request_handler.keep_conversation_id(request)
+
     def visitor_of(self, request: Request) -> str | None:
         return self._request_handler.get_visitor(request)
-
-    def reader_of(self, request: Request) -> str | None:
-        """Return the visitor that reads a reply; a new session already counts as its later requests will."""
-        request.environ.pop(IS_NEW, None)
-        return self.visitor_of(request)
 
     def priority_of(self, request: Request) -> int:
         return self._request_handler.get_priority(request)
@@ -111,9 +110,11 @@ class ConversationAccess:
         lease = self._request_handler.get_store().hold(conversation_id)
         try:
             conversation = self.load(conversation_id)
-            conversation.generation_params = (
-                {} if checked is None else conversation.generation_params | checked
-            )
+            changed = {} if checked is None else conversation.generation_params | checked
+            if changed == conversation.generation_params:
+                return
+            conversation.generation_params = changed
             lease.save(conversation.to_record())
         finally:
             lease.close()
+        self.keep_id(request)

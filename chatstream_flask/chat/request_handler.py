@@ -12,7 +12,7 @@ from ..conversation import ConversationStore
 from .app_state import store_of
 
 SESSION_KEY = "chatstream_conversation"
-IS_NEW = "chatstream.is_new_session"  # in the environ of a request that brought no session cookie
+NEW_ID = "chatstream.new_conversation_id"  # in the environ of a request whose session has no conversation
 
 
 class AbstractRequestHandler(ABC):
@@ -36,7 +36,16 @@ class AbstractRequestHandler(ABC):
     def get_conversation_id(self, request: Request) -> str:
         """Return the id of the caller's conversation, or a new one; no other caller may be able to name it.
 
+        It is also called for requests that only read or are refused, so it stores nothing.
+
         :raises ChatStreamError: to refuse the request
+        """
+
+    def keep_conversation_id(self, request: Request) -> None:  # noqa: B027 - not every handler needs it
+        """Let the caller's later requests find the conversation that `get_conversation_id` has named.
+
+        It is called when a message or a setting has been accepted, before the response starts. The default
+        does nothing, for ids that come with every request.
         """
 
     def get_visitor(self, request: Request) -> str | None:
@@ -59,22 +68,28 @@ class AbstractRequestHandler(ABC):
 class SimpleSessionRequestHandler(AbstractRequestHandler):
     """One conversation for each Flask session; the session holds only its id.
 
-    The visitor is the session. For a client without one it is the address, because a client that keeps no
-    cookies gets a new session with every request.
+    The first message that is accepted puts the id into the session; reading and refused requests leave the
+    session as it is. The visitor is the session. For a client without one it is the address, because a
+    client that keeps no cookies begins a new session with every message.
     """
 
     def get_request_handler_type(self) -> str:
         return "http_session"
 
     def get_conversation_id(self, request: Request) -> str:
-        if SESSION_KEY not in session:
-            session[SESSION_KEY] = secrets.token_urlsafe(24)
-            request.environ[IS_NEW] = True
-        conversation_id: str = session[SESSION_KEY]
+        conversation_id: str = (
+            session[SESSION_KEY]
+            if SESSION_KEY in session
+            else request.environ.setdefault(NEW_ID, secrets.token_urlsafe(24))
+        )
         return conversation_id
 
+    def keep_conversation_id(self, request: Request) -> None:
+        if NEW_ID in request.environ:
+            session.setdefault(SESSION_KEY, request.environ[NEW_ID])
+
     def get_visitor(self, request: Request) -> str | None:
-        if SESSION_KEY in session and not request.environ.get(IS_NEW):
+        if SESSION_KEY in session:
             return f"session:{session[SESSION_KEY]}"
         return super().get_visitor(request)
 

@@ -244,7 +244,7 @@ class ChatService:
         wire = choose(self._wire_format, request.headers.get("Accept", ""), reply.message_id)
         settings = self.state.settings
         grace_sec = settings.resume_sec if is_resumable and wire.is_resumable else 0.0
-        visitor = self._conversations.reader_of(request)
+        visitor = self._conversations.visitor_of(request)
         return reply_response(
             self.engine, reply, wire, settings, request, grace_sec, offset, self._readers, visitor
         )

@@ -10,6 +10,7 @@ import struct
 import tempfile
 import time
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ..errors import ConfigError
 logger = logging.getLogger("chatstream_flask")
 
 FLASK_COOKIE_NAME = "session"  # Flask's default of SESSION_COOKIE_NAME
+REFRESH_SEC = 3600  # a session that is only read is written at most this often
 
 
 class JSONFileCache(FileSystemCache):
@@ -61,6 +63,18 @@ class JSONFileCache(FileSystemCache):
             raise
         return True
 
+    def postpone(self, key: str, timeout: int) -> None:
+        """Let an entry expire `timeout` seconds from now, to within an hour; its value is not written.
+
+        A disk error is not raised: the entry then expires at its earlier time.
+        """
+        latest = self._normalize_timeout(timeout)
+        with suppress(OSError, struct.error), open(self._get_filename(key), "r+b") as file:
+            (expires_at,) = struct.unpack("I", file.read(4))
+            if expires_at and expires_at <= latest - min(REFRESH_SEC, timeout / 2):
+                file.seek(0)
+                file.write(struct.pack("I", latest))
+
     def purge(self) -> int:
         """Delete expired files; return how many."""
         num_removed = 0
@@ -85,6 +99,8 @@ class FileSessionInterface(CacheLibSessionInterface):
     app of a host, whatever its port: under one name, each app would replace the other's session.
     """
 
+    cache: JSONFileCache
+
     def __init__(self, app: Flask, directory: Path) -> None:
         super().__init__(app, JSONFileCache(directory), permanent=False)
         digest = hashlib.sha256(f"{app.name}\0{directory.resolve()}".encode()).hexdigest()
@@ -100,6 +116,16 @@ class FileSessionInterface(CacheLibSessionInterface):
                 session.modified = True  # sets the cookie of today's name
                 return session
         return super().open_session(app, request)
+
+    def _upsert_session(self, lifetime: timedelta, session: ServerSideSession, store_id: str) -> None:
+        """Write a session that was changed; of one that was only read, only postpone the expiry.
+
+        Written again, it would undo what a request at the same time has changed.
+        """
+        if session.modified:
+            super()._upsert_session(lifetime, session, store_id)
+        else:
+            self.cache.postpone(store_id, int(lifetime.total_seconds()))
 
 
 def file_session_interface(app: Flask, directory: str | os.PathLike[str] | None) -> FileSessionInterface:

@@ -55,6 +55,7 @@ class FlaskSessionStore:
 
     def _save(self, conversation_id: str, record: dict[str, Any]) -> None:
         session = self._interface.session_class({"chat_prompt": record}, sid=conversation_id)
+        session.modified = True  # what was only read, a FileSessionInterface does not write
         lifetime = self._app.permanent_session_lifetime
         self._call(lambda key: self._interface._upsert_session(lifetime, session, key), conversation_id)
 
