@@ -428,6 +428,19 @@ def test_two_tabs_of_one_conversation(long_site: Server, visit: Any) -> None:
     first.wait(lambda: first.questions == ["From the first tab", "From the second tab"])
 
 
+def test_first_messages_of_two_tabs_at_once_are_of_one_conversation(long_site: Server, visit: Any) -> None:
+    page = visit(long_site)
+    refusals, running = page.module("""
+        const { Api } = await load("api.js");
+        const tabs = [new Api(null), new Api(null)];
+        const sent = await Promise.allSettled(tabs.map((tab, i) => tab.ask({ user_input: `${i}` })));
+        const { running } = await tabs[0].conversation();
+        for (const { value } of sent) if (value) await tabs[0].cancel(value.messageId);
+        return [sent.map(({ reason }) => reason?.code ?? null), running.user_input];""")
+    assert refusals == [None, "conversation_busy"]  # the second knew the session of the first
+    assert running == "0"
+
+
 def test_what_the_server_told_before_a_turn_is_out_of_date(echo_site: Server, visit: Any) -> None:
     page = visit(echo_site)
     page.ask("One")

@@ -4,6 +4,7 @@ import { readEvents } from "./event_stream.js";
 
 const MESSAGE_ID = "X-ChatStream-Last-Generated-Message-Id";
 const DEFAULT_RETRY_AFTER_SEC = 5;
+const FIRST = "chatstream-first"; // a lock that the tabs of a browser share
 
 /** The server refused a request. */
 export class Refused extends Error {
@@ -20,11 +21,13 @@ export class Api {
   /** @param {string | null} csrfToken sent with each POST, if the host app needs one */
   constructor(csrfToken) {
     this.csrfToken = csrfToken;
+    this.isKnown = false; // whether the server has something of this visitor, and thus a session
   }
 
   /** Send a message; returns the id of the reply and its events. */
   async ask(body, signal) {
-    return this.#events(await this.#fetch("chat_stream", { body, signal, accept: "text/event-stream" }));
+    const send = () => this.#fetch("chat_stream", { body, signal, accept: "text/event-stream" });
+    return this.#events(await this.#begin(send, signal));
   }
 
   /** Return the rest of a reply, after the event with the id `lastEventId`. */
@@ -39,7 +42,9 @@ export class Api {
   }
 
   async conversation() {
-    return this.#json("conversation");
+    const conversation = await this.#json("conversation");
+    this.isKnown = conversation.messages.length > 0 || conversation.running !== null;
+    return conversation;
   }
 
   async clear() {
@@ -52,11 +57,24 @@ export class Api {
 
   /** @param {object | null} params null restores the server's defaults */
   async setGenerationParams(params) {
-    return (await this.#json("set_generation_params", { body: params })).generation_params;
+    const set = () => this.#json("set_generation_params", { body: params });
+    return (await this.#begin(set)).generation_params;
   }
 
   async setFeedback(messageId, isLike) {
     return this.#json("set_feedback", { body: { message_id: messageId, is_like: isLike } });
+  }
+
+  /**
+   * Send what may begin the session, one tab after the other: two sessions begun at once would leave the
+   * browser with the cookie of one, and the conversation of the other would be lost. Browsers have locks over
+   * https and on their own machine.
+   */
+  async #begin(send, signal) {
+    const isAlone = this.isKnown || !navigator.locks;
+    const answer = await (isAlone ? send() : navigator.locks.request(FIRST, { signal }, send));
+    this.isKnown = true;
+    return answer;
   }
 
   #events(response) {
