@@ -6,7 +6,7 @@ import secrets
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Protocol
 
@@ -57,6 +57,7 @@ class GenerationRequest:
         stop_ids: frozenset[int] = frozenset(),
         text_filter: TextFilter | None = None,
         shows_special_tokens: bool = False,
+        kept_tokens: Mapping[int, str] | None = None,
         before_done: Hook | None = None,
         after_done: Hook | None = None,
         cache_owner: str | None = None,
@@ -69,6 +70,7 @@ class GenerationRequest:
 
         :param stop_ids: tokens that end this reply, in addition to the model's EOS tokens
         :param shows_special_tokens: keep special tokens in the text, for a reader that parses them
+        :param kept_tokens: special tokens that stay in the text although others do not, with their text
         :param before_done: called before readers get the outcome, to store the reply
         :param after_done: called after readers got the outcome, to notify the app
         :param cache_owner: the conversation that may reuse cached private tokens; None: nobody may
@@ -82,6 +84,7 @@ class GenerationRequest:
         self.stop_ids = stop_ids
         self.text_filter = text_filter
         self.shows_special_tokens = shows_special_tokens
+        self.kept_tokens = kept_tokens or {}
         self.before_done = before_done
         self.after_done = after_done
         self.cache_owner = cache_owner

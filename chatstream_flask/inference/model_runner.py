@@ -16,6 +16,7 @@ from ..engine.runner import NewIds
 from ..engine.sequence import Chunk, Sequence
 from ..grammar.matcher import GrammarCompiler, GrammarMatcher
 from .draft_length_tuner import DraftLengthTuner
+from .keeping_decoder import KeepingDecoder
 from .prepared_model import PreparedModel
 from .step_executor import StepExecutor
 from .text_decoder import make_text_decoder
@@ -119,7 +120,9 @@ class ModelRunner:
             executor.swap_slots(one, other, length)
 
     def text_decoder(self, request: GenerationRequest) -> TextDecoder:
-        return make_text_decoder(self._tokenizer, skip_special_tokens=not request.shows_special_tokens)
+        skips = not request.shows_special_tokens
+        decoder = make_text_decoder(self._tokenizer, skip_special_tokens=skips)
+        return KeepingDecoder(decoder, request.kept_tokens) if skips and request.kept_tokens else decoder
 
     def matcher(self, grammar: str) -> GrammarMatcher:
         if self._grammars is None:

@@ -14,7 +14,9 @@ from ..engine.request import GenerationRequest
 from ..http.disconnect import make_probe
 from ..http.request_body import read_body
 from ..monitoring.origin import Origin
-from ..reply_format.reply_parser import ArgumentsReply, CallReply, ReplyParser, TextReply
+from ..reply_format.reply_parser import ReplyParser, TextReply
+from ..reply_format.tools.call_parser import ToolCallParser
+from ..reply_format.tools.syntax import forced_syntax
 from ..settings import Settings
 from .answer import Answer, ChatAnswer, CompletionAnswer
 from .answer_stream import AnswerStream
@@ -55,7 +57,7 @@ class Completions:
             grammar = grammar_of(body.response_format, use)
             ids = self._source.encode_messages(messages, use.tools, self._template_kwargs)
             params = self._params(body, grammar, [ids])
-            parsers = [self._parser(use, grammar, ids) for _ in range(body.num_choices)]
+            parsers = [self._parser(body, use, grammar, ids) for _ in range(body.num_choices)]
             self._submit(body, generations, [ids] * body.num_choices, params, parsers)
             return self._response(body, generations, ChatAnswer, num_prompts=1)
 
@@ -94,12 +96,16 @@ class Completions:
         self._source.check(params)
         return bounded(params, body, prompts, self._engine.config.context_len)
 
-    def _parser(self, use: ToolUse, grammar: str | None, prompt_ids: list[int]) -> ReplyParser:
+    def _parser(
+        self, body: ChatBody, use: ToolUse, grammar: str | None, prompt_ids: list[int]
+    ) -> ReplyParser:
+        streams = bool(body.stream)
         if use.forced:
-            return ArgumentsReply(use.forced[0]) if len(use.forced) == 1 else CallReply()
+            return ToolCallParser(forced_syntax(use.forced), use.tools, streams=streams)
         if grammar is not None:
             return TextReply()
-        return self._source.reply_format.make_parser(self._source.decode(prompt_ids), use.tools)
+        prompt = self._source.decode(prompt_ids)
+        return self._source.reply_format.make_parser(prompt, use.tools, streams=streams)
 
     def _submit(
         self,
@@ -120,6 +126,7 @@ class Completions:
                         for_choice(params, index),
                         stop_ids=stop_ids,
                         shows_special_tokens=parser.reads_special_tokens,
+                        kept_tokens=parser.kept_tokens,
                         after_done=report,
                         cache_owner=owner,
                         timeout_sec=self.settings.request_timeout_sec,

@@ -21,9 +21,12 @@ def call_of(value: Any) -> tuple[str, str] | None:
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         return None
     arguments = value.get("arguments", value.get("parameters", {}))
-    if not isinstance(arguments, str):
-        arguments = json.dumps(arguments, ensure_ascii=False)
-    return value["name"], arguments
+    try:
+        if isinstance(arguments, str):
+            arguments = json.loads(arguments or "{}")
+        return value["name"], json.dumps(arguments, ensure_ascii=False, allow_nan=False)
+    except (ValueError, RecursionError):
+        return None
 
 
 def merged(deltas: list[Delta]) -> list[Delta]:

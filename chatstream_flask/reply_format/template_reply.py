@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..inference.response_parser import make_response_parser
@@ -12,21 +12,6 @@ from .deltas import CALLS, Delta, call_of, make_call, merged
 logger = logging.getLogger("chatstream_flask")
 
 REASONING = ("reasoning_content", "reasoning", "thinking")  # names that templates use for the field
-HERMES: dict[str, Any] = {  # format of Qwen, Hermes and many others; for tokenizers without a template
-    "defaults": {"role": "assistant"},
-    "start_anchor": "<|im_start|>assistant",
-    "fields": {
-        "tool_calls": {
-            "open": "<tool_call>",
-            "close": "</tool_call>",
-            "repeats": True,
-            "content": "json",
-            "content_args": {"allow_non_json": True},
-            "transform": {"type": "function", "function": "{content}"},
-        },
-        "content": {"content": "text"},
-    },
-}
 
 
 class TemplateReply:
@@ -36,12 +21,14 @@ class TemplateReply:
     returned when it is complete.
     """
 
+    reads_special_tokens = True
+    kept_tokens: Mapping[int, str] = {}
+
     def __init__(self, template: dict[str, Any], prompt: str, tools: list[dict[str, Any]]) -> None:
         """Start a parser.
 
         :param prompt: its end may have begun the reply, for example with "<think>"
         """
-        self.reads_special_tokens = template is not HERMES
         self._parser = make_response_parser(template, prompt, tools)
         self._num_calls = 0
         self._raw = ""  # text of a call that is not complete

@@ -15,8 +15,8 @@ from chatstream_flask.openai_api.parse_body import parse_body
 from chatstream_flask.openai_api.schema import ChatBody
 from chatstream_flask.openai_api.tools import tool_use
 from chatstream_flask.reply_format.deltas import message_of
-from chatstream_flask.reply_format.reply_parser import ArgumentsReply, CallReply, ReplyParser, TextReply
-from chatstream_flask.reply_format.template_reply import HERMES, TemplateReply
+from chatstream_flask.reply_format.reply_parser import ReplyParser, TextReply
+from chatstream_flask.reply_format.template_reply import TemplateReply
 
 GEMMA: dict[str, Any] = {  # as Gemma 4's: reasoning first, and JSON of its own kind
     "defaults": {"role": "assistant"},
@@ -36,14 +36,10 @@ GEMMA: dict[str, Any] = {  # as Gemma 4's: reasoning first, and JSON of its own 
 }
 PARSERS: dict[str, Callable[[], ReplyParser]] = {
     "text": TextReply,
-    "arguments": lambda: ArgumentsReply("f"),
-    "call": CallReply,
-    "hermes": lambda: TemplateReply(HERMES, "", []),
     "gemma": lambda: TemplateReply(GEMMA, "<|turn>user\nHello<turn|>\n<|turn>model\n", []),
 }
 PIECES = [  # of which replies are made
-    *("Hello", " ", "\n", "日本", "<tool_call>", "</tool_call>", '{"name": "f", "arguments": {"a": 1}}'),
-    *('{"name": "g"', "<tool_", "call>", '"}', "<|tool_call>call:f", '{a:<|"|>x<|"|>}', "<tool_call|>"),
+    *("Hello", " ", "\n", "日本", "<|tool_call>call:f", '{a:<|"|>x<|"|>}', "<tool_call|>"),
     *("<|channel>thought\n", "<channel|>", "<turn|>", "<"),
 ]
 
@@ -72,43 +68,8 @@ def test_how_the_text_is_cut_changes_nothing(kind: str, data: st.DataObject) -> 
     assert whole.has_called == cut.has_called
 
 
-def hermes(text: str) -> dict[str, Any]:
-    return parse(TemplateReply(HERMES, "", []), [text])
-
-
 def call(name: str, arguments: str) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name, "arguments": arguments}}
-
-
-def test_calls_one_after_another() -> None:
-    text = '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>\n'
-    text += '<tool_call>{"name": "g", "arguments": "{}"}</tool_call>\n'
-    message = hermes(text)
-    assert message["tool_calls"] == [call("f", '{"a": 1}'), call("g", "{}")]
-    assert message["content"] is None
-
-
-def test_text_around_calls_is_content() -> None:
-    message = hermes('Wait.\n<tool_call>{"name": "f", "arguments": {}}</tool_call>\n Done. ')
-    assert message["content"] == "Wait.\n Done."
-    assert message["tool_calls"] == [call("f", "{}")]
-
-
-@pytest.mark.parametrize("wrong", ["{broken", "[1]", '{"arguments": {}}', ""])
-def test_what_is_no_call_stays_text(wrong: str) -> None:
-    message = hermes(f"a<tool_call>{wrong}</tool_call>b")
-    assert "tool_calls" not in message
-    assert message["content"] == f"a{wrong}b"
-
-
-def test_white_space_belongs_to_the_content_unless_a_call_follows() -> None:
-    assert hermes(" a \n b \n")["content"] == " a \n b \n"
-    assert hermes('\n\n<tool_call>{"name": "f"}</tool_call>')["content"] is None
-
-
-def test_a_call_that_was_cut_off_is_text() -> None:
-    assert hermes('<tool_call>{"name": "f", "argu')["content"] == '{"name": "f", "argu'
-    assert parse(CallReply(), ['{"name": "f", "argu'])["content"] == '{"name": "f", "argu'
 
 
 def test_reasoning_has_a_field_of_its_own() -> None:
@@ -117,11 +78,6 @@ def test_reasoning_has_a_field_of_its_own() -> None:
     assert message["reasoning_content"] == "Hm."
     assert message["content"] == "Yes."
     assert message["tool_calls"] == [call("f", '{"a": "x"}')]
-
-
-def test_a_call_nested_beyond_reason_is_text() -> None:
-    deep = "[" * 100_000
-    assert hermes(f"a<tool_call>{deep}</tool_call>")["content"].startswith("a[")
 
 
 def test_what_breaks_the_template_is_text_from_there_on() -> None:
