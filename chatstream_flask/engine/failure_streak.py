@@ -1,9 +1,9 @@
-"""Count of a runner's failures in a row, which tells a broken runner from a prompt that it cannot compute."""
+"""Count of a runner's failures in a row, after which it has to show that it still works."""
 
 from __future__ import annotations
 
-# Failures in a row after which a runner counts as broken. One or two may be the fault of a prompt; a broken
-# runner fails at every step, so that it ends few more requests before it is replaced.
+# Failures in a row after which a runner is checked with a test prompt. A broken runner fails at every step,
+# so that it ends few more requests before it is replaced.
 MAX_FAILURES = 3
 
 
@@ -11,8 +11,8 @@ class FailureStreak:
     """Failures of one runner since its last success.
 
     A failure is a step that ended all replies, or one reply whose own prompt or logits failed. A success is a
-    token from a decode step, or a reply that ended normally. A computed prompt alone is none: a runner may
-    fail at the first decode step of every reply.
+    token from a decode step, a reply that ended normally, or a test prompt. A computed prompt alone is none:
+    a runner may fail at the first decode step of every reply.
     """
 
     def __init__(self, *, follows_failing: bool = False) -> None:

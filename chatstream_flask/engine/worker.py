@@ -14,6 +14,7 @@ from .prefix_cache import SlotCopy
 from .request import GenerationRequest
 from .request_queue import RequestQueue
 from .runner import Runner
+from .runner_check import can_generate
 from .scheduler import Scheduler
 from .sequence import Chunk, Sequence
 from .worker_thread import WorkerThread
@@ -77,7 +78,7 @@ class Worker(WorkerThread):
         try:
             while not self.is_failing and self.admit(wait=True):
                 self._step_safely()
-                self.is_failing = self.failures.is_too_long
+                self._judge_runner()
         except Retired:
             logger.warning("%r runs again; it was replaced and ends", self)
 
@@ -96,9 +97,21 @@ class Worker(WorkerThread):
         """End all running replies, after a fault that may have corrupted any slot."""
         logger.exception("a step of %r failed; its %d replies end", self, len(self.scheduler.running))
         self.failures.record_failure()
-        self.is_failing = self.failures.is_too_long  # before any client learns of the failure and tries again
-        for sequence in self.scheduler.remove_all():
+        removed = self.scheduler.remove_all()
+        self._judge_runner()  # before any client learns of the failure and tries again
+        for sequence in removed:
             self._end(sequence.request, FinishReason.ERROR, FAILED)
+
+    def _judge_runner(self) -> None:
+        """After too many failures in a row, see with a test prompt whether the runner is at fault."""
+        if self.is_failing or not self.failures.is_too_long or self.scheduler.running:
+            return
+        self.last_step_at = self._clock()
+        if can_generate(self.runner, self.scheduler):
+            logger.warning("%r computed a test prompt; the failures before it are those of requests", self)
+            self.failures.record_success()
+        else:
+            self.is_failing = True
 
     # -- admission -----------------------------------------------------------------------------------
 

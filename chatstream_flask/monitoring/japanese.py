@@ -14,6 +14,9 @@ MESSAGES = {
         "応答 %d 件の終了を最大 %g 秒待ちます。もう一度シグナルを送るとすぐに終了します"
     ),
     "%r %s; its %d replies end%s": "%r: %s。実行中の応答 %d 件を終了します%s",
+    "%r computed a test prompt; the failures before it are those of requests": (
+        "%r は試験用のプロンプトを計算できました。その前の失敗はリクエスト側の問題です"
+    ),
     "%r died": "%r が異常終了しました",
     "%s is slow on this processor, but float32 would take %.0f MiB more": (
         "このプロセッサでは %s の計算が遅く、float32 にするとメモリがさらに %.0f MiB 必要です"
@@ -37,6 +40,7 @@ MESSAGES = {
     "a reply does not follow its response template: %s": ("応答がその応答テンプレートに従っていません: %s"),
     "a request failed": "リクエストが失敗しました",
     "a request failed: %s": "リクエストが失敗しました: %s",
+    "a test prompt failed too": "試験用のプロンプトも失敗しました",
     "a session or conversation file is damaged and is replaced by a new one: %s": (
         "セッションまたは会話のファイルが壊れているため、新しいものに置き換えます: %s"
     ),

@@ -21,7 +21,7 @@ from chatstream_flask.monitoring.health import is_ready, readiness
 
 
 class FailsToDecode(EchoRunner):
-    """Computes every prompt, and fails at the first `num_failures` decode steps."""
+    """Fails at the first `num_failures` decode steps, those of test prompts included."""
 
     def __init__(self, num_failures: int = 10**9) -> None:
         super().__init__()
@@ -45,6 +45,13 @@ class FailsToPrefill(EndlessRunner):
         if any(chunk.sequence.token_ids[0] == ord("!") for chunk in chunks):
             raise IndexError("index out of range in self")
         return super().prefill(chunks)
+
+
+class FailsToDecodeExclamationMarks(EndlessRunner):
+    def decode(self, sequences: list[Sequence]) -> list[list[int]]:
+        if any(sequence.token_ids[0] == ord("!") for sequence in sequences):
+            raise IndexError("index out of range in self")
+        return super().decode(sequences)
 
 
 class NotANumber(EchoRunner):
@@ -108,7 +115,7 @@ def test_the_reason_of_a_broken_engine_says_that_a_new_thread_did_not_help() -> 
 
 def test_runner_that_fails_five_times_and_then_works_is_replaced_and_serves() -> None:
     """The failures go on in the new thread: three, then two."""
-    failing, successor = FailsToDecode(MAX_FAILURES), FailsToDecode(2)
+    failing, successor = FailsToDecode(MAX_FAILURES + 1), FailsToDecode(2)
     with running(failing, successor, max_running=1) as pool:
         ask_one_by_one(pool, "a", "a", "a")
         wait_until_replaced(pool)
@@ -119,13 +126,13 @@ def test_runner_that_fails_five_times_and_then_works_is_replaced_and_serves() ->
 
 
 def test_success_lets_a_later_failing_runner_be_replaced_again() -> None:
-    runners = [FailsToDecode(MAX_FAILURES) for _ in range(2)]
+    runners = [FailsToDecode(MAX_FAILURES + 1) for _ in range(2)]
     with running(*runners, max_running=1) as pool:
         ask_one_by_one(pool, "a", "a", "a")
         wait_until_replaced(pool)
         runners[1].num_left = 0
         assert ask_one_by_one(pool, "works") == [FinishReason.STOP]
-        runners[1].num_left = MAX_FAILURES
+        runners[1].num_left = MAX_FAILURES + 1
         ask_one_by_one(pool, "a", "a", "a")
         wait_until_replaced(pool, 2)
         assert ask_one_by_one(pool, "works again") == [FinishReason.STOP]
@@ -176,15 +183,28 @@ def test_prompts_that_fail_while_another_reply_goes_on_are_no_fault_of_the_runne
         assert pool.engine.stats.num_replaced == {}
 
 
-def test_prompts_that_fail_with_no_success_between_count() -> None:
-    with running(FailsToPrefill(), max_running=1) as pool:
-        ask_one_by_one(pool, *["!"] * (MAX_FAILURES - 1))
+@pytest.mark.parametrize("make_runner", [FailsToPrefill, FailsToDecodeExclamationMarks])
+def test_a_prompt_that_always_fails_is_no_fault_of_a_runner_that_computes_others(
+    make_runner: Callable[[], EchoRunner],
+) -> None:
+    """Sent six times to an idle engine, it ended in "broken"."""
+    with running(make_runner(), max_running=1) as pool:
+        assert ask_one_by_one(pool, *["!"] * 20) == [FinishReason.ERROR] * 20
         (works,) = pool.submit("a", max_new_tokens=2)
         assert reason(works) is FinishReason.LENGTH
-        ask_one_by_one(pool, *["!"] * (MAX_FAILURES - 1))
         assert pool.engine.stats.num_replaced == {}
-        ask_one_by_one(pool, "!")
-        wait_until_replaced(pool)
+        assert is_ready(pool.engine)
+
+
+def test_the_test_prompt_leaves_nothing_that_a_later_prompt_could_reuse() -> None:
+    """EchoRunner checks that what a sequence calls cached is in its slot."""
+    with running(FailsToPrefill(), max_running=2) as pool:
+        (first,) = pool.submit("abc", max_new_tokens=2, cache_owner="one")
+        assert reason(first) is FinishReason.LENGTH
+        ask_one_by_one(pool, *["!"] * MAX_FAILURES)
+        (second,) = pool.submit("abcd", max_new_tokens=2, cache_owner="one")
+        assert reason(second) is FinishReason.LENGTH
+        assert second.num_reused == 0
 
 
 def test_reply_of_one_token_is_a_success() -> None:

@@ -82,6 +82,9 @@ class Server(ServerProcess):
     def hold(self) -> None:
         assert self._ask("POST", "/hold").ok
 
+    def fail(self) -> None:
+        assert self._ask("POST", "/fail").ok
+
     def release(self) -> None:
         assert self._ask("POST", "/release").ok
 

@@ -173,7 +173,7 @@ def test_model_that_fails_at_every_step_ends_in_broken(tmp_path: Path) -> None:
 
 
 def test_model_that_fails_five_times_and_then_works_serves_again(tmp_path: Path) -> None:
-    with failing_chat(tmp_path, num_failures=5) as chat:
+    with failing_chat(tmp_path, num_failures=5 + 1) as chat:
         for _ in range(5):
             wait_until(lambda: not chat.chat_stream.engine.is_failing)
             assert failed(chat, "a")
@@ -182,7 +182,7 @@ def test_model_that_fails_five_times_and_then_works_serves_again(tmp_path: Path)
 
 
 def test_requests_are_refused_while_a_failing_model_is_restarted(tmp_path: Path) -> None:
-    with failing_chat(tmp_path, num_failures=MAX_FAILURES) as chat:
+    with failing_chat(tmp_path, num_failures=MAX_FAILURES + 1) as chat:
         assert isinstance(chat.runner, FailingRunner)
         chat.runner.may_open.clear()
         chat.chat_stream.engine.start()
@@ -200,7 +200,7 @@ def test_requests_are_refused_while_a_failing_model_is_restarted(tmp_path: Path)
 
 
 class FailingRunner(ScriptedRunner):
-    """Fails at its first `num_failures` steps; opens again when it may."""
+    """Fails at its first `num_failures` steps, the one of a test prompt included; opens again when it may."""
 
     def __init__(self, num_failures: int) -> None:
         super().__init__()
