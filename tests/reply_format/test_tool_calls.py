@@ -124,6 +124,14 @@ FAMILIES: dict[str, tuple[str, str]] = {
         '<tool_calls>[\n{"name": "f", "arguments": {"s": "a", "n": 1}},\n{"name": "g", "arguments": {}}\n]'
         "</tool_calls>",
     ),
+    "gemma 4": (
+        "<|tool_call>call:",
+        '<|tool_call>call:f{s:<|"|>a<|"|>,n:1}<tool_call|><|tool_call>call:g{}<tool_call|>',
+    ),
+    "gigachat": (
+        "<|function_call|>",
+        '<|function_call|>{"name": "f", "arguments": {"s": "a", "n": 1}}<|function_call|>{"name": "g"}',
+    ),
     "lfm2": ("List of tools: ", '<|tool_call_start|>[f(s="a", n=1), g()]<|tool_call_end|>'),
 }
 BROKEN = [  # pieces of which texts are made that are calls in part
@@ -341,6 +349,14 @@ def test_tagged_parameters_have_the_type_of_their_schema(parameter: str, written
     glm = f"<tool_call>f<arg_key>{parameter}</arg_key><arg_value>{written}</arg_value></tool_call>"
     for family, text in (("qwen3 coder", coder), ("glm", glm)):
         assert read(family, text) == ([("f", {parameter: value})], None)
+
+
+def test_values_of_gemma_become_json() -> None:
+    written = 'call:f{s:<|"|>"a"\n<|"|>,any:[1.5,true,null,{<|"|>k:k<|"|>:[]}]}'
+    value: Any = {"s": '"a"\n', "any": [1.5, True, None, {"k:k": []}]}
+    assert read("gemma 4", f"<|tool_call>{written}<tool_call|>") == ([("f", value)], None)
+    for wrong in ("call:f{any:NaN}", "call:f{n:1,}", "call:f{n:" + "[" * 100, "call: f{}"):
+        assert read("gemma 4", f"<|tool_call>{wrong}", streams=False) == ([], f"<|tool_call>{wrong}")
 
 
 def test_white_space_belongs_to_the_content_unless_a_call_follows() -> None:

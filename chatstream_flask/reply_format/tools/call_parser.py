@@ -11,7 +11,7 @@ from typing import Any
 
 from ..deltas import Delta, merged
 from .call_writer import CallWriter
-from .characters import SPACE, BrokenText, Characters, Reading
+from .characters import SPACE, BrokenText, Characters, Reading, num_uncertain
 from .readers import Reader
 from .syntax import ToolSyntax
 
@@ -117,15 +117,9 @@ class ToolCallParser:
             opener, self._held = self._held, ""
             self._start_reading(reader, opener)
             return
-        certain = len(self._held) - self._num_uncertain(self._held)
+        certain = len(self._held) - num_uncertain(self._held, self._syntax.openers)
         self._show(self._held[:certain])
         self._held = self._held[certain:]
-
-    def _num_uncertain(self, text: str) -> int:
-        """Return the length of the longest end of the text with which an opener may begin."""
-        openers = self._syntax.openers
-        lengths = range(min(len(text), max(map(len, openers), default=1) - 1), 0, -1)
-        return next((n for n in lengths if any(opener.startswith(text[-n:]) for opener in openers)), 0)
 
     def _start_reading(self, reader: Reader, opener: str) -> None:
         self._raw = opener
@@ -158,7 +152,7 @@ class ToolCallParser:
         if not is_broken:
             return
         self._calls.abandon()
-        certain = len(raw) - self._num_uncertain(raw[1:])
+        certain = len(raw) - num_uncertain(raw[1:], self._syntax.openers)
         self._show(raw[:certain])
         self._held = raw[certain:]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -79,6 +79,21 @@ class Characters:
             taken += yield from self.take()
         return taken.removesuffix(end)
 
+    def stream_until(self, ends: Sequence[str], write: Write) -> Reading[None]:
+        """Take everything up to and including one of `ends`; write what cannot be part of it at once."""
+        held = ""
+        while not held.endswith(tuple(ends)):
+            certain = len(held) - num_uncertain(held, ends)
+            write(held[:certain])
+            held = held[certain:] + (yield from self.take())
+        write(next(held.removesuffix(end) for end in ends if held.endswith(end)))
+
+
+def num_uncertain(text: str, wanted: Collection[str]) -> int:
+    """Return the length of the longest end of a text with which one of the wanted texts may begin."""
+    lengths = range(min(len(text), max(map(len, wanted), default=0)), 0, -1)
+    return next((n for n in lengths if any(each.startswith(text[-n:]) for each in wanted)), 0)
+
 
 def read_json(chars: Characters, write: Write) -> Reading[None]:
     """Read one JSON value and write it as it comes; control characters in strings are escaped.
@@ -100,7 +115,7 @@ def read_json(chars: Characters, write: Write) -> Reading[None]:
         elif char == '"':
             yield from read_string(chars, write)
         else:
-            yield from _read_scalar(chars, write)
+            yield from read_scalar(chars, write)
         while closers:
             yield from _write_space(chars, write)
             char = yield from chars.peek()
@@ -159,7 +174,7 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _read_scalar(chars: Characters, write: Write) -> Reading[None]:
+def read_scalar(chars: Characters, write: Write) -> Reading[None]:
     text = ""
     while (yield from chars.peek()) in SCALAR_CHARS:
         text += yield from chars.take()

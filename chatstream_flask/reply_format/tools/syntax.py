@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from . import gemma
 from .readers import (
     DEEPSEEK,
     KIMI,
@@ -137,6 +138,8 @@ SYNTAXES: tuple[tuple[tuple[str, ...], ToolSyntax], ...] = (
         ("[TOOL_CALLS]",),
         ToolSyntax({"[TOOL_CALLS]": mistral}, inner=("[ARGS]", "[CALL_ID]"), has_short_ids=True),
     ),
+    (("<|tool_call>call:",), ToolSyntax({gemma.OPENER: gemma.gemma}, (gemma.CLOSER,), (gemma.QUOTE,))),
+    (("<|function_call|>",), ToolSyntax({"<|function_call|>": json_calls()})),  # GigaChat
     (("<arg_key>",), ToolSyntax({"<tool_call>": GLM_XML}, ("</tool_call>",))),
     (("seed:tool_call",), ToolSyntax({"<seed:tool_call>": SEED, "<function=": SEED}, ("</seed:tool_call>",))),
     (("<parameter=",), ToolSyntax({"<tool_call>": QWEN_XML, "<function=": QWEN_XML}, ("</tool_call>",))),

@@ -100,19 +100,8 @@ class TaggedParameters:
         """Read a value and write its text as soon as it cannot be part of the value's end."""
         if self.has_line_ends and (yield from chars.peek()) == "\n":
             yield from chars.take()
-        held = ""
-        while not held.endswith(self.value_end):
-            certain = len(held) - self._num_uncertain(held)
-            write(held[:certain])
-            held = held[certain:] + (yield from chars.take())
-        rest = held.removesuffix(self.value_end)
-        write(rest.removesuffix("\n") if self.has_line_ends else rest)
-
-    def _num_uncertain(self, text: str) -> int:
-        """Return the length of the longest end of the text with which the value's end may begin."""
-        ends = [self.value_end, "\n" + self.value_end] if self.has_line_ends else [self.value_end]
-        lengths = range(min(len(text), len(ends[-1])), 0, -1)
-        return next((n for n in lengths if any(end.startswith(text[-n:]) for end in ends)), 0)
+        ends = [f"\n{self.value_end}"] if self.has_line_ends else []
+        yield from chars.stream_until([*ends, self.value_end], write)
 
 
 def _types(schema: Any) -> set[str]:
