@@ -7,9 +7,11 @@ ChatStreamError
 │   ├── BodyTooLarge       413  the body has more bytes than are allowed
 │   ├── BodyTimeout        408  the client did not send the whole body in time
 │   └── PromptTooLong      400  the prompt does not fit into the context
+├── OriginNotAllowed       403  the request comes from a web page of another origin
 ├── NotFound               404  there is no such object, or it belongs to somebody else
 ├── ConversationBusy       409  the conversation already has a running reply
 ├── ReplyCancelled         409  the reply was cancelled, or its client has disconnected
+├── HostNotAllowed         421  the request names a host that this server does not answer to
 ├── TooManyRequests        429  the queue is full, or the visitor has reached a limit
 ├── NotAccepting           503  the server is stopping or stopped
 │   ├── EngineFailing      503  the model fails at each step, and its generation threads are being replaced
@@ -68,6 +70,13 @@ class PromptTooLong(BadRequest):
     code = "prompt_too_long"
 
 
+class OriginNotAllowed(ChatStreamError):
+    """The request comes from a web page of another origin."""
+
+    status = 403
+    code = "origin_not_allowed"
+
+
 class NotFound(ChatStreamError):
     """There is no such object, or it belongs to somebody else."""
 
@@ -87,6 +96,13 @@ class ReplyCancelled(ChatStreamError):
 
     status = 409
     code = "cancelled"
+
+
+class HostNotAllowed(ChatStreamError):
+    """The request names a host that this server does not answer to."""
+
+    status = 421
+    code = "host_not_allowed"
 
 
 class TooManyRequests(ChatStreamError):

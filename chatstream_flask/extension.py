@@ -26,6 +26,7 @@ from .config import (
     check_int,
 )
 from .errors import ChatStreamError, ConfigError
+from .http.cookie_check import check_cookie_settings
 from .http.server_check import check_gunicorn_that_loads_us
 from .model_source import make_source
 from .monitoring.access_log import AccessLog
@@ -207,6 +208,8 @@ class ChatStream(ChatService):
             )
         settings = Settings.from_app(app)
         self._shared_settings.check(app, settings)
+        if not others:
+            check_cookie_settings(app, settings, self.logger)
         check_gunicorn_that_loads_us([self.engine.config, *engine_configs_of(app)])
         self.engine.hung_after_sec = settings.hung_after_sec
         store = others[0].store(app) if others else make_conversation_store(app, settings)

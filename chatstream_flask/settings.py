@@ -14,7 +14,12 @@ from .config import VisitorLimits, check_int, check_names, check_number
 from .errors import ConfigError
 
 PREFIX = "CHATSTREAM_"
-CHOICES = {"locale": ("en", "ja"), "log_format": ("human", "json"), "status": ("off", "open", "key")}
+CHOICES = {
+    "locale": ("en", "ja"),
+    "log_format": ("human", "json"),
+    "metrics": ("off", "open", "key"),
+    "status": ("off", "open", "key"),
+}
 OPTIONAL_COUNTS = {  # each with its lowest value; None means no limit
     "max_conversation_bytes": 1,
     "max_turns": 1,
@@ -22,6 +27,9 @@ OPTIONAL_COUNTS = {  # each with its lowest value; None means no limit
     "max_waiting_per_visitor": 0,
     "max_tokens_per_minute_per_visitor": 1,
 }
+HOST = re.compile(r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f]*:[0-9a-f]*:[0-9a-f:.]*")
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@A-Z]+")
+MIN_KEY_LEN = 16  # characters of API keys and the admin key
 KEY_DIGEST = "sha256:"  # prefix of an API key that is given as its SHA-256 digest
 
 
@@ -43,6 +51,17 @@ def _key(default: Any, text: str, *, repr: bool = True) -> Any:
 class Settings:
     """Validated settings of one app; field `x` is the config key `CHATSTREAM_X`."""
 
+    allowed_hosts: Sequence[str] | None = _key(
+        None,
+        "Host names and addresses, without a port, that requests may name; `.example.com` also allows every "
+        "name that ends so. Health checks may name any. `None` allows all; `serve` without an app of yours "
+        "allows those of this machine if it listens to this machine only.",
+    )
+    allowed_origins: Sequence[str] = _key(
+        (),
+        "Origins of web pages, such as `https://www.example.com`, that may send requests other than GET, "
+        "beside those that have the server's own host.",
+    )
     api_keys: Sequence[str] | None = _key(
         None,
         "API keys that requests to `/v1` may use, each as it is or as `sha256:` and its hexadecimal digest; "
@@ -103,7 +122,18 @@ class Settings:
     max_tokens_per_minute_per_visitor: int | None = _key(
         None, "Most tokens of prompts and replies for one visitor within a minute. `None`: no limit."
     )
-    admin_key: str | None = _key(None, 'Key that opens the status page when `CHATSTREAM_STATUS` is `"key"`.')
+    admin_key: str | None = _key(
+        None,
+        "Key, of at least 16 characters, that opens what `CHATSTREAM_METRICS` and `CHATSTREAM_STATUS` keep "
+        'for `"key"`.',
+        repr=False,
+    )
+    metrics: str = _key(
+        "open",
+        'Access to `/metrics` and to the details in `/health/ready`: `"off"`, `"open"` for everybody, or '
+        '`"key"` for those who have the admin key. `serve` without an app of yours has `"key"` if there is '
+        'an admin key, else `"off"`.',
+    )
     status: str = _key(
         "off",
         'Access to the status page `/chatstream/status`: `"off"`, `"open"` for everybody, or `"key"` for '
@@ -136,10 +166,13 @@ class Settings:
             if getattr(self, name) not in words:
                 allowed = " or ".join(repr(word) for word in words)
                 raise ConfigError(f"{name} must be {allowed}, not {getattr(self, name)!r}")
-        if not isinstance(self.admin_key, str | None) or self.admin_key == "":
-            raise ConfigError("admin_key must be a string that is not empty, or None")
-        if self.status == "key" and self.admin_key is None:
-            raise ConfigError('status="key" needs an admin_key')
+        if self.admin_key is not None:
+            if not isinstance(self.admin_key, str):
+                raise ConfigError("admin_key must be a string, or None")
+            _check_key_len("admin_key", self.admin_key)
+        for name in ("metrics", "status"):
+            if getattr(self, name) == "key" and self.admin_key is None:
+                raise ConfigError(f'{name}="key" needs an admin_key')
         check_number("client_timeout_sec", self.client_timeout_sec, 0.1, 3600)
         check_number("drain_sec", self.drain_sec, 0, 3600)
         check_number("heartbeat_sec", self.heartbeat_sec, 0.01, 3600)
@@ -156,6 +189,9 @@ class Settings:
                 check_int(name, getattr(self, name), low)
         if self.api_keys is not None:
             check_api_keys(self.api_keys)
+        if self.allowed_hosts is not None:
+            _check_texts("allowed_hosts", self.allowed_hosts, HOST, "host names without a port, or None")
+        _check_texts("allowed_origins", self.allowed_origins, ORIGIN, "origins such as https://example.com")
         if not isinstance(self.store, str | None):
             raise ConfigError(f"store must be a URL, or None, not {self.store!r}")
         if not isinstance(self.store_dir, str | os.PathLike | None) or self.store_dir == "":
@@ -195,11 +231,29 @@ def describe() -> list[ConfigKey]:
     ]
 
 
+def _check_texts(name: str, given: object, form: re.Pattern[str], what: str) -> None:
+    """Raise ConfigError unless the value is a list of texts in lower case that have this form."""
+    texts = given if isinstance(given, list | tuple) else [given]
+    wrong = [text for text in texts if not (isinstance(text, str) and form.fullmatch(text))]
+    if texts is not given or wrong:
+        raise ConfigError(f"{name} must be a list of {what}, in lower case, not {(wrong or [given])[0]!r}")
+
+
 def check_api_keys(keys: object) -> None:
     """Raise ConfigError, without showing any key, unless these are API keys or their digests."""
     if not isinstance(keys, list | tuple) or not all(isinstance(key, str) and key.strip() for key in keys):
         raise ConfigError("api_keys must be a list of non-empty strings, or None")
-    if any(
-        key.startswith(KEY_DIGEST) and not re.fullmatch(KEY_DIGEST + "[0-9a-fA-F]{64}", key) for key in keys
-    ):
-        raise ConfigError(f"a digest in api_keys must be {KEY_DIGEST} and 64 hexadecimal digits")
+    for key in keys:
+        if not key.startswith(KEY_DIGEST):
+            _check_key_len("each of api_keys", key)
+        elif not re.fullmatch(KEY_DIGEST + "[0-9a-fA-F]{64}", key):
+            raise ConfigError(f"a digest in api_keys must be {KEY_DIGEST} and 64 hexadecimal digits")
+
+
+def _check_key_len(name: str, key: str) -> None:
+    """Raise ConfigError, without showing the key, if it is so short that it could be guessed."""
+    if len(key) < MIN_KEY_LEN:
+        raise ConfigError(
+            f"{name} must have at least {MIN_KEY_LEN} characters: "
+            "python -c 'import secrets; print(secrets.token_urlsafe())' prints a good one"
+        )

@@ -57,6 +57,7 @@ def app() -> Flask:
         options |= {"max_new_tokens": 64}
     config = {
         "CHATSTREAM_COOKIE_SECURE": False,
+        "CHATSTREAM_METRICS": "open",
         "CHATSTREAM_RESUME_SEC": settings.resume_sec,
         "CHATSTREAM_STORE_DIR": str(Path(settings.folder) / "conversations"),
         "PERMANENT_SESSION_LIFETIME": timedelta(seconds=settings.forget_sec),

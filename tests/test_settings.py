@@ -52,6 +52,14 @@ def test_a_misspelt_key_names_itself() -> None:
         ("STORE_DIR", "", "store_dir must be the path of a folder, or None, not ''"),
         ("API_KEYS", "key", "api_keys must be a list of non-empty strings, or None"),
         ("API_KEYS", ("key", " "), "api_keys must be a list of non-empty strings, or None"),
+        ("API_KEYS", ("a" * 16, "b" * 15), "each of api_keys must have at least 16 characters"),
+        ("ALLOWED_HOSTS", "a.example", "allowed_hosts must be a list of host names without a port, or None"),
+        ("ALLOWED_HOSTS", ["a:3000"], "in lower case, not 'a:3000'"),
+        ("ALLOWED_HOSTS", ["A.example"], "in lower case, not 'A.example'"),
+        ("ALLOWED_ORIGINS", ["https://a/b"], "must be a list of origins such as https://example.com"),
+        ("ALLOWED_ORIGINS", ["*"], "not '*'"),
+        ("ALLOWED_ORIGINS", None, "not None"),
+        ("METRICS", "on", "metrics must be 'off' or 'open' or 'key', not 'on'"),
         ("API_KEYS", ("sha256:123",), "a digest in api_keys must be sha256: and 64 hexadecimal digits"),
     ],
 )
@@ -75,5 +83,5 @@ def test_every_key_is_described() -> None:
     assert described["CHATSTREAM_DRAIN_SEC"][1:3] == ("float", 30.0)
 
 
-def test_api_keys_are_not_shown() -> None:
-    assert "secret" not in repr(Settings(api_keys=["secret"]))
+def test_keys_are_not_shown() -> None:
+    assert "secret" not in repr(Settings(api_keys=["secret" * 3], admin_key="secret" * 3))

@@ -5,6 +5,7 @@ Run: python -m chatstream_flask.capacity.load_server --model PATH_OR_HUB_ID|mock
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 import click
@@ -30,7 +31,7 @@ def make_app(model: str, device: str | None, mock_sec_per_token: float, **option
     :param model: path or hub id of a model, or "mock"
     """
     app = Flask(__name__)
-    app.config.update(CHATSTREAM_STORE="memory://", SECRET_KEY="not a secret")
+    app.config.update(CHATSTREAM_STORE="memory://", SECRET_KEY=secrets.token_hex())
     options |= {"chat_prompt_clazz": LastMessage, "too_many_request_as_http_error": True, "app": app}
     if model == "mock":
         params = {"type": "long", "time_per_token_sec": mock_sec_per_token}

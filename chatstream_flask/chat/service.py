@@ -15,8 +15,10 @@ from ..conversation import ConversationStore
 from ..engine.engine import Engine
 from ..engine.runner import Runner
 from ..errors import ChatStreamError, NotAccepting, NotFound, TooManyRequests
+from ..http.cookie_check import CookieCheck
 from ..http.problem import problem_response
 from ..http.request_body import parse_offset, read_body
+from ..http.request_check import check_host, check_origin
 from ..http.server_check import ServerCheck
 from ..model_source import ModelSource
 from ..monitoring.engine_collector import EngineCollector
@@ -60,6 +62,7 @@ class ChatService:
         self.logger = logger
         self.engine = Engine(engine_config, self._make_runner)
         self.check_server = ServerCheck(self.engine, lambda: engine_configs_of(current_app))
+        self._check_cookie = CookieCheck(logger)
         self._readers = Readers(engine_config.max_extra_readers)
         self._wire_format = wire_format
         self._refuses_with_status = refuses_with_status
@@ -101,6 +104,8 @@ class ChatService:
         state = self.state
         app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
         try:
+            self.check_caller(request)
+            self._check_cookie(request)
             data = read_body(request, state.settings.max_body_len) if request_body is None else request_body
             body = parse_chat_request(data, self.params, state.settings.max_input_len)
             reply = self._admission.accept(app, state, request, body, callback)
@@ -125,6 +130,7 @@ class ChatService:
 
     def handle_cancel_request(self, request: Request, message_id: str) -> Response:
         """Cancel a reply of the caller; its text so far is kept and marked as interrupted. Idempotent."""
+        self.check_caller(request)
         try:
             reply = self.state.replies.find(self._conversations.id_of(request), message_id)
             self.engine.cancel(reply.generation)
@@ -137,6 +143,7 @@ class ChatService:
 
     def handle_clear_context_request(self, request: Request) -> dict[str, Any]:
         """Delete the caller's conversation; its running reply is cancelled and not kept."""
+        self.check_caller(request)
         conversation_id = self._conversations.id_of(request)
         self._conversations.delete(conversation_id)
         self._admission.stop_reply(self.state, conversation_id)
@@ -161,6 +168,7 @@ class ChatService:
         :raises BadRequest: a name or a value is not allowed
         :raises ConversationBusy: the conversation has a running reply
         """
+        self.check_caller(request)
         self._conversations.set_generation_params(request, given)
         return self.get_generation_params(request)
 
@@ -212,6 +220,15 @@ class ChatService:
         :raises RuntimeError: the app was not set up with `init_app`
         """
         return self._state_of(current_app)
+
+    def check_caller(self, request: Request) -> None:
+        """Check the host that a request names and, unless it only reads, the page that it comes from.
+
+        :raises HostNotAllowed, OriginNotAllowed: they are not those of this server, nor allowed
+        """
+        settings = self.state.settings
+        check_host(request, settings.allowed_hosts)
+        check_origin(request, settings.allowed_origins)
 
     def refuse(
         self, error: ChatStreamError, respond: Callable[[ChatStreamError], Response] | None = None

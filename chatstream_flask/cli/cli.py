@@ -13,6 +13,7 @@ from flask import Flask
 from flask.cli import AppGroup
 
 from ..extension import chat_streams_of
+from ..http.request_check import LOOPBACK_HOSTS
 from ..monitoring.log_format import set_up_logging
 from ..serving.app import create_app
 from ..serving.waitress_server import serve as serve_waitress
@@ -50,6 +51,14 @@ cli.add_command(plan)
     "--too-many-request-as-http-error",
     is_flag=True,
     help="Refuse requests with status 429 when the queue is full, instead of 200 with an error.",
+)
+@click.option(
+    "--allowed-host",
+    "allowed_hosts",
+    metavar="NAME",
+    multiple=True,
+    help="Host name that requests may name, beside those of this machine. May be repeated. "
+    "[default: only this machine's if --host is 127.0.0.1, else any]",
 )
 @click.option("--store", metavar="URL", help="Conversation store. [default: files in ./instance]")
 @click.option(
@@ -89,7 +98,7 @@ def serve(context: click.Context, /, host: str, port: int, **options: Any) -> No
     app = load_found_app(context)
     if app is None:
         click.echo(f"Serving the built-in app with the model {named_model(**options)}", err=True)
-        app = _own_app(**options)
+        app = _own_app(host, **options)
     else:
         refuse_options(context, app, {"host", "port"})
         _check_api_keys(app, options["api_keys"])
@@ -148,6 +157,8 @@ def _check_api_keys(app: Flask, from_environment: tuple[str, ...]) -> None:
 
 
 def _own_app(
+    host: str,
+    allowed_hosts: tuple[str, ...],
     api_keys: tuple[str, ...],
     store: str | None,
     cookie_secure: bool,
@@ -155,7 +166,9 @@ def _own_app(
     log_format: str,
     **options: Any,
 ) -> Flask:
+    is_bounded = allowed_hosts or host in LOOPBACK_HOSTS
     config = {
+        "CHATSTREAM_ALLOWED_HOSTS": (*LOOPBACK_HOSTS, *allowed_hosts) if is_bounded else None,
         "CHATSTREAM_API_KEYS": api_keys or None,
         "CHATSTREAM_COOKIE_SECURE": cookie_secure,
         "CHATSTREAM_LOCALE": locale,

@@ -38,6 +38,18 @@ MESSAGES = {
         "リースを解放できませんでした。%g 秒後に失効します: %s"
     ),
     "a reply does not follow its response template: %s": ("応答がその応答テンプレートに従っていません: %s"),
+    "SECRET_KEY has fewer than %d characters; who guesses it can forge every session of the app": (
+        "SECRET_KEY が %d 文字未満です。推測されると、アプリのどのセッションも偽造されます"
+    ),
+    "a wrong admin key from %s": "%s から誤った管理キーが送られました",
+    "a request came over plain http, but the session cookie has the Secure attribute, and browsers "
+    "send it over https only: behind an https proxy use werkzeug's ProxyFix; for plain http on your "
+    "own machine set CHATSTREAM_COOKIE_SECURE (or your app's SESSION_COOKIE_SECURE) to False": (
+        "暗号化されない http でリクエストを受けましたが、セッションのクッキーには Secure 属性があり、"
+        "ブラウザーは https でしか送りません。https のプロキシの後ろでは werkzeug の ProxyFix を"
+        "使ってください。自分のマシンでの http なら CHATSTREAM_COOKIE_SECURE (アプリ自身のセッションなら "
+        "SESSION_COOKIE_SECURE) を False にしてください"
+    ),
     "a request failed": "リクエストが失敗しました",
     "a request failed: %s": "リクエストが失敗しました: %s",
     "a test prompt failed too": "試験用のプロンプトも失敗しました",

@@ -10,6 +10,7 @@ from werkzeug.exceptions import HTTPException
 
 from ..chat.service import ChatService
 from ..errors import ChatStreamError
+from ..http.request_check import check_host, check_origin
 from ..monitoring.origin import assign_request_id
 from .completions import Completions
 from .errors import ApiError, error_response, http_error_response
@@ -65,8 +66,13 @@ def create_openai_blueprint(
 
     @blueprint.before_request
     def check_caller() -> None:
-        if request.method != "OPTIONS":  # preflight requests of browsers have no key
-            check_key(request.headers.get("Authorization", ""), completions.settings.api_keys)
+        settings = completions.settings
+        check_host(request, settings.allowed_hosts)
+        if settings.api_keys is None:
+            check_origin(request, settings.allowed_origins)
+        elif request.method != "OPTIONS":  # preflight requests of browsers have no key
+            # A page of another origin may have a key: no browser adds one by itself, as it adds cookies.
+            check_key(request.headers.get("Authorization", ""), settings.api_keys)
 
     @blueprint.errorhandler(ChatStreamError)
     def refuse(error: ChatStreamError) -> Response:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from pathlib import Path
 
 from flask import (
     Blueprint,
     Response,
-    abort,
     jsonify,
     make_response,
     render_template,
@@ -18,20 +16,20 @@ from flask import (
 from ..chat.service import ChatService
 from ..http.pages import page_headers, static_file
 from ..monitoring.status import PERCENTILES, WINDOW_SEC, live_status
-from .admin_key import has_admin_key
+from .admin_key import OperatorAccess
 from .words import WORDS
 
 HERE = Path(__file__).parent
 HEADERS = page_headers(frame_ancestors="'none'")
 
 
-def add_status_page(blueprint: Blueprint, chat_stream: ChatService) -> None:
+def add_status_page(blueprint: Blueprint, chat_stream: ChatService, access: OperatorAccess) -> None:
     """Add the routes of the status page to a blueprint."""
     blueprint.template_folder = str(HERE / "templates")
 
     @blueprint.get("/chatstream/status")
     def status_page() -> Response:
-        _check_caller(chat_stream)
+        access.require(chat_stream.state.settings.status)
         language = request.accept_languages.best_match(WORDS) or "en"
         page = render_template(
             "chatstream_status/status.html",
@@ -44,22 +42,10 @@ def add_status_page(blueprint: Blueprint, chat_stream: ChatService) -> None:
 
     @blueprint.get("/chatstream/status.json")
     def status_json() -> Response:
-        _check_caller(chat_stream)
+        access.require(chat_stream.state.settings.status)
         return make_response(jsonify(live_status(chat_stream.engine)), HEADERS)
 
     @blueprint.get("/chatstream/status/<any('status.js', 'status.css'):name>")
     def status_file(name: str) -> Response:
-        _check_caller(chat_stream)
+        access.require(chat_stream.state.settings.status)
         return static_file(HERE / "static", name)
-
-
-def _check_caller(chat_stream: ChatService) -> None:
-    """Abort with 404 if the page is off, and with 401 if the admin key is missing or wrong."""
-    settings = chat_stream.state.settings
-    if settings.status == "off":
-        abort(HTTPStatus.NOT_FOUND)
-    if settings.status == "key" and not has_admin_key(request, settings.admin_key or ""):
-        challenge = {"WWW-Authenticate": 'Basic realm="ChatStream status", charset="UTF-8"'}
-        abort(
-            Response("the admin key is needed\n", HTTPStatus.UNAUTHORIZED, challenge, mimetype="text/plain")
-        )

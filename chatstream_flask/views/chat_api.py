@@ -51,6 +51,7 @@ def create_chat_blueprint(
     instance = chat_stream.name
     blueprint = Blueprint(instance.blueprint("chatstream"), __name__, url_prefix=instance.url_prefix or None)
     blueprint.before_request(assign_request_id)
+    blueprint.before_request(lambda: chat_stream.check_caller(request))
     blueprint.register_error_handler(ChatStreamError, chat_stream.refuse)
     for name in API_NAMES if include is None else _known(include):
         _VIEWS[name](blueprint, chat_stream, Options(**options))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from flask import Blueprint, Response, make_response, render_template
+from flask import Blueprint, Response, make_response, redirect, render_template
+from flask.blueprints import BlueprintSetupState
 
 from ..http.pages import page_headers, static_file
 from ..monitoring.origin import assign_request_id
@@ -39,6 +41,13 @@ def create_webui_blueprint(web_ui_params: dict[str, Any] | None = None) -> Bluep
             files=f"chatstream_ui/{version}",  # relative, so that any url_prefix works
         )
         return make_response(page, PAGE_HEADERS)
+
+    @blueprint.record
+    def redirect_from_prefix(state: BlueprintSetupState) -> None:
+        """Redirect `/prefix` to `/prefix/` without the host, which Flask would take from the request."""
+        if prefix := (state.url_prefix or "").rstrip("/"):
+            page = f"{prefix.rpartition('/')[2]}/"
+            state.add_url_rule("", "redirect", lambda: redirect(page, HTTPStatus.PERMANENT_REDIRECT))
 
     @blueprint.get("/chatstream_ui/<wanted_version>/<path:name>")
     def file(wanted_version: str, name: str) -> Response:

@@ -434,7 +434,9 @@ def test_what_is_said_of_the_apis(tmp_path: Path) -> None:
     """Their answers in full are in test_chat_api."""
     mock = {"type": "echo", "time_per_token_sec": 0}
     chat_stream = ChatStream(use_mock_response=True, mock_params=mock)
-    app = create_app(chat_stream, {"CHATSTREAM_STORE_DIR": str(tmp_path), "CHATSTREAM_COOKIE_SECURE": False})
+    app = create_app(
+        chat_stream, {"CHATSTREAM_STORE_DIR": str(tmp_path), "CHATSTREAM_COOKIE_SECURE": False}, exclude=()
+    )
     client = app.test_client()
 
     def set_params(body: Any) -> Any:

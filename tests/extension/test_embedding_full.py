@@ -371,7 +371,8 @@ def test_sessions_in_the_hosts_database_and_conversations_beside_them(tmp_path: 
 
 def test_the_page_on_embedding_is_right(tmp_path: Path) -> None:
     """All of its Python, in an app that has what it speaks of."""
-    app = create_app(tmp_path, CHATSTREAM_STORE="memory://")
+    origins = ["https://www.example.com"]
+    app = create_app(tmp_path, CHATSTREAM_STORE="memory://", CHATSTREAM_ALLOWED_ORIGINS=origins)
     model, tokenizer, _ = load_model(str(DEMO_MODEL), "cpu")
     names: dict[str, Any] = {"__name__": "app", "app": app, "csrf": csrf, "request": request}
     large_model, large_tokenizer, _ = load_model(str(DEMO_MODEL), "cpu")

@@ -262,6 +262,7 @@ from flask import Flask, request
 from chatstream_flask import ChatStream
 app = Flask("host")
 app.config["CHATSTREAM_STORE_DIR"] = sys.argv[1]
+app.config["CHATSTREAM_COOKIE_SECURE"] = False
 chat_stream = ChatStream(use_mock_response=True, mock_params={"time_per_token_sec": 0}, app=app)
 app.post("/chat_stream")(lambda: chat_stream.handle_chat_stream_request(request))
 print(app.test_client().post("/chat_stream", json={"user_input": "hi"}).text)

@@ -88,7 +88,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 def chat_app(chat_stream: ChatStream, folder: Path, origins: list[str], posts: list[str]) -> Flask:
     app = Flask("chat", instance_path=str(folder))
-    app.config["CHATSTREAM_COOKIE_SECURE"] = False
+    app.config.update(CHATSTREAM_COOKIE_SECURE=False, CHATSTREAM_ALLOWED_ORIGINS=origins)
     chat_stream.init_app(app)
     app.register_blueprint(create_chat_blueprint(chat_stream))
     CORS(

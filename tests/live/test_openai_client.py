@@ -288,7 +288,7 @@ def test_ten_at_once_get_answers_as_if_alone(client: OpenAI, demo_server: Server
 
 
 def test_a_key_is_needed_where_there_are_keys(kind: str, tmp_path: Path) -> None:
-    config = {"CHATSTREAM_API_KEYS": ["right"]}
+    config = {"CHATSTREAM_API_KEYS": ["right-" * 3]}
     with start_mock(kind, tmp_path, {"type": "echo", "time_per_token_sec": 0.0}, config=config) as server:
         with (
             client_of(server, api_key="wrong") as client,
@@ -296,7 +296,7 @@ def test_a_key_is_needed_where_there_are_keys(kind: str, tmp_path: Path) -> None
         ):
             client.models.list()
         assert caught.value.code == "invalid_api_key"
-        with client_of(server, api_key="right") as client:
+        with client_of(server, api_key="right-" * 3) as client:
             answer = client.chat.completions.create(model="mock", messages=user("Say it."))
             assert answer.choices[0].message.content == "Say it."
 

@@ -345,12 +345,12 @@ def test_full_is_429_with_a_time_whatever_the_chat_api_says(tmp_path: Path) -> N
 
 
 def test_a_key_is_a_visitor_with_limits(tmp_path: Path) -> None:
-    config = {"CHATSTREAM_API_KEYS": ("a", "b"), "CHATSTREAM_MAX_WAITING_PER_VISITOR": 0}
+    config = {"CHATSTREAM_API_KEYS": ("a" * 16, "b" * 16), "CHATSTREAM_MAX_WAITING_PER_VISITOR": 0}
     with running_api(tmp_path, ScriptedRunner(is_held=True), config, num_of_concurrent_executions=1) as chat:
 
         def ask_as(key: str) -> TestResponse:
             body = {"model": "scripted", "messages": HELLO, "stream": True}
-            headers = {"Authorization": f"Bearer {key}"}
+            headers = {"Authorization": f"Bearer {key * 16}"}
             return chat.client().post("/v1/chat/completions", json=body, headers=headers)
 
         stream = ask_as("a")
@@ -614,7 +614,7 @@ def test_a_model_may_have_several_names(tmp_path: Path) -> None:
 
 def test_every_route_needs_a_key_where_there_are_keys(tmp_path: Path) -> None:
     digest = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"  # of "secret"
-    config = {"CHATSTREAM_API_KEYS": ("first", f"sha256:{digest}")}
+    config = {"CHATSTREAM_API_KEYS": ("the-first-of-two", f"sha256:{digest}")}
     with running_api(tmp_path, config=config) as chat:
         client = chat.client()
         for method, path in [
@@ -623,11 +623,11 @@ def test_every_route_needs_a_key_where_there_are_keys(tmp_path: Path) -> None:
             ("get", "nothing"),
             ("put", "models"),
         ]:
-            for given in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic first"}):
+            for given in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic the-first-of-two"}):
                 response = client.open(f"/v1/{path}", method=method.upper(), headers=given, json={})
                 assert refusal(response, 401)["code"] == "invalid_api_key"
                 assert response.headers["WWW-Authenticate"] == "Bearer"
-        for key in ("first", "secret"):
+        for key in ("the-first-of-two", "secret"):
             assert client.get("/v1/models", headers={"Authorization": f"Bearer {key}"}).status_code == 200
         assert (
             client.get("/v1/models", headers={"Authorization": f"Bearer sha256:{digest}"}).status_code == 401

@@ -21,6 +21,7 @@ from chatstream_flask.engine.failure_streak import MAX_FAILURES
 from chatstream_flask.engine.sequence import Sequence
 from chatstream_flask.errors import ConfigError
 from chatstream_flask.serving.app import create_app
+from chatstream_flask.status_page.admin_key import MAX_ADDRESSES, MAX_WRONG_KEYS, WrongKeys
 from chatstream_flask.views import create_operations_blueprint
 
 
@@ -267,11 +268,69 @@ def test_a_host_that_has_prometheus_in_multiprocess_mode_changes_nothing(tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_app_that_serve_runs_has_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+KEY = "an-admin-key-of-tests"
+
+
+@pytest.mark.parametrize(
+    ("config", "headers", "statuses", "has_details"),
+    [
+        ({}, {}, [404, 200, 503], False),
+        ({"CHATSTREAM_METRICS": "open"}, {}, [200, 200, 503], True),
+        ({"CHATSTREAM_ADMIN_KEY": KEY}, {}, [401, 200, 503], False),
+        ({"CHATSTREAM_ADMIN_KEY": KEY}, {"X-Admin-Key": KEY}, [200, 200, 503], True),
+        ({"CHATSTREAM_ADMIN_KEY": KEY}, {"Authorization": f"Bearer {KEY}"}, [200, 200, 503], True),
+        ({"CHATSTREAM_ADMIN_KEY": KEY}, {"X-Admin-Key": "wrong"}, [401, 200, 401], False),
+    ],
+)
+def test_serve_shows_operators_what_it_does_not_show_everybody(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    config: dict[str, str],
+    headers: dict[str, str],
+    statuses: list[int],
+    has_details: bool,
+) -> None:
     monkeypatch.chdir(tmp_path)
-    client = create_app(ChatStream(use_mock_response=True)).test_client()
-    assert [client.get(path).status_code for path in ("/metrics", "/health/live", "/health/ready")] == [
-        200,
-        200,
-        503,
-    ]
+    client = create_app(ChatStream(use_mock_response=True), config).test_client()
+    paths = ("/metrics", "/health/live", "/health/ready")
+    answers = [client.get(path, headers=headers) for path in paths]
+    assert [answer.status_code for answer in answers] == statuses
+    assert ("threads" in answers[-1].text) == has_details
+    assert [client.get(path).status_code for path in ("/get_prompt", "/get_resource_usage")] == [404, 404]
+
+
+def test_serve_has_what_it_is_told_to_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    client = create_app(ChatStream(use_mock_response=True), exclude=["get_prompt"]).test_client()
+    assert client.get("/get_resource_usage").status_code == 200
+    assert client.get("/get_prompt").status_code == 404
+
+
+def test_wrong_admin_keys_are_logged_and_soon_not_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    client = create_app(ChatStream(use_mock_response=True), {"CHATSTREAM_ADMIN_KEY": KEY}).test_client()
+    tries = [client.get("/metrics", headers={"X-Admin-Key": f"wrong {i}"}) for i in range(MAX_WRONG_KEYS)]
+    assert {answer.status_code for answer in tries} == {401}
+    assert caplog.messages == ["a wrong admin key from address:127.0.0.1"] * MAX_WRONG_KEYS
+    limited = client.get("/metrics", headers={"X-Admin-Key": KEY})
+    assert limited.status_code == 429 and 1 <= int(limited.headers["Retry-After"]) <= 60
+    assert client.get("/health/live").status_code == 200  # what asks for no key goes on
+    elsewhere = {"REMOTE_ADDR": "192.0.2.1"}
+    right = client.get("/metrics", headers={"X-Admin-Key": KEY}, environ_overrides=elsewhere)
+    assert right.status_code == 200
+
+
+def test_wrong_keys_are_forgotten_after_a_minute_and_their_number_is_bounded() -> None:
+    now = 1000.0
+    keys = WrongKeys(lambda: now)
+    for _ in range(MAX_WRONG_KEYS):
+        keys.add("a")
+    assert (keys.wait_sec("a"), keys.wait_sec("b")) == (60, 0)
+    now += 60
+    keys.add("a")
+    assert keys.wait_sec("a") == 0
+    for i in range(2 * MAX_ADDRESSES):
+        keys.add(str(i))
+    assert len(keys._windows) == MAX_ADDRESSES
