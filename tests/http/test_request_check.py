@@ -11,7 +11,7 @@ from chatstream_flask.http.request_check import LOOPBACK_HOSTS, check_host, chec
 
 
 def request_with(method: str = "POST", host: str = "a.example", **headers: str) -> Request:
-    environ = EnvironBuilder("/", method=method, headers=headers).get_environ()
+    environ = EnvironBuilder("/", method=method, headers=list(headers.items())).get_environ()
     environ["HTTP_HOST"] = host
     return Request(environ)
 
