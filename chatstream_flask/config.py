@@ -69,7 +69,9 @@ class SamplingParams:
     frequency and presence penalty, which transformers does not have), temperature, top-k, top-p, min-p.
     Greedy decoding takes the highest logit before temperature.
 
-    :param max_new_tokens: maximum length of the reply in tokens
+    :param max_new_tokens: maximum length of the reply in tokens, without its reasoning
+    :param max_reasoning_tokens: length of the reasoning in tokens, before the answer and beyond
+        max_new_tokens, after which the model is made to answer; None: as much as the context has room for
     :param temperature: 0 to 2; 0 is greedy decoding
     :param top_k: sample from this many most likely tokens; None or 0: from all
     :param top_p: sample from the most likely tokens that reach this total probability; 1: from all
@@ -89,6 +91,7 @@ class SamplingParams:
     """
 
     max_new_tokens: int = 256
+    max_reasoning_tokens: int | None = None
     temperature: float = 1.0
     top_k: int | None = 50
     top_p: float = 1.0
@@ -105,6 +108,8 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         check_int("max_new_tokens", self.max_new_tokens, 1)
+        if self.max_reasoning_tokens is not None:
+            check_int("max_reasoning_tokens", self.max_reasoning_tokens, 0)
         check_number("temperature", self.temperature, 0, MAX_TEMPERATURE)
         if self.top_k is not None:
             check_int("top_k", self.top_k, 0)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from chatstream_flask.config import NO_LIMITS, SamplingParams, VisitorLimits
 from chatstream_flask.engine.outcome import FinishReason
+from chatstream_flask.engine.reasoning import Piece
 from chatstream_flask.engine.reply_text import TokenLogprob
 from chatstream_flask.engine.request import GenerationRequest
 from chatstream_flask.engine.request_queue import RequestQueue
@@ -52,6 +53,10 @@ def ask(text: str, **kwargs: object) -> GenerationRequest:
     params = SamplingParams(**{k: v for k, v in kwargs.items() if k in names})  # type: ignore[arg-type]
     rest = {k: v for k, v in kwargs.items() if k not in names}
     return GenerationRequest([ord(char) for char in text], params, **rest)  # type: ignore[arg-type]
+
+
+def text_of(pieces: list[Piece]) -> str:
+    return "".join(piece.text for piece in pieces)
 
 
 class CharDecoder:

@@ -16,6 +16,7 @@ from ..errors import BadRequest, ConfigError
 from ..http.disconnect import make_probe
 from ..http.server_check import ServerCheck
 from ..model_source import ModelSource
+from ..model_source.reasoning import max_prompt_tokens, reasoning_of
 from ..prompts import AbstractChatPrompt
 from ..prompts.replacer import Replacer
 from .app_state import AppState
@@ -64,7 +65,7 @@ class Admission:
             completion = Completion(app, request, turn, on_close, callback, state.reports, conversation_id)
             undo.callback(completion.close)
             params = self._params(body, turn)
-            max_tokens = self.engine.config.context_len - params.max_new_tokens
+            max_tokens = max_prompt_tokens(self.source, params)
             fitted = self.source.fit(turn.prompt, max_tokens, self.context_policy)
             completion.num_dropped_turns = fitted.num_dropped_turns
             generation = GenerationRequest(
@@ -72,6 +73,8 @@ class Admission:
                 params,
                 stop_ids=self.source.stop_ids(params.stop),
                 text_filter=_text_filter(turn.prompt),
+                reasoning=reasoning_of(self.source, fitted.token_ids, params),
+                kept_tokens=self.source.reply_format.reasoning_tokens,
                 before_done=completion.keep,
                 after_done=completion.tell,
                 cache_owner=conversation_id,

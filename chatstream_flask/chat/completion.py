@@ -53,12 +53,20 @@ class Completion:
         """
         try:
             if outcome.is_success:
-                if not self._turn.save(generation.text, is_interrupted=False):
+                if not self._save(generation, outcome):
                     raise ConversationBusy("the conversation was deleted or changed meanwhile")
-            elif outcome.finish_reason is not FinishReason.ERROR and generation.text:
-                self._turn.save(generation.text, is_interrupted=True)
+            elif outcome.finish_reason is not FinishReason.ERROR and generation.num_chars:
+                self._save(generation, outcome)
         finally:
             self.close()
+
+    def _save(self, generation: GenerationRequest, outcome: Outcome) -> bool:
+        return self._turn.save(
+            generation.text,
+            reasoning=generation.reasoning_text or None,
+            reasoning_sec=outcome.reasoning_sec,
+            is_interrupted=not outcome.is_success,
+        )
 
     def tell(self, generation: GenerationRequest, outcome: Outcome) -> None:
         """Write the log line and the trace, and call the app's callback."""

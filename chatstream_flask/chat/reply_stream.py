@@ -8,6 +8,7 @@ from typing import Any
 
 from ..engine.engine import Engine
 from ..engine.outcome import FinishReason, Outcome
+from ..engine.reasoning import Piece
 from ..engine.request import GenerationRequest, Status
 from ..errors import ReplyCancelled
 from ..http.disconnect import Probe
@@ -91,9 +92,9 @@ class ReplyStream(Iterator[bytes]):
             and (early_sec := self._written_at + self._engine.flush_interval_sec - self._clock()) > 0
         ):
             self._request.wait_for_outcome(early_sec)
-        text, outcome = self._request.read(self._offset, self._wait_sec)
-        if text or outcome:
-            return self._news() + (self._text(text) if text else self._end(outcome))
+        pieces, outcome = self._request.read(self._offset, self._wait_sec)
+        if pieces or outcome:
+            return self._news() + (b"".join(map(self._piece, pieces)) if pieces else self._end(outcome))
         if self._clock() - self._written_at >= self._heartbeat_sec:
             return self._wire.heartbeat()
         return b""
@@ -111,9 +112,10 @@ class ReplyStream(Iterator[bytes]):
         self._position = position
         return self._wire.queue(position, self._engine.eta_sec(position))
 
-    def _text(self, text: str) -> bytes:
-        self._offset += len(text)
-        return self._wire.text(text, self._offset)
+    def _piece(self, piece: Piece) -> bytes:
+        self._offset += len(piece.text)
+        encode = self._wire.reasoning if piece.is_reasoning else self._wire.text
+        return encode(piece.text, self._offset)
 
     def _end(self, outcome: Outcome | None) -> bytes:
         assert outcome is not None

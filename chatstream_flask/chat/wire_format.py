@@ -29,7 +29,11 @@ class WireFormat(ABC):
 
     @abstractmethod
     def text(self, text: str, offset: int) -> bytes:
-        """Encode new text; `offset` is the number of characters of the reply up to its end."""
+        """Encode new text of the answer; `offset` is the number of characters up to its end."""
+
+    @abstractmethod
+    def reasoning(self, text: str, offset: int) -> bytes:
+        """Encode new text of the reasoning; `offset` counts it and the answer together, as in `text`."""
 
     @abstractmethod
     def end(self, outcome: Outcome, extra: dict[str, Any], offset: int) -> bytes: ...
@@ -47,7 +51,7 @@ COMMON_HEADERS = {
 
 
 class PlainText(WireFormat):
-    """Only the text of the reply, so nothing can be sent before its first word."""
+    """Only the text of the answer, so nothing can be sent before its first word."""
 
     content_type = "text/plain; charset=utf-8"
     headers = COMMON_HEADERS
@@ -60,6 +64,9 @@ class PlainText(WireFormat):
 
     def text(self, text: str, offset: int) -> bytes:
         return text.encode()
+
+    def reasoning(self, text: str, offset: int) -> bytes:
+        return b""
 
     def end(self, outcome: Outcome, extra: dict[str, Any], offset: int) -> bytes:
         """Return nothing, or raise if the reply is incomplete: text has no other way to say so.
@@ -77,7 +84,8 @@ class PlainText(WireFormat):
 class ServerSentEvents(WireFormat):
     """Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html).
 
-    The id of an event is the number of characters of the reply that its reader has received with it.
+    The id of an event is the number of characters of the reply, reasoning included, that its reader has
+    received with it.
     """
 
     content_type = "text/event-stream; charset=utf-8"
@@ -93,6 +101,9 @@ class ServerSentEvents(WireFormat):
 
     def text(self, text: str, offset: int) -> bytes:
         return self._event("text", {"text": text}, offset)
+
+    def reasoning(self, text: str, offset: int) -> bytes:
+        return self._event("reasoning", {"text": text}, offset)
 
     def end(self, outcome: Outcome, extra: dict[str, Any], offset: int) -> bytes:
         if outcome.finish_reason is FinishReason.ERROR:
@@ -120,6 +131,9 @@ class NewlineDelimitedJSON(WireFormat):
 
     def text(self, text: str, offset: int) -> bytes:
         return self._line("text", text=text)
+
+    def reasoning(self, text: str, offset: int) -> bytes:
+        return self._line("reasoning", text=text)
 
     def end(self, outcome: Outcome, extra: dict[str, Any], offset: int) -> bytes:
         if outcome.finish_reason is FinishReason.ERROR:
@@ -149,21 +163,22 @@ class ChatStreamFrames(PlainText):
 
 def describe(outcome: Outcome) -> dict[str, Any]:
     """Return the fields of the last event of a reply."""
-    return {
-        "finish_reason": outcome.finish_reason.value,
-        "usage": {
-            "prompt_tokens": outcome.prompt_tokens,
-            "cached_tokens": outcome.cached_tokens,
-            "completion_tokens": outcome.completion_tokens,
-            "total_tokens": outcome.prompt_tokens + outcome.completion_tokens,
-        },
-        "timings": {
-            "queue_ms": _ms(outcome.queue_sec),
-            "time_to_first_token_ms": _ms(outcome.first_token_sec),
-            "total_ms": _ms(outcome.total_sec),
-            "tokens_per_second": rounded(outcome.tokens_per_sec),
-        },
+    usage = {
+        "prompt_tokens": outcome.prompt_tokens,
+        "cached_tokens": outcome.cached_tokens,
+        "completion_tokens": outcome.completion_tokens,
+        "total_tokens": outcome.prompt_tokens + outcome.completion_tokens,
     }
+    timings = {
+        "queue_ms": _ms(outcome.queue_sec),
+        "time_to_first_token_ms": _ms(outcome.first_token_sec),
+        "total_ms": _ms(outcome.total_sec),
+        "tokens_per_second": rounded(outcome.tokens_per_sec),
+    }
+    if outcome.reasoning_sec is not None:
+        usage["reasoning_tokens"] = outcome.reasoning_tokens
+        timings["reasoning_ms"] = _ms(outcome.reasoning_sec)
+    return {"finish_reason": outcome.finish_reason.value, "usage": usage, "timings": timings}
 
 
 def choose(wire_format: WireFormatName, accept: str, message_id: str) -> WireFormat:

@@ -16,9 +16,11 @@ from ..conversation import Conversation
 from ..conversation.memory_store import MemoryStore
 from ..conversation.turn import Turn
 from ..engine.outcome import FinishReason, Outcome
+from ..engine.reasoning import Piece
 from ..engine.request import GenerationRequest
 from ..errors import ChatStreamError, PromptTooLong
 from ..extension import ChatStream
+from ..model_source.reasoning import max_prompt_tokens, reasoning_of
 from ..prompts import AbstractChatPrompt
 from ..prompts.replacer import Replacer
 from .console_words import Words
@@ -88,8 +90,14 @@ class ConsoleChat:
             outcome = self._print(generation)
             if outcome.failure is not None and outcome.finish_reason is not FinishReason.CANCELLED:
                 self._fail(self._words.failed.format(error=outcome.failure))
-            if outcome.is_success or (generation.text and outcome.finish_reason is not FinishReason.ERROR):
-                turn.save(generation.text, is_interrupted=not outcome.is_success)
+            is_error = outcome.finish_reason is FinishReason.ERROR
+            if outcome.is_success or (generation.num_chars and not is_error):
+                turn.save(
+                    generation.text,
+                    is_interrupted=not outcome.is_success,
+                    reasoning=generation.reasoning_text or None,
+                    reasoning_sec=outcome.reasoning_sec,
+                )
         except PromptTooLong:
             self._fail(self._words.too_long)
         except ChatStreamError as error:
@@ -101,14 +109,10 @@ class ConsoleChat:
         return Conversation.from_record(self._store.load(CONVERSATION), self._chat_stream.chat_prompt_clazz)
 
     def _submit(self, prompt: AbstractChatPrompt) -> GenerationRequest:
-        engine, source, defaults = (
-            self._chat_stream.engine,
-            self._chat_stream.source,
-            self._chat_stream.params,
-        )
+        engine, source = self._chat_stream.engine, self._chat_stream.source
+        defaults = self._chat_stream.params
         params = replace(defaults, stop=(*defaults.stop, *prompt.get_final_stop_strs()))
-        max_tokens = engine.config.context_len - params.max_new_tokens
-        fitted = source.fit(prompt, max_tokens, ContextPolicy.DROP_OLDEST_TURNS)
+        fitted = source.fit(prompt, max_prompt_tokens(source, params), ContextPolicy.DROP_OLDEST_TURNS)
         if fitted.num_dropped_turns:
             self._say(self._words.dropped.format(num_turns=fitted.num_dropped_turns))
         rules = prompt.get_replacement_when_output()
@@ -117,6 +121,8 @@ class ConsoleChat:
             params,
             stop_ids=source.stop_ids(params.stop),
             text_filter=Replacer(rules) if rules else None,
+            reasoning=reasoning_of(source, fitted.token_ids, params),
+            kept_tokens=source.reply_format.reasoning_tokens,
             cache_owner=CONVERSATION,
         )
         engine.submit(generation, engine.reserve())
@@ -124,18 +130,29 @@ class ConsoleChat:
 
     def _print(self, generation: GenerationRequest) -> Outcome:
         """Print the reply while it is generated; Ctrl-C cancels it."""
-        offset, outcome = 0, None
+        offset, outcome, was_reasoning = 0, None, False
         with _interrupt_as_event() as interrupt:
             while outcome is None:
                 if interrupt.is_set():
                     self._chat_stream.engine.cancel(generation)
-                text, outcome = generation.read(offset, POLL_SEC)
-                click.echo(text, nl=False)
-                offset += len(text)
+                pieces, outcome = generation.read(offset, POLL_SEC)
+                for piece in pieces:
+                    self._print_piece(piece, was_reasoning)
+                    was_reasoning = piece.is_reasoning
+                    offset += len(piece.text)
         click.echo()
         if interrupt.is_set():
             self._say(self._words.stopped)
         return outcome
+
+    def _print_piece(self, piece: Piece, was_reasoning: bool) -> None:
+        """Print a piece of the answer, or dimmed one of the reasoning, which only a terminal shows."""
+        if piece.is_reasoning:
+            click.secho(piece.text if self._is_terminal else "", nl=False, err=True, dim=True)
+            return
+        if was_reasoning and self._is_terminal:
+            click.echo("\n", err=True)
+        click.echo(piece.text, nl=False)
 
     # -- the terminal --------------------------------------------------------------------------------
 

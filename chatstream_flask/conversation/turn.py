@@ -55,12 +55,21 @@ class Turn:
             raise BadRequest("there is no reply to regenerate in this conversation yet")
         self.prompt.clear_last_responder_message()
 
-    def save(self, reply: str, *, is_interrupted: bool) -> bool:
-        """Store the conversation with this reply.
+    def save(
+        self,
+        reply: str,
+        *,
+        is_interrupted: bool,
+        reasoning: str | None = None,
+        reasoning_sec: float | None = None,
+    ) -> bool:
+        """Store the conversation with this reply, and with what the model reasoned before it.
 
         Return False if it was deleted, or taken over by another process, since the turn began.
         """
-        self.prompt.set_responder_last_msg(reply, is_interrupted=is_interrupted)
+        self.prompt.set_responder_last_msg(
+            reply, is_interrupted=is_interrupted, reasoning=reasoning, reasoning_sec=reasoning_sec
+        )
         self.prompt.set_responder_last_msg_id(self.message_id)
         kept = replace(
             self.conversation, prompt=trim_to_limits(self.prompt, self._max_turns, self._max_bytes)

@@ -31,7 +31,9 @@ class Outcome:
     error: str | None = None  # a sentence for the client, set if and only if the reason is ERROR
     prompt_tokens: int = 0
     cached_tokens: int = 0  # prompt tokens that were taken from the prefix cache
-    completion_tokens: int = 0
+    completion_tokens: int = 0  # reasoning included
+    reasoning_tokens: int = 0
+    reasoning_sec: float | None = None  # from the first to the last token of the reasoning
     is_started: bool = False  # it held a slot
     queue_sec: float = 0.0  # until prefill started, or until the end if it never did
     first_token_sec: float | None = None

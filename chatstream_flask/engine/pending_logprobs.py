@@ -27,6 +27,10 @@ class PendingLogprobs:
         if num_decoded > num_before:
             self._ends += [num_decoded] * (len(self._pending) - len(self._ends))
 
+    def drop_unfinished(self) -> None:
+        """Remove the tokens that no text has come of."""
+        del self._pending[len(self._ends) :]
+
     def pop(self, *, is_last: bool = False) -> list[TokenLogprob]:
         """Remove and return the tokens whose text is shown.
 

@@ -99,7 +99,7 @@ class Places:
             raise RuntimeError(f"{request!r} needs an open reservation of its own")
         visitor, now = reservation.visitor, self._clock()
         visitor.check_tokens(now)
-        visitor.use_tokens(len(request.prompt_ids) + request.params.max_new_tokens, now)
+        visitor.use_tokens(len(request.prompt_ids) + request.max_generated, now)
         self._submitted[request] = reservation
         self._reserved.remove(reservation)
 
@@ -117,14 +117,14 @@ class Places:
         """Give back the tokens that were not generated; return the visitor, which may run one more."""
         visitor = self._submitted[request].visitor
         visitor.num_running -= 1
-        visitor.use_tokens(request.num_generated - request.params.max_new_tokens, self._clock())
+        visitor.use_tokens(request.num_generated - request.max_generated, self._clock())
         return visitor
 
     def on_left_unserved(self, request: GenerationRequest) -> None:
         """Give back all tokens of a request that never ran."""
         visitor = self._submitted[request].visitor
         visitor.num_waiting -= 1
-        visitor.use_tokens(-len(request.prompt_ids) - request.params.max_new_tokens, self._clock())
+        visitor.use_tokens(-len(request.prompt_ids) - request.max_generated, self._clock())
 
     # -- visitors ------------------------------------------------------------------------------------
 

@@ -1,10 +1,14 @@
-"""The text of one reply and the log-probabilities of its tokens."""
+"""The text of one reply, its reasoning and the log-probabilities of its tokens."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
+
+from .reasoning import Piece
 
 
 @dataclass(frozen=True)
@@ -20,33 +24,44 @@ class TokenLogprob:
 
 
 class ReplyText:
-    """Text that only grows, in pieces. Not locked: the request that owns it guards it."""
+    """Reasoning and answer in the order in which they came. It only grows; its owner guards it."""
 
     def __init__(self) -> None:
-        self.num_chars = 0
-        self._pieces: list[str] = []
+        self.num_chars = 0  # of reasoning and answer together
+        self._pieces: list[Piece] = []
         self._logprobs: list[TokenLogprob] = []
         self._logprob_ends: list[int] = []  # for each, the number of characters up to and with its piece
 
-    def __str__(self) -> str:
-        return "".join(self._pieces)
+    @property
+    def answer(self) -> str:
+        return "".join(piece.text for piece in self._pieces if not piece.is_reasoning)
 
-    def append(self, piece: str, logprobs: Sequence[TokenLogprob]) -> None:
+    @property
+    def reasoning(self) -> str:
+        return "".join(piece.text for piece in self._pieces if piece.is_reasoning)
+
+    def append(self, piece: Piece, logprobs: Sequence[TokenLogprob] = ()) -> None:
         self._pieces.append(piece)
-        self.num_chars += len(piece)
+        self.num_chars += len(piece.text)
         if logprobs:
             self._logprobs += logprobs
             self._logprob_ends += [self.num_chars] * len(logprobs)
 
-    def after(self, offset: int) -> str:
-        """Return the text after the first `offset` characters; the cost grows only with what is returned."""
-        missing, tail = self.num_chars - offset, []
-        for piece in reversed(self._pieces):
+    def after(self, offset: int) -> list[Piece]:
+        """Return what follows the first `offset` characters, with neighbouring pieces of a kind joined.
+
+        The cost grows only with what is returned.
+        """
+        missing, tail = self.num_chars - offset, list[Piece]()
+        for text, is_reasoning in reversed(self._pieces):
             if missing <= 0:
                 break
-            tail.append(piece[-missing:] if missing < len(piece) else piece)
-            missing -= len(piece)
-        return "".join(reversed(tail))
+            tail.append(Piece(text[-missing:] if missing < len(text) else text, is_reasoning))
+            missing -= len(text)
+        return [
+            Piece("".join(piece.text for piece in run), is_reasoning)
+            for is_reasoning, run in groupby(reversed(tail), key=attrgetter("is_reasoning"))
+        ]
 
     def logprobs(self, start: int, num_chars: int | None) -> list[TokenLogprob]:
         """Return all but the first `start`; with `num_chars`, only those of that many characters."""

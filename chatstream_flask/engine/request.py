@@ -13,6 +13,7 @@ from typing import Protocol
 from ..config import SamplingParams
 from .outcome import FinishReason, Outcome
 from .readers import Reader, Readers
+from .reasoning import Piece, Reasoning
 from .reply_text import ReplyText, TokenLogprob
 
 
@@ -56,6 +57,7 @@ class GenerationRequest:
         *,
         stop_ids: frozenset[int] = frozenset(),
         text_filter: TextFilter | None = None,
+        reasoning: Reasoning | None = None,
         shows_special_tokens: bool = False,
         kept_tokens: Mapping[int, str] | None = None,
         before_done: Hook | None = None,
@@ -69,6 +71,7 @@ class GenerationRequest:
         """Create a waiting request.
 
         :param stop_ids: tokens that end this reply, in addition to the model's EOS tokens
+        :param reasoning: how the reply reasons; None: all of its text is the answer
         :param shows_special_tokens: keep special tokens in the text, for a reader that parses them
         :param kept_tokens: special tokens that stay in the text although others do not, with their text
         :param before_done: called before readers get the outcome, to store the reply
@@ -83,19 +86,23 @@ class GenerationRequest:
         self.seed = params.seed if params.seed is not None else secrets.randbits(63)
         self.stop_ids = stop_ids
         self.text_filter = text_filter
+        self.reasoning = reasoning
         self.shows_special_tokens = shows_special_tokens
         self.kept_tokens = kept_tokens or {}
         self.before_done = before_done
         self.after_done = after_done
         self.cache_owner = cache_owner
         self.num_shared = num_shared
-        self.num_reused = 0  # prompt tokens; this and the next are written by the worker thread only
+        self.num_reused = 0  # prompt tokens; this and the next two are written by the worker thread only
         self.num_generated = 0
+        self.num_reasoning = 0  # of the generated tokens
         self._clock = clock
         self.created_at = clock()
         self.deadline = self.created_at + timeout_sec
         self.started_at: float | None = None
         self.first_token_at: float | None = None
+        self.is_answer_wanted = False  # set once, by any thread: the reasoning ends now
+        self._reasoned_from = self._reasoned_until = 0.0
         self._changed = changed or threading.Condition()  # guards everything below
         self._status = Status.WAITING
         self._requested_stop: FinishReason | None = None
@@ -119,12 +126,34 @@ class GenerationRequest:
 
     @property
     def text(self) -> str:
+        """The answer so far."""
         with self._changed:
-            return str(self._text)
+            return self._text.answer
+
+    @property
+    def reasoning_text(self) -> str:
+        with self._changed:
+            return self._text.reasoning
 
     @property
     def num_chars(self) -> int:
+        """Characters of reasoning and answer together."""
         return self._text.num_chars
+
+    @property
+    def max_generated(self) -> int:
+        """The most tokens that the reply may have, reasoning included."""
+        num_extra = 0 if self.reasoning is None else self.reasoning.num_extra_tokens
+        return self.params.max_new_tokens + num_extra
+
+    @property
+    def reasoning_sec(self) -> float | None:
+        """Seconds from the first to the newest token of the reasoning; None if there was none."""
+        return self._reasoned_until - self._reasoned_from if self.num_reasoning else None
+
+    def answer_now(self) -> None:
+        """Ask the worker thread to close the reasoning at its next token, so that the answer begins."""
+        self.is_answer_wanted = True
 
     def request_stop(self, reason: FinishReason) -> None:
         """Ask the worker thread to end the reply at its next step; later calls change nothing."""
@@ -161,10 +190,10 @@ class GenerationRequest:
                 self._readers.start_grace(grace_sec, self._clock())
             return is_orphaned
 
-    def read(self, offset: int, timeout: float | None) -> tuple[str, Outcome | None]:
-        """Return the text after the first `offset` characters, and the outcome once all text is there.
+    def read(self, offset: int, timeout: float | None) -> tuple[list[Piece], Outcome | None]:
+        """Return what follows the first `offset` characters, and the outcome once everything is there.
 
-        Wait up to `timeout` seconds for something new; return ("", None) if nothing came.
+        Wait up to `timeout` seconds for something new; return ([], None) if nothing came.
         """
         with self._changed:
             self._changed.wait_for(lambda: self.has_news(offset), timeout)
@@ -175,7 +204,7 @@ class GenerationRequest:
         self._has_outcome.wait(timeout)
 
     def has_news(self, offset: int) -> bool:
-        """Return whether there is text after the first `offset` characters, or the outcome."""
+        """Return whether there is something after the first `offset` characters, or the outcome."""
         return self._text.num_chars > offset or self._outcome is not None
 
     def token_logprobs(self, start: int, num_chars: int | None = None) -> list[TokenLogprob]:
@@ -202,13 +231,27 @@ class GenerationRequest:
         with self._changed:
             if self._status is Status.FINISHED:  # its worker thread hung, was replaced, and runs again
                 return
-            self._text.append(text, logprobs)
+            self._text.append(Piece(text), logprobs)
+            self._changed.notify_all()
+
+    def add_reasoning(self, text: str) -> None:
+        with self._changed:
+            if self._status is Status.FINISHED:  # as in `add_text`
+                return
+            self._text.append(Piece(text, is_reasoning=True))
             self._changed.notify_all()
 
     def count_token(self) -> None:
         self.num_generated += 1
         if self.first_token_at is None:
             self.first_token_at = self._clock()
+
+    def count_reasoning(self, num_tokens: int) -> None:
+        """Count the newest tokens, which `count_token` has counted, as reasoning."""
+        self._reasoned_until = self._clock()
+        if not self.num_reasoning:
+            self._reasoned_from = self._reasoned_until
+        self.num_reasoning += num_tokens
 
     def finish(self, reason: FinishReason, error: str | None = None) -> Outcome:
         """Change to FINISHED and return the outcome; readers get it by `publish`."""
@@ -220,6 +263,8 @@ class GenerationRequest:
             prompt_tokens=len(self.prompt_ids),
             cached_tokens=self.num_reused,
             completion_tokens=self.num_generated,
+            reasoning_tokens=self.num_reasoning,
+            reasoning_sec=self.reasoning_sec,
             is_started=self.started_at is not None,
             queue_sec=(now if self.started_at is None else self.started_at) - self.created_at,
             first_token_sec=None if self.first_token_at is None else self.first_token_at - self.created_at,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Set
 from typing import NamedTuple, Protocol
 
@@ -45,8 +46,12 @@ class Sequence:
         self.lookup = PromptLookup()
         self.pending_logprobs = PendingLogprobs(detokenizer)
         self.last_token_at: float | None = None
-        self.matcher: Matcher | None = None
+        self.grammar_matcher: Matcher | None = None
+        self.max_generated = request.params.max_new_tokens  # grows with each token that does not count
+        self._forced_ids: deque[int] = deque()  # come next, whatever the model chooses
+        self._was_closed = False  # the reasoning, by forced ids
         self.random = random.Random(request.seed)  # one uniform number for each sampled token
+        self._close_reasoning_if_due()
 
     def __repr__(self) -> str:
         cached = f"{self.num_cached}/{len(self.token_ids)}"
@@ -61,35 +66,95 @@ class Sequence:
     def is_decoding(self) -> bool:
         return self.num_cached >= self.num_prompt
 
-    def append_token(self, token_id: int, eos_ids: Set[int]) -> FinishReason | None:
-        """Append a generated token and its text; return why the reply ends with it, or None.
+    @property
+    def is_reasoning(self) -> bool:
+        reasoning = self.request.reasoning
+        return reasoning is not None and reasoning.splitter.is_reasoning
+
+    @property
+    def matcher(self) -> Matcher | None:
+        """State of the grammar for the next token; None without a grammar and before the answer."""
+        return None if self.is_reasoning else self.grammar_matcher
+
+    @property
+    def is_steered(self) -> bool:
+        """Whether Python must see each token before the next one is computed."""
+        return bool(self._forced_ids) or self.grammar_matcher is not None
+
+    @property
+    def num_left(self) -> int:
+        """How many tokens may follow, as far as is known now: reasoning does not count."""
+        return self.max_generated - self.request.num_generated
+
+    def append_tokens(self, token_ids: list[int], eos_ids: Set[int]) -> FinishReason | None:
+        """Append the tokens of a step and their text; return why the reply ends, or None.
+
+        Where a token is forced, those after it are dropped: they were computed after another one.
 
         :raises FloatingPointError: the runner found no valid token, which a negative id stands for
         """
+        for i, token_id in enumerate(token_ids, start=1):
+            is_forced = bool(self._forced_ids)
+            if reason := self._append(token_id, eos_ids):
+                return reason
+            if is_forced or self._forced_ids:
+                self.num_cached -= len(token_ids) - i
+                break
+        return None
+
+    def _append(self, token_id: int, eos_ids: Set[int]) -> FinishReason | None:
         if token_id < 0:
             raise FloatingPointError("the logits are not numbers, or the grammar allows no token")
-        request = self.request
+        request, is_forced = self.request, bool(self._forced_ids)
+        if is_forced:
+            token_id = self._forced_ids.popleft()
         self.token_ids.append(token_id)
         request.count_token()
-        if token_id in eos_ids or token_id in request.stop_ids:
+        if not is_forced and (token_id in eos_ids or token_id in request.stop_ids):
             return FinishReason.STOP
+        was_reasoning, matcher = self.is_reasoning, self.matcher
         self._emit(self._decode(token_id))
+        if was_reasoning or is_forced or self.is_reasoning:
+            self._count_reasoning(is_forced=is_forced)
         if self.detokenizer.is_stopped:
             return FinishReason.STOP
-        if self.matcher is not None and self.matcher.accept(token_id):
+        if matcher is not None and matcher.accept(token_id):
             return FinishReason.STOP
-        if request.num_generated >= self.params.max_new_tokens:
+        if request.num_generated >= self.max_generated:
             return FinishReason.LENGTH
         return None
+
+    def _count_reasoning(self, *, is_forced: bool) -> None:
+        """Count the newest token as reasoning; once it was closed, it counts as answer too."""
+        request, reasoning = self.request, self.request.reasoning
+        assert reasoning is not None
+        num_new = 1 if request.num_reasoning else request.num_generated  # the first: with the opening tag
+        request.count_reasoning(num_new)
+        if not reasoning.is_counted and (is_forced or not self._was_closed):
+            self.max_generated = min(self.max_generated + num_new, request.max_generated)
+        self._close_reasoning_if_due()
+
+    def _close_reasoning_if_due(self) -> None:
+        reasoning, request = self.request.reasoning, self.request
+        if reasoning is None or self._was_closed or not reasoning.splitter.is_reasoning:
+            return
+        is_over = reasoning.max_tokens is not None and request.num_reasoning >= reasoning.max_tokens
+        if is_over or request.is_answer_wanted:
+            self._was_closed = True
+            self._forced_ids.extend(reasoning.closing_ids)
 
     def flush_text(self) -> None:
         """Emit the text and log-probabilities that were held back; call once, after the last token."""
         self._emit(self.detokenizer.finish(), is_last=True)
 
     def _decode(self, token_id: int) -> str:
-        num_before = self.detokenizer.num_decoded
+        num_before, was_reasoning = self.detokenizer.num_decoded, self.is_reasoning
         text = self.detokenizer.push(token_id)
-        if self.params.num_logprobs is not None:
+        if self.params.num_logprobs is None:
+            return text
+        if self.is_reasoning:
+            self.pending_logprobs.drop_unfinished()  # tokens of the tag that began it
+        elif not was_reasoning:
             self.pending_logprobs.push(self.logprobs[self.request.num_generated - 1], num_before)
         return text
 

@@ -11,6 +11,7 @@ from .failure_streak import FailureStreak
 from .outcome import FinishReason
 from .prefill_budget import PrefillBudget
 from .prefix_cache import SlotCopy
+from .reasoning import AnswerDecoder
 from .request import GenerationRequest
 from .request_queue import RequestQueue
 from .runner import Runner
@@ -151,7 +152,10 @@ class Worker(WorkerThread):
         request.start()
         self.stats.queue_sec.add(self._clock() - request.created_at)
         try:
-            detokenizer = Detokenizer(self.runner.text_decoder(request), request.params.stop)
+            decoder = self.runner.text_decoder(request)
+            if request.reasoning is not None:
+                decoder = AnswerDecoder(decoder, request.reasoning.splitter, request.add_reasoning)
+            detokenizer = Detokenizer(decoder, request.params.stop)
             grammar = request.params.grammar
             matcher = None if grammar is None else self.runner.matcher(grammar)
         except Exception:
@@ -159,7 +163,7 @@ class Worker(WorkerThread):
             self._end(request, FinishReason.ERROR, FAILED)
             return
         sequence, copies = self.scheduler.add(request, detokenizer)
-        sequence.matcher = matcher
+        sequence.grammar_matcher = matcher
         request.num_reused = sequence.num_cached
         self.stats.num_reused += sequence.num_cached
         try:
@@ -255,12 +259,10 @@ class Worker(WorkerThread):
         num_before = sequence.request.num_generated
         reason = None
         try:
-            for token_id in ids:
-                if reason := sequence.append_token(token_id, self.runner.eos_ids):
-                    break
+            reason = sequence.append_tokens(ids, self.runner.eos_ids)
         except Exception:
             logger.exception("the text of %r failed", sequence)
-            if min(ids) < 0 and sequence.matcher is None:  # a grammar may allow no token
+            if min(ids) < 0 and sequence.grammar_matcher is None:  # a grammar may allow no token
                 self.failures.record_failure()
             self._finish(sequence, FinishReason.ERROR, FAILED)
             return

@@ -120,7 +120,7 @@ class AsyncDecode:
 
     def _has_next(self, sequence: Sequence, *, is_pending: bool) -> bool:
         """Return False once max_new_tokens or the end of the slot is reached."""
-        is_last = sequence.request.num_generated + is_pending >= sequence.params.max_new_tokens
+        is_last = is_pending >= sequence.num_left
         return not is_last and sequence.num_cached + is_pending < self._slots.max_len
 
     def _row(self, sequence: Sequence, source: int | None) -> StepRow:

@@ -58,8 +58,7 @@ class Speculation:
 
     def _max_drafts(self, sequence: Sequence) -> int:
         """Return how many drafts fit; the token after the drafts needs no cache position."""
-        num_generated = len(sequence.token_ids) - sequence.num_prompt
-        num_left = sequence.params.max_new_tokens - num_generated - 1
+        num_left = sequence.num_left - 1
         return max(min(self._tuner.max_drafts, num_left, self._max_len - len(sequence.token_ids)), 0)
 
     def _expected(self, num: int) -> float:

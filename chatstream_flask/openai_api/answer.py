@@ -132,11 +132,13 @@ def usage_of(choices: Sequence[Choice], num_prompts: int) -> Json:
     first_outcomes = outcomes[::per_prompt]
     prompt_tokens = sum(outcome.prompt_tokens for outcome in first_outcomes)
     completion_tokens = sum(outcome.completion_tokens for outcome in outcomes)
+    reasoning_tokens = sum(outcome.reasoning_tokens for outcome in outcomes)
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
         "prompt_tokens_details": {"cached_tokens": sum(outcome.cached_tokens for outcome in first_outcomes)},
+        "completion_tokens_details": {"reasoning_tokens": reasoning_tokens},
     }
 
 

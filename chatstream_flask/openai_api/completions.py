@@ -13,6 +13,7 @@ from ..config import SamplingParams
 from ..engine.request import GenerationRequest
 from ..http.disconnect import make_probe
 from ..http.request_body import read_body
+from ..model_source.reasoning import reasoning_of
 from ..monitoring.origin import Origin
 from ..reply_format.reply_parser import ReplyParser, TextReply
 from ..reply_format.tools.call_parser import ToolCallParser
@@ -57,7 +58,7 @@ class Completions:
             grammar = grammar_of(body.response_format, use)
             ids = self._source.encode_messages(messages, use.tools, self._template_kwargs)
             params = self._params(body, grammar, [ids])
-            parsers = [self._parser(body, use, grammar, ids) for _ in range(body.num_choices)]
+            parsers = [self._parser(body, use, grammar) for _ in range(body.num_choices)]
             self._submit(body, generations, [ids] * body.num_choices, params, parsers)
             return self._response(body, generations, ChatAnswer, num_prompts=1)
 
@@ -96,16 +97,13 @@ class Completions:
         self._source.check(params)
         return bounded(params, body, prompts, self._engine.config.context_len)
 
-    def _parser(
-        self, body: ChatBody, use: ToolUse, grammar: str | None, prompt_ids: list[int]
-    ) -> ReplyParser:
+    def _parser(self, body: ChatBody, use: ToolUse, grammar: str | None) -> ReplyParser:
         streams = bool(body.stream)
         if use.forced:
             return ToolCallParser(forced_syntax(use.forced), use.tools, streams=streams)
         if grammar is not None:
             return TextReply()
-        prompt = self._source.decode(prompt_ids)
-        return self._source.reply_format.make_parser(prompt, use.tools, streams=streams)
+        return self._source.reply_format.make_parser(use.tools, streams=streams)
 
     def _submit(
         self,
@@ -115,6 +113,9 @@ class Completions:
         params: SamplingParams,
         parsers: list[ReplyParser],
     ) -> None:
+        is_chat = isinstance(body, ChatBody)
+        is_counted = body.max_new_tokens is not None  # OpenAI's limits are for all tokens together
+        marks = self._source.reply_format.reasoning_tokens if is_chat else {}
         stop_ids = self._source.stop_ids(params.stop)
         owner = cache_owner_of(request, self.settings.api_keys, body.prompt_cache_key or body.user)
         report = partial(self._service.state.reports.ended, Origin.from_request(request))
@@ -126,7 +127,12 @@ class Completions:
                         for_choice(params, index),
                         stop_ids=stop_ids,
                         shows_special_tokens=parser.reads_special_tokens,
-                        kept_tokens=parser.kept_tokens,
+                        kept_tokens={**marks, **parser.kept_tokens},
+                        reasoning=(
+                            reasoning_of(self._source, prompt_ids, params, is_counted=is_counted)
+                            if is_chat
+                            else None
+                        ),
                         after_done=report,
                         cache_owner=owner,
                         timeout_sec=self.settings.request_timeout_sec,

@@ -33,9 +33,11 @@ class Choice:
         """Return new deltas and log-probabilities without waiting."""
         if self.outcome is not None:
             return [], []
-        text, self.outcome = self.request.read(self._num_chars, 0)
-        self._num_chars += len(text)
-        deltas = self.parser.push(text)
+        pieces, self.outcome = self.request.read(self._num_chars, 0)
+        deltas: list[Delta] = []
+        for text, is_reasoning in pieces:
+            self._num_chars += len(text)
+            deltas += [{"reasoning_content": text}] if is_reasoning else self.parser.push(text)
         if self.outcome is not None:
             deltas += self.parser.finish()
         logprobs: list[TokenLogprob] = []

@@ -22,6 +22,8 @@ class ChatContent:
     message: str | None = None  # None: a reply that is still to come
     message_id: str | None = None
     is_interrupted: bool = False  # whether the reply ended early
+    reasoning: str | None = None  # what the model wrote before its answer
+    reasoning_sec: float | None = None  # how long it did
 
     @property
     def is_requester(self) -> bool:
@@ -43,15 +45,25 @@ class ChatContent:
         self.message_id = message_id
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the message as a dict of JSON's types."""
-        return {
+        """Return the message as a dict of JSON's types; a message without reasoning has no fields for it."""
+        data: dict[str, Any] = {
             "role": self.role.value,
             "message": self.message,
             "message_id": self.message_id,
             "is_interrupted": self.is_interrupted,
         }
+        if self.reasoning is not None:
+            data |= {"reasoning": self.reasoning, "reasoning_sec": self.reasoning_sec}
+        return data
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ChatContent:
         """Return the message of a dict that `to_dict` returned."""
-        return cls(RoleType(data["role"]), data["message"], data["message_id"], data["is_interrupted"])
+        return cls(
+            RoleType(data["role"]),
+            data["message"],
+            data["message_id"],
+            data["is_interrupted"],
+            data.get("reasoning"),
+            data.get("reasoning_sec"),
+        )

@@ -84,10 +84,18 @@ class ChatHistory:
         """Append a reply; None if it is still to come."""
         self._add(RoleType.RESPONDER, message)
 
-    def set_responder_last_msg(self, message: str | None, *, is_interrupted: bool = False) -> None:
-        """Set the text of the newest message, which must be a reply (else ValueError)."""
+    def set_responder_last_msg(
+        self,
+        message: str | None,
+        *,
+        is_interrupted: bool = False,
+        reasoning: str | None = None,
+        reasoning_sec: float | None = None,
+    ) -> None:
+        """Set the text and the reasoning of the newest message, which must be a reply (else ValueError)."""
         content = self._last(RoleType.RESPONDER)
         content.message, content.is_interrupted = message, is_interrupted
+        content.reasoning, content.reasoning_sec = reasoning, reasoning_sec
 
     def set_responder_last_msg_id(self, message_id: str | None) -> None:
         """Set the id of the newest message, which must be a reply (else ValueError)."""

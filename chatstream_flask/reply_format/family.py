@@ -2,48 +2,141 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..engine.reasoning import Reasoning
+from .harmony import CHANNEL, MESSAGE, HarmonyCalls, HarmonyFormat
+from .reasoning_tags import ReasoningTags, find_tags
 from .reply_parser import ReplyParser, TextReply
-from .template_reply import TemplateReply
+from .template_reply import REASONING, TemplateReply
 from .tools.call_parser import ToolCallParser
 from .tools.syntax import HERMES, ToolSyntax, find_tool_syntax
 
 
 @dataclass(frozen=True)
 class ReplyFormat:
-    """How a model writes reasoning and tool calls."""
+    """How a model writes reasoning and tool calls.
 
-    response_template: dict[str, Any] | None = None  # the tokenizer's own description; it is followed if set
+    :param response_template: the tokenizer's own description of replies; it is followed if set
+    :param reasoning: None: the model does not reason
+    :param num_opening: tokens of the tag that begins the reasoning
+    :param closing_ids: tokens that end the reasoning and begin the answer
+    :param first_closing_ids: the same, as the first tokens of a reply
+    :param tool_syntax: how the model writes tool calls
+    :param reasoning_tokens: special tokens that mark reasoning, with their text
+    :param tool_tokens: special tokens that mark tool calls
+    """
+
+    response_template: dict[str, Any] | None = None
+    reasoning: ReasoningTags | HarmonyFormat | None = None
+    num_opening: int = 1
+    closing_ids: tuple[int, ...] = ()
+    first_closing_ids: tuple[int, ...] = ()
     tool_syntax: ToolSyntax = HERMES
-    kept_tokens: Mapping[int, str] = field(default_factory=dict)  # special tokens that mark tool calls
+    reasoning_tokens: Mapping[int, str] = field(default_factory=dict)
+    tool_tokens: Mapping[int, str] = field(default_factory=dict)
 
-    def make_parser(
-        self, prompt: str, tools: Sequence[dict[str, Any]] = (), *, streams: bool = False
-    ) -> ReplyParser:
-        """Return the parser of one reply.
+    def reasoning_of(
+        self, prompt_end: str, *, room: int, budget: int | None = None, is_counted: bool = False
+    ) -> Reasoning | None:
+        """Return how a reply to the prompt reasons; None if the model does not.
 
-        :param prompt: the text of the prompt, whose end may have begun the reply, for example with "<think>"
+        :param prompt_end: the text of the prompt or of its end, which may have begun the reasoning
+        :param room: tokens that the context has beyond prompt and max_new_tokens
+        :param budget: tokens of reasoning after which the model is made to answer; None: as many as fit
+        :param is_counted: whether max_new_tokens limits reasoning and answer together; always without room
+        """
+        if self.reasoning is None:
+            return None
+        room -= self.num_opening + len(self.closing_ids)
+        is_counted = is_counted or room < 0
+        limits = [
+            limit for limit in (budget, None if is_counted else room + self.num_opening) if limit is not None
+        ]
+        max_tokens = min(limits, default=None)
+        return Reasoning(
+            splitter=self.reasoning.make_splitter(prompt_end),
+            closing_ids=self.first_closing_ids if max_tokens == 0 else self.closing_ids,
+            max_tokens=max_tokens,
+            num_opening=self.num_opening,
+            is_counted=is_counted,
+        )
+
+    def reserved_tokens(self, max_new_tokens: int, budget: int | None, context_len: int) -> int:
+        """Return how many tokens of the context are kept free for reasoning, beyond `max_new_tokens`.
+
+        As many as the budget or else as the answer, but at most half of what a prompt would have without.
+        """
+        if self.reasoning is None:
+            return 0
+        wanted = (max_new_tokens if budget is None else budget) + self.num_opening + len(self.closing_ids)
+        return min(wanted, (context_len - max_new_tokens) // 2)
+
+    def make_parser(self, tools: Sequence[dict[str, Any]] = (), *, streams: bool = False) -> ReplyParser:
+        """Return the parser of an answer, from which the reasoning has been taken out.
+
         :param tools: the tools that the model was shown
         :param streams: return tool calls in pieces
         """
         if self.response_template is not None:
-            return TemplateReply(self.response_template, prompt, list(tools))
+            return TemplateReply(self.response_template, "", list(tools))
+        if isinstance(self.reasoning, HarmonyFormat):
+            return HarmonyCalls()
         if tools:
-            return ToolCallParser(self.tool_syntax, tools, streams=streams, kept_tokens=self.kept_tokens)
+            return ToolCallParser(self.tool_syntax, tools, streams=streams, kept_tokens=self.tool_tokens)
         return TextReply()
 
 
 def find_reply_format(tokenizer: Any) -> ReplyFormat:
     """Return the format of the replies of the model that a tokenizer belongs to."""
-    template = getattr(tokenizer, "chat_template", None) or ""
-    syntax = find_tool_syntax("".join(template.values()) if isinstance(template, dict) else str(template))
+    response_template = getattr(tokenizer, "response_template", None)
     added = getattr(tokenizer, "added_tokens_decoder", {})
-    kept = {
-        token_id: token.content
-        for token_id, token in added.items()
-        if token.special and any(token.content in marker for marker in syntax.markers)
-    }
-    return ReplyFormat(getattr(tokenizer, "response_template", None), syntax, kept)
+    special = {token_id: token.content for token_id, token in added.items() if token.special}
+    template = _chat_template(tokenizer)
+    reasoning: ReasoningTags | HarmonyFormat | None = _tags_of(response_template)
+    if reasoning is None:
+        is_harmony = CHANNEL in template and MESSAGE in template
+        vocabulary = {token.content for token in added.values()}
+        reasoning = HarmonyFormat() if is_harmony else find_tags(template, vocabulary)
+    syntax = find_tool_syntax(template)
+    tool_tokens = _within(syntax.markers, special)
+    if reasoning is None:
+        return ReplyFormat(response_template, tool_syntax=syntax, tool_tokens=tool_tokens)
+
+    def encode(text: str) -> tuple[int, ...]:
+        return tuple(tokenizer.encode(text, add_special_tokens=False))
+
+    return ReplyFormat(
+        response_template,
+        reasoning,
+        num_opening=len(encode(reasoning.markers[0])),
+        closing_ids=encode(reasoning.closing_text(is_begun=True)),
+        first_closing_ids=encode(reasoning.closing_text(is_begun=False)),
+        tool_syntax=syntax,
+        reasoning_tokens=_within(reasoning.markers, special),
+        tool_tokens=tool_tokens,
+    )
+
+
+def _chat_template(tokenizer: Any) -> str:
+    """Return the text of all chat templates of a tokenizer."""
+    template = getattr(tokenizer, "chat_template", None)
+    return "".join(template.values()) if isinstance(template, dict) else template or ""
+
+
+def _tags_of(response_template: dict[str, Any] | None) -> ReasoningTags | None:
+    """Return the tags between which a response template finds reasoning, if they are plain strings."""
+    fields = (response_template or {}).get("fields", {})
+    for name in REASONING:
+        opened, closed = (fields.get(name, {}).get(key) for key in ("open", "close"))
+        if isinstance(opened, str) and isinstance(closed, str):
+            return ReasoningTags(opened, closed)
+    return None
+
+
+def _within(markers: Iterable[str], special: Mapping[int, str]) -> dict[int, str]:
+    """Return the special tokens that are a part of a marker."""
+    texts = tuple(markers)
+    return {token_id: token for token_id, token in special.items() if any(token in text for text in texts)}

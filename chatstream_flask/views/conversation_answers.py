@@ -9,8 +9,10 @@ from urllib.parse import quote
 from flask import Request
 
 from ..chat.service import ChatService
+from ..chat.wire_format import rounded
 from ..errors import BadRequest
 from ..http.request_body import read_body
+from ..prompts import ChatContent
 
 MAX_PARAMS_LEN = 65_536  # bytes of a body with generation params
 CHATSTREAM_NAMES = {"top_k_value": "top_k", "top_p_value": "top_p"}  # the original ChatStream's names
@@ -21,15 +23,7 @@ def conversation_of(chat_stream: ChatService, request: Request) -> dict[str, Any
     # First the running reply: one that ends meanwhile is then in both parts of the answer, not in neither.
     running = chat_stream.get_running_reply(request)
     prompt = chat_stream.get_chat_prompt(request)
-    messages = [
-        {
-            "role": content.role.value,
-            "text": content.message or "",
-            "message_id": content.message_id,
-            "is_interrupted": content.is_interrupted,
-        }
-        for content in prompt.get_contents()[prompt.num_initial :]
-    ]
+    messages = [_message(content) for content in prompt.get_contents()[prompt.num_initial :]]
     if running is None:
         return {"messages": messages, "running": None}
     reply = {
@@ -38,6 +32,19 @@ def conversation_of(chat_stream: ChatService, request: Request) -> dict[str, Any
         "num_kept": running.num_kept,
     }
     return {"messages": messages, "running": reply}
+
+
+def _message(content: ChatContent) -> dict[str, Any]:
+    """Return a message; only one with reasoning has the fields `reasoning` and `reasoning_s`, its seconds."""
+    message = {
+        "role": content.role.value,
+        "text": content.message or "",
+        "message_id": content.message_id,
+        "is_interrupted": content.is_interrupted,
+    }
+    if content.reasoning is None:
+        return message
+    return message | {"reasoning": content.reasoning, "reasoning_s": rounded(content.reasoning_sec)}
 
 
 def prompt_of(chat_stream: ChatService, request: Request) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from fakes import TIMEOUT, EchoRunner, EndlessRunner, GatedRunner, ask
+from fakes import TIMEOUT, EchoRunner, EndlessRunner, GatedRunner, ask, text_of
 
 from chatstream_flask.config import EngineConfig
 from chatstream_flask.engine.engine import Engine
@@ -55,7 +55,7 @@ def end_of(request: GenerationRequest) -> Outcome:
     while outcome is None:
         new, outcome = request.read(len(text), TIMEOUT)
         assert new or outcome, f"nothing came of {request!r}"
-        text += new
+        text += text_of(new)
     assert text == request.text
     return outcome
 
@@ -297,7 +297,7 @@ def test_reader_sees_the_outcome_after_before_done(start_engine: StartEngine) ->
     request = ask("abc", before_done=keep)
     submit(engine, request)
     assert began.wait(TIMEOUT)
-    assert request.read(3, 0) == ("", None)
+    assert request.read(3, 0) == ([], None)
     assert (request.text, request.status) == ("abc", Status.FINISHED)
     go_on.set()
     assert reason(request) is FinishReason.STOP

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from fakes import TIMEOUT, FakeClock, ask
+from fakes import TIMEOUT, FakeClock, ask, text_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,7 +48,8 @@ def test_read_at_any_offset_gives_exactly_the_text(pieces: list[str], offset: in
     for piece in pieces:
         request.add_text(piece)
     request.publish(STOPPED)
-    assert request.read(offset, 0) == ("".join(pieces)[offset:], STOPPED)
+    rest, outcome = request.read(offset, 0)
+    assert (text_of(rest), outcome) == ("".join(pieces)[offset:], STOPPED)
     assert request.text == "".join(pieces)
 
 
@@ -60,7 +61,7 @@ def test_two_readers_get_the_whole_text_while_it_is_written() -> None:
         outcome = None
         while outcome is None:
             new, outcome = request.read(len(texts[i]), TIMEOUT)
-            texts[i] += new
+            texts[i] += text_of(new)
 
     readers = [threading.Thread(target=read_all, args=(i,)) for i in range(2)]
     for reader in readers:
@@ -75,10 +76,10 @@ def test_two_readers_get_the_whole_text_while_it_is_written() -> None:
 
 def test_read_gives_nothing_when_nothing_came() -> None:
     request = ask("hi")
-    assert request.read(0, 0) == ("", None)
+    assert request.read(0, 0) == ([], None)
     request.add_text("abc")
-    assert request.read(3, 0.001) == ("", None)
-    assert request.read(99, 0) == ("", None)
+    assert request.read(3, 0.001) == ([], None)
+    assert request.read(99, 0) == ([], None)
 
 
 def test_second_outcome_raises_and_the_first_stays() -> None:

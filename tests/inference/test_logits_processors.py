@@ -135,7 +135,7 @@ def test_order_equals_that_of_transformers() -> None:
 
 def test_a_grammar_overrides_any_bias() -> None:
     row = sequence([1], [], logit_bias=((5, 100.0), (6, -100.0)), frequency_penalty=2)
-    row.matcher = Allow({6, 7})
+    row.grammar_matcher = Allow({6, 7})
     scores = edited(random_logits(1, VOCAB), [row])
     assert scores.isfinite().nonzero()[:, 1].tolist() == [6, 7]
 
@@ -144,7 +144,7 @@ def test_scores_beyond_the_tokenizer_are_never_allowed() -> None:
     rows: list[Sequence | None] = [sequence([1], []), sequence([1], [], 1)]
     for row, matcher in zip(rows, [Allow(range(64), 64), Allow({0, 63}, 64)], strict=True):
         assert row is not None
-        row.matcher = matcher
+        row.grammar_matcher = matcher
     scores = edited(random_logits(2, VOCAB), rows)
     assert scores.isfinite().sum(1).tolist() == [64, 2]
     assert edited(random_logits(2, 40), rows).isfinite().sum(1).tolist() == [40, 1]
@@ -157,7 +157,7 @@ def test_rows_that_ask_for_nothing_are_neither_changed_nor_copied() -> None:
     assert edited(logits, plain) is logits
     mixed = list(plain)
     asking = sequence([1], [4, 4], 2, frequency_penalty=1, logit_bias=((9, 1),), repetition_penalty=2)
-    asking.matcher = Allow({4})
+    asking.grammar_matcher = Allow({4})
     mixed[2] = asking
     scores = edited(logits, mixed)
     assert torch.equal(logits, before)
@@ -169,7 +169,7 @@ def test_a_grammar_that_fails_ends_only_its_own_row(temperature: float) -> None:
     rows: list[Sequence | None] = []
     for slot, matcher in enumerate([Allow({5}), Broken({5}), None]):
         row = make_sequence([1], SamplingParams(temperature=temperature, seed=slot), slot=slot)
-        row.matcher = matcher
+        row.grammar_matcher = matcher
         rows.append(row)
     ids = Sampler(num_slots=3, max_len=50, device=CPU).sample(random_logits(3, VOCAB), rows).tolist()
     assert ids[:2] == [5, NOT_A_TOKEN] and ids[2] >= 0
@@ -177,7 +177,7 @@ def test_a_grammar_that_fails_ends_only_its_own_row(temperature: float) -> None:
 
 def test_a_row_of_nan_is_reported_even_if_its_grammar_allows_nothing() -> None:
     row = sequence([1], [])
-    row.matcher = Allow({5})
+    row.grammar_matcher = Allow({5})
     for bad in (float("nan"), float("inf")):
         logits = random_logits(1, VOCAB)
         logits[0, 17] = bad

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 import pytest
-from fakes import TIMEOUT, Bench, FakeClock, ask
+from fakes import TIMEOUT, Bench, FakeClock, ask, text_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -192,7 +192,7 @@ def test_it_serves_in_an_engine() -> None:
     while outcome is None:
         new, outcome = request.read(len(text), TIMEOUT)
         assert new or outcome
-        text += new
+        text += text_of(new)
     engine.stop()
     assert text == ROUND[1]
 

@@ -102,6 +102,7 @@ def test_a_whole_answer(chat: Chat) -> None:
         "completion_tokens": len("Hi there") + 1,
         "total_tokens": len("U:Hello") + len("Hi there") + 1,
         "prompt_tokens_details": {"cached_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 0},
     }
 
 

@@ -412,6 +412,6 @@ class MistralTokenizer:
 def test_special_tokens_that_mark_calls_stay_in_the_text_and_others_do_not() -> None:
     reply_format = find_reply_format(MistralTokenizer())
     assert reply_format.tool_syntax is syntax_of("mistral, ids")
-    assert reply_format.kept_tokens == {9: "[TOOL_CALLS]", 32: "[ARGS]"}
-    assert reply_format.make_parser("", TOOLS).kept_tokens == {9: "[TOOL_CALLS]", 32: "[ARGS]"}
-    assert not reply_format.make_parser("").kept_tokens
+    assert reply_format.tool_tokens == {9: "[TOOL_CALLS]", 32: "[ARGS]"}
+    assert reply_format.make_parser(TOOLS).kept_tokens == {9: "[TOOL_CALLS]", 32: "[ARGS]"}
+    assert not reply_format.make_parser().kept_tokens

@@ -112,7 +112,9 @@ class LogitsProcessors:
 
 def uses_plain_logits(sequence: Sequence) -> bool:
     """Return whether tokens are sampled from unprocessed logits and no log-probabilities are asked for."""
-    return sequence.params.num_logprobs is None and not any(asks(sequence) for asks in ASKS)
+    if sequence.params.num_logprobs is not None or sequence.is_steered:
+        return False
+    return not any(asks(sequence) for asks in ASKS)
 
 
 def _strength(sequence: Sequence) -> tuple[float, float]:
