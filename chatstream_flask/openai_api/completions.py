@@ -54,9 +54,10 @@ class Completions:
         body = parse_body(read_body(request, self.settings.max_body_len), ChatBody)
         use = tool_use(body)
         messages = template_messages(body.messages)
+        template_kwargs = self._template_kwargs | body.template_options
         with self._reserve(body) as generations:
             grammar = grammar_of(body.response_format, use)
-            ids = self._source.encode_messages(messages, use.tools, self._template_kwargs)
+            ids = self._source.encode_messages(messages, use.tools, template_kwargs)
             params = self._params(body, grammar, [ids])
             parsers = [self._parser(body, use, grammar) for _ in range(body.num_choices)]
             self._submit(body, generations, [ids] * body.num_choices, params, parsers)

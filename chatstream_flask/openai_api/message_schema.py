@@ -40,6 +40,11 @@ class Message(Struct):
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None  # the same under another name
+    function_call: Any = None
+    audio: Any = None
 
 
 class Function(Struct):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -21,14 +22,13 @@ def template_messages(messages: list[Message]) -> list[dict[str, Any]]:
     rendered = []
     for i, message in enumerate(messages):
         param = f"messages[{i}]"
-        if message.tool_calls and message.role != "assistant":
-            raise ApiError("only messages of the assistant may have tool_calls", param=f"{param}.tool_calls")
-        if message.content is None and not message.tool_calls:
-            raise ApiError(f"{param}.content is missing", param=f"{param}.content")
+        _check(message, param)
         plain: dict[str, Any] = {"role": ROLES.get(message.role, message.role)}
         plain["content"] = _text(message, f"{param}.content")
+        if reasoning := message.reasoning_content or message.reasoning:
+            plain["reasoning_content"] = reasoning
         if message.tool_calls:
-            plain["tool_calls"] = [_call(call, f"{param}.tool_calls") for call in message.tool_calls]
+            plain["tool_calls"] = [_call(call) for call in message.tool_calls]
             called |= {call.id: call.function.name for call in message.tool_calls}
         if message.role == "tool":
             plain["tool_call_id"] = message.tool_call_id or ""
@@ -36,12 +36,31 @@ def template_messages(messages: list[Message]) -> list[dict[str, Any]]:
         elif message.name:
             plain["name"] = message.name
         rendered.append(plain)
+    if [message.role for message in messages[-2:]] == ["assistant"] * 2:
+        raise ApiError("the last two messages are both the assistant's; join them", param="messages")
     return rendered
+
+
+def _check(message: Message, param: str) -> None:
+    """Refuse fields that the role does not have, and contents that are missing."""
+    if message.role != "assistant":
+        for name in ("tool_calls", "refusal", "reasoning_content", "reasoning"):
+            if getattr(message, name):
+                raise ApiError(f"only messages of the assistant may have {name}", param=f"{param}.{name}")
+        if message.content is None:
+            raise ApiError(f"{param}.content is missing", param=f"{param}.content")
+    for name, instead in (("function_call", "tool_calls"), ("audio", "content")):
+        if getattr(message, name) is not None:
+            raise ApiError(
+                f"{param}.{name} is not supported: use {instead}",
+                param=f"{param}.{name}",
+                code="unsupported_parameter",
+            )
 
 
 def _text(message: Message, param: str) -> str:
     if message.content is None or isinstance(message.content, str):
-        return message.content or ""
+        return message.content or message.refusal or ""
     texts = []
     for i, part in enumerate(message.content):
         text = {"text": part.text, "refusal": part.refusal}.get(part.type)
@@ -57,13 +76,14 @@ def _text(message: Message, param: str) -> str:
     return "\n".join(texts)
 
 
-def _call(call: ToolCall, param: str) -> dict[str, Any]:
-    """Return a call with its arguments as an object, which templates write as JSON themselves."""
-    try:
-        arguments = msgspec.json.decode(call.function.arguments or "{}")
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise ApiError(f"arguments must be a JSON object: {error}", param=param) from error
-    if not isinstance(arguments, dict):
-        raise ApiError("arguments must be a JSON object", param=param)
+def _call(call: ToolCall) -> dict[str, Any]:
+    """Return a call with its arguments as an object, which most templates write as JSON themselves.
+
+    Arguments that are no object, such as those of a call that was cut off, stay the text that they are.
+    """
+    arguments: Any = call.function.arguments
+    with suppress(msgspec.DecodeError, ValueError, RecursionError):
+        if isinstance(value := msgspec.json.decode(arguments or "{}"), dict):
+            arguments = value
     function = {"name": call.function.name, "arguments": arguments}
     return {"id": call.id or "", "type": "function", "function": function}

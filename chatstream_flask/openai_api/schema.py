@@ -21,6 +21,7 @@ from .errors import ApiError
 from .message_schema import Message, NamedTool, Tool
 
 MAX_CHOICES = 8
+MAX_MESSAGES = 4096
 
 StopString = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_STRING_LEN)]
 TokenCount = Annotated[int, Meta(ge=1)]
@@ -85,13 +86,39 @@ class Body(Struct, kw_only=True):
 class ChatBody(Body, kw_only=True):
     """Body of POST /v1/chat/completions."""
 
-    messages: Annotated[list[Message], Meta(min_length=1, max_length=512)]
+    messages: Annotated[list[Message], Meta(min_length=1, max_length=MAX_MESSAGES)]
     max_completion_tokens: TokenCount | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
     response_format: ResponseFormat | None = None
     tools: Annotated[list[Tool], Meta(max_length=128)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+
+    @property
+    def template_options(self) -> dict[str, bool]:
+        """Options of the chat template that say how the prompt ends."""
+        if not self.continue_final_message:
+            return {} if self.add_generation_prompt in (None, True) else {"add_generation_prompt": False}
+        if self.add_generation_prompt:
+            raise ApiError(
+                "continue_final_message and add_generation_prompt contradict each other",
+                param="continue_final_message",
+            )
+        if self.messages[-1].role != "assistant" or self.messages[-1].tool_calls:
+            raise ApiError(
+                "continue_final_message needs a last message that is text of the assistant",
+                param="continue_final_message",
+            )
+        is_free = self.response_format is None or self.response_format.type == "text"
+        if not is_free or self.tool_choice not in (None, "auto", "none"):
+            raise ApiError(
+                "continue_final_message cannot be combined with a response_format or a forced tool call, "
+                "which hold from the beginning of a message",
+                param="continue_final_message",
+            )
+        return {"add_generation_prompt": False, "continue_final_message": True}
 
     @property
     def max_new_tokens(self) -> int | None:

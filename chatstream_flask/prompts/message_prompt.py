@@ -35,7 +35,7 @@ def encode_messages(
     marked = [
         message | {k: _marked(control, v) for k, v in message.items() if k != "role"} for message in messages
     ]
-    kwargs = dict(template_kwargs or {}) | {"add_generation_prompt": True}
+    kwargs = {"add_generation_prompt": True, **(template_kwargs or {})}
     if tools:
         kwargs["tools"] = _marked(control, list(tools))
     try:
