@@ -58,7 +58,21 @@ class WireFormatName(SettingEnum):
     CHATSTREAM = "chatstream"  # frames of the ChatStream package, for front ends written for it
 
 
-_SETTING_NAMES = {"WireFormatName": "wire_format", "ContextPolicy": "context_policy", "OnBusy": "on_busy"}
+class Dtype(SettingEnum):
+    """Data type in which a model's weights are loaded."""
+
+    AUTO = "auto"  # as they were saved, unless another one is faster and loses nothing
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+_SETTING_NAMES = {
+    "WireFormatName": "wire_format",
+    "ContextPolicy": "context_policy",
+    "OnBusy": "on_busy",
+    "Dtype": "dtype",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

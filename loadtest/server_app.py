@@ -17,7 +17,7 @@ from flask import Flask
 
 from chatstream_flask import ChatStream
 from chatstream_flask.demo_model import PATH as DEMO_MODEL
-from chatstream_flask.inference.load_model import load_model
+from chatstream_flask.inference.loading.load_model import load_model
 from chatstream_flask.serving.app import create_app
 from chatstream_flask.serving.waitress_server import serve
 

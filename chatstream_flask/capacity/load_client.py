@@ -97,13 +97,19 @@ class LoadClient:
 
 @contextmanager
 def running_server(
-    model: str, device: str | None, mock_sec_per_token: float, config: EngineConfig, max_new_tokens: int
+    model: str,
+    device: str | None,
+    dtype: str,
+    mock_sec_per_token: float,
+    config: EngineConfig,
+    max_new_tokens: int,
 ) -> Iterator[int]:
     """Yield the port of a server in its own process, which ends with the block."""
     port = free_port()
     options = {
         "model": model,
         "device": device,
+        "dtype": dtype,
         "mock-sec-per-token": mock_sec_per_token,
         "slots": config.max_running,
         "threads": config.num_of_generation_threads,

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ..config import EngineConfig
-from ..errors import ConfigError
-from ..inference.load_model import load_model, load_tokenizer
+from ..config import Dtype, EngineConfig
+from ..inference.loading.load_model import load_model, load_tokenizer
 from ..inference.model_size import kv_bytes_per_token, memory_bytes, weights_bytes
 from ..model_source import MockSource, TransformersSource
 from .calibration import measure_steps
@@ -31,6 +30,7 @@ class Target:
     max_slots: int
     thread_counts: tuple[int, ...] = ()  # numbers of worker threads; empty: what a server uses by default
     mock_sec_per_token: float = 0.02
+    dtype: str = Dtype.AUTO.value
 
     def config(self, num_threads: int, num_slots: int | None = None) -> EngineConfig:
         """Return the config of a server for measurements; by default with `max_slots` slots."""
@@ -65,17 +65,14 @@ def running_client(target: Target, config: EngineConfig, max_new_tokens: int) ->
     """Yield a client of a server that runs until the end of the block."""
     text_of = _text_maker(target)
     with running_server(
-        target.model, target.device, target.mock_sec_per_token, config, max_new_tokens
+        target.model, target.device, target.dtype, target.mock_sec_per_token, config, max_new_tokens
     ) as port:
         yield LoadClient(port, text_of)
 
 
 def _measured_steps(target: Target, say: Say) -> Profile:
     say(f"Loading {target.model} ...")
-    try:
-        model, tokenizer, device = load_model(target.model, target.device)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"{target.model} could not be loaded: {error}") from error
+    model, tokenizer, device = load_model(target.model, target.device, target.dtype)
     source = TransformersSource(model, tokenizer, [device], target.context_len, None)
     num_bytes = weights_bytes(model)  # before their layout is changed
     costs = []

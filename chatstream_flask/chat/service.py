@@ -58,6 +58,7 @@ class ChatService:
         self.name = InstanceName.parse(name)
         self.source = source
         self.params = params
+        self.param_origins: dict[str, str] = {}  # of those that `from_pretrained` has found
         self.chat_prompt_clazz = chat_prompt_clazz
         self.logger = logger
         self.engine = Engine(engine_config, self._make_runner)
@@ -160,6 +161,18 @@ class ChatService:
     def get_generation_params(self, request: Request) -> dict[str, Any]:
         """Return the sampling settings of the caller's conversation: its own over the constructor's."""
         return self._conversations.generation_params(request)
+
+    def get_generation_param_origins(self, request: Request) -> dict[str, str]:
+        """Return where each of these settings comes from.
+
+        "conversation": it was set for this conversation; "generation_config": the model's files recommend
+        it; "context_len": half of the context; "constructor": an argument of ChatStream or its default.
+        """
+        kept = self._conversations.of(request).generation_params
+        return {
+            name: "conversation" if name in kept else self.param_origins.get(name, "constructor")
+            for name in self.get_generation_params(request)
+        }
 
     def set_generation_params(self, request: Request, given: dict[str, Any] | None) -> dict[str, Any]:
         """Change those settings of the caller's conversation that are given, and return all in effect.

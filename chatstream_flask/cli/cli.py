@@ -12,11 +12,13 @@ import click
 from flask import Flask
 from flask.cli import AppGroup
 
+from ..errors import NoChatTemplate
 from ..extension import chat_streams_of
 from ..http.request_check import LOOPBACK_HOSTS
 from ..monitoring.log_format import set_up_logging
 from ..serving.app import create_app
 from ..serving.waitress_server import serve as serve_waitress
+from .completions_only import CompletionsOnly
 from .console_chat import ConsoleChat
 from .console_words import words_of_locale
 from .error_messages import errors_as_messages
@@ -175,4 +177,9 @@ def _own_app(
         "CHATSTREAM_LOG_FORMAT": log_format,
         "CHATSTREAM_STORE": store,
     }
-    return create_app(make_chat_stream(**options), config)
+    try:
+        chat_stream = make_chat_stream(**options)
+    except NoChatTemplate as error:
+        click.echo(f"Serving /v1/completions only: {error}", err=True)
+        chat_stream = make_chat_stream(**options, chat_prompt_clazz=CompletionsOnly)
+    return create_app(chat_stream, config)

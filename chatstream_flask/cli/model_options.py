@@ -4,30 +4,62 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import click
 
+from ..config import Dtype
 from ..demo_model import PATH as DEMO_MODEL
 from ..extension import ChatStream
-from ..inference.load_model import load_model
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 OPTIONS = [
-    click.option("--model", metavar="PATH_OR_HUB_ID", help="Hugging Face model. [default: the demo model]"),
+    click.option(
+        "--model",
+        metavar="NAME",
+        help="Folder or hub id of a model or an adapter, a GGUF file, or smollm2. [default: the demo model]",
+    ),
+    click.option("--revision", help="Branch, tag or commit on the hub."),
+    click.option(
+        "--dtype",
+        type=click.Choice([dtype.value for dtype in Dtype]),
+        default=Dtype.AUTO.value,
+        show_default=True,
+        help="Data type of the weights; auto: as saved, or float32 where float16 is slow.",
+    ),
+    click.option(
+        "--chat-template",
+        type=click.File(encoding="utf-8"),
+        metavar="FILE",
+        help="Jinja template that writes the prompts. [default: the model's own]",
+    ),
+    click.option("--model-name", help="Name for clients. [default: the model's folder or hub id]"),
     click.option(
         "--device",
         metavar="DEVICE[,DEVICE...]",
         help='"cpu", "cuda", "cuda:0" or "mps"; each of several devices gets a copy of the model. '
         "[default: the fastest available]",
     ),
-    click.option("--max-new-tokens", default=256, show_default=True, help="Most tokens of a reply."),
     click.option(
-        "--context-len", default=1024, show_default=True, help="Most tokens of prompt and reply together."
+        "--max-new-tokens",
+        type=int,
+        help="Most tokens of a reply. [default: the model's, or half of --context-len]",
     ),
     click.option(
-        "--temperature", default=1.0, show_default=True, help="Sampling temperature; 0 is greedy decoding."
+        "--context-len",
+        type=int,
+        help="Most tokens of prompt and reply together. [default: what model and memory allow]",
+    ),
+    *(
+        click.option(name, type=kind, help=f"{text} [default: the model's, or {default}]")
+        for name, kind, text, default in (
+            ("--temperature", float, "Sampling temperature; 0 is greedy decoding.", 1.0),
+            ("--top-k", int, "Sample from this many most likely tokens; 0: from all.", 50),
+            ("--top-p", float, "Sample from the most likely tokens with this total probability.", 1.0),
+            ("--min-p", float, "Leave out tokens below this fraction of the highest probability.", 0.0),
+            ("--repetition-penalty", float, "Penalty for tokens that occurred before; 1: none.", "none"),
+        )
     ),
     click.option(
         "--prompt-lookup-num-tokens",
@@ -44,6 +76,7 @@ OPTIONS = [
         "--mock-seconds-per-token", default=0.1, show_default=True, help="Speed of the mock's replies."
     ),
 ]
+FILES_OPTIONS = ("dtype", "revision", "chat_template")  # which have no meaning for the mock
 
 
 def model_options(command: Command) -> Command:
@@ -63,28 +96,35 @@ def make_chat_stream(
     device: str | None,
     mock: str | None,
     mock_seconds_per_token: float,
+    chat_template: IO[str] | None,
     **options: Any,
 ) -> ChatStream:
     """Return the ChatStream that the options choose; loads the model.
 
-    :param options: further arguments of ChatStream
-    :raises click.ClickException: the model cannot be loaded
+    :param options: further arguments of `ChatStream.from_pretrained`
+    :raises ConfigError, UnsupportedModel: the model cannot be loaded or served
+    :raises click.ClickException: torch or transformers is not installed
     """
     if mock:
         params = {"type": mock, "time_per_token_sec": mock_seconds_per_token}
-        return ChatStream(use_mock_response=True, mock_params=params, **options)
+        given = {k: v for k, v in options.items() if v is not None and k not in FILES_OPTIONS}
+        return ChatStream(use_mock_response=True, mock_params=params, **given)
     name = named_model(model, mock)
-    first, *others = (device or "").split(",")
+    options["chat_template"] = None if chat_template is None else chat_template.read()
     click.echo(f"Loading {name} ...", err=True)
     began = time.monotonic()
     try:
-        loaded, tokenizer, first = load_model(name, first or None)
+        chat_stream = ChatStream.from_pretrained(
+            name, device=None if device is None else device.split(","), **options
+        )
     except ModuleNotFoundError as error:
         raise click.ClickException(
             f"{error}: a model in this process needs torch and transformers; --mock needs neither"
         ) from error
-    except (OSError, RuntimeError, ValueError) as error:
-        raise click.ClickException(f"the model {name} could not be loaded: {error}") from error
-    devices = [first, *others]
-    click.echo(f"Loaded in {time.monotonic() - began:.1f} s on {', '.join(devices)}", err=True)
-    return ChatStream(model=loaded, tokenizer=tokenizer, device=devices, **options)
+    config = chat_stream.engine.config
+    click.echo(
+        f"Loaded in {time.monotonic() - began:.1f} s: context of {config.context_len} tokens, "
+        f"replies of up to {chat_stream.params.max_new_tokens}",
+        err=True,
+    )
+    return chat_stream

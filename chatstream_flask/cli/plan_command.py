@@ -17,7 +17,7 @@ from ..capacity.plan import Goals, gib, make_plan, num_slots_that_fit
 from ..capacity.profile import Profile
 from ..capacity.report import check_text, plan_text, profile_text
 from ..capacity.workload import Workload
-from ..config import check_int
+from ..config import Dtype, check_int
 from ..demo_model import PATH as DEMO_MODEL
 from ..errors import ConfigError
 from ..inference.model_size import memory_bytes, model_size
@@ -68,7 +68,7 @@ CHECK_REPLY_TOKENS = 48
     "--memory-gib", type=float, help="Memory of one device. [default: the profile's, or this machine's]"
 )
 @click.option(
-    "--model", metavar="PATH_OR_HUB_ID", help="Model to measure, or `mock`. [default: the demo model]"
+    "--model", metavar="NAME", help="Model to measure, as for `serve`, or `mock`. [default: the demo model]"
 )
 @click.option("--device", help='"cpu", "cuda", "cuda:0" or "mps". [default: the fastest available]')
 @click.option(
@@ -93,8 +93,10 @@ CHECK_REPLY_TOKENS = 48
 )
 @click.option(
     "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    help="Data type of the weights for --memory-only.",
+    type=click.Choice([dtype.value for dtype in Dtype]),
+    default=Dtype.AUTO.value,
+    show_default=True,
+    help="Data type of the weights; auto: as saved, or float32 where float16 is slow.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the simulation.")
 @errors_as_messages()
@@ -150,6 +152,7 @@ def _profile(options: dict[str, Any]) -> tuple[Profile, Target]:
         context_len=options["context_len"] or (known.context_len if known else 1024),
         max_slots=options["measured_slots"],
         thread_counts=_thread_counts(options),
+        dtype=options["dtype"],
         mock_sec_per_token=(known and known.mock_sec_per_token) or options["mock_seconds_per_token"],
     )
     profile = known or measure_profile(target, _say)

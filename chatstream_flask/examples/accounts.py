@@ -14,6 +14,7 @@ logs everybody out, and behind https FLASK_SESSION_COOKIE_SECURE=true. The login
 
 import os
 import secrets
+from functools import partial
 from typing import Any, cast
 
 from flask import Flask, Request, Response, abort, jsonify, request, session
@@ -24,7 +25,6 @@ from chatstream_flask import ChatStream, SimpleSessionRequestHandler, demo_model
 from chatstream_flask.chat.request_handler import SESSION_KEY
 from chatstream_flask.conversation.sql_store import SQLStore
 from chatstream_flask.examples.password_login import add_login, field
-from chatstream_flask.inference.load_model import load_model
 from chatstream_flask.prompts.export import to_markdown, to_messages
 
 
@@ -49,10 +49,8 @@ def create_app(**options: Any) -> Flask:
     url = os.environ.get("DATABASE_URL", "sqlite:///accounts.db")  # in the current folder
     app.config.update(SECRET_KEY=secrets.token_hex(), SESSION_COOKIE_SAMESITE="Lax", CHATSTREAM_STORE=url)
     app.config.from_prefixed_env()  # FLASK_...
-    if not options:
-        model, tokenizer, device = load_model(str(demo_model.PATH), "cpu")
-        options = {"model": model, "tokenizer": tokenizer, "device": device}
-    chat_stream = ChatStream(app=app, request_handler=AccountsHandler(), **options)
+    make = ChatStream if options else partial(ChatStream.from_pretrained, demo_model.PATH)
+    chat_stream = make(app=app, request_handler=AccountsHandler(), **options)
     store = cast(SQLStore, chat_stream.store(app))
     store.create_or_migrate()
     add_login(app, create_engine(url))

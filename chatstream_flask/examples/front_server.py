@@ -13,13 +13,13 @@ import hmac
 import os
 import re
 import secrets
+from functools import partial
 from typing import Any
 
 from flask import Flask, Request, Response, request
 
 from chatstream_flask import AbstractRequestHandler, ChatStream, demo_model
 from chatstream_flask.errors import BadRequest, ChatStreamError
-from chatstream_flask.inference.load_model import load_model
 from chatstream_flask.prompts.export import to_messages
 
 KEY = re.compile(r"[\w.:-]{1,128}", re.ASCII)
@@ -58,10 +58,8 @@ def create_app(secret: str | None = None, **options: Any) -> Flask:
     if not secret:
         secret = secrets.token_urlsafe(32)
         print(f"FRONT_SECRET is not set; until the end of this run it is {secret}", flush=True)
-    if not options:
-        model, tokenizer, device = load_model(str(demo_model.PATH), "cpu")
-        options = {"model": model, "tokenizer": tokenizer, "device": device}
-    chat_stream = ChatStream(
+    make = ChatStream if options else partial(ChatStream.from_pretrained, demo_model.PATH)
+    chat_stream = make(
         app=app,
         request_handler=FrontServerHandler(secret),
         too_many_request_as_http_error=True,  # programs look at the status

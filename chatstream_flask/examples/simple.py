@@ -10,15 +10,12 @@
 import os
 
 from flask import Flask, Response, request
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from chatstream_flask import ChatStream, demo_model
 
 app = Flask(__name__, instance_path=os.path.abspath("instance"))  # conversations are kept below it
 app.config["CHATSTREAM_COOKIE_SECURE"] = False  # only for plain http on your own machine
-model = AutoModelForCausalLM.from_pretrained(demo_model.PATH)
-tokenizer = AutoTokenizer.from_pretrained(demo_model.PATH)
-chat_stream = ChatStream(model=model, tokenizer=tokenizer, app=app)
+chat_stream = ChatStream.from_pretrained(demo_model.PATH, app=app)
 
 
 @app.post("/chat_stream")

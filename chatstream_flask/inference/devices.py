@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    DtypeLike: TypeAlias = "str | torch.dtype"
     Devices: TypeAlias = "str | torch.device | Sequence[str | torch.device] | None"
 
 DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")

@@ -82,24 +82,42 @@ def _check_cache(config: Any) -> None:
         )
 
 
+def longest_context(config: Any) -> int | None:
+    """Return the number of tokens that a model can be served with; None if its config does not tell."""
+    limits = [_max_positions(config), *(_positions_before_change(rope) for rope in _ropes(config))]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
 def _check_positions(config: Any, context_len: int) -> None:
-    longest = getattr(config, "max_position_embeddings", None)
-    if isinstance(longest, int) and context_len > longest:
+    longest = _max_positions(config)
+    if longest is not None and context_len > longest:
         raise ConfigError(
             f"context_len={context_len} is more than the {longest} positions of {config.model_type}; "
             f"set context_len to at most {longest}"
         )
-    for rope in _ropes(getattr(config, "rope_parameters", None)):
-        original = rope.get("original_max_position_embeddings") or longest or context_len
-        if rope.get("rope_type") in ("dynamic", "longrope") and context_len > original:
+    for rope in _ropes(config):
+        original = _positions_before_change(rope)
+        if original is not None and context_len > original:
             raise UnsupportedModel(
                 f"{config.model_type} changes the rotary angles of a whole batch ({rope['rope_type']}) once "
                 f"one sequence exceeds {original} tokens; set context_len={context_len} to at most {original}"
             )
 
 
-def _ropes(parameters: Any) -> list[dict[str, Any]]:
+def _max_positions(config: Any) -> int | None:
+    longest = getattr(config, "max_position_embeddings", None)
+    return longest if isinstance(longest, int) else None
+
+
+def _positions_before_change(rope: dict[str, Any]) -> int | None:
+    """Return the length from which on the rotary angles of a whole batch change; None: they never do."""
+    changes = rope.get("rope_type") in ("dynamic", "longrope")
+    return rope.get("original_max_position_embeddings") if changes else None
+
+
+def _ropes(config: Any) -> list[dict[str, Any]]:
     """Return the rope parameters of each layer kind; most configs have one dict for all."""
+    parameters = getattr(config, "rope_parameters", None)
     if not isinstance(parameters, dict):
         return []
     nested = [value for value in parameters.values() if isinstance(value, dict)]

@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from ..errors import ConfigError
+from ..config import Dtype
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,26 +20,20 @@ class ModelSize:
     context_len: int | None  # positions that it was trained for; None: unknown
 
 
-def model_size(path_or_hub_id: str, dtype_name: str | None = None) -> ModelSize:
-    """Compute the size of a model from a folder or the hub.
+def model_size(name: str, dtype: str = "auto") -> ModelSize:
+    """Compute the size of a model from a folder, a GGUF file or the hub.
 
-    :param dtype_name: "float32", "bfloat16" or "float16"; None: the dtype that the model was saved in
-    :raises ConfigError: there is no such model, or it cannot be served
+    :param dtype: as for `load_model`, on CPU
+    :raises ConfigError: there is no such model
+    :raises UnsupportedModel: it cannot be served
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from .loading.load_model import find_model_files
 
-    try:
-        config = AutoConfig.from_pretrained(path_or_hub_id)
-        dtype = getattr(torch, dtype_name) if dtype_name else config.dtype or torch.float32
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"{path_or_hub_id} cannot be read: {error}") from error
+    model = find_model_files(name).skeleton_of(Dtype(dtype), "cpu")
     return ModelSize(
         weights_bytes=weights_bytes(model),
         kv_bytes_per_token=kv_bytes_per_token(model),
-        context_len=getattr(config.get_text_config(), "max_position_embeddings", None),
+        context_len=getattr(model.config.get_text_config(), "max_position_embeddings", None),
     )
 
 

@@ -3,5 +3,6 @@
 # Re-exported for the other rooms; without `__all__`, because these names are not public.
 from .factory import make_source as make_source
 from .mock_source import MockSource as MockSource
+from .pretrained import load_pretrained as load_pretrained
 from .protocol import ModelSource as ModelSource
 from .transformers_source import TransformersSource as TransformersSource

@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from ..errors import ConfigError
+from ..errors import NoChatTemplate
 
 Message = dict[str, Any]
 
@@ -15,12 +15,12 @@ TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError)  # raised by templates 
 
 
 def check_has_template(tokenizer: Any) -> None:
-    """Raise ConfigError if the tokenizer has no chat template."""
+    """Raise NoChatTemplate if the tokenizer has none."""
     if not getattr(tokenizer, "chat_template", None):
         name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
-        raise ConfigError(
-            f"the tokenizer {name!r} has no chat template: set chat_prompt_clazz to a class that writes "
-            "the prompts of this model"
+        raise NoChatTemplate(
+            f"the tokenizer {name!r} has no chat template: give one with chat_template (--chat-template), "
+            "or set chat_prompt_clazz to a class that writes the prompts of this model"
         )
 
 

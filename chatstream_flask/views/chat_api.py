@@ -113,14 +113,14 @@ def _get_prompt(blueprint: Blueprint, chat_stream: ChatService, options: Options
 def _get_generation_params(blueprint: Blueprint, chat_stream: ChatService, options: Options) -> None:
     @blueprint.get("/get_generation_params")
     def get_generation_params() -> Response:
-        return _fresh(generation_params_of(chat_stream.get_generation_params(request)))
+        return _fresh(generation_params_of(chat_stream, request))
 
 
 def _set_generation_params(blueprint: Blueprint, chat_stream: ChatService, options: Options) -> None:
     @blueprint.post("/set_generation_params")
     def set_generation_params() -> Response:
-        given = generation_params_to_set(request)
-        return _fresh(generation_params_of(chat_stream.set_generation_params(request, given)))
+        chat_stream.set_generation_params(request, generation_params_to_set(request))
+        return _fresh(generation_params_of(chat_stream, request))
 
 
 def _set_feedback(blueprint: Blueprint, chat_stream: ChatService, options: Options) -> None:

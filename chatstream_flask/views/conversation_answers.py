@@ -56,10 +56,16 @@ def prompt_of(chat_stream: ChatService, request: Request) -> dict[str, Any]:
     return {"success": True, "message": "success", "prompt": quote(text)}
 
 
-def generation_params_of(params: dict[str, Any]) -> dict[str, Any]:
-    """Return the answer with the settings, also under the original ChatStream's names."""
+def generation_params_of(chat_stream: ChatService, request: Request) -> dict[str, Any]:
+    """Return the caller's settings, also under the original ChatStream's names, and the origin of each."""
+    params = chat_stream.get_generation_params(request)
     aliases = {alias: params[name] for alias, name in CHATSTREAM_NAMES.items()}
-    return {"success": True, "message": "success", "generation_params": params | aliases}
+    return {
+        "success": True,
+        "message": "success",
+        "generation_params": params | aliases,
+        "origins": chat_stream.get_generation_param_origins(request),
+    }
 
 
 def generation_params_to_set(request: Request) -> dict[str, Any] | None:

@@ -8,14 +8,10 @@ import os
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from chatstream_flask import ChatStream, demo_model
-from chatstream_flask.inference.load_model import load_model
 from chatstream_flask.serving.app import create_app
 
-model, tokenizer, device = load_model(os.environ.get("MODEL", str(demo_model.PATH)), None)
-chat_stream = ChatStream(
-    model=model,
-    tokenizer=tokenizer,
-    device=device,
+chat_stream = ChatStream.from_pretrained(
+    os.environ.get("MODEL", demo_model.PATH),
     num_of_concurrent_executions=int(os.environ.get("NUM_OF_CONCURRENT_EXECUTIONS", "2")),
     max_queue_size=int(os.environ.get("MAX_QUEUE_SIZE", "5")),
     too_many_request_as_http_error=True,

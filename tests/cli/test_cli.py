@@ -38,7 +38,11 @@ def test_help_explains_the_options() -> None:
     code, output = serve("--help")
     assert code == 0
     for option in (
-        "--model PATH_OR_HUB_ID",
+        "--model NAME",
+        "--revision",
+        "--dtype",
+        "--chat-template",
+        "--model-name",
         "--device",
         "--host",
         "--port",
@@ -49,6 +53,10 @@ def test_help_explains_the_options() -> None:
         "--max-new-tokens",
         "--context-len",
         "--temperature",
+        "--top-k",
+        "--top-p",
+        "--min-p",
+        "--repetition-penalty",
         "--prompt-lookup-num-tokens",
         "--mock",
         "--api-key",

@@ -37,7 +37,7 @@ from chatstream_flask import ChatStream
 from chatstream_flask.chat.request_handler import SESSION_KEY
 from chatstream_flask.conversation.sql_store import SQLStore
 from chatstream_flask.demo_model import PATH as DEMO_MODEL
-from chatstream_flask.inference.load_model import load_model
+from chatstream_flask.inference.loading.load_model import load_model
 from chatstream_flask.settings import Settings
 from chatstream_flask.views import create_chat_blueprint
 

@@ -22,7 +22,7 @@ from chatstream_flask.engine.engine import Engine
 from chatstream_flask.engine.request import GenerationRequest
 from chatstream_flask.errors import ConfigError
 from chatstream_flask.inference.devices import checked_devices
-from chatstream_flask.inference.load_model import load_model
+from chatstream_flask.inference.loading.load_model import load_model
 from chatstream_flask.inference.model_runner import ModelRunner
 from chatstream_flask.inference.placement import place
 

@@ -21,7 +21,7 @@ from chatstream_flask import ChatStream
 from chatstream_flask.demo_model import PATH as DEMO_MODEL
 from chatstream_flask.engine.runner import NewIds
 from chatstream_flask.engine.sequence import Chunk, Sequence
-from chatstream_flask.inference.load_model import load_model
+from chatstream_flask.inference.loading.load_model import load_model
 from chatstream_flask.mock.mock_runner import MockParams, MockRunner
 from chatstream_flask.model_source.mock_source import MockSource
 from chatstream_flask.openai_api import create_openai_blueprint

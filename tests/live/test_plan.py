@@ -13,7 +13,7 @@ from chatstream_flask import demo_model
 from chatstream_flask.capacity.calibration import measure_steps
 from chatstream_flask.capacity.check import LOADS, MEASURES
 from chatstream_flask.capacity.profile import Profile
-from chatstream_flask.inference.load_model import load_model
+from chatstream_flask.inference.loading.load_model import load_model
 from chatstream_flask.model_source import TransformersSource
 
 

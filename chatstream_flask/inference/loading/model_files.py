@@ -1,0 +1,155 @@
+"""ModelFiles: a model on disk or the hub, checked as far as that needs no weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from ...config import Dtype
+from ...errors import ConfigError, UnsupportedModel
+from ..model_check import check_model
+from .dtype import torch_dtype
+
+WEIGHTS = ("*.safetensors", "*.bin")
+LFS_POINTER = b"version https://git-lfs"
+SHORT_CONTEXT = 2  # tokens; what a model allows beyond it is not for the loader to check
+
+
+class ModelFiles:
+    """A Hugging Face folder or hub id.
+
+    Everything is checked that can be checked without the weights, which may take minutes to read.
+    """
+
+    def __init__(self, name: str, revision: str | None = None) -> None:
+        """Read the config.
+
+        :param name: a folder, or the id of a model on the hub; from its cache only if HF_HUB_OFFLINE is set
+        :param revision: branch, tag or commit on the hub
+        :raises ConfigError: there is no such model
+        :raises UnsupportedModel: it cannot be served
+        """
+        self.name = name
+        self._path = name
+        self._revision = revision
+        with errors_of(name):
+            self._check_files()
+            self.config = self._read_config()
+            self._check_config()
+            self._skeleton = self._make_skeleton()
+
+    def check_weights(self) -> None:
+        """Check that a folder has files of weights, and that they are what they seem.
+
+        :raises ConfigError: with what is wrong
+        """
+        if os.path.isdir(self._path):
+            with errors_of(self.name):
+                _check_weights(Path(self._path))
+
+    def load_tokenizer(self) -> Any:
+        """Return the tokenizer."""
+        with errors_of(self.name):
+            return self._read_tokenizer()
+
+    def skeleton_of(self, dtype: Dtype, device: str) -> PreTrainedModel:
+        """Return the model without memory for its weights, in the data type in which it will be loaded."""
+        chosen = torch_dtype(dtype, self.config.dtype, device)
+        model: nn.Module = self._skeleton  # as whose method `to` is typed
+        model.to(chosen or torch.float32)
+        return self._skeleton
+
+    def load_weights(self, dtype: Dtype, device: str) -> PreTrainedModel:
+        """Return the model, on CPU.
+
+        :param device: where it will be served
+        """
+        with errors_of(self.name):
+            model = self._read_weights(torch_dtype(dtype, self.config.dtype, device))
+        model.config.name_or_path = self.name
+        return model
+
+    # -- what other kinds of files do in their own way -------------------------------------------------
+
+    def _check_files(self) -> None:
+        folder = Path(self._path)
+        if folder.is_dir() and not (folder / "config.json").is_file():
+            gguf = ", ".join(sorted(path.name for path in folder.glob("*.gguf")))
+            hint = f"; for {gguf}, give its path" if gguf else ""
+            raise ConfigError(f"the folder has no config.json{hint}")
+
+    def _read_config(self) -> Any:
+        return AutoConfig.from_pretrained(self._path, revision=self._revision)
+
+    def _read_tokenizer(self) -> Any:
+        return AutoTokenizer.from_pretrained(self._path, revision=self._revision)
+
+    def _read_weights(self, dtype: torch.dtype | None) -> PreTrainedModel:
+        auto_model: Any = AutoModelForCausalLM
+        loaded: PreTrainedModel = auto_model.from_pretrained(
+            self._path, revision=self._revision, dtype=dtype or "auto"
+        )
+        return loaded
+
+    # ------------------------------------------------------------------------------------------------
+
+    def _check_config(self) -> None:
+        kind = self.config.model_type
+        if getattr(self.config, "is_encoder_decoder", False):
+            raise UnsupportedModel(f"{kind} is an encoder-decoder; only decoder-only models are supported")
+        if type(self.config) not in AutoModelForCausalLM._model_mapping:
+            raise UnsupportedModel(f"{kind} is no language model that transformers can generate text with")
+        if quantization := getattr(self.config, "quantization_config", None):
+            _check_quantizer(quantization)
+
+    def _make_skeleton(self) -> PreTrainedModel:
+        """Return the model without memory for its weights, which has passed `check_model`."""
+        auto_model: Any = AutoModelForCausalLM
+        with torch.device("meta"):
+            model: PreTrainedModel = auto_model.from_config(
+                self.config, dtype=self.config.dtype or torch.float32
+            )
+        check_model(model, SHORT_CONTEXT)
+        return model
+
+
+@contextmanager
+def errors_of(name: str) -> Iterator[None]:
+    """Raise what a library raises while it reads a model as ConfigError, with the name of the model."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"the model {name} could not be loaded: {error}") from error
+    except UnsupportedModel as error:
+        raise UnsupportedModel(f"the model {name} could not be loaded: {error}") from error
+    except Exception as error:  # transformers, tokenizers, safetensors, peft and gguf have no common error
+        raise ConfigError(f"the model {name} could not be loaded: {_first_lines(error)}") from error
+
+
+def _check_weights(folder: Path) -> None:
+    files = [path for pattern in WEIGHTS for path in folder.glob(pattern)]
+    if not files:
+        raise ConfigError(f"the folder has no weights: no file {' or '.join(WEIGHTS)}")
+    for path in files:
+        with open(path, "rb") as file:
+            if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise ConfigError(f"{path.name} is a pointer of Git LFS, not the weights: run git lfs pull")
+
+
+def _check_quantizer(quantization: Any) -> None:
+    """Check that the packages are there which unpack quantised weights on this machine."""
+    from transformers.quantizers.auto import AutoHfQuantizer
+
+    AutoHfQuantizer.from_config(quantization, pre_quantized=True).validate_environment()
+
+
+def _first_lines(error: Exception) -> str:
+    text = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)
+    return " ".join(line.strip() for line in text.strip().splitlines() if line.strip())
