@@ -18,6 +18,7 @@ ChatStreamError
 │   ├── EngineFailing      503  the model fails at each step, and its generation threads are being replaced
 │   └── EngineBroken       503  a generation thread hung, died or failed and could not be replaced
 ├── StoreUnavailable       503  the conversation store cannot be read or written
+│   └── InvalidRecord      503  a conversation cannot be stored as JSON, or its record is damaged
 ├── GenerationTimeout      503  the reply took longer than CHATSTREAM_REQUEST_TIMEOUT_SEC
 └── GenerationError        500  generation failed; the conversation is as it was before
 """
@@ -150,6 +151,10 @@ class StoreUnavailable(ChatStreamError):
 
     status = 503
     code = "store_unavailable"
+
+
+class InvalidRecord(StoreUnavailable):
+    """A conversation cannot be stored as JSON, or its record is damaged; trying again does not help."""
 
 
 class GenerationTimeout(ChatStreamError):

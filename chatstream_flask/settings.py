@@ -153,6 +153,11 @@ class Settings:
         30.0,
         "Seconds after which another process may continue a conversation whose process died during a reply.",
     )
+    store_retry_sec: float = _key(
+        5.0,
+        "Seconds for which a reply that could not be stored is tried again, while its client waits; then the "
+        "client is told that the store failed.",
+    )
     store_ttl_sec: float = _key(
         2_678_400.0,
         "Seconds for which the store of `CHATSTREAM_STORE` keeps a conversation after its last turn.",
@@ -183,6 +188,7 @@ class Settings:
         check_number("request_timeout_sec", self.request_timeout_sec, 0.001, 86_400)
         check_number("resume_sec", self.resume_sec, 0, 3600)
         check_number("store_lease_sec", self.store_lease_sec, 0.1, 3600)
+        check_number("store_retry_sec", self.store_retry_sec, 0, 3600)
         check_number("store_ttl_sec", self.store_ttl_sec, 1, 10**10)
         for name, low in OPTIONAL_COUNTS.items():
             if getattr(self, name) is not None:

@@ -62,7 +62,16 @@ class Admission:
             conversation_id = self.conversations.id_of(request)
             turn = self._begin_turn(request, conversation_id, body, state)
             on_close = partial(state.replies.end, conversation_id, turn.message_id)
-            completion = Completion(app, request, turn, on_close, callback, state.reports, conversation_id)
+            completion = Completion(
+                app,
+                request,
+                turn,
+                on_close,
+                callback,
+                state.reports,
+                conversation_id,
+                state.settings.store_retry_sec,
+            )
             undo.callback(completion.close)
             params = self._params(body, turn)
             max_tokens = max_prompt_tokens(self.source, params)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable
 
 from flask import Flask, Request
@@ -9,9 +11,13 @@ from flask import Flask, Request
 from ..conversation.turn import Turn
 from ..engine.outcome import FinishReason, Outcome
 from ..engine.request import GenerationRequest
-from ..errors import ConversationBusy
+from ..errors import ConversationBusy, InvalidRecord, StoreUnavailable
 from ..monitoring.origin import Origin
 from ..monitoring.reports import Reports
+
+logger = logging.getLogger("chatstream_flask")
+
+SAVE_RETRY_SEC = 0.25  # pause before a reply that could not be stored is tried again
 
 SUCCESS = "success"
 DISCONNECTED_BEFORE_STREAMING = "client_disconnected_before_streaming"
@@ -33,7 +39,12 @@ class Completion:
         callback: Callback | None,
         reports: Reports,
         conversation_id: str,
+        save_retry_sec: float,
     ) -> None:
+        """Make the hooks.
+
+        :param save_retry_sec: seconds for which a reply that could not be stored is tried again
+        """
         self._app = app
         self._request = request
         self._turn = turn
@@ -41,6 +52,7 @@ class Completion:
         self._callback = callback
         self._reports = reports
         self._conversation_id = conversation_id
+        self._save_retry_sec = save_retry_sec
         self._origin = Origin.from_request(request)
         self.num_dropped_turns = 0  # set when the prompt has been fitted to the context
 
@@ -50,6 +62,7 @@ class Completion:
         So the client's next turn finds this one saved and is not refused as busy.
 
         :raises ConversationBusy: the turn could not be saved, as somebody else changed the conversation
+        :raises StoreUnavailable: the turn could not be saved, as the store failed
         """
         try:
             if outcome.is_success:
@@ -59,14 +72,6 @@ class Completion:
                 self._save(generation, outcome)
         finally:
             self.close()
-
-    def _save(self, generation: GenerationRequest, outcome: Outcome) -> bool:
-        return self._turn.save(
-            generation.text,
-            reasoning=generation.reasoning_text or None,
-            reasoning_sec=outcome.reasoning_sec,
-            is_interrupted=not outcome.is_success,
-        )
 
     def tell(self, generation: GenerationRequest, outcome: Outcome) -> None:
         """Write the log line and the trace, and call the app's callback."""
@@ -83,6 +88,31 @@ class Completion:
             if self._callback is not None:
                 with self._app.app_context():
                     self._callback(self._request, message_of(generation, outcome))
+
+    def _save(self, generation: GenerationRequest, outcome: Outcome) -> bool:
+        """Save the turn; while the store fails, try again for some time, in which the client waits."""
+        deadline = time.monotonic() + self._save_retry_sec
+        is_first_attempt = True
+        while True:
+            try:
+                return self._turn.save(
+                    generation.text,
+                    reasoning=generation.reasoning_text or None,
+                    reasoning_sec=outcome.reasoning_sec,
+                    is_interrupted=not outcome.is_success,
+                )
+            except StoreUnavailable as error:
+                if isinstance(error, InvalidRecord) or time.monotonic() >= deadline:
+                    raise
+                if is_first_attempt:
+                    logger.warning(
+                        "the reply of %r could not be stored and is tried again for %g s: %s",
+                        generation,
+                        self._save_retry_sec,
+                        error,
+                    )
+            is_first_attempt = False
+            time.sleep(SAVE_RETRY_SEC)
 
     def close(self) -> None:
         """Release the conversation for its next turn. Idempotent."""

@@ -8,7 +8,6 @@ from typing import Any
 
 from ..config import WireFormatName
 from ..engine.outcome import FinishReason, Outcome
-from ..errors import GenerationError
 
 
 class WireFormat(ABC):
@@ -107,7 +106,7 @@ class ServerSentEvents(WireFormat):
 
     def end(self, outcome: Outcome, extra: dict[str, Any], offset: int) -> bytes:
         if outcome.finish_reason is FinishReason.ERROR:
-            return self._event("error", {"code": GenerationError.code, "message": outcome.error}, offset)
+            return self._event("error", {"code": outcome.error_class.code, "message": outcome.error}, offset)
         return self._event("done", describe(outcome) | {"message_id": self.message_id} | extra, offset)
 
     def heartbeat(self) -> bytes:
@@ -137,7 +136,7 @@ class NewlineDelimitedJSON(WireFormat):
 
     def end(self, outcome: Outcome, extra: dict[str, Any], offset: int) -> bytes:
         if outcome.finish_reason is FinishReason.ERROR:
-            return self._line("error", code=GenerationError.code, message=outcome.error)
+            return self._line("error", code=outcome.error_class.code, message=outcome.error)
         return self._line("done", **describe(outcome), message_id=self.message_id, **extra)
 
     def heartbeat(self) -> bytes:

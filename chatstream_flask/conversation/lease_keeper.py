@@ -9,7 +9,10 @@ import logging
 import os
 import secrets
 import threading
-from typing import Any, Protocol
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol
 
 from ..errors import StoreUnavailable
 from .record_json import to_json
@@ -17,6 +20,8 @@ from .record_json import to_json
 logger = logging.getLogger("chatstream_flask")
 
 RENEWALS_PER_LEASE = 3  # two renewals in a row may fail before a lease expires
+RELEASE_RETRY_SEC = 0.5
+MAX_UNRELEASED = 1000  # leases whose release is tried again; the oldest beyond that expire by themselves
 
 
 class LeaseBackend(Protocol):
@@ -61,17 +66,19 @@ class SharedLease:
         if self._is_closed:
             return
         self._is_closed = True
-        self._keeper.remove(self)
-        try:
-            self._backend.release(self.conversation_id, self.token)
-        except StoreUnavailable as error:
-            logger.warning(
-                "a lease could not be released and expires in %g s: %s", self._backend.lease_sec, error
-            )
+        self._keeper.release(self)
 
     @property
     def _backend(self) -> LeaseBackend:
         return self._keeper.backend
+
+
+class UnreleasedLease(NamedTuple):
+    """Lease that has ended, but that the back end could not release."""
+
+    conversation_id: str
+    token: str
+    expires_at: float  # on the monotonic clock
 
 
 class ProcessLeases:
@@ -82,12 +89,16 @@ class ProcessLeases:
 
     def __init__(self) -> None:
         self.leases: dict[str, SharedLease] = {}  # by token
+        self.unreleased: dict[str, UnreleasedLease] = {}  # by token, the oldest first
         self.thread: threading.Thread | None = None
         self.changed = threading.Condition()  # guards everything above
 
 
 class LeaseKeeper:
-    """Renews the leases of this process in a thread that runs while there are any."""
+    """Renews the leases of this process in a thread that runs while there are any.
+
+    The thread also releases leases that the back end could not release when they ended.
+    """
 
     def __init__(self, backend: LeaseBackend) -> None:
         self.backend = backend
@@ -104,12 +115,8 @@ class LeaseKeeper:
         held = self._held
         lease = SharedLease(self, conversation_id, token)
         with held.changed:
-            if held.thread is None:
-                name = "chatstream-leases"
-                thread = threading.Thread(target=self._run, args=[held], name=name, daemon=True)
-                thread.start()
-                held.thread = thread
             held.leases[token] = lease
+            self._start_thread(held)
         return lease
 
     def remove(self, lease: SharedLease) -> None:
@@ -119,12 +126,45 @@ class LeaseKeeper:
             held.leases.pop(lease.token, None)
             held.changed.notify()
 
+    def release(self, lease: SharedLease) -> None:
+        """Release a lease now, or when the back end works again."""
+        self.remove(lease)
+        try:
+            self.backend.release(lease.conversation_id, lease.token)
+        except StoreUnavailable as error:
+            logger.warning(
+                "a lease could not be released; it is tried again until the lease expires in %g s: %s",
+                self.backend.lease_sec,
+                error,
+            )
+            self._release_later(lease.conversation_id, lease.token)
+
+    @contextmanager
+    def released_on_failure(self, conversation_id: str, token: str) -> Iterator[None]:
+        """Release the token later if the block fails: the back end may have stored it before it failed."""
+        try:
+            yield
+        except StoreUnavailable:
+            self._release_later(conversation_id, token)
+            raise
+
+    def _release_later(self, conversation_id: str, token: str) -> None:
+        held = self._held
+        with held.changed:
+            expires_at = time.monotonic() + self.backend.lease_sec
+            held.unreleased[token] = UnreleasedLease(conversation_id, token, expires_at)
+            if len(held.unreleased) > MAX_UNRELEASED:
+                del held.unreleased[next(iter(held.unreleased))]
+            self._start_thread(held)
+            held.changed.notify()
+
     def close(self) -> None:
         """Stop renewing, and wait for the thread to end; the leases of this process expire."""
         held = self._held
         with held.changed:
             thread = held.thread
             held.leases.clear()
+            held.unreleased.clear()
             held.changed.notify()
         if thread is not None:
             thread.join()
@@ -138,24 +178,51 @@ class LeaseKeeper:
             except StoreUnavailable as error:  # it is tried again next time
                 logger.warning("a lease could not be renewed: %s", error)
 
+    def release_all(self) -> None:
+        """Release the leases that could not be released before, unless the back end still fails."""
+        held = self._held
+        with held.changed:
+            unreleased = list(held.unreleased.values())
+        for lease in unreleased:
+            if time.monotonic() < lease.expires_at:
+                try:
+                    self.backend.release(lease.conversation_id, lease.token)
+                except StoreUnavailable:
+                    return
+            with held.changed:
+                held.unreleased.pop(lease.token, None)
+
     def _leases(self) -> list[SharedLease]:
         held = self._held
         with held.changed:
             return list(held.leases.values())
 
-    def _run(self, held: ProcessLeases) -> None:
-        while self._is_needed(held):
-            self.renew_all()
+    def _start_thread(self, held: ProcessLeases) -> None:
+        if held.thread is None:
+            name = "chatstream-leases"
+            held.thread = threading.Thread(target=self._run, args=[held], name=name, daemon=True)
+            held.thread.start()
 
-    def _is_needed(self, held: ProcessLeases) -> bool:
-        """Wait until the next renewal is due; return False, which ends the thread, if there are no leases."""
+    def _run(self, held: ProcessLeases) -> None:
+        renew_at = self._next_renewal()
+        while self._is_needed(held, renew_at):
+            self.release_all()
+            if time.monotonic() >= renew_at:
+                self.renew_all()
+                renew_at = self._next_renewal()
+
+    def _next_renewal(self) -> float:
+        return time.monotonic() + self.backend.lease_sec / RENEWALS_PER_LEASE
+
+    def _is_needed(self, held: ProcessLeases, renew_at: float) -> bool:
+        """Wait until something is due; return False, which ends the thread, if there are no leases."""
         with held.changed:
-            held.changed.wait_for(
-                lambda: not held.leases, timeout=self.backend.lease_sec / RENEWALS_PER_LEASE
-            )
-            if not held.leases:
+            if held.leases or held.unreleased:
+                pause = max(renew_at - time.monotonic(), 0)
+                held.changed.wait(min(pause, RELEASE_RETRY_SEC) if held.unreleased else pause)
+            if not held.leases and not held.unreleased:
                 held.thread = None
-            return bool(held.leases)
+            return held.thread is not None
 
     @property
     def _held(self) -> ProcessLeases:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config import check_int, check_number
-from ..errors import StoreUnavailable
+from ..errors import InvalidRecord
 from .local_leases import LocalLeases
 from .record_json import from_json, to_json
 from .store import Lease
@@ -80,7 +80,7 @@ class MemoryStore:
     def _save(self, conversation_id: str, record: dict[str, Any]) -> None:
         text = to_json(record).encode()
         if len(text) > self.max_bytes:
-            raise StoreUnavailable(
+            raise InvalidRecord(
                 f"a conversation of {len(text)} bytes does not fit into a MemoryStore of "
                 f"max_bytes={self.max_bytes}: raise max_bytes, or set CHATSTREAM_MAX_CONVERSATION_BYTES"
             )

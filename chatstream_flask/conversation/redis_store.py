@@ -100,7 +100,9 @@ class RedisStore:
     def hold(self, conversation_id: str) -> Lease:
         token = self._keeper.new_token()
         args: list[str | int] = [token, _ms(self.lease_sec), _ms(HOLDER_SEC)]
-        if not _call(lambda: self._hold(self._keys(conversation_id)[:2], args)):
+        with self._keeper.released_on_failure(conversation_id, token):
+            is_taken = _call(lambda: self._hold(self._keys(conversation_id)[:2], args))
+        if not is_taken:
             raise ConversationBusy(BUSY)
         return self._keeper.add(conversation_id, token)
 

@@ -66,7 +66,9 @@ class SQLStore(NamedConversations):
 
     def hold(self, conversation_id: str) -> Lease:
         token = self._keeper.new_token()
-        if not self._take_lease(conversation_id, token) and not self._insert(conversation_id, token):
+        with self._keeper.released_on_failure(conversation_id, token):
+            is_taken = self._take_lease(conversation_id, token) or self._insert(conversation_id, token)
+        if not is_taken:
             raise ConversationBusy(BUSY)
         return self._keeper.add(conversation_id, token)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+from ..errors import ChatStreamError
 from .outcome import FinishReason, Outcome
 from .request import GenerationRequest
 
@@ -53,10 +54,9 @@ class Finisher:
         try:
             if request.before_done is not None:
                 request.before_done(request, outcome)
-        except Exception:
+        except Exception as error:
             logger.exception("the reply of %r could not be stored", request)
-            error = "the reply could not be stored; try again"
-            outcome = replace(outcome, finish_reason=FinishReason.ERROR, error=error)
+            outcome = _not_stored(outcome, error)
         self._release(request)
         request.before_done = None  # readers may hold the request for long; free what its hooks refer to
         self._record(outcome)
@@ -74,3 +74,15 @@ class Finisher:
         except Exception:
             logger.exception("the callback of %r failed", request)
         request.after_done = None
+
+
+def _not_stored(outcome: Outcome, error: Exception) -> Outcome:
+    if not isinstance(error, ChatStreamError):
+        error_text = "the reply could not be stored; try again"
+        return replace(outcome, finish_reason=FinishReason.ERROR, error=error_text)
+    return replace(
+        outcome,
+        finish_reason=FinishReason.ERROR,
+        error=f"the reply could not be stored: {error}",
+        error_class=type(error),
+    )

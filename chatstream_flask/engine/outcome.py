@@ -29,6 +29,7 @@ class Outcome:
 
     finish_reason: FinishReason
     error: str | None = None  # a sentence for the client, set if and only if the reason is ERROR
+    error_class: type[ChatStreamError] = GenerationError  # of that error
     prompt_tokens: int = 0
     cached_tokens: int = 0  # prompt tokens that were taken from the prefix cache
     completion_tokens: int = 0  # reasoning included
@@ -50,7 +51,7 @@ class Outcome:
             case FinishReason.STOP | FinishReason.LENGTH:
                 return None
             case FinishReason.ERROR:
-                return GenerationError(self.error or "generation failed")
+                return self.error_class(self.error or "generation failed")
             case FinishReason.TIMEOUT:
                 return GenerationTimeout("the reply took too long and was cancelled")
             case FinishReason.SHUTDOWN:

@@ -34,8 +34,8 @@ MESSAGES = {
     ),
     "a grammar could not be validated: %s": "文法を検証できませんでした: %s",
     "a lease could not be renewed: %s": "リースを更新できませんでした: %s",
-    "a lease could not be released and expires in %g s: %s": (
-        "リースを解放できませんでした。%g 秒後に失効します: %s"
+    "a lease could not be released; it is tried again until the lease expires in %g s: %s": (
+        "リースを解放できませんでした。%g 秒後に失効するまで再試行します: %s"
     ),
     "a reply does not follow its response template: %s": ("応答がその応答テンプレートに従っていません: %s"),
     "SECRET_KEY has fewer than %d characters; who guesses it can forge every session of the app": (
@@ -77,6 +77,9 @@ MESSAGES = {
     "served by %r on %s": "%r で提供します (%s)",
     "the callback of %r failed": "%r のコールバックが失敗しました",
     "the last text of %r failed": "%r の最後のテキストが失敗しました",
+    "the reply of %r could not be stored and is tried again for %g s: %s": (
+        "%r の応答を保存できませんでした。%g 秒間再試行します: %s"
+    ),
     "the reply of %r could not be stored": "%r の応答を保存できませんでした",
     "the text decoder or the grammar of %r failed": "%r のテキストデコーダーまたは文法が失敗しました",
     "the text of %r failed": "%r のテキストが失敗しました",

@@ -27,7 +27,7 @@ from flask_fakes import (
 
 from chatstream_flask import AbstractRequestHandler
 from chatstream_flask.conversation import Conversation, ConversationStore
-from chatstream_flask.errors import BadRequest
+from chatstream_flask.errors import BadRequest, StoreUnavailable
 from chatstream_flask.views import create_chat_blueprint
 
 
@@ -219,20 +219,47 @@ def test_a_store_that_is_down(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
 
 def test_a_store_that_fails_at_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = BreakableStore()
-    with running_chat(tmp_path, request_handler=StoreHandler(store)) as chat:
+    config = {"CHATSTREAM_STORE_RETRY_SEC": 0}
+    with running_chat(tmp_path, config=config, request_handler=StoreHandler(store)) as chat:
         client = chat.client()
         read_until(read_events(as_user(client, user_input="one")), "done")
         assert chat.word() == "success"
         store.can_save = False
         *texts, error = list(read_events(as_user(client, user_input="two")))
         assert "".join(event.data.get("text", "") for event in texts) == "ok"
-        assert (error.name, error.data["message"]) == ("error", "the reply could not be stored; try again")
+        message = "the reply could not be stored: the store is down"
+        assert (error.name, error.data) == ("error", {"code": "store_unavailable", "message": message})
         assert chat.word() == "unknown_error_occurred"
         store.can_save = True
         assert history_of(store, chat) == ["one", "ok"]
         read_until(read_events(as_user(client, user_input="two")), "done")
         assert history_of(store, chat) == ["one", "ok", "two", "ok"]
     assert "could not be stored" in caplog.text
+
+
+class StoreThatComesBack(BreakableStore):
+    """A store whose next saves fail."""
+
+    num_failures = 0
+
+    def save(self, conversation_id: str, data: dict[str, Any]) -> None:
+        if self.num_failures:
+            self.num_failures -= 1
+            raise StoreUnavailable("the store is down")
+        super().save(conversation_id, data)
+
+
+def test_a_reply_is_stored_when_the_store_comes_back_while_the_client_waits(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = StoreThatComesBack()
+    with running_chat(tmp_path, request_handler=StoreHandler(store)) as chat:
+        store.num_failures = 2
+        read_until(read_events(as_user(chat.client(), user_input="one")), "done")
+        assert store.num_failures == 0
+        assert history_of(store, chat) == ["one", "ok"]
+        assert chat.word() == "success"
+    assert caplog.text.count("could not be stored and is tried again for 5 s: the store is down") == 1
 
 
 @pytest.mark.parametrize("data", [{"v": 99}, {}, {"v": 1}, {"v": 1, "contents": 5}])

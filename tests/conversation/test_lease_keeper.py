@@ -21,6 +21,7 @@ class Tokens:
         self.renewed: list[str] = []
         self.two_renewals = threading.Event()
         self.is_down = False
+        self.released = threading.Event()
 
     def save_if_held(self, conversation_id: str, token: str, text: str) -> bool:
         if self.held.get(conversation_id) == token:
@@ -39,6 +40,14 @@ class Tokens:
         if self.is_down:
             raise StoreUnavailable("down")
         del self.held[conversation_id]
+        self.released.set()
+
+
+def wait_until_no_thread() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "chatstream-leases":
+            thread.join(TIMEOUT)
+            assert not thread.is_alive()
 
 
 def threads() -> list[str]:
@@ -104,5 +113,32 @@ def test_a_back_end_that_is_away_is_asked_again(caplog: pytest.LogCaptureFixture
     assert backend.texts == ['{"v":1}']
     backend.is_down = True
     lease.close()
-    assert "a lease could not be released and expires in 60 s: down" in caplog.text
+    assert "a lease could not be released; it is tried again until the lease expires in 60 s" in caplog.text
+    keeper.release_all()
+    assert backend.held == {"a": "1"}
+    backend.is_down = False
+    assert backend.released.wait(TIMEOUT)
+    assert backend.held == {}
     keeper.close()
+
+
+def test_a_lease_whose_holder_got_no_answer_is_released() -> None:
+    """The back end stored the token, but its answer was lost."""
+    backend = Tokens()
+    keeper = LeaseKeeper(backend)
+    with pytest.raises(StoreUnavailable), keeper.released_on_failure("a", "1"):
+        backend.held["a"] = "1"
+        raise StoreUnavailable("the connection was cut")
+    assert backend.released.wait(TIMEOUT)
+    assert backend.held == {}
+    keeper.close()
+
+
+def test_a_lease_that_has_expired_needs_no_release() -> None:
+    backend = Tokens(lease_sec=0.0)
+    keeper = LeaseKeeper(backend)
+    backend.is_down = True
+    with pytest.raises(StoreUnavailable), keeper.released_on_failure("a", "1"):
+        raise StoreUnavailable("down")
+    wait_until_no_thread()
+    assert not backend.released.is_set()

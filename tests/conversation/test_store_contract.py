@@ -295,6 +295,15 @@ def test_down_and_there_again(backend: Backend) -> None:
     assert store.load("d") == {"v": 3}
 
 
+@pytest.mark.parametrize("backend", ["flask-session", *SHARED], indirect=True)
+def test_a_conversation_is_free_a_second_after_the_store_is_back(backend: Backend) -> None:
+    store = backend.new_store()
+    lease = store.hold("a")
+    with backend.down():
+        lease.close()
+    wait_until(lambda: not is_busy(store, "a"), timeout=1.0)
+
+
 # -- many processes ----------------------------------------------------------------------------------
 
 
