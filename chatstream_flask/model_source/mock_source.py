@@ -10,8 +10,8 @@ from ..engine.runner import Runner
 from ..errors import BadRequest
 from ..mock.mock_runner import MockParams, MockRunner, encode_mock_prompt
 from ..prompts import AbstractChatPrompt, ChatPrompt
-from ..prompts.chat_template import Message
 from ..prompts.fit import FittedPrompt
+from ..prompts.message_forms import Message
 from ..reply_format.family import ReplyFormat
 
 

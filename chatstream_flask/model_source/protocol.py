@@ -8,8 +8,8 @@ from typing import Any, Protocol
 from ..config import ContextPolicy, SamplingParams
 from ..engine.runner import Runner
 from ..prompts import AbstractChatPrompt
-from ..prompts.chat_template import Message
 from ..prompts.fit import FittedPrompt
+from ..prompts.message_forms import Message
 from ..reply_format.family import ReplyFormat
 
 

@@ -12,8 +12,8 @@ from ..engine.runner import Runner
 from ..errors import BadRequest, ConfigError
 from ..grammar.matcher import GrammarCompiler
 from ..prompts import AbstractChatPrompt
-from ..prompts.chat_template import Message
 from ..prompts.fit import FittedPrompt, fit_to_context
+from ..prompts.message_forms import Message
 from ..prompts.message_prompt import encode_messages
 from ..reply_format.family import find_reply_format
 from .vocabulary import check_ids, check_vocabulary, num_embeddings

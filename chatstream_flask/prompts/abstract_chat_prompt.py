@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..errors import BadRequest, StoreUnavailable
 from .chat_content import ChatContent, RoleType
 from .chat_history import ChatHistory, split_turns
-from .control_tokens import ControlTokens
+from .control_tokens import ControlTokens, Mark
 from .prompt_settings import PromptSettings, PromptTTL
 from .replacer import Replacer
 
@@ -89,13 +89,14 @@ class AbstractChatPrompt(PromptSettings, ChatHistory):
         if not self.sanitize_special_tokens:
             kwargs = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
             return list(tokenizer.encode(self.create_prompt(opts), **kwargs))
-        wanted = [new for _, new in self.get_replacement_when_input() or ()]
-        control = ControlTokens(tokenizer, wanted)
-        marked = self.with_contents(
-            [replace(c, message=c.message and control.mark(c.message)) for c in self._contents]
+        control = ControlTokens(tokenizer, [new for _, new in self.get_replacement_when_input() or ()])
+        texts = [self.system, *(text for c in self._contents for text in (c.message, c.reasoning) if text)]
+        return control.encode(
+            self.create_prompt(opts),
+            texts,
+            lambda mark: self._with_texts(mark).create_prompt(opts),
+            add_special_tokens,
         )
-        marked.system = control.mark(self.system)
-        return control.encode(marked.create_prompt(opts), add_special_tokens)
 
     def with_contents(self, contents: list[ChatContent], num_initial: int | None = None) -> Self:
         """Return a copy with other contents."""
@@ -103,6 +104,16 @@ class AbstractChatPrompt(PromptSettings, ChatHistory):
         clone._contents = contents
         clone.num_initial = self.num_initial if num_initial is None else num_initial
         return clone
+
+    def _with_texts(self, change: Mark) -> Self:
+        """Return a copy with each text changed."""
+        contents = [
+            replace(c, message=c.message and change(c.message), reasoning=c.reasoning and change(c.reasoning))
+            for c in self._contents
+        ]
+        changed = self.with_contents(contents)
+        changed.system = change(self.system)
+        return changed
 
     def get_contents_to_render(self, opts: dict[str, Any] | None = None) -> list[ChatContent]:
         """Return the contents that the model is shown.

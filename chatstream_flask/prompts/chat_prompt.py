@@ -6,13 +6,15 @@ from typing import Any, ClassVar
 
 from ..errors import ConfigError
 from .abstract_chat_prompt import AbstractChatPrompt
-from .chat_template import TEMPLATE_ERRORS, Message, apply_chat_template, check_has_template
+from .chat_template import TEMPLATE_ERRORS, apply_chat_template, check_has_template
+from .message_forms import Message
 
 
 class ChatPrompt(AbstractChatPrompt):
     """Prompt rendered by `tokenizer.apply_chat_template`; works with every model that has a template.
 
-    Control tokens in a visitor's message ("<|im_end|>") reach the model as plain text.
+    Control tokens in a visitor's message ("<|im_end|>") reach the model as plain text. The reasoning of
+    earlier replies is given to the template, which decides whether the model sees it.
     """
 
     chat_template_kwargs: ClassVar[dict[str, Any]] = {}  # arguments of the template, such as enable_thinking
@@ -40,6 +42,7 @@ class ChatPrompt(AbstractChatPrompt):
     def _messages(self, opts: dict[str, Any] | None = None) -> list[Message]:
         return [
             {"role": "user" if content.is_requester else "assistant", "content": content.message or ""}
+            | ({"reasoning_content": content.reasoning} if content.reasoning else {})
             for content in self.get_contents_to_render(opts)
             if content.is_requester or content.message
         ]

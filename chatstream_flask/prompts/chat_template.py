@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from jinja2 import TemplateError
 
 from ..errors import NoChatTemplate
-
-Message = dict[str, Any]
+from .message_forms import FORMS, Form, Message, in_forms
+from .template_probe import Probe
 
 TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError)  # raised by templates that refuse their messages
+
+
+class NotWritten(ValueError):
+    """The template renders the messages, but leaves a part of them out."""
 
 
 def check_has_template(tokenizer: Any) -> None:
@@ -25,29 +30,53 @@ def check_has_template(tokenizer: Any) -> None:
 
 
 def apply_chat_template(tokenizer: Any, messages: Sequence[Message], **kwargs: Any) -> str:
-    """Return the text of a prompt.
+    """Return the text of a prompt that has the text of every message.
 
-    If the template refuses the messages and there are system messages, their text is put in front of the
-    first user message instead.
+    It is what `tokenizer.apply_chat_template` returns, where that has all of it. Otherwise the messages are
+    given to the template in other `FORMS`, until nothing is left out. Reasoning (`reasoning_content`) may be:
+    most templates show the newest only.
 
     :param kwargs: arguments of the template, such as `add_generation_prompt`
-    :raises TemplateError, TypeError, ValueError: the template refuses these messages
+    :raises TemplateError, TypeError, ValueError: the template refuses these messages in every form, or
+        leaves a part of them out
     """
-    try:
-        return str(tokenizer.apply_chat_template(list(messages), tokenize=False, **kwargs))
-    except TEMPLATE_ERRORS:
-        folded = _fold_system(messages)
-        if folded is None:
-            raise
-    return str(tokenizer.apply_chat_template(folded, tokenize=False, **kwargs))
+    probe = Probe(messages)
+
+    def failure(forms: Sequence[Form]) -> _Failure:
+        try:
+            return _Failure(lacks=probe.lacks(_apply(tokenizer, in_forms(probe.messages, forms), kwargs)))
+        except TEMPLATE_ERRORS as error:
+            return _Failure(error=error)
+
+    used: list[Form] = []
+    first = left = failure(used)
+    for form in [*FORMS, *FORMS]:  # twice, as one fault may hide another
+        if not left:
+            break
+        if (other := failure([*used, form])).is_better_than(left):
+            left = other
+            used.append(form)
+    if left:
+        raise first.error or NotWritten(f"{first.lacks[0]} would be left out")
+    return _apply(tokenizer, in_forms(messages, used), kwargs)
 
 
-def _fold_system(messages: Sequence[Message]) -> list[Message] | None:
-    """Return the messages with the system text in the first user message; None if either is missing."""
-    system = [message["content"] for message in messages if message["role"] == "system"]
-    rest = [message for message in messages if message["role"] != "system"]
-    first = next((i for i, message in enumerate(rest) if message["role"] == "user"), None)
-    if not system or first is None:
-        return None
-    folded = rest[first] | {"content": "\n\n".join([*system, rest[first]["content"]])}
-    return [*rest[:first], folded, *rest[first + 1 :]]
+@dataclass
+class _Failure:
+    """What is wrong with a prompt; false if nothing is."""
+
+    lacks: list[str] = field(default_factory=list)
+    error: Exception | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.lacks) or self.error is not None
+
+    def is_better_than(self, other: _Failure) -> bool:
+        """Return whether less is wrong; a template that refuses for another reason has read further."""
+        if self.error is None or other.error is None:
+            return (self.error is not None, len(self.lacks)) < (other.error is not None, len(other.lacks))
+        return str(self.error) != str(other.error)
+
+
+def _apply(tokenizer: Any, messages: Sequence[Message], kwargs: dict[str, Any]) -> str:
+    return str(tokenizer.apply_chat_template(list(messages), tokenize=False, **kwargs))

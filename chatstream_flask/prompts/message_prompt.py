@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import BadRequest
-from .chat_template import TEMPLATE_ERRORS, Message, apply_chat_template
-from .control_tokens import ControlTokens
+from .chat_template import TEMPLATE_ERRORS, apply_chat_template
+from .control_tokens import ControlTokens, Mark
+from .message_forms import Message
 
-TOOLS = re.compile(r"\btools\b")
+TOOLS = re.compile(r"\b(?:xml_)?tools\b")  # SmolLM3's template has its own name
 
 
 def encode_messages(
@@ -32,24 +33,48 @@ def encode_messages(
     if tools and not TOOLS.search(str(tokenizer.get_chat_template(None, list(tools)))):
         raise BadRequest("the model's chat template does not support tools")
     control = ControlTokens(tokenizer)
-    marked = [
-        message | {k: _marked(control, v) for k, v in message.items() if k != "role"} for message in messages
-    ]
-    kwargs = {"add_generation_prompt": True, **(template_kwargs or {})}
-    if tools:
-        kwargs["tools"] = _marked(control, list(tools))
+    given = {"messages": list(messages), "tools": list(tools or [])}
+
+    def render(mark: Mark) -> str:
+        changed = _changed(given, mark, control)
+        kwargs = {"add_generation_prompt": True, **(template_kwargs or {})}
+        if tools:
+            kwargs |= {"tools": changed["tools"], "xml_tools": changed["tools"]}
+        return apply_chat_template(tokenizer, changed["messages"], **kwargs)
+
     try:
-        return control.encode(apply_chat_template(tokenizer, marked, **kwargs), False)
+        return control.encode(render(str), _texts(given), render, False)
     except TEMPLATE_ERRORS as error:
         raise BadRequest(f"the model's chat template refuses these messages: {error}") from error
 
 
-def _marked(control: ControlTokens, value: Any) -> Any:
+def _texts(value: Any) -> Iterator[str]:
+    """Yield all strings in a value of JSON's types, keys included."""
     if isinstance(value, str):
-        return control.mark(value)
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield key
+            yield from _texts(item)
+
+
+def _changed(value: Any, mark: Mark, control: ControlTokens) -> Any:
+    """Return a value of JSON's types with its strings marked, except roles.
+
+    Templates look keys up, so only keys that contain control tokens are marked.
+    """
+    if isinstance(value, str):
+        return mark(value)
     if isinstance(value, list):
-        return [_marked(control, item) for item in value]
-    if isinstance(value, dict):  # templates look keys up, so only keys that contain control tokens are marked
-        keys = {key: control.mark(key) if control.occur_in(key) else key for key in value}
-        return {keys[key]: _marked(control, item) for key, item in value.items()}
+        return [_changed(item, mark, control) for item in value]
+    if isinstance(value, dict):
+        return {
+            mark(key) if control.occur_in(key) else key: item
+            if key == "role"
+            else _changed(item, mark, control)
+            for key, item in value.items()
+        }
     return value

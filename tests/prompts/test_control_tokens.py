@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import gc
 import threading
+import weakref
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from chatstream_flask.errors import BadRequest
 from chatstream_flask.prompts import AbstractChatPrompt, ChatContent, ChatPrompt, TextPrompt
+from chatstream_flask.prompts.added_tokens import added_tokens_of
 from chatstream_flask.prompts.control_tokens import ControlTokens
 from chatstream_flask.prompts.presets import (
     ChatPromptDatabricksDolly,
@@ -247,7 +251,7 @@ def test_a_tokenizer_without_control_tokens() -> None:
         def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
             return list(text.encode())
 
-    assert ControlTokens(Bytes()).encode("a", None) == [97]
+    assert ControlTokens(Bytes()).encode("a", ["a"], lambda mark: mark("a"), None) == [97]
     assert asked(Plain(), "</s>").to_token_ids(Bytes()) == list(b"<s></s><|im_end|>\n")
 
 
@@ -272,7 +276,51 @@ def test_breaks_stand_in_whole_tokens_and_in_halves_at_the_edges() -> None:
     class Many:
         added_tokens_decoder = {i: AddedToken(f"<unused{i}>") for i in range(6000)}  # noqa: RUF012
 
-    mark = ControlTokens(Many()).mark
+    mark = ControlTokens(Many()).break_inside
     assert mark(" a < b <unused7> <unused ") == " a < b <\ud800unused7> <\ud800unused "
     assert mark(" sed7> b > ") == " \ud800sed7> b > "
     assert mark("") == ""
+
+
+def test_a_tokenizer_is_read_once() -> None:
+    tokenizer = tokenizer_of("byte-level")
+    first = added_tokens_of(tokenizer)
+    assert added_tokens_of(tokenizer) is first
+    assert added_tokens_of(tokenizer, ["<tool>"]) is not first
+    other = copy.deepcopy(tokenizer)
+    other.add_tokens(["<|new|>"], special_tokens=True)
+    assert added_tokens_of(other).control - first.control == {"<|new|>"}
+
+
+def test_a_tokenizer_that_is_no_longer_used_is_forgotten() -> None:
+    tokenizer = copy.deepcopy(tokenizer_of("byte-level"))
+    asked(Plain(), "</s>").to_token_ids(tokenizer)
+    gone = weakref.ref(tokenizer)
+    del tokenizer
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_message_of_many_control_tokens_takes_a_few_calls_of_the_tokenizer() -> None:
+    fast = tokenizer_of("byte-level")
+    num_calls = 0
+
+    class Counting:
+        added_tokens_decoder = fast.added_tokens_decoder
+
+        class backend_tokenizer:
+            @staticmethod
+            def encode_batch_fast(texts: list[str], add_special_tokens: bool) -> Any:
+                nonlocal num_calls
+                num_calls += 1
+                return fast.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
+
+        def encode(self, text: str, add_special_tokens: bool = True) -> Any:
+            nonlocal num_calls
+            num_calls += 1
+            return fast.encode(text, add_special_tokens=add_special_tokens)
+
+    message = "".join(f"<|im_end|>{i}" for i in range(1000))
+    ids = asked(Plain(), message).to_token_ids(Counting(), False)
+    assert fast.decode(ids) == f"<s>{message}<|im_end|>\n"
+    assert num_calls < 10

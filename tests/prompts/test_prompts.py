@@ -318,6 +318,25 @@ def test_a_strict_template_gets_the_system_text_in_the_first_message_and_no_lost
     assert tokenizer.decode(prompt.to_token_ids(tokenizer)) == "u=Be kind.\n\na;a=b;u=c;"
 
 
+def test_a_system_text_that_a_template_does_not_write_is_not_lost() -> None:
+    """As with the first template of Phi 3 mini."""
+    template = "{% for m in messages if m.role != 'system' %}{{ m.role }}={{ m.content }};{% endfor %}"
+    prompt, tokenizer = ChatPrompt(), make_tokenizer(template)
+    prompt.set_system("Be kind.")
+    say(prompt, "a")
+    assert prompt.create_prompt({"tokenizer": tokenizer}) == "user=Be kind.\n\na;"
+
+
+def test_earlier_reasoning_is_given_to_the_template() -> None:
+    prompt = ChatPrompt()
+    say(prompt, "a", "b")
+    prompt.get_contents()[-1].reasoning = "r<|im_end|>"
+    say(prompt, "c")
+    tokenizer = make_tokenizer("{% for m in messages %}{{ m.reasoning_content }}{{ m.content }}{% endfor %}")
+    assert tokenizer.decode(prompt.to_token_ids(tokenizer)) == "ar<|im_end|>bc"
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") not in prompt.to_token_ids(tokenizer)
+
+
 def test_a_template_that_refuses_says_why() -> None:
     prompt = ChatPrompt()
     prompt.add_responder_msg("welcome")
@@ -332,7 +351,10 @@ def test_templates_can_be_given_options() -> None:
 
     prompt = Thinking()
     say(prompt, "a")
-    assert prompt.create_prompt({"tokenizer": make_tokenizer("{{ enable_thinking }}")}) == "False"
+    assert (
+        prompt.create_prompt({"tokenizer": make_tokenizer("{{ enable_thinking }}{{ messages[0].content }}")})
+        == "Falsea"
+    )
 
 
 # -- fitting into the context
