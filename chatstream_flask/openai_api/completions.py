@@ -56,7 +56,7 @@ class Completions:
         messages = template_messages(body.messages)
         template_kwargs = self._template_kwargs | body.template_options
         with self._reserve(body) as generations:
-            grammar = grammar_of(body.response_format, use)
+            grammar = grammar_of(body.response_format, use, self._source.reply_format)
             ids = self._source.encode_messages(messages, use.tools, template_kwargs)
             params = self._params(body, grammar, [ids])
             parsers = [self._parser(body, use, grammar) for _ in range(body.num_choices)]
@@ -99,12 +99,19 @@ class Completions:
         return bounded(params, body, prompts, self._engine.config.context_len)
 
     def _parser(self, body: ChatBody, use: ToolUse, grammar: str | None) -> ReplyParser:
-        streams = bool(body.stream)
+        streams, reply_format = bool(body.stream), self._source.reply_format
         if use.forced:
             return ToolCallParser(forced_syntax(use.forced), use.tools, streams=streams)
-        if grammar is not None:
+        if grammar is None:
+            return reply_format.make_parser(use.tools, streams=streams)
+        if not use.tools:
             return TextReply()
-        return self._source.reply_format.make_parser(use.tools, streams=streams)
+        return ToolCallParser(
+            reply_format.constrained_syntax,
+            use.tools,
+            streams=streams,
+            kept_tokens=reply_format.tool_tokens,
+        )
 
     def _submit(
         self,

@@ -12,7 +12,7 @@ from .reasoning_tags import ReasoningTags, find_tags
 from .reply_parser import ReplyParser, TextReply
 from .template_reply import REASONING, TemplateReply
 from .tools.call_parser import ToolCallParser
-from .tools.syntax import HERMES, ToolSyntax, find_tool_syntax
+from .tools.syntax import BARE, HERMES, ToolSyntax, find_tool_syntax
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,12 @@ class ReplyFormat:
             return 0
         wanted = (max_new_tokens if budget is None else budget) + self.num_opening + len(self.closing_ids)
         return min(wanted, (context_len - max_new_tokens) // 2)
+
+    @property
+    def constrained_syntax(self) -> ToolSyntax:
+        """How calls are written in replies that a grammar holds: the model's own way, if a grammar can."""
+        is_own = self.response_template is None and not isinstance(self.reasoning, HarmonyFormat)
+        return self.tool_syntax if is_own and self.tool_syntax.form is not None else BARE
 
     def make_parser(self, tools: Sequence[dict[str, Any]] = (), *, streams: bool = False) -> ReplyParser:
         """Return the parser of an answer, from which the reasoning has been taken out.
