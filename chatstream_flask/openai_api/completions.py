@@ -33,6 +33,7 @@ from .parse_body import parse_body
 from .response_format import grammar_of
 from .sampling import bounded, for_choice, sampling_params
 from .schema import Body, ChatBody, CompletionBody
+from .tool_words import with_tools_in_words
 from .tools import ToolUse, tool_use
 from .whole_answer import whole_answer
 
@@ -66,7 +67,7 @@ class Completions:
         }
         with self._reserve(body) as generations:
             grammar = grammar_of(body.response_format, use, self._source.reply_format)
-            ids = self._source.encode_messages(messages, use.tools, template_kwargs)
+            ids = self._encode(messages, use, template_kwargs)
             params = self._params(body, grammar, [ids])
             params = replace(params, max_reasoning_tokens=self._reasoning_limit(body, template_params))
             parsers = [self._parser(body, use, grammar) for _ in range(body.num_choices)]
@@ -102,6 +103,13 @@ class Completions:
         self._engine.start(again=False)
         visitor = visitor_of(request, self.settings.api_keys)
         return Generations(self._engine, body.num_choices, visitor, self.settings.visitor_limits)
+
+    def _encode(
+        self, messages: list[dict[str, Any]], use: ToolUse, template_kwargs: dict[str, Any]
+    ) -> list[int]:
+        if use.tools and not self._source.reply_format.knows_tools:
+            return self._source.encode_messages(with_tools_in_words(messages, use), [], template_kwargs)
+        return self._source.encode_messages(messages, use.tools, template_kwargs)
 
     def _params(self, body: Body, grammar: str | None, prompts: list[list[int]]) -> SamplingParams:
         params = sampling_params(body, self._service.params, grammar)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from flask_fakes import ScriptedRunner
 from llguidance import LLMatcher
 from llguidance.hf import from_tokenizer
-from openai_fakes import HELLO
+from openai_fakes import HELLO, answer, running_api
 from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
@@ -128,6 +130,53 @@ def test_an_answer_may_look_like_a_call_in_its_beginning(tokenizer: Any) -> None
             assert accepts(tokenizer, made, text)
             parser = ToolCallParser(syntax, use.tools, streams=False)
             assert message_of([*parser.push(text), *parser.finish()])["content"] == text
+
+
+# -- templates that know no tools ----------------------------------------------------------------------
+
+
+def test_where_the_template_knows_no_tools_they_are_told_in_words(tmp_path: Path) -> None:
+    call = HERMES.form and HERMES.form.write([("f", {"next": {"n": 1}})])
+    with running_api(tmp_path, ScriptedRunner(lambda prompt: call or "")) as chat:
+        chat.chat_stream.source.reply_format = ReplyFormat(knows_tools=False)
+        (choice,) = answer(chat, tools=TOOLS)["choices"]
+        assert choice["message"]["tool_calls"][0]["function"]["name"] == "f"
+        answer(chat, tools=TOOLS, messages=[{"role": "system", "content": "Be kind."}, *HELLO])
+        answer(chat, tools=TOOLS, tool_choice="none")
+        first, second, without = chat.runner.prompts
+        assert first.startswith("S:You can call functions.") and first.endswith("|U:Hello")
+        listed = [json.loads(line) for line in first.splitlines() if line.startswith('{"name": "f"')]
+        assert listed == [TOOLS[0]["function"]] and "<tool_call>" in first
+        assert second.startswith("S:Be kind.\n\nYou can call functions.")
+        assert without == "U:Hello"
+
+
+def test_the_words_say_what_a_forced_call_looks_like(tmp_path: Path) -> None:
+    with running_api(tmp_path, ScriptedRunner(lambda prompt: "{}")) as chat:
+        chat.chat_stream.source.reply_format = ReplyFormat(knows_tools=False)
+        answer(chat, tools=TOOLS, tool_choice={"type": "function", "function": {"name": "g"}})
+        answer(chat, tools=TOOLS, tool_choice="required")
+        named, required = chat.runner.prompts
+        assert "Call g now: reply with nothing but its arguments" in named and "<tool_call>" not in named
+        assert 'reply with nothing but a JSON object like {"name"' in required
+
+
+@pytest.mark.parametrize(
+    ("template", "knows_tools"),
+    [
+        ("{{ messages }}", False),
+        ("{{ messages }}{{ tools }}", True),
+        ({"default": "{{ messages }}", "tool_use": "{{ messages }}{{ tools }}"}, True),
+        ("[TOOL_CALLS]", False),
+        (None, False),
+    ],
+)
+def test_whether_a_template_knows_tools(template: Any, knows_tools: bool) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(demo_model.PATH)
+    tokenizer.chat_template = template
+    reply_format = find_reply_format(tokenizer)
+    assert reply_format.knows_tools == knows_tools
+    assert knows_tools or reply_format.tool_syntax is HERMES
 
 
 def test_schemas_of_tools_are_bounded_together() -> None:
