@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask
 
-from .chat.app_state import EXTENSION, AppState, make_conversation_store
+from .chat.app_state import EXTENSION, AppState, first_state_of, make_conversation_store, purge
 from .chat.arguments import checked_prompt_class, checked_type
 from .chat.instance_name import DEFAULT_NAME
 from .chat.reply_registry import ReplyRegistry
@@ -27,6 +28,7 @@ from .config import (
     WireFormatName,
     check_int,
 )
+from .conversation.sweeper import Sweeper
 from .errors import ChatStreamError, ConfigError
 from .http.cookie_check import check_cookie_settings
 from .http.server_check import check_gunicorn_that_loads_us
@@ -37,7 +39,6 @@ from .monitoring.origin import add_request_id_header
 from .monitoring.reports import Reports
 from .prompts import AbstractChatPrompt, ChatPrompt
 from .prompts.chat_template import check_has_template
-from .prompts.template_params import TemplateParams
 from .settings import Settings
 from .views import append_apis
 
@@ -77,13 +78,7 @@ class ChatStream(ChatService):
     :param mock_params: `type` ("round", "long", "echo"), `initial_wait_sec`, `time_per_token_sec`; None is
         `{"type": "round"}`
     :param chat_prompt_clazz: class that makes a prompt of a conversation; ChatPrompt uses the chat template
-    :param max_new_tokens: maximum number of tokens of a reply, without what the model reasons before it
-    :param max_reasoning_tokens: maximum number of tokens that a model reasons before it answers; then it is
-        made to answer. None is as many as the context has room for
-    :param enable_thinking: whether the model reasons; None leaves it to its chat template
-    :param reasoning_effort: "none", "minimal", "low", "medium", "high", "xhigh" or "max", for chat templates
-        that know it
-    :param chat_template_kwargs: further arguments of the chat template
+    :param max_new_tokens: maximum number of tokens of a reply
     :param context_len: maximum number of tokens of prompt and reply together; the model's own limit if that
         is lower
     :param temperature: 0 to 2, 0 is greedy
@@ -125,10 +120,6 @@ class ChatStream(ChatService):
         mock_params: dict[str, Any] | None = None,
         chat_prompt_clazz: type[AbstractChatPrompt] | None = None,
         max_new_tokens: int = 256,
-        max_reasoning_tokens: int | None = None,
-        enable_thinking: bool | None = None,
-        reasoning_effort: str | None = None,
-        chat_template_kwargs: dict[str, Any] | None = None,
         context_len: int = 1024,
         temperature: float = 1.0,
         top_k: int | None = 50,
@@ -148,7 +139,6 @@ class ChatStream(ChatService):
     ) -> None:
         params = SamplingParams(
             max_new_tokens=max_new_tokens,
-            max_reasoning_tokens=max_reasoning_tokens,
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
@@ -193,11 +183,6 @@ class ChatStream(ChatService):
                 num_devices=source.num_devices,
             ),
             params=params,
-            template_params=TemplateParams(
-                enable_thinking=enable_thinking,
-                reasoning_effort=reasoning_effort,
-                chat_template_kwargs=chat_template_kwargs or {},
-            ),
             chat_prompt_clazz=prompt_class,
             request_handler=checked_type(
                 "request_handler", request_handler, AbstractRequestHandler, SimpleSessionRequestHandler()
@@ -284,9 +269,11 @@ class ChatStream(ChatService):
             check_cookie_settings(app, settings, self.logger)
         check_gunicorn_that_loads_us([self.engine.config, *engine_configs_of(app)])
         self.engine.hung_after_sec = settings.hung_after_sec
-        store = others[0].store(app) if others else make_conversation_store(app, settings)
+        first = first_state_of(app)
+        store = first.store if first else make_conversation_store(app, settings)
+        sweeper = first.sweeper if first else Sweeper(partial(purge, app, store), settings.store_sweep_sec)
         reports = Reports(AccessLog(app, settings, self.logger))
-        state = AppState(settings, store, ReplyRegistry(settings.resume_sec), reports)
+        state = AppState(settings, store, sweeper, ReplyRegistry(settings.resume_sec), reports)
         app.extensions.setdefault(EXTENSION, {})[self] = state
         set_log_language(self.logger, settings.locale)
         if not others:

@@ -22,6 +22,8 @@ CHOICES = {
 }
 OPTIONAL_COUNTS = {  # each with its lowest value; None means no limit
     "max_conversation_bytes": 1,
+    "store_max_bytes": 1,
+    "store_max_conversations": 1,
     "max_turns": 1,
     "max_running_per_visitor": 1,
     "max_waiting_per_visitor": 0,
@@ -108,7 +110,7 @@ class Settings:
         600.0, "Longest time in seconds from the arrival of a request to the last token of its reply."
     )
     max_conversation_bytes: int | None = _key(
-        None, "Largest stored conversation in bytes; its oldest turns are dropped. `None`: no limit."
+        16_777_216, "Largest stored conversation in bytes; its oldest turns are dropped. `None`: no limit."
     )
     max_turns: int | None = _key(
         None, "Most turns stored of one conversation; the oldest are dropped. `None`: no limit."
@@ -153,6 +155,21 @@ class Settings:
         30.0,
         "Seconds after which another process may continue a conversation whose process died during a reply.",
     )
+    store_max_bytes: int | None = _key(
+        1_073_741_824,
+        "Most bytes that a store of files, SQLite or PostgreSQL keeps; conversations with an owner do not "
+        "count. The least recently used are removed, never one with a running reply. `None`: no limit.",
+    )
+    store_max_conversations: int | None = _key(
+        100_000,
+        "Most conversations that a store of files, SQLite or PostgreSQL keeps, counted and removed in the "
+        "same way. `None`: no limit.",
+    )
+    store_sweep_sec: float = _key(
+        600.0,
+        "Seconds between two sweeps, which delete expired sessions and conversations and those beyond the "
+        "limits of the store.",
+    )
     store_retry_sec: float = _key(
         5.0,
         "Seconds for which a reply that could not be stored is tried again, while its client waits; then the "
@@ -189,6 +206,7 @@ class Settings:
         check_number("resume_sec", self.resume_sec, 0, 3600)
         check_number("store_lease_sec", self.store_lease_sec, 0.1, 3600)
         check_number("store_retry_sec", self.store_retry_sec, 0, 3600)
+        check_number("store_sweep_sec", self.store_sweep_sec, 1, 10**7)
         check_number("store_ttl_sec", self.store_ttl_sec, 1, 10**10)
         for name, low in OPTIONAL_COUNTS.items():
             if getattr(self, name) is not None:

@@ -13,7 +13,8 @@ from flask.sessions import SecureCookieSessionInterface
 from flask_session.base import ServerSideSessionInterface
 
 from ..conversation import ConversationStore, FlaskSessionStore
-from ..conversation.file_sessions import FLASK_COOKIE_NAME, file_session_interface
+from ..conversation.file_sessions import FLASK_COOKIE_NAME, FileSessionInterface, file_session_interface
+from ..conversation.sweeper import Sweeper
 from ..conversation.urls import make_store
 from ..monitoring.reports import Reports
 from ..settings import Settings
@@ -28,6 +29,7 @@ class AppState:
 
     settings: Settings
     store: ConversationStore
+    sweeper: Sweeper
     replies: ReplyRegistry
     reports: Reports
 
@@ -38,10 +40,29 @@ def state_of(app: Flask, service: object) -> AppState | None:
     return states.get(service)
 
 
+def first_state_of(app: Flask) -> AppState | None:
+    """Return the state of the app's first ChatStream; the others share its store and its sweeper."""
+    states: dict[object, AppState] = app.extensions.get(EXTENSION, {})
+    return next(iter(states.values()), None)
+
+
 def store_of(app: Flask) -> ConversationStore:
     """Return the store of the app's conversations, which all of its ChatStreams share."""
     states: dict[object, AppState] = app.extensions[EXTENSION]
     return next(iter(states.values())).store
+
+
+def purge(app: Flask, store: ConversationStore) -> int:
+    """Delete what has expired or exceeds the limits: conversations, and sessions that we keep in files.
+
+    :returns: how many
+    :raises StoreUnavailable: the store or the folder of the sessions cannot be read or written
+    """
+    num_removed = store.purge()
+    sessions = app.session_interface
+    if isinstance(sessions, FileSessionInterface) and not isinstance(store, FlaskSessionStore):
+        num_removed += sessions.purge()
+    return num_removed
 
 
 def make_conversation_store(app: Flask, settings: Settings) -> ConversationStore:
@@ -55,13 +76,25 @@ def make_conversation_store(app: Flask, settings: Settings) -> ConversationStore
     if isinstance(interface, ServerSideSessionInterface):
         sessions = interface
     elif type(interface) is SecureCookieSessionInterface and not app.secret_key:
-        sessions = app.session_interface = file_session_interface(app, settings.store_dir)
+        sessions = app.session_interface = _file_sessions(app, settings)
         if app.config["SESSION_COOKIE_NAME"] == FLASK_COOKIE_NAME:
             app.config["SESSION_COOKIE_NAME"] = sessions.cookie_name
         app.config["SESSION_COOKIE_SAMESITE"] = app.config["SESSION_COOKIE_SAMESITE"] or "Lax"
         app.config["SESSION_COOKIE_SECURE"] = settings.cookie_secure
     elif settings.store is None:
-        sessions = file_session_interface(app, settings.store_dir)  # only for the conversations
+        sessions = _file_sessions(app, settings)  # only for the conversations
     if settings.store is not None:
-        return make_store(settings.store, settings.store_ttl_sec, settings.store_lease_sec)
+        return make_store(
+            settings.store,
+            settings.store_ttl_sec,
+            settings.store_lease_sec,
+            settings.store_max_conversations,
+            settings.store_max_bytes,
+        )
     return FlaskSessionStore(app, sessions)
+
+
+def _file_sessions(app: Flask, settings: Settings) -> FileSessionInterface:
+    return file_session_interface(
+        app, settings.store_dir, settings.store_max_conversations, settings.store_max_bytes
+    )

@@ -20,7 +20,7 @@ def load_found_app(context: click.Context) -> Flask | None:
     :raises click.ClickException: the app has no ChatStream
     """
     info = context.find_object(ScriptInfo)
-    if info is None or not _names_an_app(info):
+    if info is None or not names_an_app(info):
         return None
     app = info.load_app()
     if not chat_streams_of(app):
@@ -63,6 +63,7 @@ def refuse_options(context: click.Context, app: Flask, allowed: Collection[str])
         )
 
 
-def _names_an_app(info: ScriptInfo) -> bool:
+def names_an_app(info: ScriptInfo) -> bool:
+    """Return whether Flask has been told an app, or would find one in the current folder."""
     is_named = info.create_app is not None or bool(info.app_import_path)
     return is_named or any(os.path.exists(name) for name in ("wsgi.py", "app.py"))

@@ -5,36 +5,67 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
+import re
 import struct
 import tempfile
+import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cachelib.file import FileSystemCache
 from flask import Flask, Request
 from flask_session.base import ServerSideSession
 from flask_session.cachelib.cachelib import CacheLibSessionInterface
 
-from ..errors import ConfigError
+from ..errors import ConfigError, StoreUnavailable
+from .retention import log_exceeding
 
 logger = logging.getLogger("chatstream_flask")
 
 FLASK_COOKIE_NAME = "session"  # Flask's default of SESSION_COOKIE_NAME
-REFRESH_SEC = 3600  # a session that is only read is written at most this often
+REFRESH_SEC = 60  # a session that is only read is written at most this often
+ABANDONED_SEC = 3600  # a file that is not finished by then was left by a process that died
+FILES_AT_ONCE, PAUSE_SEC = 200, 0.01  # of a purge
+NEVER = 2**32  # time of expiry of an entry that stays, later than all others
+NAME = re.compile("[0-9a-f]{64}")  # of an entry: the SHA-256 of its key
+
+
+class Entry(NamedTuple):
+    """A file of a JSONFileCache."""
+
+    expires_at: int  # seconds since 1970
+    written_at: int  # nanoseconds since 1970
+    num_bytes: int
+    path: str
+
+    @classmethod
+    def read(cls, path: str) -> Entry:
+        with open(path, "rb") as file:
+            (expires_at,) = struct.unpack("I", file.read(4))
+            stat = os.fstat(file.fileno())
+            return cls(expires_at or NEVER, stat.st_mtime_ns, stat.st_size, path)
 
 
 class JSONFileCache(FileSystemCache):
     """Cache with one JSON file per key, replaced atomically.
 
-    Write errors are raised; the base class only logs them.
+    Write errors are raised; the base class only logs them. The limits hold after each `purge`.
+
+    :param max_files: files to keep; None: no limit
+    :param max_bytes: size of all files to keep; None: no limit
     """
 
-    def __init__(self, directory: Path) -> None:
-        super().__init__(str(directory), threshold=0)  # 0: never delete entries because there are many
+    def __init__(self, directory: Path, max_files: int | None = None, max_bytes: int | None = None) -> None:
+        super().__init__(str(directory), threshold=0)  # 0: the base class itself deletes nothing
+        self._max_files = math.inf if max_files is None else max_files
+        self._max_bytes = math.inf if max_bytes is None else max_bytes
+        self._changing = threading.Lock()  # an entry is replaced, or checked and deleted
 
     def get(self, key: str) -> Any:
         """Return the value; None if it does not exist, has expired or is damaged.
@@ -57,34 +88,77 @@ class JSONFileCache(FileSystemCache):
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
-            os.replace(name, self._get_filename(key))
+            with self._changing:
+                os.replace(name, self._get_filename(key))
         except BaseException:
             os.unlink(name)
             raise
         return True
 
     def postpone(self, key: str, timeout: int) -> None:
-        """Let an entry expire `timeout` seconds from now, to within an hour; its value is not written.
+        """Let an entry expire `timeout` seconds from now, to within a minute; its value is not written.
 
         A disk error is not raised: the entry then expires at its earlier time.
         """
         latest = self._normalize_timeout(timeout)
-        with suppress(OSError, struct.error), open(self._get_filename(key), "r+b") as file:
+        path = self._get_filename(key)
+        with suppress(OSError, struct.error), self._changing, open(path, "r+b") as file:
             (expires_at,) = struct.unpack("I", file.read(4))
             if expires_at and expires_at <= latest - min(REFRESH_SEC, timeout / 2):
                 file.seek(0)
                 file.write(struct.pack("I", latest))
 
-    def purge(self) -> int:
-        """Delete expired files; return how many."""
-        num_removed = 0
-        for name in self._list_dir():
-            with suppress(OSError, struct.error), open(name, "rb") as file:
-                (expires_at,) = struct.unpack("I", file.read(4))
-                if expires_at and expires_at < time.time():
-                    os.remove(name)
-                    num_removed += 1
-        return num_removed
+    def purge(self, is_in_use: Callable[[str], bool] = lambda path: False) -> int:
+        """Delete expired files, and the least recently used ones beyond the limits; return how many.
+
+        :param is_in_use: called with the path of a file; True keeps it
+        """
+        num_expired = 0
+        kept = []
+        for entry in self._entries():
+            if entry.expires_at < time.time() and self._delete(entry, is_in_use):
+                num_expired += 1
+            else:
+                kept.append(entry)
+        num_exceeding = self._delete_exceeding(kept, is_in_use)
+        log_exceeding(num_exceeding)
+        return num_expired + num_exceeding
+
+    def _delete_exceeding(self, kept: list[Entry], is_in_use: Callable[[str], bool]) -> int:
+        num_files, num_bytes = len(kept), sum(entry.num_bytes for entry in kept)
+        if num_files <= self._max_files and num_bytes <= self._max_bytes:
+            return 0
+        for entry in sorted(kept):  # all live equally long: the first to expire is the least recently used
+            if num_files <= self._max_files and num_bytes <= self._max_bytes:
+                break
+            if self._delete(entry, is_in_use):
+                num_files -= 1
+                num_bytes -= entry.num_bytes
+        return len(kept) - num_files
+
+    def _entries(self) -> Iterator[Entry]:
+        """Yield what is stored, with pauses; delete what a process that died was writing."""
+        with os.scandir(self._path) as files:
+            for number, file in enumerate(files, 1):
+                if number % FILES_AT_ONCE == 0:
+                    time.sleep(PAUSE_SEC)  # lets the threads that generate run
+                with suppress(OSError, struct.error):
+                    if NAME.fullmatch(file.name):
+                        yield Entry.read(file.path)
+                    elif self._is_abandoned(file):
+                        os.remove(file.path)
+
+    def _is_abandoned(self, file: os.DirEntry[str]) -> bool:
+        is_unfinished = file.name.endswith(self._fs_transaction_suffix)
+        return is_unfinished and file.stat().st_mtime < time.time() - ABANDONED_SEC
+
+    def _delete(self, entry: Entry, is_in_use: Callable[[str], bool]) -> bool:
+        """Delete an entry that is not in use and has not been written since it was read."""
+        with suppress(OSError, struct.error), self._changing:
+            if not is_in_use(entry.path) and Entry.read(entry.path) == entry:
+                os.remove(entry.path)
+                return True
+        return False
 
     def delete(self, key: str, mgmt_element: bool = False) -> bool:
         with suppress(FileNotFoundError):
@@ -101,8 +175,8 @@ class FileSessionInterface(CacheLibSessionInterface):
 
     cache: JSONFileCache
 
-    def __init__(self, app: Flask, directory: Path) -> None:
-        super().__init__(app, JSONFileCache(directory), permanent=False)
+    def __init__(self, app: Flask, directory: Path, max_files: int | None, max_bytes: int | None) -> None:
+        super().__init__(app, JSONFileCache(directory, max_files, max_bytes), permanent=False)
         digest = hashlib.sha256(f"{app.name}\0{directory.resolve()}".encode()).hexdigest()
         self.cookie_name = f"{FLASK_COOKIE_NAME}_{digest[:8]}"
 
@@ -127,14 +201,36 @@ class FileSessionInterface(CacheLibSessionInterface):
         else:
             self.cache.postpone(store_id, int(lifetime.total_seconds()))
 
+    def purge(self, is_in_use: Callable[[str], bool] = lambda path: False) -> int:
+        """Delete what has expired or exceeds the limits; see `JSONFileCache.purge`.
 
-def file_session_interface(app: Flask, directory: str | os.PathLike[str] | None) -> FileSessionInterface:
+        :raises StoreUnavailable: the folder cannot be read
+        """
+        try:
+            return self.cache.purge(is_in_use)
+        except OSError as error:
+            raise StoreUnavailable(f"the folder of the sessions cannot be read: {error.strerror}") from error
+
+
+def session_folder(app: Flask, directory: str | os.PathLike[str] | None) -> Path:
+    """Return the folder of the files; None is "chatstream" in the app's instance folder."""
+    return Path(directory or os.path.join(app.instance_path, "chatstream"))
+
+
+def file_session_interface(
+    app: Flask,
+    directory: str | os.PathLike[str] | None,
+    max_conversations: int | None = None,
+    max_bytes: int | None = None,
+) -> FileSessionInterface:
     """Return a session interface that stores sessions in JSON files.
 
     :param directory: created if it does not exist; None is "chatstream" in the app's instance folder
+    :param max_conversations: conversations to keep, each with its session; None: no limit
+    :param max_bytes: size of all files to keep; None: no limit
     :raises ConfigError: the folder cannot be written
     """
-    path = Path(directory or os.path.join(app.instance_path, "chatstream"))
+    path = session_folder(app, directory)
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):  # fails if an existing folder is read-only
@@ -144,4 +240,5 @@ def file_session_interface(app: Flask, directory: str | os.PathLike[str] | None)
             f"conversations cannot be stored in {path} ({error.strerror}); set CHATSTREAM_STORE_DIR to a "
             "folder that can be written"
         ) from error
-    return FileSessionInterface(app, path)
+    max_files = None if max_conversations is None else 2 * max_conversations
+    return FileSessionInterface(app, path, max_files, max_bytes)

@@ -13,7 +13,7 @@ from flask import Flask
 from flask_session.base import ServerSideSessionInterface
 
 from ..errors import StoreUnavailable
-from .file_sessions import JSONFileCache
+from .file_sessions import FileSessionInterface
 from .local_leases import LocalLeases
 from .store import Lease
 
@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 class FlaskSessionStore:
     """Conversation store on the app's Flask-Session back end.
 
-    It calls three private methods of Flask-Session, which are the same in versions 0.6 to 0.8.
+    It calls four private methods of Flask-Session, which are the same in versions 0.6 to 0.8.
     """
 
     def __init__(self, app: Flask, interface: ServerSideSessionInterface) -> None:
@@ -49,9 +49,19 @@ class FlaskSessionStore:
         self._call(lambda key: self._interface._delete_session(key), conversation_id)
 
     def purge(self) -> int:
-        """Delete expired files; return how many. Other back ends expire entries themselves."""
-        cache = getattr(self._interface, "cache", None)
-        return cache.purge() if isinstance(cache, JSONFileCache) else 0
+        """Delete expired files, and the least recently used ones beyond the limits; return how many.
+
+        In SQL, Flask-Session deletes its expired rows, which are not counted. Other back ends do so
+        themselves.
+        """
+        if isinstance(self._interface, FileSessionInterface):
+            path_of = self._interface.cache._get_filename
+            return self._interface.purge(
+                lambda path: any(path == path_of(KEY_PREFIX + held) for held in self._leases.held_ids)
+            )
+        if not self._interface.ttl:
+            self._translated(self._interface._delete_expired_sessions)
+        return 0
 
     def _save(self, conversation_id: str, record: dict[str, Any]) -> None:
         session = self._interface.session_class({"chat_prompt": record}, sid=conversation_id)
@@ -60,12 +70,15 @@ class FlaskSessionStore:
         self._call(lambda key: self._interface._upsert_session(lifetime, session, key), conversation_id)
 
     def _call(self, method: Callable[[str], Result], conversation_id: str) -> Result:
-        """Call `method` with the conversation's key in an app context of its own.
+        return self._translated(lambda: method(KEY_PREFIX + conversation_id))
+
+    def _translated(self, method: Callable[[], Result]) -> Result:
+        """Call `method` in an app context of its own; its errors become StoreUnavailable.
 
         In the request's context, the SQLAlchemy back end would commit the app's database session.
         """
         try:
             with self._app.app_context():
-                return method(KEY_PREFIX + conversation_id)
+                return method()
         except Exception as error:
             raise StoreUnavailable("conversations cannot be read or written at the moment") from error

@@ -60,6 +60,12 @@ class LocalLeases:
             lease = self._held[conversation_id] = LocalLease(self, conversation_id)
             return lease
 
+    @property
+    def held_ids(self) -> list[str]:
+        """Return the ids of the conversations whose lease is held."""
+        with self._lock:
+            return list(self._held)
+
     def is_held(self, conversation_id: str) -> bool:
         return conversation_id in self._held
 

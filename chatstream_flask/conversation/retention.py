@@ -1,12 +1,18 @@
-"""Limits on the size of one stored conversation."""
+"""Limits on what is stored: the size of one conversation, and their number and bytes together."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from typing import TypeVar
+import logging
+from typing import Any, TypeVar
 
 from ..prompts import AbstractChatPrompt
+from ..prompts.chat_history import split_turns
 from .record_json import to_json
+
+logger = logging.getLogger("chatstream_flask")
+
+MAX_CHAR_BYTES = 12  # of a character in JSON: two escapes such as \ud83d
+MAX_OTHER_BYTES = 200  # of a message in JSON: its id, its role and the names of its fields
 
 Prompt = TypeVar("Prompt", bound=AbstractChatPrompt)
 
@@ -21,14 +27,47 @@ def trim_to_limits(prompt: Prompt, max_turns: int | None = None, max_bytes: int 
     """
     num_droppable = prompt.num_droppable_turns
     num_dropped = 0 if max_turns is None else min(num_droppable, max(0, num_droppable + 1 - max_turns))
-    if max_bytes is not None:
-        num_dropped += bisect_left(
-            range(num_dropped, num_droppable),
-            True,
-            key=lambda number: _num_bytes(prompt.without_oldest_turns(number)) <= max_bytes,
+    if num_dropped:
+        prompt = prompt.without_oldest_turns(num_dropped)
+    if max_bytes is None or _surely_fits(prompt, max_bytes):
+        return prompt
+    while num_exceeding := _num_exceeding_turns(prompt, max_bytes):
+        prompt = prompt.without_oldest_turns(num_exceeding)
+    return prompt
+
+
+def log_exceeding(num_removed: int) -> None:
+    """Log, if there were any, that so many entries had to go before they expired."""
+    if num_removed:
+        logger.warning(
+            "CHATSTREAM_STORE_MAX_CONVERSATIONS or CHATSTREAM_STORE_MAX_BYTES was exceeded: the %d least "
+            "recently used sessions and conversations were removed before they expired",
+            num_removed,
         )
-    return prompt.without_oldest_turns(num_dropped) if num_dropped else prompt
 
 
-def _num_bytes(prompt: AbstractChatPrompt) -> int:
-    return len(to_json(prompt.to_dict()).encode())
+def _surely_fits(prompt: AbstractChatPrompt, max_bytes: int) -> bool:
+    """Return True for a prompt that is short by a quick estimate; most are, and need no exact size."""
+    if type(prompt).to_dict is not AbstractChatPrompt.to_dict:
+        return False
+    contents = prompt.get_contents()
+    num_chars = len(prompt.system or "") + sum(
+        len(content.message or "") + len(content.reasoning or "") for content in contents
+    )
+    return MAX_CHAR_BYTES * num_chars + MAX_OTHER_BYTES * (len(contents) + 10) <= max_bytes
+
+
+def _num_exceeding_turns(prompt: AbstractChatPrompt, max_bytes: int) -> int:
+    """Return how many turns exceed the size; exact unless the prompt's class changes its stored form."""
+    exceeding = _num_bytes(prompt.to_dict()) - max_bytes
+    num_turns = 0
+    for turn in split_turns(prompt.get_contents()[prompt.num_initial :])[:-1]:
+        if exceeding <= 0:
+            break
+        exceeding -= sum(_num_bytes(content.to_dict()) + len(",") for content in turn)
+        num_turns += 1
+    return num_turns
+
+
+def _num_bytes(record: dict[str, Any]) -> int:
+    return len(to_json(record).encode())

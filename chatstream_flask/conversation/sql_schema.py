@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any
 
-from sqlalchemy import Column, Connection, Double, Engine, Index, MetaData, Table, Text, inspect
+from sqlalchemy import BigInteger, Column, Connection, Double, Engine, Index, MetaData, Table, Text, inspect
 from sqlalchemy.exc import CompileError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
@@ -72,6 +73,25 @@ def _sqlite(element: now, compiler: Any, **options: Any) -> str:
 @compiles(now, "postgresql")
 def _postgresql(element: now, compiler: Any, **options: Any) -> str:
     return "CAST(EXTRACT(EPOCH FROM now()) AS DOUBLE PRECISION)"
+
+
+class num_bytes(FunctionElement[int]):
+    """SQL expression: length of a text in UTF-8, without reading a long text."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(num_bytes, "postgresql")
+def _octet_length(element: num_bytes, compiler: Any, **options: Any) -> str:
+    return f"octet_length({compiler.process(element.clauses, **options)})"
+
+
+@compiles(num_bytes, "sqlite")
+def _sqlite_length(element: num_bytes, compiler: Any, **options: Any) -> str:
+    if sqlite3.sqlite_version_info >= (3, 43):
+        return _octet_length(element, compiler, **options)
+    return f"length(CAST({compiler.process(element.clauses, **options)} AS BLOB))"
 
 
 def create_or_migrate(engine: Engine) -> None:

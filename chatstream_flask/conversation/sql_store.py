@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import URL, Engine, and_, delete, not_, select
+from sqlalchemy import URL, ColumnElement, Engine, Select, and_, delete, false, func, not_, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from ..config import check_number
+from ..config import check_int, check_number
 from ..errors import ConversationBusy
 from .lease_keeper import LeaseKeeper
 from .local_leases import BUSY
 from .named_conversations import NamedConversations, is_held, is_kept
 from .record_json import from_json
+from .retention import log_exceeding
 from .sql_database import SQLDatabase
 from .sql_schema import conversations as c
-from .sql_schema import now
+from .sql_schema import now, num_bytes
 from .store import Lease
+
+ROWS_AT_ONCE = 500  # that one statement of a purge deletes
 
 
 class SQLStore(NamedConversations):
@@ -25,15 +28,30 @@ class SQLStore(NamedConversations):
     Holding a new conversation inserts a row that has already expired; its first save extends it.
     """
 
-    def __init__(self, url_or_engine: str | URL | Engine, *, ttl_sec: float, lease_sec: float = 30.0) -> None:
+    def __init__(
+        self,
+        url_or_engine: str | URL | Engine,
+        *,
+        ttl_sec: float,
+        lease_sec: float = 30.0,
+        max_conversations: int | None = None,
+        max_bytes: int | None = None,
+    ) -> None:
         """Connect at the first call.
 
         :param url_or_engine: an engine may be `db.engine` of Flask-SQLAlchemy, whose session is not used
         :param ttl_sec: seconds after its last turn for which a conversation is kept
         :param lease_sec: seconds for which a conversation stays busy when its process was killed
+        :param max_conversations: conversations without an owner that are kept after a purge; None: no limit
+        :param max_bytes: size of their records as JSON in UTF-8 that is kept after a purge; None: no limit
         :raises ConfigError: a value is not allowed
         """
         check_number("lease_sec", lease_sec, 0.1, 3600)
+        for name, limit in (("max_conversations", max_conversations), ("max_bytes", max_bytes)):
+            if limit is not None:
+                check_int(name, limit, 1)
+        self._max_conversations = max_conversations
+        self._max_bytes = max_bytes
         super().__init__(SQLDatabase(url_or_engine), ttl_sec)
         self.lease_sec = lease_sec
         self._keeper = LeaseKeeper(self)
@@ -76,7 +94,40 @@ class SQLStore(NamedConversations):
         self._database.change(delete(c).where(c.c.id == conversation_id))
 
     def purge(self) -> int:
-        return self._database.change(delete(c).where(not_(is_kept), not_(is_held)))
+        """Delete expired conversations, and the least recently used ones beyond the limits; return how many.
+
+        Each statement changes few rows, so that chats do not wait for it.
+        """
+        may_go = and_(not_(is_kept), not_(is_held))
+        num_expired = self._delete_in_steps(select(c.c.id).where(may_go), may_go)
+        num_exceeding = self._delete_in_steps(self._exceeding(), and_(c.c.owner.is_(None), not_(is_held)))
+        log_exceeding(num_exceeding)
+        return num_expired + num_exceeding
+
+    def _exceeding(self) -> Select[Any]:
+        """Return a query for anonymous conversations beyond the limits, which count from the newest on."""
+        newest_first = [c.c.updated_at.desc(), c.c.id]
+        size = func.sum(num_bytes(c.c.record)).over(order_by=newest_first, rows=(None, 0))
+        rank = func.row_number().over(order_by=newest_first)
+        columns = [c.c.id, c.c.updated_at, c.c.lease_until, rank.label("rank"), size.label("size")]
+        ranked = select(*columns).where(c.c.owner.is_(None)).subquery().c
+        limits = [(ranked.rank, self._max_conversations), (ranked.size, self._max_bytes)]
+        exceeds = or_(false(), *[value > limit for value, limit in limits if limit is not None])
+        may_go = and_(exceeds, ranked.lease_until <= now())
+        return select(ranked.id).where(may_go).order_by(ranked.updated_at, ranked.id.desc())
+
+    def _delete_in_steps(self, ids: Select[Any], condition: ColumnElement[bool]) -> int:
+        """Delete what a query finds, if the condition still holds for it; return how many.
+
+        The query is a statement of its own, because SQLite would lock the database for as long as it takes.
+        """
+        num_deleted = 0
+        while found := [row.id for row in self._database.read(ids.limit(ROWS_AT_ONCE))]:
+            num = self._database.change(delete(c).where(c.c.id.in_(found), condition))
+            if not num:  # another process was quicker
+                break
+            num_deleted += num
+        return num_deleted
 
     # -- LeaseBackend -------------------------------------------------------------------------------
 
@@ -88,7 +139,11 @@ class SQLStore(NamedConversations):
         return self._change(self._has_token(conversation_id, token), lease_until=now() + self.lease_sec)
 
     def release(self, conversation_id: str, token: str) -> None:
-        self._change(self._has_token(conversation_id, token), lease_token=None, lease_until=0.0)
+        """Remove the token; also the row, if nothing was ever saved in it."""
+        has_token = self._has_token(conversation_id, token)
+        is_of_use = or_(is_kept, c.c.record.is_not(None))
+        if not self._change(and_(has_token, is_of_use), lease_token=None, lease_until=0.0):
+            self._database.change(delete(c).where(has_token, not_(is_of_use)))
 
     def _has_token(self, conversation_id: str, token: str) -> Any:
         return and_(c.c.id == conversation_id, c.c.lease_token == token)

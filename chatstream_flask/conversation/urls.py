@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..config import shown
 from ..errors import ConfigError
 from .memory_store import MemoryStore
@@ -10,11 +12,19 @@ from .store import ConversationStore
 ALLOWED = "memory://, redis://, rediss://, unix://, sqlite:///path or postgresql://"
 
 
-def make_store(url: str, ttl_sec: float, lease_sec: float = 30.0) -> ConversationStore:
+def make_store(
+    url: str,
+    ttl_sec: float,
+    lease_sec: float = 30.0,
+    max_conversations: int | None = None,
+    max_bytes: int | None = None,
+) -> ConversationStore:
     """Return the store of a URL; it connects at its first call.
 
     :param ttl_sec: seconds after its last turn for which a conversation is kept
     :param lease_sec: seconds for which a conversation stays busy when its process was killed
+    :param max_conversations: limit of a SQLStore
+    :param max_bytes: limit of a SQLStore
     :raises ConfigError: the URL is wrong, or a package is missing; the message does not show the URL, which
         may contain a password
     """
@@ -28,7 +38,8 @@ def make_store(url: str, ttl_sec: float, lease_sec: float = 30.0) -> Conversatio
     if scheme in ("redis", "rediss", "unix"):
         return _redis_store(url, ttl_sec, lease_sec)
     if scheme in ("sqlite", "postgresql", "postgres", "postgresql+psycopg"):
-        return _sql_store(url, ttl_sec, lease_sec)
+        limits = {"max_conversations": max_conversations, "max_bytes": max_bytes}
+        return _sql_store(url, ttl_sec=ttl_sec, lease_sec=lease_sec, **limits)
     raise ConfigError(f"the URL of a store must start with {ALLOWED}, not with {shown(scheme)}")
 
 
@@ -40,12 +51,12 @@ def _redis_store(url: str, ttl_sec: float, lease_sec: float) -> ConversationStor
     return RedisStore(url, ttl_sec=ttl_sec, lease_sec=lease_sec)
 
 
-def _sql_store(url: str, ttl_sec: float, lease_sec: float) -> ConversationStore:
+def _sql_store(url: str, **options: Any) -> ConversationStore:
     try:
         from .sql_store import SQLStore
     except ModuleNotFoundError as error:
         raise _missing(error, "sql") from error
-    return SQLStore(url, ttl_sec=ttl_sec, lease_sec=lease_sec)
+    return SQLStore(url, **options)
 
 
 def _missing(error: ModuleNotFoundError, extra: str) -> ConfigError:

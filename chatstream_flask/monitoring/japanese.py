@@ -56,6 +56,17 @@ MESSAGES = {
     "a session or conversation file is damaged and is replaced by a new one: %s": (
         "セッションまたは会話のファイルが壊れているため、新しいものに置き換えます: %s"
     ),
+    "%d expired or exceeding sessions and conversations were removed": (
+        "期限切れまたは上限を超えたセッションと会話を %d 件削除しました"
+    ),
+    "CHATSTREAM_STORE_MAX_CONVERSATIONS or CHATSTREAM_STORE_MAX_BYTES was exceeded: the %d least "
+    "recently used sessions and conversations were removed before they expired": (
+        "CHATSTREAM_STORE_MAX_CONVERSATIONS または CHATSTREAM_STORE_MAX_BYTES を超えたため、"
+        "最後の利用が最も古いセッションと会話を %d 件、期限前に削除しました"
+    ),
+    "expired conversations could not be removed and are tried again later: %s": (
+        "期限切れの会話を削除できませんでした。後でもう一度試みます: %s"
+    ),
     "a step of %r failed; its %d replies end": "%r のステップが失敗し、応答 %d 件を終了します",
     "feedback: %s %s": "フィードバック: %s %s",
     "gunicorn has threads=%d, but up to %d running and waiting replies hold one each, and so do "

@@ -31,15 +31,21 @@ def create_app(
 
     :raises ConfigError: a setting is not allowed
     """
-    app = Flask("chatstream_flask", instance_path=os.path.abspath("instance"), static_folder=None)
-    app.config.from_mapping(config or {})
-    app.config.from_prefixed_env()
+    app = configured_app(config)
     has_admin_key = app.config.get("CHATSTREAM_ADMIN_KEY") is not None
     app.config.setdefault("CHATSTREAM_METRICS", "key" if has_admin_key else "off")
     app.after_request(_stay_here)
     chat_stream.append_apis(app, {"exclude": exclude})
     app.register_blueprint(create_openai_blueprint(chat_stream))
     app.register_blueprint(create_operations_blueprint(chat_stream))
+    return app
+
+
+def configured_app(config: Mapping[str, Any] | None = None) -> Flask:
+    """Return the built-in app with its settings and its folder, before it gets a chat."""
+    app = Flask("chatstream_flask", instance_path=os.path.abspath("instance"), static_folder=None)
+    app.config.from_mapping(config or {})
+    app.config.from_prefixed_env()
     return app
 
 

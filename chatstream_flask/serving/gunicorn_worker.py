@@ -13,6 +13,7 @@ from ..monitoring.log_format import set_up_logging
 from .drain import WRITE_OUT_SEC, Drain
 from .limits import SWITCH_SEC, ServerLimits, allow_connections, chat_states
 from .polled_worker import PolledWorker
+from .sweeps import Sweeps
 
 
 class ChatWorker(PolledWorker):
@@ -47,6 +48,7 @@ class ChatWorker(PolledWorker):
         for engine in limits.engines:
             check_forked(engine)
             engine.start()
+        Sweeps(limits.sweepers).start()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Start the drain on SIGTERM.

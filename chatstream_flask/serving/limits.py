@@ -10,6 +10,7 @@ from flask import Flask
 
 from ..chat.app_state import EXTENSION, AppState
 from ..chat.service import ChatService
+from ..conversation.sweeper import Sweeper
 from ..engine.engine import Engine
 from ..errors import ConfigError
 from ..http.server_check import num_server_threads
@@ -30,6 +31,7 @@ class ServerLimits:
     max_body_len: int  # bytes
     client_timeout_sec: float
     drain_sec: float
+    sweepers: list[Sweeper]
 
     @classmethod
     def from_app(cls, wsgi_app: Any) -> ServerLimits:
@@ -50,6 +52,7 @@ class ServerLimits:
             max_body_len=max(state.settings.max_body_len for _, state in chats),
             client_timeout_sec=max(state.settings.client_timeout_sec for _, state in chats),
             drain_sec=max(state.settings.drain_sec for _, state in chats),
+            sweepers=[state.sweeper for _, state in chats],
         )
 
 

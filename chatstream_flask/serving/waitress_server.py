@@ -16,6 +16,7 @@ from waitress.server import BaseWSGIServer, create_server
 
 from .drain import WRITE_OUT_SEC, Drain
 from .limits import SWITCH_SEC, ServerLimits, allow_connections
+from .sweeps import Sweeps
 from .waitress_channel import ChatChannel
 
 
@@ -26,6 +27,7 @@ def serve(app: Flask, host: str, port: int) -> None:
     :raises OSError, ValueError: the address cannot be used
     """
     limits = ServerLimits.from_app(app)
+    sweeps = Sweeps(limits.sweepers)
     channels: dict[int, Any] = {}  # open connections, which waitress adds
     try:
         for engine in limits.engines:
@@ -46,8 +48,10 @@ def serve(app: Flask, host: str, port: int) -> None:
             listener.channel_class = partial(ChatChannel, limits.client_timeout_sec)  # type: ignore[assignment]
         sys.setswitchinterval(SWITCH_SEC)
         _end_on_signals(limits, partial(_wait_until_written, server.task_dispatcher, channels))
+        sweeps.start()
         server.run()
     finally:
+        sweeps.stop()
         for engine in limits.engines:
             engine.stop()
 

@@ -282,6 +282,77 @@ def test_what_is_over_is_gone(tmp_path: Path) -> None:
     assert [cache.get(key) for key in "abcd"] == [None, 2, 3, None]
 
 
+def kept(cache: JSONFileCache, keys: str) -> str:
+    return "".join(key for key in keys if cache.get(key) is not None)
+
+
+def test_the_limits_remove_the_least_recently_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache = JSONFileCache(tmp_path, max_files=3)
+    for seconds, key in enumerate("abcde", 100):
+        cache.set(key, "1", timeout=seconds)
+    cache.set("z", "never expires", timeout=0)
+    assert cache.purge() == 3
+    assert kept(cache, "abcdez") == "dez"
+    assert "the 3 least recently used sessions and conversations were removed" in caplog.text
+    small = JSONFileCache(tmp_path, max_bytes=2 * len("....") + len('"1"') + len('"never expires"'))
+    assert small.purge() == 1
+    assert kept(cache, "dez") == "ez"
+
+
+def test_what_is_in_use_stays_though_it_has_expired_or_exceeds_the_limits(tmp_path: Path) -> None:
+    cache = JSONFileCache(tmp_path, max_files=1)
+    cache.set("a", 1, timeout=-10)
+    for seconds, key in enumerate("bcd", 100):
+        cache.set(key, 1, timeout=seconds)
+    in_use = {cache._get_filename(key) for key in "ab"}
+    assert cache.purge(in_use.__contains__) == 2
+    assert set(cache._list_dir()) == in_use
+
+
+def test_what_is_written_during_a_purge_stays(tmp_path: Path) -> None:
+    """The purge has seen an expired file; then its visitor came back."""
+    cache = JSONFileCache(tmp_path)
+    cache.set("a", 1, timeout=-10)
+    cache.set("b", 1, timeout=-10)
+    (entry, _) = list(cache._entries())
+    for key in "ab":
+        cache.set(key, 2, timeout=10)
+    assert not cache._delete(entry, lambda path: False)
+    assert kept(cache, "ab") == "ab"
+
+
+def test_a_purge_touches_no_file_of_others(tmp_path: Path) -> None:
+    names = ["README", "lock", "a" * 63, "f" * 64 + ".old"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"old text, which read as a time is long past")
+    cache = JSONFileCache(tmp_path, max_files=1)
+    assert cache.purge() == 0
+    assert sorted(os.listdir(tmp_path)) == sorted(names)
+
+
+def test_a_purge_removes_what_a_process_that_died_was_writing(tmp_path: Path) -> None:
+    cache = JSONFileCache(tmp_path)
+    old, new = (tmp_path / f"{name}.__wz_cache" for name in ("old", "new"))
+    for file in (old, new):
+        file.write_bytes(b"half")
+    os.utime(old, (1, 1))
+    assert cache.purge() == 0
+    assert os.listdir(tmp_path) == [new.name]
+
+
+def test_rows_of_flask_session_in_sql_go_when_they_have_expired(tmp_path: Path) -> None:
+    app = sqlalchemy_app(tmp_path)
+    app.config["PERMANENT_SESSION_LIFETIME"] = 0
+    store = store_of(app)
+    keep(store, "a", DATA)
+    with app.app_context():
+        model = app.session_interface.sql_session_model  # type: ignore[attr-defined]
+        assert model.query.count() == 1
+        store.purge()
+        assert model.query.count() == 0
+        app.config["SESSION_SQLALCHEMY"].engine.dispose()
+
+
 @pytest.mark.parametrize(
     "make", [lambda p: p / "file" / "below", lambda p: p / "file", lambda p: Path("/proc")]
 )

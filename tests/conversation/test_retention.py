@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
-from chatstream_flask.conversation.retention import trim_to_limits
+from chatstream_flask.conversation.record_json import to_json
+from chatstream_flask.conversation.retention import _surely_fits, trim_to_limits
 from chatstream_flask.prompts import AbstractChatPrompt
 
 
@@ -74,3 +76,32 @@ def test_both_limits() -> None:
 def test_nothing_to_leave_out(num_turns: int) -> None:
     prompt = talk(num_turns)
     assert trim_to_limits(prompt, max_turns=1, max_bytes=1) is prompt
+
+
+class Counting(Prompt):
+    num_written = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        Counting.num_written += 1
+        return super().to_dict()
+
+
+def test_a_long_conversation_at_its_limit_is_written_twice_to_be_measured() -> None:
+    prompt = Counting()
+    for n in range(1000):
+        prompt.add_requester_msg(f"q{n}")
+        prompt.add_responder_msg("a" * 100)
+    size = num_bytes(prompt) - 1
+    Counting.num_written = 0
+    assert trim_to_limits(prompt, max_bytes=size).get_turn() == 999
+    assert Counting.num_written == 2
+
+
+@pytest.mark.parametrize("text", ["\0", "\U0001f600", "\ud83d", '"', "\u2028", "あ"])
+def test_a_conversation_that_surely_fits_does(text: str) -> None:
+    prompt = talk(3)
+    prompt.add_requester_msg(text * 100)
+    prompt.add_responder_msg("a")
+    prompt.get_contents()[-1].reasoning = text * 1000
+    estimate = next(size for size in range(10**6) if _surely_fits(prompt, size))
+    assert len(to_json(prompt.to_dict()).encode()) <= estimate

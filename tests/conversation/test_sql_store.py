@@ -185,7 +185,7 @@ def test_a_refused_first_turn_leaves_nothing(store: SQLStore, empty: SQLBackend)
     store.hold("a").close()
     assert store.load("a") is None
     assert not store.adopt("a", "anna")
-    assert store.purge() == 1
+    assert num_rows(empty) == 0
 
 
 def test_to_forget_a_person(store: SQLStore) -> None:
@@ -291,3 +291,79 @@ def test_texts_of_visitors_are_not_in_errors(store: SQLStore, empty: SQLBackend)
     with empty.down(), pytest.raises(StoreUnavailable) as caught:
         store.create("anna", "my secret")
     assert "my secret" not in f"{caught.value} {caught.value.__cause__!r} {caught.value.__cause__}"
+
+
+# -- what strangers leave -------------------------------------------------------------------------------
+
+
+def num_rows(backend: SQLBackend) -> int:
+    with backend.engine.connect() as connection:
+        return int(connection.execute(text("SELECT count(*) FROM chatstream_conversation")).scalar_one())
+
+
+def keep(store: SQLStore, conversation_id: str, words: str = "") -> None:
+    lease = store.hold(conversation_id)
+    lease.save({"words": words})
+    lease.close()
+
+
+def limited(backend: SQLBackend, **limits: int) -> SQLStore:
+    store = SQLStore(backend.url, ttl_sec=TTL_SEC, **limits)
+    backend._closes.append(store.close)
+    store.create_or_migrate()
+    return store
+
+
+def test_what_is_there_stays_after_a_refused_turn(empty: SQLBackend, store: SQLStore) -> None:
+    named = store.create("lucy")
+    store.hold(named).close()  # nothing was said in it yet
+    keep(store, "a")
+    store.hold("a").close()
+    assert num_rows(empty) == 2
+    assert store.load("a") == {"words": ""}
+
+
+def test_the_least_recently_used_go_first_but_no_users_and_none_with_a_running_reply(
+    empty: SQLBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = limited(empty, max_conversations=2)
+    named = store.create("lucy")
+    for name in "abcde":
+        keep(store, name)
+    keep(store, "b")
+    lease = store.hold("a")
+    assert store.purge() == 2
+    assert [name for name in "abcde" if store.load(name)] == ["a", "b", "e"]
+    assert store.owner_of(named) == "lucy"
+    assert "the 2 least recently used sessions and conversations were removed" in caplog.text
+    lease.close()
+
+
+def test_all_that_exceed_are_in_use(empty: SQLBackend) -> None:
+    store = limited(empty, max_conversations=1)
+    keep(store, "a")
+    leases = [store.hold(name) for name in "abc"]
+    assert store.purge() == 0
+    for lease in leases:
+        assert lease.save({})
+        lease.close()
+
+
+def test_bytes_are_limited_too(empty: SQLBackend) -> None:
+    store = limited(empty, max_bytes=60)
+    for name in "abcd":
+        keep(store, name, "あ" * 3)  # 12 + 9 bytes
+    assert store.purge() == 2
+    assert [name for name in "abcd" if store.load(name)] == ["c", "d"]
+
+
+def test_many_rows_go_in_small_statements(empty: SQLBackend) -> None:
+    store = limited(empty, max_conversations=100)
+    row = "INSERT INTO chatstream_conversation (id, record, created_at, updated_at, expires_at) "
+    with empty.engine.begin() as connection:
+        for n in range(1200):
+            times = {"id": f"{n}", "used_at": float(n), "expires_at": 1.0 if n % 2 else 1e10}
+            connection.execute(text(row + "VALUES (:id, '{}', 0, :used_at, :expires_at)"), times)
+    assert store.purge() == 1100
+    assert num_rows(empty) == 100
+    assert (store.load("998"), store.load("1000")) == (None, {})
