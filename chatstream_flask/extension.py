@@ -39,6 +39,7 @@ from .monitoring.origin import add_request_id_header
 from .monitoring.reports import Reports
 from .prompts import AbstractChatPrompt, ChatPrompt
 from .prompts.chat_template import check_has_template
+from .prompts.template_params import TemplateParams
 from .settings import Settings
 from .views import append_apis
 
@@ -78,7 +79,13 @@ class ChatStream(ChatService):
     :param mock_params: `type` ("round", "long", "echo"), `initial_wait_sec`, `time_per_token_sec`; None is
         `{"type": "round"}`
     :param chat_prompt_clazz: class that makes a prompt of a conversation; ChatPrompt uses the chat template
-    :param max_new_tokens: maximum number of tokens of a reply
+    :param max_new_tokens: maximum number of tokens of a reply, without what the model reasons before it
+    :param max_reasoning_tokens: maximum number of tokens that a model reasons before it answers; then it is
+        made to answer. None is as many as the context has room for
+    :param enable_thinking: whether the model reasons; None leaves it to its chat template
+    :param reasoning_effort: "none", "minimal", "low", "medium", "high", "xhigh" or "max", for chat templates
+        that know it
+    :param chat_template_kwargs: further arguments of the chat template
     :param context_len: maximum number of tokens of prompt and reply together; the model's own limit if that
         is lower
     :param temperature: 0 to 2, 0 is greedy
@@ -120,6 +127,10 @@ class ChatStream(ChatService):
         mock_params: dict[str, Any] | None = None,
         chat_prompt_clazz: type[AbstractChatPrompt] | None = None,
         max_new_tokens: int = 256,
+        max_reasoning_tokens: int | None = None,
+        enable_thinking: bool | None = None,
+        reasoning_effort: str | None = None,
+        chat_template_kwargs: dict[str, Any] | None = None,
         context_len: int = 1024,
         temperature: float = 1.0,
         top_k: int | None = 50,
@@ -139,6 +150,7 @@ class ChatStream(ChatService):
     ) -> None:
         params = SamplingParams(
             max_new_tokens=max_new_tokens,
+            max_reasoning_tokens=max_reasoning_tokens,
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
@@ -183,6 +195,11 @@ class ChatStream(ChatService):
                 num_devices=source.num_devices,
             ),
             params=params,
+            template_params=TemplateParams(
+                enable_thinking=enable_thinking,
+                reasoning_effort=reasoning_effort,
+                chat_template_kwargs=chat_template_kwargs or {},
+            ),
             chat_prompt_clazz=prompt_class,
             request_handler=checked_type(
                 "request_handler", request_handler, AbstractRequestHandler, SimpleSessionRequestHandler()

@@ -19,6 +19,7 @@ from ..model_source import ModelSource
 from ..model_source.reasoning import max_prompt_tokens, reasoning_of
 from ..prompts import AbstractChatPrompt
 from ..prompts.replacer import Replacer
+from ..prompts.template_params import TemplateParams
 from .app_state import AppState
 from .chat_request import ChatRequest
 from .completion import Callback, Completion
@@ -39,6 +40,7 @@ class Admission:
     conversations: ConversationAccess
     shared_prefix: SharedPrefix
     params: SamplingParams  # defaults for what neither the conversation nor the request sets
+    template_params: TemplateParams  # the same
     context_policy: ContextPolicy
     on_busy: OnBusy
     check_server: ServerCheck
@@ -135,8 +137,13 @@ class Admission:
         return turn
 
     def _params(self, body: ChatRequest, turn: Turn) -> SamplingParams:
-        """Merge the sampling settings, and add the stop strings of the prompt format."""
-        params = body.params(self.params, turn.conversation.generation_params)
+        """Merge the settings, and add the stop strings of the prompt format."""
+        kept = turn.conversation.generation_params
+        template_params = body.template_params(self.template_params, kept)
+        turn.prompt.template_kwargs = template_params.to_kwargs()
+        params = body.params(self.params, kept)
+        if template_params.is_thinking_off:
+            params = replace(params, max_reasoning_tokens=0)
         stop = tuple(dict.fromkeys((*params.stop, *turn.prompt.get_final_stop_strs())))
         try:
             return replace(params, stop=stop)

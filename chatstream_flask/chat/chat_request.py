@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 from ..config import SamplingParams, check_int, check_names, shown
 from ..errors import BadRequest, ConfigError
+from ..prompts.template_params import TemplateParams
 
-SESSION_FIELDS = {  # sampling settings that a conversation may store
+Params = TypeVar("Params", SamplingParams, TemplateParams)
+
+TEMPLATE_FIELDS = tuple(TemplateParams.__dataclass_fields__)
+SESSION_FIELDS = {  # settings that a conversation may store
     "temperature",
     "top_k",
     "top_p",
@@ -17,6 +21,8 @@ SESSION_FIELDS = {  # sampling settings that a conversation may store
     "repetition_penalty_method",
     "seed",
     "max_new_tokens",
+    "max_reasoning_tokens",
+    *TEMPLATE_FIELDS,
 }
 SAMPLING_FIELDS = SESSION_FIELDS | {"stop"}
 FIELDS = SAMPLING_FIELDS | {"user_input", "regenerate", "edited_message_id"}
@@ -38,6 +44,10 @@ class ChatRequest:
         Later ones take precedence.
         """
         return _merged(merge_kept(defaults, kept), self.own_params)
+
+    def template_params(self, defaults: TemplateParams, kept: dict[str, Any]) -> TemplateParams:
+        """Merge the arguments of the chat template in the same way."""
+        return _merged(merge_kept_template(defaults, kept), self.own_params)
 
 
 def parse_chat_request(
@@ -79,13 +89,20 @@ def parse_generation_params(given: dict[str, Any], defaults: SamplingParams) -> 
 def merge_kept(defaults: SamplingParams, kept: dict[str, Any]) -> SamplingParams:
     """Merge stored settings of a conversation into the defaults.
 
-    Stored max_new_tokens is lowered to the default, which may have changed since.
+    Stored limits are lowered to the defaults, which may have changed since.
     """
     known = {name: value for name, value in kept.items() if name in SESSION_FIELDS}
     known["max_new_tokens"] = min(
         known.get("max_new_tokens", defaults.max_new_tokens), defaults.max_new_tokens
     )
+    limits = (known.get("max_reasoning_tokens"), defaults.max_reasoning_tokens)
+    known["max_reasoning_tokens"] = min((limit for limit in limits if limit is not None), default=None)
     return _merged(defaults, known)
+
+
+def merge_kept_template(defaults: TemplateParams, kept: dict[str, Any]) -> TemplateParams:
+    """Merge stored arguments of the chat template into the defaults."""
+    return _merged(defaults, {name: kept[name] for name in TEMPLATE_FIELDS if name in kept})
 
 
 def _checked_params(data: dict[str, Any], defaults: SamplingParams, allowed: set[str]) -> dict[str, Any]:
@@ -98,15 +115,20 @@ def _checked_params(data: dict[str, Any], defaults: SamplingParams, allowed: set
         check_names("field", data, allowed)
         if "max_new_tokens" in given:
             check_int("max_new_tokens", given["max_new_tokens"], 1, defaults.max_new_tokens)
+        if (most := defaults.max_reasoning_tokens) is not None and "max_reasoning_tokens" in given:
+            check_int("max_reasoning_tokens", given["max_reasoning_tokens"], 0, most)
     except ConfigError as error:
         raise BadRequest(str(error)) from error
     _merged(defaults, given)
+    _merged(TemplateParams(), given)
     return given
 
 
-def _merged(params: SamplingParams, given: dict[str, Any]) -> SamplingParams:
+def _merged(params: Params, given: dict[str, Any]) -> Params:
+    """Return the params with those of the given values that they have a field for."""
+    names = {field.name for field in fields(params)}
     try:
-        return replace(params, **given)
+        return replace(params, **{name: value for name, value in given.items() if name in names})
     except ConfigError as error:
         raise BadRequest(str(error)) from error
 

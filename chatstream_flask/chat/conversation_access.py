@@ -12,7 +12,8 @@ from ..config import OnBusy, SamplingParams
 from ..conversation import Conversation, Lease
 from ..errors import ConversationBusy
 from ..prompts import AbstractChatPrompt
-from .chat_request import SESSION_FIELDS, merge_kept, parse_generation_params
+from ..prompts.template_params import TemplateParams
+from .chat_request import SESSION_FIELDS, merge_kept, merge_kept_template, parse_generation_params
 from .instance_name import InstanceName
 from .request_handler import AbstractRequestHandler
 
@@ -29,12 +30,14 @@ class ConversationAccess:
         request_handler: AbstractRequestHandler,
         chat_prompt_clazz: type[AbstractChatPrompt],
         params: SamplingParams,
+        template_params: TemplateParams,
     ) -> None:
         self._name = name
         self._known_id = f"{KNOWN_ID}.{name}"
         self._request_handler = request_handler
         self._chat_prompt_clazz = chat_prompt_clazz
         self._params = params  # defaults for what a conversation does not set
+        self._template_params = template_params
 
     def id_of(self, request: Request) -> str:
         """Return the id of the caller's conversation.
@@ -100,8 +103,9 @@ class ConversationAccess:
     # -- the visitor's own generation settings ---------------------------------------------------------
 
     def generation_params(self, request: Request) -> dict[str, Any]:
-        params = merge_kept(self._params, self.of(request).generation_params)
-        return {name: getattr(params, name) for name in sorted(SESSION_FIELDS)}
+        kept = self.of(request).generation_params
+        params = vars(merge_kept(self._params, kept)) | vars(merge_kept_template(self._template_params, kept))
+        return {name: params[name] for name in sorted(SESSION_FIELDS)}
 
     def set_generation_params(self, request: Request, given: dict[str, Any] | None) -> None:
         """Change the settings that are given; None removes all."""

@@ -23,6 +23,7 @@ from ..http.server_check import ServerCheck
 from ..model_source import ModelSource
 from ..monitoring.engine_collector import EngineCollector
 from ..prompts import AbstractChatPrompt
+from ..prompts.template_params import TemplateParams
 from .admission import Admission
 from .app_state import EXTENSION, AppState, state_of
 from .chat_request import parse_chat_request
@@ -47,6 +48,7 @@ class ChatService:
         source: ModelSource,
         engine_config: EngineConfig,
         params: SamplingParams,
+        template_params: TemplateParams,
         chat_prompt_clazz: type[AbstractChatPrompt],
         request_handler: AbstractRequestHandler,
         context_policy: ContextPolicy,
@@ -59,6 +61,7 @@ class ChatService:
         self.source = source
         self.params = params
         self.param_origins: dict[str, str] = {}  # of those that `from_pretrained` has found
+        self.template_params = template_params
         self.chat_prompt_clazz = chat_prompt_clazz
         self.logger = logger
         self.engine = Engine(engine_config, self._make_runner)
@@ -67,13 +70,16 @@ class ChatService:
         self._readers = Readers(engine_config.max_extra_readers)
         self._wire_format = wire_format
         self._refuses_with_status = refuses_with_status
-        self._conversations = ConversationAccess(self.name, request_handler, chat_prompt_clazz, params)
+        self._conversations = ConversationAccess(
+            self.name, request_handler, chat_prompt_clazz, params, template_params
+        )
         self._admission = Admission(
             engine=self.engine,
             source=source,
             conversations=self._conversations,
             shared_prefix=SharedPrefix(source, chat_prompt_clazz),
             params=params,
+            template_params=template_params,
             context_policy=context_policy,
             on_busy=on_busy,
             check_server=self.check_server,
@@ -128,6 +134,15 @@ class ChatService:
             if isinstance(error, TooManyRequests):
                 self.engine.stats.record_refused(error.reason)
             return self.refuse(error, problem_response)
+
+    def handle_answer_now_request(self, request: Request, message_id: str) -> Response:
+        """End the reasoning of a reply of the caller, so that its answer begins. Idempotent."""
+        try:
+            reply = self.state.replies.find(self._conversations.id_of(request), message_id)
+        except NotFound as error:
+            return self.refuse(error)
+        reply.generation.answer_now()
+        return Response(status=HTTPStatus.NO_CONTENT)
 
     def handle_cancel_request(self, request: Request, message_id: str) -> Response:
         """Cancel a reply of the caller; its text so far is kept and marked as interrupted. Idempotent."""

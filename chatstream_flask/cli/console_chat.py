@@ -110,7 +110,10 @@ class ConsoleChat:
 
     def _submit(self, prompt: AbstractChatPrompt) -> GenerationRequest:
         engine, source = self._chat_stream.engine, self._chat_stream.source
-        defaults = self._chat_stream.params
+        defaults, template_params = self._chat_stream.params, self._chat_stream.template_params
+        prompt.template_kwargs = template_params.to_kwargs()
+        if template_params.is_thinking_off:
+            defaults = replace(defaults, max_reasoning_tokens=0)
         params = replace(defaults, stop=(*defaults.stop, *prompt.get_final_stop_strs()))
         fitted = source.fit(prompt, max_prompt_tokens(source, params), ContextPolicy.DROP_OLDEST_TURNS)
         if fitted.num_dropped_turns:

@@ -33,6 +33,40 @@ def json_schema_grammar(schema: Any) -> str:
 
     :raises BadRequest: the schema is invalid, too large, too costly, or has keywords that are not supported
     """
+    text = _json_of(schema)
+    options = {"whitespace_pattern": WHITESPACE}
+    try:
+        grammar: str = load_llguidance().LLMatcher.grammar_from_json_schema(text, overrides=options)
+    except ValueError as error:  # a number that no float holds
+        raise BadRequest(f"the JSON schema cannot be used: {error}") from error
+    return _validated(grammar)
+
+
+def json_expression(schema: Any) -> str:
+    """Return an expression for JSON that conforms to the schema, to be used in a Lark grammar.
+
+    :raises BadRequest: the schema is no object, or too large
+    """
+    options = json.dumps({"whitespace_pattern": WHITESPACE})
+    text = _json_of(schema)[1:-1]
+    return f'%json {{"x-guidance": {options}{"," if text else ""}{text}}}'
+
+
+def lark_grammar(rules: str) -> str:
+    """Return a grammar that is written in llguidance's variant of Lark.
+
+    :raises BadRequest: it is too large, or a schema in it cannot be used: see `json_schema_grammar`
+    """
+    load_llguidance()
+    if (num_bytes := len(rules.encode())) > MAX_SCHEMA_LEN:
+        raise BadRequest(
+            f"the JSON schemas have {num_bytes} bytes together; at most {MAX_SCHEMA_LEN} are allowed"
+        )
+    return _validated(rules)
+
+
+def _json_of(schema: Any) -> str:
+    """Return a schema as JSON."""
     if not isinstance(schema, dict):
         raise BadRequest(f"a JSON schema must be an object, not {shown(schema)}")
     _check_depth(schema)
@@ -45,19 +79,13 @@ def json_schema_grammar(schema: Any) -> str:
         raise BadRequest(f"the JSON schema is not JSON: {error}") from error
     if num_bytes > MAX_SCHEMA_LEN:
         raise BadRequest(f"the JSON schema has {num_bytes} bytes; at most {MAX_SCHEMA_LEN} are allowed")
-    options = {"whitespace_pattern": WHITESPACE}
-    try:
-        grammar: str = load_llguidance().LLMatcher.grammar_from_json_schema(text, overrides=options)
-    except ValueError as error:  # a number that no float holds
-        raise BadRequest(f"the JSON schema cannot be used: {error}") from error
+    return text
+
+
+def _validated(grammar: str) -> str:
     if problem := _problem(grammar):
         raise BadRequest(f"the JSON schema cannot be used: {problem[:MAX_MESSAGE_LEN]}")
     return grammar
-
-
-def json_object_grammar() -> str:
-    """Return a grammar for any JSON object."""
-    return json_schema_grammar({"type": "object"})
 
 
 def load_llguidance() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,10 +12,12 @@ from ..chat.service import ChatService
 from ..chat.wire_format import COMMON_HEADERS, ServerSentEvents
 from ..config import SamplingParams
 from ..engine.request import GenerationRequest
+from ..errors import ConfigError
 from ..http.disconnect import make_probe
 from ..http.request_body import read_body
 from ..model_source.reasoning import reasoning_of
 from ..monitoring.origin import Origin
+from ..prompts.template_params import TemplateParams
 from ..reply_format.reply_parser import ReplyParser, TextReply
 from ..reply_format.tools.call_parser import ToolCallParser
 from ..reply_format.tools.syntax import forced_syntax
@@ -30,6 +33,7 @@ from .parse_body import parse_body
 from .response_format import grammar_of
 from .sampling import bounded, for_choice, sampling_params
 from .schema import Body, ChatBody, CompletionBody
+from .tool_words import with_tools_in_words
 from .tools import ToolUse, tool_use
 from .whole_answer import whole_answer
 
@@ -54,11 +58,18 @@ class Completions:
         body = parse_body(read_body(request, self.settings.max_body_len), ChatBody)
         use = tool_use(body)
         messages = template_messages(body.messages)
-        template_kwargs = self._template_kwargs | body.template_options
+        template_params = self._template_params(body)
+        template_kwargs = {
+            **self._service.template_params.to_kwargs(),
+            **self._template_kwargs,
+            **template_params.to_kwargs(),
+            **body.template_options,
+        }
         with self._reserve(body) as generations:
-            grammar = grammar_of(body.response_format, use)
-            ids = self._source.encode_messages(messages, use.tools, template_kwargs)
+            grammar = grammar_of(body.response_format, use, self._source.reply_format)
+            ids = self._encode(messages, use, template_kwargs)
             params = self._params(body, grammar, [ids])
+            params = replace(params, max_reasoning_tokens=self._reasoning_limit(body, template_params))
             parsers = [self._parser(body, use, grammar) for _ in range(body.num_choices)]
             self._submit(body, generations, [ids] * body.num_choices, params, parsers)
             return self._response(body, generations, ChatAnswer, num_prompts=1)
@@ -93,18 +104,54 @@ class Completions:
         visitor = visitor_of(request, self.settings.api_keys)
         return Generations(self._engine, body.num_choices, visitor, self.settings.visitor_limits)
 
+    def _encode(
+        self, messages: list[dict[str, Any]], use: ToolUse, template_kwargs: dict[str, Any]
+    ) -> list[int]:
+        if use.tools and not self._source.reply_format.knows_tools:
+            return self._source.encode_messages(with_tools_in_words(messages, use), [], template_kwargs)
+        return self._source.encode_messages(messages, use.tools, template_kwargs)
+
     def _params(self, body: Body, grammar: str | None, prompts: list[list[int]]) -> SamplingParams:
         params = sampling_params(body, self._service.params, grammar)
         self._source.check(params)
         return bounded(params, body, prompts, self._engine.config.context_len)
 
+    def _template_params(self, body: ChatBody) -> TemplateParams:
+        """Return what the request says about the chat template.
+
+        :raises ApiError: an argument is not allowed
+        """
+        try:
+            return TemplateParams(
+                enable_thinking=body.enable_thinking,
+                reasoning_effort=body.reasoning_effort,
+                chat_template_kwargs=body.chat_template_kwargs or {},
+            )
+        except ConfigError as error:
+            raise ApiError(str(error), param="chat_template_kwargs") from error
+
+    def _reasoning_limit(self, body: ChatBody, template_params: TemplateParams) -> int | None:
+        """Return how many tokens the model may reason: the least of what the request and the app allow."""
+        says = template_params.enable_thinking is not None or template_params.reasoning_effort is not None
+        if (template_params if says else self._service.template_params).is_thinking_off:
+            return 0
+        limits = (body.thinking_token_budget, self._service.params.max_reasoning_tokens)
+        return min((limit for limit in limits if limit is not None), default=None)
+
     def _parser(self, body: ChatBody, use: ToolUse, grammar: str | None) -> ReplyParser:
-        streams = bool(body.stream)
+        streams, reply_format = bool(body.stream), self._source.reply_format
         if use.forced:
             return ToolCallParser(forced_syntax(use.forced), use.tools, streams=streams)
-        if grammar is not None:
+        if grammar is None:
+            return reply_format.make_parser(use.tools, streams=streams)
+        if not use.tools:
             return TextReply()
-        return self._source.reply_format.make_parser(use.tools, streams=streams)
+        return ToolCallParser(
+            reply_format.constrained_syntax,
+            use.tools,
+            streams=streams,
+            kept_tokens=reply_format.tool_tokens,
+        )
 
     def _submit(
         self,

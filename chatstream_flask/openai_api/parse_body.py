@@ -16,7 +16,6 @@ REFUSED: dict[str, tuple[Any, ...]] = {  # fields that are not supported, with t
     "bad_words": ([],),
     "best_of": (1,),
     "chat_template": (),
-    "chat_template_kwargs": ({},),
     "echo": (False,),
     "function_call": ("none",),
     "functions": ([],),

@@ -10,8 +10,7 @@ import msgspec
 from .errors import ApiError
 from .message_schema import NamedTool, Tool
 from .schema import ChatBody
-
-EMPTY: dict[str, Any] = {"type": "object", "properties": {}}
+from .schema_union import moved
 
 
 @dataclass(frozen=True)
@@ -22,25 +21,37 @@ class ToolUse:
     forced: tuple[str, ...] = ()  # names, of which the model must call one
 
     @property
-    def forced_schema(self) -> dict[str, Any] | None:
-        """JSON schema of a forced call; None if no call is forced.
+    def names(self) -> tuple[str, ...]:
+        return tuple(tool["function"]["name"] for tool in self.tools)
 
-        With one function it describes its arguments, with several {"name": ..., "arguments": ...}.
+    def parameters_of(self, name: str) -> dict[str, Any]:
+        """Return the JSON schema of a function's arguments, which are an object."""
+        function = next(tool["function"] for tool in self.tools if tool["function"]["name"] == name)
+        return {"type": "object", "properties": {}} | (function.get("parameters") or {})
+
+    def call_schemas(self, key: str) -> list[dict[str, Any]]:
+        """Return a JSON schema for the calls of each function.
+
+        :param key: the key of the arguments in a call
         """
-        schemas = {t["function"]["name"]: t["function"].get("parameters") or EMPTY for t in self.tools}
-        if not self.forced:
-            return None
-        if len(self.forced) == 1:
-            return schemas[self.forced[0]]
-        return {
-            "anyOf": [_call_schema(name, schemas[name], f"#/anyOf/{i}") for i, name in enumerate(self.forced)]
-        }
+        return [
+            {
+                "type": "object",
+                "properties": {
+                    "name": {"const": name},
+                    key: moved(self.parameters_of(name), f"#/properties/{key}"),
+                },
+                "required": ["name", key],
+                "additionalProperties": False,
+            }
+            for name in self.names
+        ]
 
 
 def tool_use(body: ChatBody) -> ToolUse:
     """Return the tools and the forced calls of a request.
 
-    :raises ApiError: tool_choice names no tool of the request, or the tools contradict another field
+    :raises ApiError: tool_choice names no tool of the request, or two tools have the same name
     """
     choice = body.tool_choice or "auto"
     if not body.tools:
@@ -49,8 +60,6 @@ def tool_use(body: ChatBody) -> ToolUse:
         return ToolUse()
     if choice == "none":
         return ToolUse()
-    if body.response_format is not None and body.response_format.type != "text":
-        raise ApiError("response_format must be text if there are tools", param="response_format")
     tools = [_template_tool(tool) for tool in body.tools]
     names = tuple(dict.fromkeys(tool.function.name for tool in body.tools))
     if len(names) < len(tools):
@@ -66,27 +75,3 @@ def _template_tool(tool: Tool) -> dict[str, Any]:
     """Return a tool without fields that are not set, because templates print nulls."""
     function = {k: v for k, v in msgspec.to_builtins(tool.function).items() if v is not None}
     return {"type": "function", "function": function}
-
-
-def _call_schema(name: str, parameters: dict[str, Any], place: str) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": {
-            "name": {"const": name},
-            "arguments": _moved(parameters, f"{place}/properties/arguments"),
-        },
-        "required": ["name", "arguments"],
-        "additionalProperties": False,
-    }
-
-
-def _moved(schema: Any, place: str) -> Any:
-    """Return a schema with its references changed for its place in a larger schema."""
-    if isinstance(schema, list):
-        return [_moved(item, place) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    moved = {key: _moved(value, place) for key, value in schema.items()}
-    if isinstance(moved.get("$ref"), str) and moved["$ref"].startswith("#"):
-        moved["$ref"] = place + moved["$ref"].removeprefix("#")
-    return moved

@@ -53,6 +53,7 @@ class ChatPrompt(AbstractChatPrompt):
             return ""
         kwargs = {
             **self.chat_template_kwargs,
+            **self.template_kwargs,
             "add_generation_prompt": not messages or messages[-1]["role"] == "user",
         }
         system = [{"role": "system", "content": self.system}] if self.system else []

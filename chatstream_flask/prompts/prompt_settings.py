@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
+from typing import Any
 
 
 class PromptTTL(Enum):
@@ -23,6 +25,7 @@ class PromptSettings:
         self.chat_mode = True
         self.prompt_ttl = PromptTTL.MULTI_TURN
         self.prefix_as_stop_str = False
+        self.template_kwargs: Mapping[str, Any] = {}  # for this reply; not stored
 
     def set_system(self, system: str) -> None:
         """Set the system text."""

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..engine.reasoning import Reasoning
+from ..prompts.message_prompt import TOOLS
 from .harmony import CHANNEL, MESSAGE, HarmonyCalls, HarmonyFormat
 from .reasoning_tags import ReasoningTags, find_tags
 from .reply_parser import ReplyParser, TextReply
 from .template_reply import REASONING, TemplateReply
 from .tools.call_parser import ToolCallParser
-from .tools.syntax import HERMES, ToolSyntax, find_tool_syntax
+from .tools.syntax import BARE, HERMES, ToolSyntax, find_tool_syntax
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class ReplyFormat:
     :param tool_syntax: how the model writes tool calls
     :param reasoning_tokens: special tokens that mark reasoning, with their text
     :param tool_tokens: special tokens that mark tool calls
+    :param knows_tools: whether the chat template writes tools into the prompt
     """
 
     response_template: dict[str, Any] | None = None
@@ -37,6 +39,7 @@ class ReplyFormat:
     tool_syntax: ToolSyntax = HERMES
     reasoning_tokens: Mapping[int, str] = field(default_factory=dict)
     tool_tokens: Mapping[int, str] = field(default_factory=dict)
+    knows_tools: bool = True
 
     def reasoning_of(
         self, prompt_end: str, *, room: int, budget: int | None = None, is_counted: bool = False
@@ -74,6 +77,12 @@ class ReplyFormat:
         wanted = (max_new_tokens if budget is None else budget) + self.num_opening + len(self.closing_ids)
         return min(wanted, (context_len - max_new_tokens) // 2)
 
+    @property
+    def constrained_syntax(self) -> ToolSyntax:
+        """How calls are written in replies that a grammar holds: the model's own way, if a grammar can."""
+        is_own = self.response_template is None and not isinstance(self.reasoning, HarmonyFormat)
+        return self.tool_syntax if is_own and self.tool_syntax.form is not None else BARE
+
     def make_parser(self, tools: Sequence[dict[str, Any]] = (), *, streams: bool = False) -> ReplyParser:
         """Return the parser of an answer, from which the reasoning has been taken out.
 
@@ -100,10 +109,13 @@ def find_reply_format(tokenizer: Any) -> ReplyFormat:
         is_harmony = CHANNEL in template and MESSAGE in template
         vocabulary = {token.content for token in added.values()}
         reasoning = HarmonyFormat() if is_harmony else find_tags(template, vocabulary)
-    syntax = find_tool_syntax(template)
+    knows_tools = TOOLS.search(template) is not None
+    syntax = find_tool_syntax(template) if knows_tools else HERMES  # which is told in words
     tool_tokens = _within(syntax.markers, special)
     if reasoning is None:
-        return ReplyFormat(response_template, tool_syntax=syntax, tool_tokens=tool_tokens)
+        return ReplyFormat(
+            response_template, tool_syntax=syntax, tool_tokens=tool_tokens, knows_tools=knows_tools
+        )
 
     def encode(text: str) -> tuple[int, ...]:
         return tuple(tokenizer.encode(text, add_special_tokens=False))
@@ -117,6 +129,7 @@ def find_reply_format(tokenizer: Any) -> ReplyFormat:
         tool_syntax=syntax,
         reasoning_tokens=_within(reasoning.markers, special),
         tool_tokens=tool_tokens,
+        knows_tools=knows_tools,
     )
 
 

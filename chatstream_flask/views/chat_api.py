@@ -91,6 +91,10 @@ def _chat_stream(blueprint: Blueprint, chat_stream: ChatService, options: Option
     def cancel(message_id: str) -> Response:
         return chat_stream.handle_cancel_request(request, message_id)
 
+    @blueprint.post("/chat_stream/<message_id>/answer_now")
+    def answer_now(message_id: str) -> Response:
+        return chat_stream.handle_answer_now_request(request, message_id)
+
 
 def _clear_context(blueprint: Blueprint, chat_stream: ChatService, options: Options) -> None:
     @blueprint.post("/clear_context")

@@ -49,7 +49,7 @@ BAD: list[tuple[Any, str]] = [
     ({"user_input": "hi", "regenerate": 1}, "regenerate must be true or false, not 1"),
     ({"user_input": "hi", "regenerate": None}, "regenerate must be true or false, not None"),
     ({"regenerate": True}, "there is no reply to regenerate in this conversation yet"),
-    ({"user_input": "hi", "tempature": 1}, "unknown field tempature; allowed: edited_message_id, "),
+    ({"user_input": "hi", "tempature": 1}, "unknown field tempature; allowed: chat_template_kwargs, "),
     ({"user_input": "hi", "\ud83d": 1}, "unknown field '\\ud83d'; allowed: "),
     ({"user_input": "hi", "model": "gpt", "stream": True}, "unknown field model, stream; allowed: "),
     (b'{"user_input": "hi", "temperature": NaN}', "NaN is not JSON"),

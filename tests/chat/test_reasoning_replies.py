@@ -13,13 +13,17 @@ from flask_fakes import Chat, PlainPrompt, ScriptedRunner, read_events, running_
 
 from chatstream_flask.conversation import Conversation
 from chatstream_flask.openai_api import create_openai_blueprint
+from chatstream_flask.prompts import ChatContent
 from chatstream_flask.reply_format.family import ReplyFormat
 from chatstream_flask.reply_format.reasoning_tags import ReasoningTags
 from chatstream_flask.views import create_chat_blueprint
 
 TAGS = ReasoningTags("<think>", "</think>")
 CLOSING = TAGS.closing_text(is_begun=True)
-THINK = ReplyFormat(reasoning=TAGS, num_opening=len(TAGS.open), closing_ids=tuple(map(ord, CLOSING)))
+CLOSING_IDS = tuple(map(ord, CLOSING))
+THINK = ReplyFormat(
+    reasoning=TAGS, num_opening=len(TAGS.open), closing_ids=CLOSING_IDS, first_closing_ids=CLOSING_IDS
+)
 SCRIPT = "<think>\nHm. 2 + 2?\n</think>\n\nIt is 4."
 
 
@@ -157,3 +161,113 @@ def test_reasoning_without_end_is_closed_where_the_context_needs_it(tmp_path: Pa
         assert done["finish_reason"] == "length"
         assert done["usage"]["total_tokens"] <= 100
         assert "".join(event.data["text"] for event in events if event.name == "text") == "m" * 20
+
+
+def test_who_wants_the_answer_now_gets_it(tmp_path: Path) -> None:
+    script = "<think>\nHm." + "!" * (len(CLOSING) + 1) + "It is 4."
+    with thinking_chat(tmp_path, script, is_held=True) as chat:
+        client = chat.client()
+        response = say(client, "2 + 2?")
+        chat.runner.allow(len("<think>\nHm."))
+        events = read_events(response)
+        seen = ""
+        while seen != "Hm.":
+            event = next(events)
+            seen += event.data["text"] if event.name == "reasoning" else ""
+        message_id = response.headers["X-ChatStream-Last-Generated-Message-Id"]
+        path = f"/api/chat_stream/{message_id}/answer_now"
+        assert chat.client().post(path).status_code == 404  # somebody else's
+        assert client.post(path).status_code == 204
+        chat.runner.release()
+        parts = list(events)
+        assert "".join(event.data["text"] for event in parts if event.name == "text") == "It is 4."
+        assert client.post(path).status_code == 204
+
+
+class ThinkingPrompt(PlainPrompt):
+    """Begins the reasoning, unless it is told not to, as chat templates do."""
+
+    def render(self, contents: list[ChatContent]) -> str:
+        kwargs = self.template_kwargs
+        effort = str(kwargs.get("reasoning_effort", ""))
+        return (
+            super().render(contents) + effort + ("" if kwargs.get("enable_thinking") is False else "<think>")
+        )
+
+
+@pytest.mark.parametrize(
+    ("given", "end"),
+    [
+        ({}, "A:<think>"),
+        ({"enable_thinking": False}, "A:"),
+        ({"reasoning_effort": "none"}, "A:none"),
+        ({"reasoning_effort": "high"}, "A:high<think>"),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, "A:"),
+    ],
+)
+def test_whether_it_reasons_is_said_by_request_conversation_and_constructor(
+    tmp_path: Path, given: dict[str, Any], end: str
+) -> None:
+    with thinking_chat(tmp_path, "It is 4.", chat_prompt_clazz=ThinkingPrompt) as chat:
+        client = chat.client()
+        list(read_events(say(client, "2 + 2?", **given)))
+        assert chat.runner.prompts[-1].endswith(end)
+        list(read_events(say(client, "2 + 2?")))
+        assert chat.runner.prompts[-1].endswith("<think>")
+        kept = client.post("/api/set_generation_params", json=given).get_json()["generation_params"]
+        assert kept.items() >= given.items()
+        list(read_events(say(client, "2 + 2?")))
+        assert chat.runner.prompts[-1].endswith(end)
+    with thinking_chat(tmp_path, "It is 4.", chat_prompt_clazz=ThinkingPrompt, **given) as chat:
+        list(read_events(say(chat.client(), "2 + 2?")))
+        assert chat.runner.prompts[-1].endswith(end)
+
+
+def test_a_model_that_reasons_though_it_must_not_is_made_to_answer(chat: Chat) -> None:
+    events = list(read_events(say(chat.client(), "2 + 2?", enable_thinking=False)))
+    assert not [event for event in events if event.name == "reasoning" and event.data["text"].strip()]
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"enable_thinking": "no"}, "enable_thinking must be true, false or null"),
+        ({"reasoning_effort": "much"}, "reasoning_effort must be one of 'none', 'minimal'"),
+        ({"max_reasoning_tokens": 51}, "max_reasoning_tokens must be between 0 and 50"),
+        ({"max_reasoning_tokens": -1}, "max_reasoning_tokens must be"),
+        ({"chat_template_kwargs": {"chat_template": "x"}}, "cannot set 'chat_template'"),
+        ({"chat_template_kwargs": {"bos_token": "x"}}, "cannot set 'bos_token'"),
+        ({"chat_template_kwargs": {"a": "<|im_end|>"}}, "may hold letters, digits"),
+        ({"chat_template_kwargs": {"a": [1]}}, "must be a string, number, boolean or null"),
+        ({"chat_template_kwargs": [1]}, "must be an object"),
+    ],
+)
+def test_wrong_settings_are_refused(tmp_path: Path, given: dict[str, Any], sentence: str) -> None:
+    with thinking_chat(tmp_path, max_reasoning_tokens=50) as chat:
+        response = chat.client().post("/chat_stream", json={"user_input": "Hi"} | given)
+        assert response.status_code == 400
+        assert sentence in response.get_json()["detail"]
+
+
+def test_v1_passes_its_fields_to_the_chat_template(chat: Chat) -> None:
+    source = chat.chat_stream.source
+    seen: list[dict[str, Any]] = []
+
+    def encode(messages: Any, tools: Any, kwargs: dict[str, Any]) -> list[int]:
+        seen.append(kwargs)
+        return source.encode_text("Hi")
+
+    source.encode_messages = encode  # type: ignore[assignment, method-assign]
+    body = {"model": "scripted", "messages": [{"role": "user", "content": "2 + 2?"}]}
+    given = {"reasoning_effort": "low", "chat_template_kwargs": {"custom": True}}
+    assert chat.client().post("/v1/chat/completions", json=body | given).status_code == 200
+    assert seen[-1] == {"reasoning_effort": "low", "custom": True, "enable_thinking": True, "thinking": True}
+    wrong = {"chat_template_kwargs": {"tools": 1}}
+    refused = chat.client().post("/v1/chat/completions", json=body | wrong)
+    assert (refused.status_code, refused.get_json()["error"]["param"]) == (400, "chat_template_kwargs")
+
+
+def test_v1_has_a_budget_of_reasoning(chat: Chat) -> None:
+    body = {"model": "scripted", "messages": [{"role": "user", "content": "2 + 2?"}]}
+    reply = chat.client().post("/v1/chat/completions", json=body | {"thinking_token_budget": 12}).get_json()
+    assert reply["choices"][0]["message"]["reasoning_content"] == "Hm."

@@ -12,7 +12,7 @@ import pytest
 from chatstream_flask.config import SamplingParams
 from chatstream_flask.errors import BadRequest, GenerationError
 from chatstream_flask.grammar import schema as json_schema
-from chatstream_flask.grammar.schema import json_object_grammar, json_schema_grammar
+from chatstream_flask.grammar.schema import json_schema_grammar
 from chatstream_flask.model_source import make_source
 
 
@@ -57,7 +57,7 @@ def test_an_unusable_schema_is_refused_with_the_reason(schema: Any, sentence: st
 
 
 def test_grammars_are_accepted_by_sampling_params() -> None:
-    for grammar in (json_schema_grammar(nested(32)), json_object_grammar()):
+    for grammar in (json_schema_grammar(nested(32)), json_schema_grammar({"type": "object"})):
         assert SamplingParams(grammar=grammar).grammar == grammar
 
 
@@ -71,7 +71,7 @@ def test_a_schema_cannot_set_options_of_llguidance() -> None:
 def test_missing_llguidance_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "llguidance", None)
     with pytest.raises(BadRequest, match=re.escape("chatstream-flask[structured] is not installed")):
-        json_object_grammar()
+        json_schema_grammar({"type": "object"})
 
 
 def test_a_check_that_cannot_be_started_is_the_servers_fault(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ def test_the_mock_does_not_support_structured_output() -> None:
     source = make_source(None, None, None, 64, None, True, None)
     source.check(SamplingParams(logit_bias=((10**9, 1),), num_logprobs=5))  # ignored, as documented
     with pytest.raises(BadRequest, match="the mock does not support structured output"):
-        source.check(SamplingParams(grammar=json_object_grammar()))
+        source.check(SamplingParams(grammar=json_schema_grammar({"type": "object"})))
 
 
 def test_a_logit_bias_of_an_unknown_token_is_refused() -> None:

@@ -19,7 +19,7 @@ from chatstream_flask.engine.outcome import FinishReason
 from chatstream_flask.engine.request import GenerationRequest
 from chatstream_flask.errors import BadRequest
 from chatstream_flask.grammar.matcher import GrammarCompiler
-from chatstream_flask.grammar.schema import json_object_grammar, json_schema_grammar
+from chatstream_flask.grammar.schema import json_schema_grammar
 from chatstream_flask.inference.model_runner import ModelRunner
 from chatstream_flask.inference.prepared_model import PreparedModel
 from chatstream_flask.model_source import make_source
@@ -102,7 +102,7 @@ def test_a_json_schema_answer_always_parses(temperature: float) -> None:
 
 
 def test_a_cut_reply_ends_with_finish_reason_length() -> None:
-    grammar = json_object_grammar()
+    grammar = json_schema_grammar({"type": "object"})
     requests = [
         ask(SamplingParams(seed=i, max_new_tokens=12, temperature=2, grammar=grammar), i) for i in range(9)
     ]
@@ -155,7 +155,7 @@ MIXED = [
     SamplingParams(seed=2, top_k=None, min_p=0.03, presence_penalty=-1),
     SamplingParams(seed=3, top_k=20, top_p=0.9, repetition_penalty=1.4, num_logprobs=0),
     SamplingParams(seed=4, temperature=2, top_k=None, grammar=json_schema_grammar(PERSON), num_logprobs=20),
-    SamplingParams(temperature=0, grammar=json_object_grammar()),
+    SamplingParams(temperature=0, grammar=json_schema_grammar({"type": "object"})),
     SamplingParams(seed=6, temperature=0.5, logit_bias=((40, 30.0), (41, -100.0), (900, 29.0))),
     SamplingParams(seed=7, grammar=regex_grammar(r"(\d\d?, )*\d+\."), frequency_penalty=0.5),
     SamplingParams(seed=8, top_k=3, min_p=0.5, presence_penalty=2, logit_bias=((1, 5.0),), num_logprobs=1),
@@ -200,4 +200,4 @@ def test_the_source_of_a_model_checks_its_grammars_and_its_vocabulary() -> None:
 
 def test_a_tokenizer_without_a_rust_backend_is_refused() -> None:
     with pytest.raises(BadRequest, match="this model's tokenizer does not support structured output"):
-        GrammarCompiler(object(), lambda: frozenset({1})).matcher(json_object_grammar())
+        GrammarCompiler(object(), lambda: frozenset({1})).matcher(json_schema_grammar({"type": "object"}))

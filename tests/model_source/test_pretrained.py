@@ -143,4 +143,8 @@ def test_clients_see_the_model_under_its_name_and_where_each_setting_comes_from(
         "repetition_penalty_method": "constructor",
         "seed": "constructor",
         "max_new_tokens": "context_len",
+        "max_reasoning_tokens": "constructor",
+        "enable_thinking": "constructor",
+        "reasoning_effort": "constructor",
+        "chat_template_kwargs": "constructor",
     }

@@ -441,7 +441,6 @@ def test_an_answer_that_takes_too_long_is_503(tmp_path: Path) -> None:
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "expected int <= 20"),
         ({"tool_choice": "required"}, "tool_choice", "there are no tools"),
         ({"tools": TOOLS * 2}, "tools", "two tools have the same name"),
-        ({"tools": TOOLS, "response_format": {"type": "json_object"}}, "response_format", "must be text"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", "is missing"),
         ({"chat_template": "x"}, "chat_template", "chat_template is not supported"),
         ({"functions": [{"name": "f"}]}, "functions", "functions is not supported"),

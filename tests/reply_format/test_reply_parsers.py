@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -11,9 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatstream_flask.openai_api.parse_body import parse_body
-from chatstream_flask.openai_api.schema import ChatBody
-from chatstream_flask.openai_api.tools import tool_use
 from chatstream_flask.reply_format.deltas import message_of
 from chatstream_flask.reply_format.reply_parser import ReplyParser, TextReply
 from chatstream_flask.reply_format.template_reply import TemplateReply
@@ -85,31 +81,3 @@ def test_what_breaks_the_template_is_text_from_there_on() -> None:
     assert "tool_calls" not in message
     assert message["content"].startswith("Yes.{a:}")
     assert message["content"].endswith(" and so on")
-
-
-def chat_body(**fields: Any) -> ChatBody:
-    body = {"model": "m", "messages": [{"role": "user", "content": ""}], **fields}
-    return parse_body(json.dumps(body).encode(), ChatBody)
-
-
-def test_the_schema_of_one_of_several_calls_keeps_its_references() -> None:
-    node = {"$defs": {"node": {"type": "object"}}, "properties": {"next": {"$ref": "#/$defs/node"}}}
-    tools = [{"type": "function", "function": {"name": name, "parameters": node}} for name in "fg"]
-    schema = tool_use(chat_body(tools=tools, tool_choice="required")).forced_schema
-    assert schema is not None
-    second = schema["anyOf"][1]["properties"]
-    assert second["name"] == {"const": "g"}
-    place = "/anyOf/1/properties/arguments/$defs/node"
-    assert second["arguments"]["properties"]["next"] == {"$ref": f"#{place}"}
-    found: Any = schema
-    for part in place.split("/")[1:]:
-        found = found[int(part)] if isinstance(found, list) else found[part]
-    assert found == {"type": "object"}
-
-
-def test_a_named_function_without_parameters_takes_an_empty_object() -> None:
-    tools = [{"type": "function", "function": {"name": "f"}}]
-    choice = {"type": "function", "function": {"name": "f"}}
-    use = tool_use(chat_body(tools=tools, tool_choice=choice))
-    assert use.forced_schema == {"type": "object", "properties": {}}
-    assert use.tools == [{"type": "function", "function": {"name": "f"}}]

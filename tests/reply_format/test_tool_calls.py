@@ -390,7 +390,9 @@ def test_a_forced_reply_is_arguments_of_one_function_or_a_call_of_one_of_several
 @pytest.mark.parametrize("family", ["granite", "phi-4", "firefunction", "lfm2", "hermes"])
 def test_calls_written_into_a_history_are_read_again(family: str) -> None:
     calls: Calls = [("f", {"s": 'a"b\n', "n": 1, "any": [None, True]}), ("g", {})]
-    assert read(family, syntax_of(family).write(calls)) == (calls, None)
+    form = syntax_of(family).form
+    assert form is not None
+    assert read(family, form.write(calls)) == (calls, None)
 
 
 class Token:

@@ -22,6 +22,7 @@ KINDS = {  # of every route; a new one has to be added here
     "/": PUBLIC,
     "/chat_stream": WRITES,
     "/chat_stream/<message_id>": READS,
+    "/chat_stream/<message_id>/answer_now": WRITES,
     "/chat_stream/<message_id>/cancel": WRITES,
     "/chatstream/status": OPERATORS,
     "/chatstream/status.json": OPERATORS,

@@ -46,7 +46,12 @@ def ask(client: Any, user_input: str) -> str:
         ({"include": "get_prompt"}, {"/get_prompt"}),
         (
             {"include": ["chat_stream"]},
-            {"/chat_stream", "/chat_stream/<message_id>", "/chat_stream/<message_id>/cancel"},
+            {
+                "/chat_stream",
+                "/chat_stream/<message_id>",
+                "/chat_stream/<message_id>/answer_now",
+                "/chat_stream/<message_id>/cancel",
+            },
         ),
         ({"exclude": [name for name in API_NAMES if name != "get_prompt"]}, {"/get_prompt"}),
         ({"include": []}, set()),

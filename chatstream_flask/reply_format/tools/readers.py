@@ -92,11 +92,15 @@ def python_tag(chars: Characters, calls: CallWriter, opened: str) -> Reading[Non
 
 
 def python_calls(close: str) -> Reader:
-    """Return a reader of a list of calls as in Python: [f(a="x"), g()]."""
+    """Return a reader of a list of calls as in Python, [f(a="x"), g()], or in JSON."""
 
     def read(chars: Characters, calls: CallWriter, opened: str) -> Reading[None]:
         yield from chars.skip_space()
         yield from chars.expect("[")
+        yield from chars.skip_space()
+        if (yield from chars.peek()) == "{":
+            yield from json_calls("]" + close)(chars, calls, "")
+            return
         _add_python_call(calls, "[" + (yield from _balanced(chars, "]")))
         yield from chars.skip_space()
         yield from chars.optional(close)

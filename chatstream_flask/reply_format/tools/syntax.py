@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from . import gemma
+from .call_form import CallForm, list_form, object_form
 from .readers import (
     DEEPSEEK,
     KIMI,
@@ -23,25 +22,6 @@ from .readers import (
 )
 from .tagged_parameters import TaggedParameters
 
-Call = tuple[str, dict[str, Any]]  # name and arguments
-WriteCalls = Callable[[Sequence[Call]], str]
-
-
-def write_tagged(calls: Sequence[Call]) -> str:
-    """Return calls as Hermes, Qwen and many others write them."""
-    return "\n".join(f"<tool_call>\n{_json({'name': n, 'arguments': a})}\n</tool_call>" for n, a in calls)
-
-
-def write_list(opener: str, closer: str = "") -> WriteCalls:
-    """Return a function that writes calls as a list between two texts."""
-    return lambda calls: opener + _json([{"name": n, "arguments": a} for n, a in calls]) + closer
-
-
-def write_python(calls: Sequence[Call]) -> str:
-    """Return calls as LFM2 writes them."""
-    written = (f"{name}({', '.join(f'{k}={v!r}' for k, v in given.items())})" for name, given in calls)
-    return f"<|tool_call_start|>[{', '.join(written)}]<|tool_call_end|>"
-
 
 @dataclass(frozen=True)
 class ToolSyntax:
@@ -51,17 +31,13 @@ class ToolSyntax:
     closers: tuple[str, ...] = ()  # texts behind calls
     inner: tuple[str, ...] = ()  # further texts within calls
     bare: Reader | None = None  # reads calls that begin a reply with a brace
-    write: WriteCalls = write_tagged  # for histories, if the chat template does not write calls
+    form: CallForm | None = None  # in which calls are written; None: not with JSON
     has_short_ids: bool = False  # whether the chat template demands ids of nine letters and digits
 
     @property
     def markers(self) -> frozenset[str]:
         """Texts that must stay in a reply's text if they are special tokens."""
         return frozenset({*self.openers, *self.closers, *self.inner})
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
 
 
 QWEN_XML = TaggedParameters(
@@ -102,12 +78,28 @@ def _dsml(section: str) -> TaggedParameters:
     )
 
 
-HERMES = ToolSyntax({"<tool_call>": json_calls("</tool_call>")}, ("</tool_call>",))
+def _mistral(form: CallForm) -> ToolSyntax:
+    inner = ("[ARGS]", "[CALL_ID]")
+    return ToolSyntax({"[TOOL_CALLS]": mistral}, inner=inner, form=form, has_short_ids=True)
+
+
+TAGS = ("<tool_call>", "</tool_call>")
+HERMES_FORM = object_form("<tool_call>\n", "\n</tool_call>")
+HERMES = ToolSyntax({TAGS[0]: json_calls(TAGS[1])}, (TAGS[1],), form=HERMES_FORM)
 LLAMA = ToolSyntax(
     {"<|python_tag|>": python_tag, "<function=": function_tag},
     bare=json_calls(is_known=True),
+    form=object_form("", "", "parameters", between=None),  # its template takes one call at a time
 )
+DEEPSEEK_CLOSERS = ("<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>")
 DSML_SECTIONS = ("function_calls", "tool_calls")
+
+
+def _deepseek(before: str, middle: str, after: str) -> ToolSyntax:
+    begin, (end, end_all) = DEEPSEEK, DEEPSEEK_CLOSERS
+    form = CallForm(begin[1] + before, middle, after + end, begin[0], end=end_all)
+    return ToolSyntax(dict.fromkeys(begin, deepseek), DEEPSEEK_CLOSERS, ("<｜tool▁sep｜>",), form=form)
+
 
 # Texts of which a chat template contains all, and the syntax of its model; the first that fits holds.
 SYNTAXES: tuple[tuple[tuple[str, ...], ToolSyntax], ...] = (
@@ -118,42 +110,65 @@ SYNTAXES: tuple[tuple[tuple[str, ...], ToolSyntax], ...] = (
             tuple(f"</｜DSML｜{name}>" for name in DSML_SECTIONS),
         ),
     ),
-    (
-        (DEEPSEEK[1],),
-        ToolSyntax(
-            dict.fromkeys(DEEPSEEK, deepseek),
-            ("<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>"),
-            ("<｜tool▁sep｜>",),
-        ),
-    ),
+    ((DEEPSEEK[1], "```json"), _deepseek("function<｜tool▁sep｜>", "\n```json\n", "\n```")),  # V3 and R1
+    ((DEEPSEEK[1],), _deepseek("", "<｜tool▁sep｜>", "")),
     (
         (KIMI[1],),
         ToolSyntax(
             dict.fromkeys(KIMI, kimi),
             ("<|tool_call_end|>", "<|tool_calls_section_end|>"),
             ("<|tool_call_argument_begin|>",),
+            form=CallForm(
+                f"{KIMI[1]}functions.",
+                ":0<|tool_call_argument_begin|>",
+                "<|tool_call_end|>",
+                KIMI[0],
+                between=None,  # the next would have another number
+                end="<|tool_calls_section_end|>",
+            ),
+        ),
+    ),
+    (("[TOOL_CALLS]", "[ARGS]"), _mistral(CallForm("[TOOL_CALLS]", "[ARGS]", ""))),
+    (("[TOOL_CALLS]",), _mistral(list_form("[TOOL_CALLS]"))),
+    (("<|tool_call>call:",), ToolSyntax({gemma.OPENER: gemma.gemma}, (gemma.CLOSER,), (gemma.QUOTE,))),
+    (
+        ("<|function_call|>",),  # GigaChat
+        ToolSyntax({"<|function_call|>": json_calls()}, form=object_form("<|function_call|>", "")),
+    ),
+    (("<arg_key>",), ToolSyntax({TAGS[0]: GLM_XML}, (TAGS[1],), form=HERMES_FORM)),
+    (
+        ("seed:tool_call",),
+        ToolSyntax(
+            {"<seed:tool_call>": SEED, "<function=": SEED},
+            (SEED.close,),
+            form=object_form("<seed:tool_call>\n", f"\n{SEED.close}"),
         ),
     ),
     (
-        ("[TOOL_CALLS]",),
-        ToolSyntax({"[TOOL_CALLS]": mistral}, inner=("[ARGS]", "[CALL_ID]"), has_short_ids=True),
+        ("<parameter=",),
+        ToolSyntax({TAGS[0]: QWEN_XML, "<function=": QWEN_XML}, (TAGS[1],), form=HERMES_FORM),
     ),
-    (("<|tool_call>call:",), ToolSyntax({gemma.OPENER: gemma.gemma}, (gemma.CLOSER,), (gemma.QUOTE,))),
-    (("<|function_call|>",), ToolSyntax({"<|function_call|>": json_calls()})),  # GigaChat
-    (("<arg_key>",), ToolSyntax({"<tool_call>": GLM_XML}, ("</tool_call>",))),
-    (("seed:tool_call",), ToolSyntax({"<seed:tool_call>": SEED, "<function=": SEED}, ("</seed:tool_call>",))),
-    (("<parameter=",), ToolSyntax({"<tool_call>": QWEN_XML, "<function=": QWEN_XML}, ("</tool_call>",))),
     (
         ("<|START_ACTION|>",),
-        ToolSyntax({"<|START_ACTION|>": json_calls("<|END_ACTION|>")}, ("<|END_ACTION|>",)),
+        ToolSyntax(
+            {"<|START_ACTION|>": json_calls("<|END_ACTION|>")},
+            ("<|END_ACTION|>",),
+            form=list_form("<|START_ACTION|>", "<|END_ACTION|>", "tool_name", "parameters"),
+        ),
     ),
-    (("Action:", "tool_name"), ToolSyntax({"Action:": json_calls("```", is_known=True, fence="```json")})),
+    (
+        ("Action:", "tool_name"),
+        ToolSyntax(
+            {"Action:": json_calls("```", is_known=True, fence="```json")},
+            form=list_form("Action: ```json\n", "```", "tool_name", "parameters"),
+        ),
+    ),
     (
         ("<|tool_call|>",),  # Granite
         ToolSyntax(
-            {"<|tool_call|>": json_calls(), "<tool_call>": json_calls("</tool_call>")},
-            ("</tool_call>",),
-            write=write_list("<|tool_call|>"),
+            {"<|tool_call|>": json_calls(), TAGS[0]: json_calls(TAGS[1])},
+            (TAGS[1],),
+            form=list_form("<|tool_call|>"),
         ),
     ),
     (
@@ -161,18 +176,25 @@ SYNTAXES: tuple[tuple[tuple[str, ...], ToolSyntax], ...] = (
         ToolSyntax(
             {"<|tool_call|>": json_calls("<|/tool_call|>"), "functools": json_calls()},
             ("<|/tool_call|>",),
-            write=write_list("<|tool_call|>", "<|/tool_call|>"),
+            form=list_form("<|tool_call|>", "<|/tool_call|>"),
         ),
     ),
-    (("functools",), ToolSyntax({"functools": json_calls()}, write=write_list(" functools"))),
-    (("<tool_calls>",), ToolSyntax({"<tool_calls>": json_calls("</tool_calls>")}, ("</tool_calls>",))),
-    (("<tool_call>",), HERMES),
+    (("functools",), ToolSyntax({"functools": json_calls()}, form=list_form(" functools"))),
+    (
+        ("<tool_calls>",),
+        ToolSyntax(
+            {"<tool_calls>": json_calls("</tool_calls>")},
+            ("</tool_calls>",),
+            form=list_form("<tool_calls>", "</tool_calls>"),
+        ),
+    ),
+    ((TAGS[0],), HERMES),
     (
         ("List of tools: ",),  # LFM2
         ToolSyntax(
             {"<|tool_call_start|>": python_calls("<|tool_call_end|>")},
             ("<|tool_call_end|>",),
-            write=write_python,
+            form=list_form("<|tool_call_start|>", "<|tool_call_end|>"),
         ),
     ),
     (("<|start_header_id|>", "tools"), LLAMA),
@@ -180,12 +202,16 @@ SYNTAXES: tuple[tuple[tuple[str, ...], ToolSyntax], ...] = (
 )
 
 
+# A reply that is nothing but a call: an object with "name" and "arguments".
+BARE = ToolSyntax({}, bare=json_calls(is_known=True), form=object_form("", "", between=None))
+
+
 def forced_syntax(names: Sequence[str]) -> ToolSyntax:
     """Return how a reply is written that must be a call of one of these functions.
 
-    With one it is its arguments, with several an object with "name" and "arguments".
+    With one it is its arguments, with several a bare call.
     """
-    return ToolSyntax({}, bare=arguments_of(names[0]) if len(names) == 1 else json_calls(is_known=True))
+    return ToolSyntax({}, bare=arguments_of(names[0])) if len(names) == 1 else BARE
 
 
 def find_tool_syntax(template: str) -> ToolSyntax:

@@ -8,6 +8,7 @@ from typing import Any
 
 from .call_writer import CallWriter
 from .characters import BrokenText, Characters, Reading, Write, parse_json
+from .readers import json_calls
 
 PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}  # as templates write them into histories
 TYPES: dict[type, str] = {
@@ -37,9 +38,12 @@ class TaggedParameters:
     has_line_ends: bool = True  # a newline at each end of a value is not part of it
 
     def __call__(self, chars: Characters, calls: CallWriter, opened: str) -> Reading[None]:
-        """Read one or several calls."""
+        """Read one or several calls; between tags they may also be JSON."""
         if opened != self.call:
             yield from chars.skip_space()
+            if (yield from chars.peek()) == "{":
+                yield from json_calls(self.close or self.call_end)(chars, calls, "")
+                return
             yield from chars.expect(self.call)
         while True:
             yield from self._read_call(chars, calls)

@@ -1,0 +1,69 @@
+"""The text around calls whose arguments are JSON: one description, for writing calls and for grammars."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class CallForm:
+    """How a family writes calls, but for names and arguments."""
+
+    before: str  # in front of a call's name
+    middle: str  # between name and arguments
+    after: str
+    start: str = ""  # in front of the first call
+    between: str | None = ""  # None: the model writes one call only
+    end: str = ""
+    json_key: str = ""  # key of the arguments, if a call is a JSON object and nothing else
+
+    def write(self, calls: Sequence[tuple[str, Any]]) -> str:
+        """Return the text of calls, which are pairs of name and arguments."""
+        texts = (
+            f"{self.before}{name}{self.middle}{json.dumps(arguments, ensure_ascii=False)}{self.after}"
+            for name, arguments in calls
+        )
+        return self.start + (self.between or "").join(texts) + self.end
+
+    def rule(self, functions: Mapping[str, str], special: Mapping[int, str]) -> str:
+        """Return a Lark expression for one or several calls.
+
+        :param functions: names of functions, with the expressions for their arguments
+        :param special: tokens that text is never encoded to, with their text
+        """
+        calls = (
+            [self.before + name + self.middle, arguments, self.after] for name, arguments in functions.items()
+        )
+        one = " | ".join(
+            f"{_terminals(before, special)} {arguments} {_terminals(after, special)}"
+            for before, arguments, after in calls
+        )
+        more = "" if self.between is None else f"({_terminals(self.between, special)} ({one}))*"
+        return f"{_terminals(self.start, special)} ({one}) {more} {_terminals(self.end, special)}"
+
+
+def object_form(
+    opener: str, closer: str, arguments: str = "arguments", between: str | None = "\n"
+) -> CallForm:
+    """Return the form of calls that are an object each, between two texts."""
+    json_key = "" if opener else arguments
+    return CallForm(
+        f'{opener}{{"name": "', f'", "{arguments}": ', f"}}{closer}", between=between, json_key=json_key
+    )
+
+
+def list_form(opener: str, closer: str = "", name: str = "name", arguments: str = "arguments") -> CallForm:
+    """Return the form of calls that are a list of objects between two texts."""
+    return CallForm(f'{{"{name}": "', f'", "{arguments}": ', "}", f"{opener}[", ", ", f"]{closer}")
+
+
+def _terminals(text: str, special: Mapping[int, str]) -> str:
+    """Return a text as terminals of a Lark grammar; a special token is one, whatever its text."""
+    ids = {token: token_id for token_id, token in special.items()}
+    pattern = "|".join(map(re.escape, sorted(ids, key=len, reverse=True)))
+    parts = re.split(f"({pattern})", text) if pattern else [text]
+    return " ".join(f"<[{ids[part]}]>" if part in ids else json.dumps(part) for part in parts if part)
