@@ -22,6 +22,7 @@ from ..http.request_check import check_host, check_origin
 from ..http.server_check import ServerCheck
 from ..model_source import ModelSource
 from ..monitoring.engine_collector import EngineCollector
+from ..monitoring.escape import escaped
 from ..prompts import AbstractChatPrompt
 from ..prompts.template_params import TemplateParams
 from .admission import Admission
@@ -266,7 +267,7 @@ class ChatService:
         :param respond: makes the response of an error; the default is application/problem+json
         """
         if error.status >= 500 and not isinstance(error, NotAccepting):
-            self.logger.error("a request failed: %s", error, exc_info=error.__cause__)
+            self.logger.error("a request failed: %s", escaped(str(error)), exc_info=error.__cause__)
         response = (respond or self._problem)(error)
         self.state.reports.refused(error, response.status_code)
         return response

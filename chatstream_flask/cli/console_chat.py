@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import threading
@@ -27,6 +28,7 @@ from .console_words import Words
 
 CONVERSATION = "console"
 POLL_SEC = 0.1
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # with which a reply could take over the terminal
 
 
 class ConsoleChat:
@@ -150,12 +152,13 @@ class ConsoleChat:
 
     def _print_piece(self, piece: Piece, was_reasoning: bool) -> None:
         """Print a piece of the answer, or dimmed one of the reasoning, which only a terminal shows."""
+        text = CONTROL.sub("", piece.text) if self._is_terminal else piece.text
         if piece.is_reasoning:
-            click.secho(piece.text if self._is_terminal else "", nl=False, err=True, dim=True)
+            click.secho(text if self._is_terminal else "", nl=False, err=True, dim=True)
             return
         if was_reasoning and self._is_terminal:
             click.echo("\n", err=True)
-        click.echo(piece.text, nl=False)
+        click.echo(text, nl=False)
 
     # -- the terminal --------------------------------------------------------------------------------
 

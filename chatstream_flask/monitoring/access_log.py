@@ -15,6 +15,7 @@ from ..engine.outcome import Outcome
 from ..engine.request import GenerationRequest
 from ..errors import ChatStreamError
 from ..settings import Settings
+from .escape import escaped
 from .origin import Origin
 
 FIELDS = "chatstream"  # attribute of a log record that holds the line's fields
@@ -107,7 +108,7 @@ class AccessLog:
             message = template % {name: "-" if value is None else value for name, value in fields.items()}
             texts = [name for name in ("error", "user_input", "reply") if fields.get(name)]
             message = " ".join([message, *(f"{name}={fields[name]!r}" for name in texts)])
-        self._logger.log(level, "%s", message, extra={FIELDS: fields})
+        self._logger.log(level, "%s", escaped(message), extra={FIELDS: fields})
 
 
 def _ms(seconds: float | None) -> int | None:

@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from .access_log import FIELDS
+from .escape import escaped
 
 HUMAN = "%(asctime)s %(levelname)s %(message)s"
 
@@ -21,8 +22,15 @@ def set_up_logging(log_format: str) -> None:
     :param log_format: "human" or "json"
     """
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if log_format == "json" else logging.Formatter(HUMAN))
+    handler.setFormatter(JsonFormatter() if log_format == "json" else HumanFormatter(HUMAN))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+class HumanFormatter(logging.Formatter):
+    """Lines of text; those after the first of a record, such as a traceback's, are indented."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n    ".join(escaped(line) for line in super().format(record).split("\n"))
 
 
 class JsonFormatter(logging.Formatter):
@@ -38,4 +46,4 @@ class JsonFormatter(logging.Formatter):
         line |= getattr(record, FIELDS, None) or {"message": record.getMessage()}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return escaped(json.dumps(line, ensure_ascii=False, default=str))

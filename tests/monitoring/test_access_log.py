@@ -18,7 +18,7 @@ from flask_fakes import FAIL, Chat, ScriptedRunner, running_chat, say
 from chatstream_flask import ChatStream
 from chatstream_flask.engine.engine import Engine
 from chatstream_flask.monitoring.japanese import MESSAGES
-from chatstream_flask.monitoring.log_format import JsonFormatter
+from chatstream_flask.monitoring.log_format import HUMAN, HumanFormatter, JsonFormatter
 from chatstream_flask.openai_api import create_openai_blueprint
 from chatstream_flask.views import create_chat_blueprint, create_operations_blueprint
 
@@ -153,6 +153,41 @@ def test_json_of_other_lines() -> None:
         )
     line = json.loads(JsonFormatter().format(record))
     assert (line["message"], line["exception"], line["level"]) == ("a b", "ValueError: no", "ERROR")
+
+
+HOSTILE = "a\r\n2026-11-29 ERROR forged \x1b[2J\x9b31m\u2028\u202e\ud800 end"
+
+
+@pytest.mark.parametrize("log_format", ["human", "json"])
+def test_a_client_can_neither_forge_a_line_nor_control_a_terminal(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, log_format: str
+) -> None:
+    with running_chat(tmp_path, config={"CHATSTREAM_LOG_FORMAT": log_format}) as chat:
+        chat.app.register_blueprint(create_openai_blueprint(chat.chat_stream))
+        path = "/v1/forged \x1b[2J\x9b31m\u2028\u202e".encode().decode("latin-1")
+        chat.client().get(environ_overrides={"PATH_INFO": path})
+        chat.client().post("/v1/completions", json={"model": HOSTILE.replace("\ud800", ""), "prompt": ""})
+        chat.client().post("/chat_stream", json={HOSTILE: 1, "user_input": "hi"})
+    assert len(lines(caplog)) == 3
+    assert sum("forged" in record.getMessage() for record in lines(caplog)) == 2  # the third cuts it
+    for record in lines(caplog):
+        assert record.getMessage().isprintable()
+        assert formatter_of(log_format).format(record).isprintable()
+
+
+@pytest.mark.parametrize("log_format", ["human", "json"])
+def test_lines_of_a_traceback_cannot_pass_for_records(log_format: str) -> None:
+    error = ValueError(HOSTILE)
+    record = logging.getLogger("x").makeRecord(
+        "x", logging.ERROR, "", 0, "a %s", (HOSTILE,), (ValueError, error, None)
+    )
+    first, *others = formatter_of(log_format).format(record).encode().decode().split("\n")
+    assert first.isprintable() and all(line.isprintable() and line.startswith("    ") for line in others)
+    assert (log_format == "json") == (not others)
+
+
+def formatter_of(log_format: str) -> logging.Formatter:
+    return JsonFormatter() if log_format == "json" else HumanFormatter(HUMAN)
 
 
 def test_japanese_lines(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
