@@ -347,6 +347,7 @@ def test_settings_hold_for_the_conversation(echo_site: Server, visit: Any) -> No
     page.wait(lambda: not page.has("dialog"))
     assert page.ask("one two three") == "one two"
     assert page.texts(".note") == ["This reply ended at its greatest length."]
+    page.script("arguments[0].value = ''", field)  # so that the next wait is for the server's answer
     page.click("Settings")
     page.wait(lambda: field.get_attribute("value") == "2")
     assert page.find("#setting-temperature").get_attribute("value") == "0.5"
@@ -358,6 +359,26 @@ def test_settings_hold_for_the_conversation(echo_site: Server, visit: Any) -> No
     page.wait(lambda: field.get_attribute("value") == "5000")
     page.press(Keys.ESCAPE)
     assert page.ask("one two three") == "one two three"
+
+
+def test_settings_that_arrive_late_leave_what_a_quick_user_typed(echo_site: Server, visit: Any) -> None:
+    page = visit(echo_site)
+    page.script("""
+        const send = window.fetch;
+        const released = new Promise((release) => (window.release = release));
+        window.fetch = async (url, options) => {
+          const answer = await send(url, options);
+          if (String(url).endsWith("/get_generation_params")) await released;
+          return answer;
+        };""")
+    page.click("Settings")
+    field = page.find("#setting-max_new_tokens")
+    field.send_keys("2")
+    page.click("Save")
+    page.script("window.release()")
+    page.wait(lambda: not page.has("dialog"))
+    assert page.ask("one two three") == "one two"
+    assert page.find("#setting-temperature").get_attribute("value") == "1"  # the others came
 
 
 def test_figures_on_demand(echo_site: Server, visit: Any) -> None:
@@ -451,9 +472,9 @@ def test_what_the_server_told_before_a_turn_is_out_of_date(echo_site: Server, vi
           const answer = await send(url, options);
           if (String(url).endsWith("/conversation")) await new Promise((goOn) => window.held.push(goOn));
           return answer;
-        };
-        document.dispatchEvent(new Event("visibilitychange"));""")
-    page.wait(lambda: page.script("return held.length === 1"))
+        };""")
+    look = "document.dispatchEvent(new Event('visibilitychange')); return held.length === 1"
+    page.wait(lambda: page.script(look))  # a look that began before the script would swallow the event
     page.ask("Two")
     page.script("held.shift()()")
     page.wait(lambda: page.script("return held.length === 1"))  # it asks again
@@ -780,6 +801,35 @@ def test_markdown_looks_the_same_however_it_comes(echo_site: Server, visit: Any)
         texts,
     )
     assert differing == []
+
+
+def test_no_markdown_overflows_the_stack_or_freezes_the_page(echo_site: Server, visit: Any) -> None:
+    """Deep quotes ended with an error, and emphasis that never ends took half a minute."""
+    page = visit(echo_site)
+    texts = [mark * 2000 + "a" for mark in ("> ", "- ", "1. ", "> - ")]
+    texts += [mark * 10_000 for mark in ("_a*", "*a_", "_a", "**あ*", "`a*", "[", "![a](", "<a@")]
+    texts += ["a" + " " * 50_000 + "b"]
+    times = page.module(
+        """
+        const { StreamingMarkdown, drawMarkdown } = await load("streaming_markdown.js");
+        const times = {};
+        for (const text of args[0]) {
+          const began = performance.now();
+          const container = document.createElement("div");
+          drawMarkdown(container, text);
+          const streaming = new StreamingMarkdown(document.createElement("div"));
+          streaming.push(text);
+          streaming.end();
+          if (!container.textContent) throw new Error("nothing is left of " + text.slice(0, 10));
+          times[text.slice(0, 10)] = performance.now() - began; // milliseconds
+        }
+        return times;""",
+        texts,
+    )
+    assert max(times.values()) < 5000, times
+    nested = "> " * 10 + "- " * 10 + "**deep**"
+    page.module('(await load("streaming_markdown.js")).drawMarkdown(document.body, args[0])', nested)
+    assert page.texts("blockquote li strong") == ["deep"]
 
 
 def test_markdown_of_japanese(echo_site: Server, visit: Any) -> None:

@@ -6,6 +6,7 @@
  */
 
 import { Marked } from "./vendor/marked.esm.js";
+import { LIMITS, MAX_TEXT_LEN } from "./markdown_limits.js";
 import "./vendor/purify.min.js";
 
 const PURIFY = globalThis.DOMPurify;
@@ -25,6 +26,7 @@ const HARMLESS_TAG = /^<(?:br\s*\/?|\/?(?:kbd|sub|sup))>$/i;
 const CJK = /[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]/;
 
 const marked = new Marked({ gfm: true, breaks: true });
+marked.use(LIMITS);
 marked.use({
   renderer: {
     html: ({ text }) => (HARMLESS_TAG.test(text.trim()) ? text : escaped(text)),
@@ -42,7 +44,7 @@ marked.use({
       // CommonMark sees no emphasis in **「これ」**は, because it expects spaces, which Japanese does not use.
       name: "cjkStrong",
       level: "inline",
-      start: (source) => source.indexOf("**"),
+      start: (source) => source.slice(0, MAX_TEXT_LEN).indexOf("**"),
       tokenizer(source) {
         const found = /^\*\*(?=\S)((?:[^*\n]|\*(?!\*))*?\S)\*\*(?!\*)/.exec(source);
         if (!found || !CJK.test(found[1])) return undefined;

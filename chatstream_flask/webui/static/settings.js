@@ -19,6 +19,10 @@ export class Settings {
   constructor({ dialog, form, fields, problem, resetButton, cancelButton }, api) {
     Object.assign(this, { dialog, problem, api });
     this.inputs = new Map(FIELDS.map((field) => [field.name, makeInput(field)]));
+    this.edited = new Set(); // inputs that the user has changed since the dialog was opened
+    for (const input of this.inputs.values()) {
+      input.addEventListener("input", (event) => event.isTrusted && this.edited.add(input));
+    }
     fields.append(...FIELDS.map((field) => row(field, this.inputs.get(field.name))));
     form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -29,12 +33,20 @@ export class Settings {
   }
 
   async open() {
-    this.problem.hidden = true;
+    this.edited.clear();
+    this.shown = null;
     this.dialog.showModal();
-    await this.#try(async () => this.#show(await this.api.generationParams()));
+    this.loading = this.#try(() => this.#load());
+    await this.loading;
+  }
+
+  async #load() {
+    this.#show(await this.api.generationParams());
   }
 
   async #save() {
+    await this.loading;
+    if (!this.shown) await this.#load(); // it had failed
     const changed = {};
     for (const [name, input] of this.inputs) {
       const value = input.value === "" ? null : Number(input.value);
@@ -46,15 +58,20 @@ export class Settings {
   }
 
   async #reset() {
-    this.#show(await this.api.setGenerationParams(null));
+    const params = await this.api.setGenerationParams(null);
+    this.edited.clear();
+    this.#show(params);
   }
 
+  /** Fill in what the server has, except where the user was quicker. */
   #show(params) {
     this.shown = {};
     for (const [name, input] of this.inputs) {
+      const typed = input.value;
       input.value = params[name] ?? "";
-      input.dispatchEvent(new Event("input"));
       this.shown[name] = input.type === "range" ? Number(input.value) : params[name] ?? null;
+      if (this.edited.has(input)) input.value = typed;
+      input.dispatchEvent(new Event("input"));
     }
   }
 
