@@ -30,6 +30,7 @@ ROOMS = [  # top-level modules and packages; each may import what stands above i
     "webui",
     "status_page",
     "openai_api",
+    "openapi",
     "views",
     "extension",
     "serving",

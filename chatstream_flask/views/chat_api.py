@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from flask import Blueprint, Flask, Response, jsonify, request
+from flask import Blueprint, Flask, Response, current_app, jsonify, request
 
 from ..chat.completion import Callback
 from ..chat.service import ChatService
 from ..config import check_callback, check_names
 from ..errors import ChatStreamError, ConfigError
 from ..monitoring.origin import assign_request_id
+from ..openapi import describe
 from ..webui import create_webui_blueprint
 from .conversation_answers import conversation_of, generation_params_of, generation_params_to_set, prompt_of
 from .feedback import OnFeedback, parse_feedback
@@ -157,6 +158,12 @@ def _webui(blueprint: Blueprint, chat_stream: ChatService, options: Options) -> 
     blueprint.register_blueprint(create_webui_blueprint(options.web_ui_params))
 
 
+def _openapi(blueprint: Blueprint, chat_stream: ChatService, options: Options) -> None:
+    @blueprint.get("/openapi.json")
+    def openapi() -> Response:
+        return jsonify(describe(current_app))
+
+
 def _fresh(data: dict[str, Any]) -> Response:
     response = jsonify(data)
     response.headers["Cache-Control"] = "no-store"
@@ -173,6 +180,7 @@ _VIEWS: dict[str, Callable[[Blueprint, Any, Options], None]] = {
     "set_feedback": _set_feedback,
     "get_load": _get_load,
     "get_resource_usage": _get_resource_usage,
+    "openapi": _openapi,
     "webui": _webui,
 }
 API_NAMES = tuple(_VIEWS)

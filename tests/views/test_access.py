@@ -37,6 +37,7 @@ KINDS = {  # of every route; a new one has to be added here
     "/health/live": PROBED,
     "/health/ready": PROBED,
     "/metrics": OPERATORS,
+    "/openapi.json": PUBLIC,
     "/set_feedback": WRITES,
     "/set_generation_params": WRITES,
     "/v1/<path:path>": KEYED,

@@ -1,0 +1,5 @@
+"""The OpenAPI 3.1 description of all routes."""
+
+from .document import describe
+
+__all__ = ["describe"]

@@ -1,0 +1,220 @@
+"""The chat API and the chat page as OpenAPI describes them."""
+
+from __future__ import annotations
+
+from ..chat.chat_request import MAX_MESSAGE_ID_LEN
+from ..config import (
+    MAX_REPETITION_PENALTY,
+    MAX_STOP_STRING_LEN,
+    MAX_STOP_STRINGS,
+    MAX_TEMPERATURE,
+    MULTIPLICATIVE,
+    SUBTRACTIVE,
+)
+from .operation import (
+    COUNT,
+    NUMBER_OR_NULL,
+    PROBLEM,
+    PROBLEMS,
+    STRING,
+    STRING_OR_NULL,
+    Json,
+    Operation,
+    a_reference,
+    an_answer,
+    an_array,
+    an_object,
+)
+
+CHAT, PAGE = "chat", "page"
+STOP_STRING: Json = {"type": "string", "minLength": 1, "maxLength": MAX_STOP_STRING_LEN}
+PENALTY: Json = {"minimum": -MAX_REPETITION_PENALTY, "maximum": MAX_REPETITION_PENALTY}
+ID: Json = {"type": "string", "minLength": 1, "maxLength": MAX_MESSAGE_ID_LEN}
+
+SESSION_PARAMS: Json = {
+    "temperature": {"type": "number", "minimum": 0, "maximum": MAX_TEMPERATURE},
+    "top_k": {"type": ["integer", "null"], "minimum": 0},
+    "top_p": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+    "repetition_penalty": {"type": ["number", "null"]} | PENALTY,
+    "repetition_penalty_method": {"enum": [MULTIPLICATIVE, SUBTRACTIVE]},
+    "seed": {"type": ["integer", "null"], "minimum": 0, "maximum": 2**63 - 1},
+    "max_new_tokens": {"type": "integer", "minimum": 1},
+}
+REQUEST_PARAMS: Json = SESSION_PARAMS | {
+    "stop": {"oneOf": [STOP_STRING, {"type": "array", "items": STOP_STRING, "maxItems": MAX_STOP_STRINGS}]}
+}
+CHAT_REQUEST = an_object(
+    {
+        "user_input": STRING | {"description": "the next message; needed unless `regenerate` is true"},
+        "regenerate": {"type": "boolean", "description": "generate the last reply again"},
+        "edited_message_id": {"type": ["string", "null"], "minLength": 1, "maxLength": MAX_MESSAGE_ID_LEN}
+        | {"description": "the reply whose turn `user_input` replaces"},
+        **REQUEST_PARAMS,
+    },
+    optional=("user_input", "regenerate", "edited_message_id", *REQUEST_PARAMS),
+) | {
+    "anyOf": [
+        {"required": ["user_input"]},
+        {"required": ["regenerate"], "properties": {"regenerate": {"const": True}}},
+    ]
+}
+EVENTS = STRING | {"description": "events `queue`, `start`, `reasoning`, `text`, `done` and `error`"}
+MESSAGE = an_object(
+    {
+        "role": STRING,
+        "text": STRING,
+        "message_id": STRING_OR_NULL,
+        "is_interrupted": {"type": "boolean"},
+        "reasoning": STRING,
+        "reasoning_s": NUMBER_OR_NULL,
+    },
+    optional=("reasoning", "reasoning_s"),
+)
+RUNNING = an_object({"message_id": STRING, "user_input": STRING, "num_kept": COUNT})
+SHOWN_PARAMS = an_object(
+    {"success": {"const": True}, "message": STRING, "generation_params": {"type": "object"}}
+)
+SHOWN_PARAMS["properties"]["origins"] = {"type": "object", "additionalProperties": STRING}
+WORKER = an_object(
+    {
+        "name": STRING,
+        "processing": COUNT,
+        "waiting": COUNT,
+        "max_processing": COUNT,
+        "max_waiting": COUNT,
+        "eta_s": NUMBER_OR_NULL,
+    }
+)
+MEMORY: Json = {"total_memory": {"type": "number"}, "used_memory": {"type": "number"}}
+USAGE = an_object(
+    {
+        "name": STRING,
+        "num_gpus": COUNT,
+        "gpus": an_array(an_object({"index": COUNT, **MEMORY})),
+        "cpu": an_object(MEMORY),
+    }
+)
+
+SCHEMAS: dict[str, Json] = {
+    "ChatRequest": CHAT_REQUEST,
+    "GenerationParams": an_object(SESSION_PARAMS, optional=tuple(SESSION_PARAMS)),
+    "Conversation": an_object(
+        {"messages": an_array(MESSAGE), "running": {"oneOf": [RUNNING, {"type": "null"}]}}
+    ),
+    "Feedback": an_object(
+        {"message_id": STRING, "is_like": {"type": ["boolean", "null"]}, "form_data": {}},
+        optional=("is_like", "form_data"),
+    ),
+    "Problem": PROBLEM,
+}
+
+REPLY = an_answer(
+    "The reply, in the format that `Accept` asks for. Unless refusals have a status, also "
+    '`{"error": "too_many_requests"}`.',
+    headers={"X-ChatStream-Last-Generated-Message-Id": STRING, "X-ChatStream-Truncated": STRING},
+    events=EVENTS,
+    lines=EVENTS,
+    text=STRING | {"description": "the text of the answer"},
+    json=an_object({"error": {"const": "too_many_requests"}}),
+)
+
+
+def _success(description: str, properties: Json) -> Json:
+    return an_answer(
+        description, json=an_object({"success": {"const": True}, "message": STRING, **properties})
+    )
+
+
+CHAT_OPERATIONS: dict[str, Operation] = {
+    "chat": Operation(
+        summary="Generate a reply and stream it",
+        tag=CHAT,
+        body=a_reference("ChatRequest"),
+        answers={"200": REPLY, **PROBLEMS},
+    ),
+    "resume": Operation(
+        summary="Read on in a reply",
+        tag=CHAT,
+        answers={"200": REPLY, **PROBLEMS},
+        path_parameters={"message_id": ID},
+        parameters=(
+            {"name": "Last-Event-ID", "in": "header", "schema": COUNT}
+            | {"description": "number of characters that the client has"},
+            {"name": "offset", "in": "query", "schema": COUNT, "description": "the same, without the header"},
+        ),
+    ),
+    "cancel": Operation(
+        summary="Stop a reply; what it has said is kept",
+        tag=CHAT,
+        path_parameters={"message_id": ID},
+        answers={"204": an_answer("The reply ends."), **PROBLEMS},
+    ),
+    "clear_context": Operation(
+        summary="Delete the caller's conversation",
+        tag=CHAT,
+        answers={"200": _success("It is deleted.", {}), **PROBLEMS},
+    ),
+    "get_conversation": Operation(
+        summary="Return the caller's conversation",
+        tag=CHAT,
+        answers={
+            "200": an_answer("Messages and the running reply.", json=a_reference("Conversation")),
+            **PROBLEMS,
+        },
+    ),
+    "get_prompt": Operation(
+        summary="Return the conversation as the model reads it, percent-encoded",
+        tag=CHAT,
+        answers={
+            "200": _success("The prompt; null before the first message.", {"prompt": STRING_OR_NULL}),
+            **PROBLEMS,
+        },
+    ),
+    "get_generation_params": Operation(
+        summary="Return the sampling parameters of the conversation",
+        tag=CHAT,
+        answers={"200": an_answer("All of them.", json=SHOWN_PARAMS), **PROBLEMS},
+    ),
+    "set_generation_params": Operation(
+        summary="Change some sampling parameters of the conversation; null resets all",
+        tag=CHAT,
+        body={"oneOf": [a_reference("GenerationParams"), {"type": "null"}]},
+        answers={"200": an_answer("All of them.", json=SHOWN_PARAMS), **PROBLEMS},
+    ),
+    "set_feedback": Operation(
+        summary="Like or dislike a reply",
+        tag=CHAT,
+        body=a_reference("Feedback"),
+        answers={"200": _success("The app has it.", {"target_message_id": STRING}), **PROBLEMS},
+    ),
+    "get_load": Operation(
+        summary="Return how many replies run and wait, and how many may",
+        tag=CHAT,
+        answers={"200": _success("Load and limits.", {"chatstream_workers": an_array(WORKER)}), **PROBLEMS},
+    ),
+    "get_resource_usage": Operation(
+        summary="Return memory of the process and of CUDA devices, in GiB",
+        tag=CHAT,
+        answers={"200": _success("Memory.", {"memory_usage": an_array(USAGE)}), **PROBLEMS},
+    ),
+    "openapi": Operation(
+        summary="Return this description",
+        tag=CHAT,
+        answers={"200": an_answer("An OpenAPI 3.1 document.", json={"type": "object"}), **PROBLEMS},
+    ),
+}
+PAGE_OPERATIONS: dict[str, Operation] = {
+    "index": Operation(
+        summary="Return the chat page", tag=PAGE, answers={"200": an_answer("The page.", html=STRING)}
+    ),
+    "redirect": Operation(
+        summary="Redirect to the chat page",
+        tag=PAGE,
+        answers={"308": an_answer("Its address ends in a slash.", headers={"Location": STRING})},
+    ),
+    "file": Operation(
+        summary="Return a file of the chat page",
+        tag=PAGE,
+        answers={"200": an_answer("The file.", any=STRING), "404": an_answer("There is no such file.")},
+    ),
+}

@@ -1,0 +1,135 @@
+"""The OpenAI-compatible API as OpenAPI describes it; its bodies are the types that check requests."""
+
+from __future__ import annotations
+
+from msgspec.json import schema_components
+
+from ..openai_api.schema import ChatBody, CompletionBody
+from .operation import (
+    COUNT,
+    STRING,
+    STRING_OR_NULL,
+    Json,
+    Operation,
+    a_reference,
+    an_answer,
+    an_array,
+    an_object,
+)
+
+TAG = "openai"
+BODIES = (ChatBody, CompletionBody)
+KEY = "apiKey"
+
+ERROR = an_object(
+    {
+        "error": {
+            "type": "object",
+            "properties": {
+                "message": STRING,
+                "type": STRING,
+                "param": STRING_OR_NULL,
+                "code": STRING_OR_NULL,
+            },
+            "required": ["message", "type", "param", "code"],
+        }
+    }
+)
+MODEL = an_object(
+    {
+        "id": STRING,
+        "object": {"const": "model"},
+        "created": COUNT,
+        "owned_by": STRING,
+        "max_model_len": COUNT,
+    }
+)
+REFUSED: Json = {
+    "4XX": an_answer("The request is refused.", json=a_reference("OpenAIError")),
+    "5XX": an_answer("The server cannot answer now.", json=a_reference("OpenAIError")),
+}
+CHUNKS = STRING | {"description": "chunks as server-sent events; the last one is `[DONE]`"}
+
+
+def _completion(kind: str, choice: Json) -> Json:
+    return {
+        "type": "object",
+        "properties": {
+            "id": STRING,
+            "object": {"const": kind},
+            "created": COUNT,
+            "model": STRING,
+            "choices": an_array({"type": "object", "properties": choice, "required": list(choice)}),
+            "usage": {
+                "type": "object",
+                "properties": {
+                    name: COUNT for name in ("prompt_tokens", "completion_tokens", "total_tokens")
+                },
+                "required": ["prompt_tokens", "completion_tokens", "total_tokens"],
+            },
+        },
+        "required": ["id", "object", "created", "model", "choices", "usage"],
+    }
+
+
+CHOICE: Json = {"index": COUNT, "finish_reason": STRING_OR_NULL, "logprobs": {"type": ["object", "null"]}}
+CHAT_MESSAGE: Json = {
+    "type": "object",
+    "properties": {"role": {"const": "assistant"}, "content": STRING_OR_NULL},
+    "required": ["role", "content"],
+}
+
+SCHEMAS: dict[str, Json] = {
+    **schema_components(BODIES, ref_template="#/components/schemas/{name}")[1],
+    "ChatCompletion": _completion("chat.completion", CHOICE | {"message": CHAT_MESSAGE}),
+    "Completion": _completion("text_completion", CHOICE | {"text": STRING}),
+    "Model": MODEL,
+    "OpenAIError": ERROR,
+}
+
+
+def _body(kind: type) -> Json:
+    return a_reference(kind.__name__)
+
+
+OPENAI_OPERATIONS: dict[str, Operation] = {
+    "chat": Operation(
+        summary="Answer messages",
+        tag=TAG,
+        method="POST",
+        body=_body(ChatBody),
+        security=(KEY,),
+        answers={
+            "200": an_answer("The answer.", json=a_reference("ChatCompletion"), events=CHUNKS),
+            **REFUSED,
+        },
+    ),
+    "text": Operation(
+        summary="Continue a text",
+        tag=TAG,
+        method="POST",
+        body=_body(CompletionBody),
+        security=(KEY,),
+        answers={"200": an_answer("The text.", json=a_reference("Completion"), events=CHUNKS), **REFUSED},
+    ),
+    "list": Operation(
+        summary="List the names of the model",
+        tag=TAG,
+        method="GET",
+        security=(KEY,),
+        answers={
+            "200": an_answer(
+                "The names.",
+                json=an_object({"object": {"const": "list"}, "data": an_array(a_reference("Model"))}),
+            ),
+            **REFUSED,
+        },
+    ),
+    "get": Operation(
+        summary="Describe a model",
+        tag=TAG,
+        method="GET",
+        security=(KEY,),
+        answers={"200": an_answer("The model.", json=a_reference("Model")), **REFUSED},
+    ),
+}
