@@ -76,8 +76,8 @@ class ChatStream(ChatService):
         two on CPU for many replies, else one
     :param too_many_request_as_http_error: refuse with status 429, not with 200 and `{"error": ...}`
     :param use_mock_response: answer with fixed phrases; needs neither a model nor torch
-    :param mock_params: `type` ("round", "long", "echo"), `initial_wait_sec`, `time_per_token_sec`; None is
-        `{"type": "round"}`
+    :param mock_params: `type` ("round", "long", "echo", "reasoning"), `initial_wait_sec`,
+        `time_per_token_sec`; None is `{"type": "round"}`
     :param chat_prompt_clazz: class that makes a prompt of a conversation; ChatPrompt uses the chat template
     :param max_new_tokens: maximum number of tokens of a reply, without what the model reasons before it
     :param max_reasoning_tokens: maximum number of tokens that a model reasons before it answers; then it is

@@ -69,7 +69,7 @@ OPTIONS = [
     ),
     click.option(
         "--mock",
-        type=click.Choice(["round", "long", "echo"]),
+        type=click.Choice(["round", "long", "echo", "reasoning"]),
         help="Reply with fixed phrases, without a model.",
     ),
     click.option(

@@ -20,9 +20,10 @@ from ..engine.request import GenerationRequest
 from ..engine.runner import NewIds
 from ..engine.sequence import Chunk, Matcher, Sequence
 from ..errors import ConfigError
-from .phrases import LONG, ROUND, split_mock_text
+from .phrases import CLOSING, LONG, REASONING, ROUND, split_mock_text
 
 SEPARATOR = "\x1e"  # between the user messages of a prompt
+CLOSING_ID = 2**31 - 1  # ends the reasoning early
 EOS_ID = 0  # the token at index i of a reply has the id i + 1
 MAX_WAIT_SEC = 0.1  # wait of one step, so that new and cancelled requests are noticed soon
 MAX_SEC = 3600
@@ -31,6 +32,7 @@ REPLIES: dict[str, Callable[[list[str]], str]] = {
     "round": lambda messages: ROUND[(len(messages) - 1) % len(ROUND)],
     "long": lambda messages: LONG,
     "echo": lambda messages: messages[-1],
+    "reasoning": lambda messages: f"{REASONING}{CLOSING}{ROUND[(len(messages) - 1) % len(ROUND)]}",
 }
 
 
@@ -129,9 +131,11 @@ class MockRunner:
         return (sequence.request.started_at or 0.0) + self.params.initial_wait_sec
 
     def _next_ids(self, sequence: Sequence) -> list[int]:
-        num_generated = len(sequence.token_ids) - sequence.num_prompt
-        is_complete = num_generated >= len(self._reply(sequence.request))
-        token_id = EOS_ID if is_complete else num_generated + 1
+        reply, said = self._reply(sequence.request), sequence.token_ids[sequence.num_prompt :]
+        index = len(said)
+        if CLOSING_ID in said:
+            index += reply.index(CLOSING.rstrip()) - said.index(CLOSING_ID)
+        token_id = EOS_ID if index >= len(reply) else index + 1
         if sequence.params.num_logprobs is not None:
             top = ((token_id, 0.0),) if sequence.params.num_logprobs else ()
             sequence.logprobs.append(TokenLogprob(token_id, 0.0, top))
@@ -152,7 +156,7 @@ class MockTextDecoder:
         self._reply = reply
 
     def push(self, token_id: int) -> str:
-        return self._reply[token_id - 1]
+        return CLOSING if token_id == CLOSING_ID else self._reply[token_id - 1]
 
     def finish(self) -> str:
         return ""

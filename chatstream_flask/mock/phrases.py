@@ -44,6 +44,14 @@ they steered for it. They came in at dawn, wet and cold and laughing.
 Nobody closed the lighthouse after that night. The boy, who is a man now, lights the lamp every evening. \
 When visitors ask him who it is for, he tells them to look up."""
 
+REASONING = """\
+<think>
+A message has come, and I am to answer it. I am only a mock, so there is nothing that I could know. But I \
+can show how it looks when a model reasons first: this text comes before the answer, apart from it, and \
+whoever does not want to wait may ask for the answer now. Let me think it over once more. Yes, the next \
+line of my list it is."""
+CLOSING = "\n</think>\n\n"
+
 # Scripts without spaces between words: one character is one token.
 SPACELESS = "\u0e00-\u0eff\u1780-\u17ff\u3000-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff"
 TOKEN = re.compile(rf"\s*[{SPACELESS}]|\s*[^\s{SPACELESS}]+|\s+")

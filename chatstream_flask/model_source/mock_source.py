@@ -8,11 +8,16 @@ from typing import Any
 from ..config import ContextPolicy, SamplingParams
 from ..engine.runner import Runner
 from ..errors import BadRequest
-from ..mock.mock_runner import MockParams, MockRunner, encode_mock_prompt
+from ..mock.mock_runner import CLOSING_ID, MockParams, MockRunner, encode_mock_prompt
 from ..prompts import AbstractChatPrompt, ChatPrompt
 from ..prompts.fit import FittedPrompt
 from ..prompts.message_forms import Message
 from ..reply_format.family import ReplyFormat
+from ..reply_format.reasoning_tags import ReasoningTags
+
+THINKING = ReplyFormat(
+    reasoning=ReasoningTags("<think>", "</think>"), closing_ids=(CLOSING_ID,), first_closing_ids=(CLOSING_ID,)
+)
 
 
 class MockSource:
@@ -21,10 +26,10 @@ class MockSource:
     num_devices = 1
     prefill_chunk_len = 1_000_000  # a mock prompt costs nothing
     model_name = "mock"
-    reply_format = ReplyFormat()
 
     def __init__(self, mock_params: dict[str, Any] | None, context_len: int) -> None:
         self._params = MockParams.of(mock_params or {})
+        self.reply_format = THINKING if self._params.type == "reasoning" else ReplyFormat()
         self.context_len = context_len
 
     def best_num_threads(self, num_sequences: int) -> int:

@@ -21,7 +21,7 @@ from tcp_proxy import TCPProxy
 from werkzeug.wrappers import Response as BaseResponse
 
 from chatstream_flask import ChatStream
-from chatstream_flask.mock.phrases import LONG
+from chatstream_flask.mock.phrases import LONG, ROUND
 from chatstream_flask.views import create_chat_blueprint
 
 from .browser import chromium, log_of
@@ -244,6 +244,28 @@ def test_stop_keeps_what_was_said(long_site: Server, visit: Any) -> None:
     assert kept["text"].split() == page.replies[0].split()
     page.open()
     page.wait(lambda: page.texts(".note") == ["This reply was interrupted."])
+
+
+def test_reasoning_is_folded_away_and_ends_when_the_answer_is_wanted(tmp_path: Path, visit: Any) -> None:
+    answer = ROUND[0].removeprefix("1. ")  # Markdown draws the number
+    site = start_site(tmp_path, "--mock", "reasoning", "--mock-seconds-per-token", "0.1")
+    with site:
+        page = visit(site)
+        page.say("Hello")
+        page.wait(lambda: len("".join(page.texts(".reasoning-text")).split()) >= 3)
+        assert "Reasoning, " in page.texts(".reasoning summary")[0]
+        assert not page.has(".reasoning-text")
+        page.click("Answer now")
+        page.wait_until_ended()
+        assert page.replies == [answer]
+        page.wait(lambda: page.texts(".reasoning summary")[0].startswith("Reasoned for "))
+        (_, kept) = conversation_of(page)["messages"]
+        assert (kept["text"], kept["reasoning"]) == (ROUND[0], page.texts(".reasoning-text")[0])
+        page.open()
+        page.wait(lambda: page.replies == [answer])
+        assert page.texts(".reasoning-text") == [kept["reasoning"]]
+        page.find(".reasoning summary").click()
+        assert page.has(".reasoning-text")
 
 
 def test_escape_stops_and_a_reply_that_never_began_gives_the_question_back(

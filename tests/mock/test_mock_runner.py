@@ -201,7 +201,7 @@ def test_it_serves_in_an_engine() -> None:
     ("given_params", "message"),
     [
         ({"mock_type": "echo"}, "mock_type; allowed: initial_wait_sec, time_per_token_sec, type"),
-        ({"type": "Echo"}, "must be one of round, long, echo, not 'Echo'"),
+        ({"type": "Echo"}, "must be one of round, long, echo, reasoning, not 'Echo'"),
         ({"initial_wait_sec": -1}, "initial_wait_sec must be between 0 and 3600, not -1"),
         ({"time_per_token_sec": float("nan")}, "time_per_token_sec must be between 0 and 3600, not nan"),
         ({"time_per_token_sec": "0.1"}, "time_per_token_sec must be a number, not '0.1'"),

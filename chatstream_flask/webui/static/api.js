@@ -41,6 +41,10 @@ export class Api {
     await this.#fetch(`chat_stream/${encodeURIComponent(messageId)}/cancel`, { body: {} });
   }
 
+  async answerNow(messageId) {
+    await this.#fetch(`chat_stream/${encodeURIComponent(messageId)}/answer_now`, { body: {} });
+  }
+
   async conversation() {
     const conversation = await this.#json("conversation");
     this.isKnown = conversation.messages.length > 0 || conversation.running !== null;

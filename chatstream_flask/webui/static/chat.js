@@ -26,6 +26,7 @@ export class Chat {
     this.acts = {
       edit: (turn, text) => this.edit(turn, text),
       regenerate: (turn) => this.regenerate(turn),
+      answerNow: (turn) => this.#answerNow(turn),
       like: feedback && ((turn, isLike) => this.#like(turn, isLike)),
     };
   }
@@ -157,6 +158,7 @@ export class Chat {
     return {
       onQueue: (place) => reply.showQueue(place),
       onStart: () => reply.showStart(),
+      onReasoning: (text) => reply.pushReasoning(text),
       onText: (text) => reply.push(text),
       onLost: this.connection.lost,
       onBack: () => {
@@ -169,7 +171,7 @@ export class Chat {
   #end(running, done) {
     const { turn } = running;
     const isWhole = WHOLE.includes(done.finish_reason);
-    if (!isWhole && !turn.reply.text) return this.#fail(running, word("error_stopped"));
+    if (!isWhole && !turn.reply.text && !turn.reply.reasoning) return this.#fail(running, word("error_stopped"));
     turn.isInterrupted = !isWhole;
     turn.reply.finish(done);
   }
@@ -228,6 +230,11 @@ export class Chat {
   /** Cancel the reply; if the connection is lost, try again when it is back. */
   async #cancel(running) {
     await this.api.cancel(running.messageId).catch(() => {});
+  }
+
+  /** End the reasoning; if the connection is lost, it goes on. */
+  async #answerNow(turn) {
+    await this.api.answerNow(turn.id).catch(() => {});
   }
 
   async #like(turn, isLike) {
@@ -289,7 +296,7 @@ export class Chat {
   #appendKept(text, reply) {
     const turn = this.#append(new Turn(text, this.acts));
     if (!reply) return;
-    turn.showKept(reply.message_id, reply.text, reply.is_interrupted);
+    turn.showKept(reply);
     if (this.feedback) turn.reply.isLiked = this.feedback.get(turn.id);
   }
 

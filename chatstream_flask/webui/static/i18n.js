@@ -2,6 +2,7 @@
 
 export const WORDS = {
   en: {
+    answer_now: "Answer now",
     assistant: "Assistant",
     assistant_said: "Reply",
     cancel: "Cancel",
@@ -60,6 +61,9 @@ export const WORDS = {
     queue_next: "You are next",
     queue_next_eta: "You are next, {eta}",
     queue_place: "Place {n} in the queue",
+    reasoned: "Reasoned for {time}",
+    reasoning: "Reasoning",
+    reasons: "Reasoning, {time}",
     regenerate: "Regenerate",
     reply_begins: "The reply is being written.",
     retry_now: "Try now",
@@ -102,6 +106,7 @@ export const WORDS = {
     you_said: "You said",
   },
   ja: {
+    answer_now: "すぐに回答",
     assistant: "アシスタント",
     assistant_said: "返信",
     cancel: "キャンセル",
@@ -160,6 +165,9 @@ export const WORDS = {
     queue_next: "次があなたの番です",
     queue_next_eta: "次があなたの番です、{eta}",
     queue_place: "順番待ち {n} 番目",
+    reasoned: "{time}考えました",
+    reasoning: "思考の過程",
+    reasons: "考えています（{time}）",
     regenerate: "再生成",
     reply_begins: "返信を書いています。",
     retry_now: "今すぐ再接続",
@@ -248,6 +256,13 @@ export function roughly(seconds) {
 export function exactly(milliseconds) {
   const seconds = milliseconds / 1000;
   return duration(Number(seconds.toFixed(seconds < 10 ? 2 : 1)), "second", "narrow");
+}
+
+/** In whole seconds, or minutes and seconds. */
+export function inSeconds(seconds) {
+  const whole = Math.round(seconds);
+  const rest = duration(whole % 60, "second");
+  return whole < 60 ? rest : `${duration(Math.floor(whole / 60), "minute")} ${rest}`;
 }
 
 function duration(number, unit, unitDisplay = "long") {

@@ -4,6 +4,7 @@ import { announce } from "./announcer.js";
 import { copyText } from "./clipboard.js";
 import { element, icon } from "./element.js";
 import { exactly, label, roughly, word } from "./i18n.js";
+import { ReasoningView } from "./reasoning_view.js";
 import { drawMarkdown, StreamingMarkdown } from "./streaming_markdown.js";
 
 const NOTES = {
@@ -17,7 +18,7 @@ const NOTES = {
 export class ReplyView {
   text = "";
 
-  /** @param acts `regenerate()`, `like(isLike | null)`; without `like` there are no feedback buttons */
+  /** @param acts `regenerate()`, `answerNow()`, `like(isLike | null)`; without `like` there are no feedback buttons */
   constructor(acts) {
     this.acts = acts;
     this.prose = element("div", { class: "prose" });
@@ -53,8 +54,18 @@ export class ReplyView {
     announce(word("reply_begins"));
   }
 
+  pushReasoning(text) {
+    this.status.remove();
+    if (!this.reasoning) {
+      this.reasoning = new ReasoningView(this.acts.answerNow);
+      this.prose.before(this.reasoning.element);
+    }
+    this.reasoning.push(text);
+  }
+
   push(text) {
     this.status.remove();
+    if (!this.text) this.reasoning?.end();
     this.text += text;
     this.markdown.push(text);
   }
@@ -65,13 +76,21 @@ export class ReplyView {
   finish(done) {
     this.markdown.end();
     this.#settle();
+    const { reasoning_ms: reasoningMs } = done.timings ?? {};
+    this.reasoning?.end(reasoningMs === undefined ? null : reasoningMs / 1000);
     this.#note(NOTES[done.finish_reason]);
     this.#noteTruncation(done.num_dropped_turns);
     this.#showActions(done);
   }
 
   /** Show a reply that had ended before the page was loaded. */
-  showKept(text, isInterrupted) {
+  showKept({ text, reasoning, reasoning_s: reasoningSec, is_interrupted: isInterrupted }) {
+    if (reasoning) {
+      this.reasoning = new ReasoningView(null);
+      this.reasoning.push(reasoning);
+      this.reasoning.end(reasoningSec);
+      this.prose.before(this.reasoning.element);
+    }
     this.text = text;
     drawMarkdown(this.prose, text);
     if (isInterrupted) this.#note("interrupted");

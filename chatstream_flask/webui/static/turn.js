@@ -11,7 +11,7 @@ export class Turn {
   isFailed = false; // there is no reply, and the server has not stored the question
   reply = null;
 
-  /** @param acts `edit(turn, text)`, `regenerate(turn)`, `like(turn, isLike)` or null */
+  /** @param acts `edit(turn, text)`, `regenerate(turn)`, `answerNow(turn)`, `like(turn, isLike)` or null */
   constructor(text, acts) {
     Object.assign(this, { text, acts });
     this.question = new QuestionView(text, (edited) => acts.edit(this, edited));
@@ -24,10 +24,11 @@ export class Turn {
     this.reply.begin();
   }
 
-  showKept(id, text, isInterrupted) {
-    Object.assign(this, { id, isInterrupted });
+  /** @param kept the message, as the server has stored it */
+  showKept(kept) {
+    Object.assign(this, { id: kept.message_id, isInterrupted: kept.is_interrupted });
     this.putReply(this.#makeReply());
-    this.reply.showKept(text, isInterrupted);
+    this.reply.showKept(kept);
   }
 
   /** @param {ReplyView | null} reply */
@@ -65,9 +66,10 @@ export class Turn {
   }
 
   #makeReply() {
-    const { regenerate, like } = this.acts;
+    const { regenerate, answerNow, like } = this.acts;
     return new ReplyView({
       regenerate: () => regenerate(this),
+      answerNow: () => answerNow(this),
       like: like && ((isLike) => like(this, isLike)),
     });
   }
