@@ -138,6 +138,7 @@ class ChatService:
 
     def handle_answer_now_request(self, request: Request, message_id: str) -> Response:
         """End the reasoning of a reply of the caller, so that its answer begins. Idempotent."""
+        self.check_caller(request)
         try:
             reply = self.state.replies.find(self._conversations.id_of(request), message_id)
         except NotFound as error:

@@ -11,6 +11,7 @@ from ..config import (
     MULTIPLICATIVE,
     SUBTRACTIVE,
 )
+from ..prompts.template_params import EFFORTS, MAX_KWARGS
 from .operation import (
     COUNT,
     NUMBER_OR_NULL,
@@ -39,6 +40,14 @@ SESSION_PARAMS: Json = {
     "repetition_penalty_method": {"enum": [MULTIPLICATIVE, SUBTRACTIVE]},
     "seed": {"type": ["integer", "null"], "minimum": 0, "maximum": 2**63 - 1},
     "max_new_tokens": {"type": "integer", "minimum": 1},
+    "max_reasoning_tokens": {"type": ["integer", "null"], "minimum": 0},
+    "enable_thinking": {"type": ["boolean", "null"]},
+    "reasoning_effort": {"enum": [*EFFORTS, None]},
+    "chat_template_kwargs": {
+        "type": "object",
+        "maxProperties": MAX_KWARGS,
+        "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
+    },
 }
 REQUEST_PARAMS: Json = SESSION_PARAMS | {
     "stop": {"oneOf": [STOP_STRING, {"type": "array", "items": STOP_STRING, "maxItems": MAX_STOP_STRINGS}]}
@@ -148,6 +157,12 @@ CHAT_OPERATIONS: dict[str, Operation] = {
         tag=CHAT,
         path_parameters={"message_id": ID},
         answers={"204": an_answer("The reply ends."), **PROBLEMS},
+    ),
+    "answer_now": Operation(
+        summary="End the reasoning of a reply, so that the answer begins",
+        tag=CHAT,
+        path_parameters={"message_id": ID},
+        answers={"204": an_answer("The answer begins."), **PROBLEMS},
     ),
     "clear_context": Operation(
         summary="Delete the caller's conversation",
