@@ -19,7 +19,7 @@ logger = logging.getLogger("chatstream_flask")
 MAX_SCHEMA_LEN = 64 * 1024  # bytes of JSON
 MAX_SCHEMA_DEPTH = 32  # nested objects and lists
 MAX_MESSAGE_LEN = 300  # characters of llguidance's own message
-MAX_CPU_SEC = 2  # CPU time to validate a grammar
+MAX_CPU_SEC = 0.3  # CPU time to validate a grammar; the largest useful ones of 64 kB need 0.2
 MAX_WAIT_SEC = 20.0  # elapsed time of it, which is longer on a busy machine
 MAX_CHECKS = 2  # validations at the same time, per server process
 # Between the tokens of JSON; limited, because a model that starts to write spaces may never stop.

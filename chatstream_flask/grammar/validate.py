@@ -6,27 +6,32 @@ Run as a script with a JSON object on standard input; prints what is wrong with 
 from __future__ import annotations
 
 import json
+import math
+import signal
 import sys
 from typing import Any
 
 MAX_MEMORY = 2 * 1024**3  # bytes
 
 
-def limit_resources(cpu_sec: int) -> None:
+def limit_resources(cpu_sec: float) -> None:
+    """Let the system end this process after `cpu_sec` of CPU time, in whatever code it is then."""
     try:
         import resource
     except ImportError:  # Windows, where only the parent's timeout applies
         return
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_sec, cpu_sec))
+    signal.setitimer(signal.ITIMER_PROF, cpu_sec)  # its signal ends a process that does not handle it
+    max_sec = math.ceil(cpu_sec) + 1  # whole seconds, with those of the imports
+    resource.setrlimit(resource.RLIMIT_CPU, (max_sec, max_sec))
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def check(job: dict[str, Any]) -> str:
     sys.path[:] = job["path"]
-    limit_resources(job["cpu_sec"])
     from llguidance import LLMatcher, LLParserLimits
 
+    limit_resources(job["cpu_sec"])
     error: str = LLMatcher.validate_grammar(job["grammar"], limits=LLParserLimits(verbose_errors=False))
     return error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -54,6 +55,15 @@ def test_an_unusable_schema_is_refused_with_the_reason(schema: Any, sentence: st
         json_schema_grammar(schema)
     assert sentence in str(caught.value)
     assert len(str(caught.value)) < 500
+
+
+def test_a_costly_schema_is_given_up_soon() -> None:
+    """It took 2 s of CPU time, several times as long on a busy machine."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with pytest.raises(BadRequest, match="it is too costly"):
+        json_schema_grammar({"allOf": [{"pattern": f".*b.{{{i}}}"} for i in range(30)]})
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
 
 
 def test_grammars_are_accepted_by_sampling_params() -> None:
