@@ -50,10 +50,14 @@ class UnsupportedModel(ChatStreamError):
 
 
 class BadRequest(ChatStreamError):
-    """The request is not valid."""
+    """The request is not valid.
+
+    `num_tokens` is how many tokens its prompt has if it had to be tokenized to know that, else 0.
+    """
 
     status = 400
     code = "bad_request"
+    num_tokens = 0
 
 
 class BodyTooLarge(BadRequest):
@@ -74,6 +78,10 @@ class PromptTooLong(BadRequest):
     """The prompt does not fit into the context."""
 
     code = "prompt_too_long"
+
+    def __init__(self, message: str, num_tokens: int = 0) -> None:
+        super().__init__(message)
+        self.num_tokens = num_tokens
 
 
 class OriginNotAllowed(ChatStreamError):

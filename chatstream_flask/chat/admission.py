@@ -11,6 +11,7 @@ from flask import Flask, Request
 from ..config import ContextPolicy, OnBusy, SamplingParams
 from ..conversation.turn import Turn
 from ..engine.engine import Engine
+from ..engine.places import Reservation
 from ..engine.request import GenerationRequest
 from ..errors import BadRequest, ConfigError
 from ..http.disconnect import make_probe
@@ -60,7 +61,7 @@ class Admission:
             visitor = self.conversations.visitor_of(request)
             priority = self.conversations.priority_of(request)
             place = self.engine.reserve(visitor, priority, state.settings.visitor_limits)
-            undo.callback(place.close)
+            undo.push(partial(_give_back, place))
             conversation_id = self.conversations.id_of(request)
             turn = self._begin_turn(request, conversation_id, body, state)
             on_close = partial(state.replies.end, conversation_id, turn.message_id)
@@ -149,6 +150,11 @@ class Admission:
             return replace(params, stop=stop)
         except ConfigError as error:
             raise BadRequest(f"with the stop strings of the chat prompt: {error}") from error
+
+
+def _give_back(place: Reservation, kind: object, error: BaseException | None, trace: object) -> None:
+    """Give a place back; the tokens of a prompt that was refused count for its visitor."""
+    place.close(error.num_tokens if isinstance(error, BadRequest) else 0)
 
 
 def _text_filter(prompt: AbstractChatPrompt) -> Replacer | None:

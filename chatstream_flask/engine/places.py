@@ -14,17 +14,20 @@ SWEEP_SEC = 60.0  # interval at which idle visitors are forgotten
 class Reservation:
     """A reserved place in the queue. Take it before any costly work; submit a request with it or close it."""
 
-    def __init__(self, visitor: Visitor, priority: int, unreserve: Callable[[Reservation], None]) -> None:
+    def __init__(
+        self, visitor: Visitor, priority: int, unreserve: Callable[[Reservation, int], None]
+    ) -> None:
         self.visitor = visitor
         self.priority = priority
         self._unreserve = unreserve
 
-    def close(self) -> None:
+    def close(self, num_tokens: int = 0) -> None:
         """Give the place back. Idempotent.
 
+        :param num_tokens: tokens of a prompt that was refused, which the visitor has used
         :raises RuntimeError: a request was submitted with it, which keeps the place until it has finished
         """
-        self._unreserve(self)
+        self._unreserve(self, num_tokens)
 
 
 class Places:
@@ -71,7 +74,7 @@ class Places:
         name: str | None,
         priority: int,
         num_free_slots: int,
-        unreserve: Callable[[Reservation], None],
+        unreserve: Callable[[Reservation, int], None],
     ) -> Reservation:
         """Take a place for a visitor; raise TooManyRequests if there is none, or none for this visitor."""
         if self.num_taken >= self.capacity:
@@ -85,10 +88,11 @@ class Places:
         self._reserved.add(reservation)
         return reservation
 
-    def unreserve(self, reservation: Reservation) -> None:
+    def unreserve(self, reservation: Reservation, num_tokens: int) -> None:
         if reservation in self._reserved:
             self._reserved.remove(reservation)
             reservation.visitor.num_waiting -= 1
+            reservation.visitor.use_tokens(num_tokens, self._clock())
             self._forget_anonymous(reservation.visitor)
         elif reservation in self._submitted.values():
             raise RuntimeError("a request was submitted with this reservation; it keeps its place")

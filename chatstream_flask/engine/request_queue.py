@@ -132,9 +132,9 @@ class RequestQueue:
         with self._changed:
             return self._changed.wait_for(lambda: not self._places.num_taken, timeout)
 
-    def _unreserve(self, reservation: Reservation) -> None:
+    def _unreserve(self, reservation: Reservation, num_tokens: int) -> None:
         with self._changed:
-            self._places.unreserve(reservation)
+            self._places.unreserve(reservation, num_tokens)
             self._changed.notify_all()
 
     # -- requests ------------------------------------------------------------------------------------

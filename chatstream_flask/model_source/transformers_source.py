@@ -16,6 +16,7 @@ from ..prompts.fit import FittedPrompt, fit_to_context
 from ..prompts.message_forms import Message
 from ..prompts.message_prompt import encode_messages
 from ..reply_format.family import find_reply_format
+from .long_prompts import LongPrompts
 from .vocabulary import check_ids, check_vocabulary, num_embeddings
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class TransformersSource:
         self._num_cores = 0  # CPU cores of the process; 0 until the first make_runner
         self._grammars = GrammarCompiler(tokenizer, self._eos_ids)
         self.context_len = min(context_len, _max_positions(model.config) or context_len)
+        self._long_prompts = LongPrompts(tokenizer, self.context_len)
         self.model_name = _short_name(getattr(model.config, "name_or_path", ""))
         self.reply_format = find_reply_format(tokenizer)
 
@@ -139,11 +141,13 @@ class TransformersSource:
         tools: Sequence[dict[str, Any]],
         template_kwargs: Mapping[str, Any],
     ) -> list[int]:
-        return self._known(encode_messages(self._tokenizer, messages, tools, template_kwargs))
+        with self._long_prompts.tokenizing([*messages, *tools]):
+            return self._known(encode_messages(self._tokenizer, messages, tools, template_kwargs))
 
     def encode_text(self, text: str) -> list[int]:
         kwargs = {} if self._add_special_tokens is None else {"add_special_tokens": self._add_special_tokens}
-        return self._known(list(self._tokenizer.encode(text, **kwargs)))
+        with self._long_prompts.tokenizing(text):
+            return self._known(list(self._tokenizer.encode(text, **kwargs)))
 
     def decode(self, token_ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(token_ids), clean_up_tokenization_spaces=False))

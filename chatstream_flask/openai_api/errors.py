@@ -9,7 +9,7 @@ from typing import Any
 from flask import Response
 from werkzeug.exceptions import HTTPException
 
-from ..errors import BadRequest, ChatStreamError, TooManyRequests
+from ..errors import BadRequest, ChatStreamError, PromptTooLong, TooManyRequests
 from ..http.problem import set_retry_after
 
 
@@ -23,12 +23,14 @@ class ApiError(BadRequest):
         param: str | None = None,
         code: str = "invalid_value",
         status: int = 400,
+        num_tokens: int = 0,
         **numbers: int,
     ) -> None:
         super().__init__(message)
         self.param = param
         self.code = code
         self.status = status
+        self.num_tokens = num_tokens
         self.numbers = numbers  # further fields of the error object
 
 
@@ -38,7 +40,7 @@ def error_object(error: ChatStreamError) -> dict[str, Any]:
         "message": str(error),
         "type": _type_of(error),
         "param": getattr(error, "param", None),
-        "code": error.reason if isinstance(error, TooManyRequests) else error.code,
+        "code": _code_of(error),
         **getattr(error, "numbers", {}),
     }
 
@@ -63,6 +65,15 @@ def http_error_response(error: HTTPException) -> Response:
         if key.lower() not in ("content-type", "content-length"):
             response.headers[key] = value
     return response
+
+
+def _code_of(error: ChatStreamError) -> str:
+    match error:
+        case TooManyRequests():
+            return error.reason
+        case PromptTooLong():
+            return "context_length_exceeded"
+    return error.code
 
 
 def _type_of(error: ChatStreamError) -> str:

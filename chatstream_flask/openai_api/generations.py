@@ -11,6 +11,7 @@ from ..engine.engine import Engine
 from ..engine.outcome import FinishReason, Outcome
 from ..engine.reply_text import TokenLogprob
 from ..engine.request import GenerationRequest
+from ..errors import BadRequest
 from ..reply_format.deltas import Delta
 from ..reply_format.reply_parser import ReplyParser
 
@@ -75,7 +76,12 @@ class Generations:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it on an error; otherwise the answer continues to read it."""
+        """Close it on an error; otherwise the answer continues to read it.
+
+        The tokens of a prompt that was refused count for its visitor.
+        """
+        if isinstance(error, BadRequest) and self._reservations:
+            self._reservations.pop().close(error.num_tokens)
         if error is not None:
             self.close()
 

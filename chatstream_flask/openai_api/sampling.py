@@ -64,6 +64,7 @@ def bounded(
             f"{'one is' if num_new == 1 else 'ones are'} asked for: shorten it, or ask for fewer",
             param=param,
             code="context_length_exceeded",
+            num_tokens=num_prompt,
             n_prompt_tokens=num_prompt,
             n_ctx=context_len,
         )

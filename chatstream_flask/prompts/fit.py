@@ -57,7 +57,8 @@ def fit_to_context(
         return len(render(num_dropped)) <= max_tokens
 
     if not fits(0) and not fits(num_droppable):
-        raise PromptTooLong(_too_long(len(render(num_droppable)), max_tokens, policy))
+        num_tokens = len(render(num_droppable))
+        raise PromptTooLong(_too_long(num_tokens, max_tokens, policy), num_tokens)
     num_dropped = 0 if fits(0) else bisect_left(range(num_droppable), True, key=fits)
     return FittedPrompt(render(num_dropped), max(0, num_dropped - num_examples))
 

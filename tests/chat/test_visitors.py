@@ -14,6 +14,7 @@ from werkzeug.test import EnvironBuilder, TestResponse
 
 from chatstream_flask import SimpleSessionRequestHandler
 from chatstream_flask.chat.request_handler import address_of
+from chatstream_flask.openai_api import create_openai_blueprint
 
 ONE_EACH = {"CHATSTREAM_MAX_RUNNING_PER_VISITOR": 1, "CHATSTREAM_MAX_WAITING_PER_VISITOR": 0}
 OPTIONS: dict[str, Any] = {"num_of_concurrent_executions": 4, "too_many_request_as_http_error": True}
@@ -65,6 +66,19 @@ def test_tokens_a_minute(tmp_path: Path) -> None:
         other = chat.client()
         other.environ_base["REMOTE_ADDR"] = "203.0.113.2"
         assert talk(other, "3") == "ok"
+
+
+@pytest.mark.parametrize("path", ["/chat_stream", "/v1/chat/completions"])
+def test_a_prompt_that_is_refused_as_too_long_has_used_its_tokens(tmp_path: Path, path: str) -> None:
+    config = {"CHATSTREAM_MAX_TOKENS_PER_MINUTE_PER_VISITOR": 1000}
+    with running_chat(tmp_path, config=config, context_len=300, **OPTIONS) as chat:
+        chat.app.register_blueprint(create_openai_blueprint(chat.chat_stream))
+        client, long = chat.client(), "2" * 600
+        body: dict[str, Any] = {"user_input": long}
+        if path.startswith("/v1"):
+            body = {"model": "scripted", "messages": [{"role": "user", "content": long}]}
+        statuses = [client.post(path, json=body).status_code for _ in range(3)]
+        assert statuses == [400, 400, 429]
 
 
 class Team(SimpleSessionRequestHandler):
