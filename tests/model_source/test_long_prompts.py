@@ -47,7 +47,7 @@ def test_what_cannot_fit_is_refused_before_it_is_tokenized(prompt: Any) -> None:
 def test_what_may_fit_is_tokenized() -> None:
     """Also where only the longest token would make it fit."""
     done = []
-    for prompt in ("a" * MAX_CHARS, " " * MAX_CHARS, "a", []):
+    for prompt in ("a" * MAX_CHARS, " " * MAX_CHARS, "a", ""):
         with LongPrompts(Vocabulary(), CONTEXT_LEN).tokenizing(prompt):
             done.append(prompt)
     assert len(done) == 4
