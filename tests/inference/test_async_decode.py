@@ -16,6 +16,7 @@ from tiny_models import IdsAsText, TinyTokenizer, make_prompt, make_sequence, ti
 from chatstream_flask.config import SamplingParams
 from chatstream_flask.engine.failure_streak import FailureStreak
 from chatstream_flask.engine.outcome import FinishReason
+from chatstream_flask.engine.reasoning import Reasoning
 from chatstream_flask.engine.request import GenerationRequest
 from chatstream_flask.engine.runner import NewIds
 from chatstream_flask.engine.sequence import Chunk
@@ -23,6 +24,7 @@ from chatstream_flask.inference.decode_step import DecodeStep
 from chatstream_flask.inference.model_runner import ModelRunner
 from chatstream_flask.inference.prepared_model import PreparedModel
 from chatstream_flask.inference.slot_model import SlotModel
+from chatstream_flask.reply_format.reasoning_tags import ReasoningTags
 
 MAX_LEN = 200
 NUM_NEW = 12
@@ -38,7 +40,13 @@ KINDS = [
     # Not decoded asynchronously, because Python works between two of their tokens:
     SamplingParams(seed=4, top_k=20, repetition_penalty=1.3, max_new_tokens=NUM_NEW),
     SamplingParams(temperature=0, num_logprobs=2, max_new_tokens=NUM_NEW),
+    # Reasons first, and is made to answer, so that it is not decoded asynchronously for some steps:
+    SamplingParams(temperature=0, max_new_tokens=NUM_NEW),
+    SamplingParams(seed=5, top_k=5, max_new_tokens=NUM_NEW),
 ]
+REASONING_KINDS = (8, 9)
+TAGS = ReasoningTags("<", ">")
+CLOSING_IDS = [70, ord(">"), 71]
 
 
 @cache
@@ -81,7 +89,16 @@ def make_bench(num_slots: int, *, num_more: int = 1, async_decode: bool = True) 
 
 def make_request(number: int, length: int) -> GenerationRequest:
     prompt_ids = [i for i in make_prompt(30, number % 3)[:length] if i != BROKEN_ID]
-    return GenerationRequest(prompt_ids, KINDS[number % len(KINDS)], cache_owner=f"owner {number % 3}")
+    return GenerationRequest(
+        prompt_ids,
+        KINDS[number % len(KINDS)],
+        reasoning=make_reasoning(number % 7) if number % len(KINDS) in REASONING_KINDS else None,
+        cache_owner=f"owner {number % 3}",
+    )
+
+
+def make_reasoning(budget: int) -> Reasoning:
+    return Reasoning(splitter=TAGS.make_splitter("<"), closing_ids=CLOSING_IDS, max_tokens=budget)
 
 
 @cache
@@ -95,7 +112,26 @@ def alone(number: int, length: int) -> tuple[FinishReason, str]:
 
 def ended(request: GenerationRequest) -> tuple[FinishReason, str]:
     assert request.outcome is not None
-    return request.outcome.finish_reason, request.text
+    return request.outcome.finish_reason, request.reasoning_text + request.text
+
+
+@pytest.mark.parametrize("async_decode", [False, True])
+@pytest.mark.parametrize("budget", [0, 1, 5])
+def test_the_answer_after_a_budget_is_that_to_a_prompt_which_ends_with_the_reasoning(
+    budget: int, async_decode: bool
+) -> None:
+    prompt_ids = make_prompt(10)
+    reasons = GenerationRequest(prompt_ids, KINDS[0], reasoning=make_reasoning(budget))
+    bench = make_bench(1, async_decode=async_decode)
+    bench.submit(reasons)
+    bench.finish_all()
+    reasoning_ids = [*map(ord, reasons.reasoning_text), *CLOSING_IDS[1:2]]
+    assert len(reasoning_ids) == budget + 2
+    answers = GenerationRequest([*prompt_ids, *reasoning_ids, CLOSING_IDS[2]], KINDS[0])
+    bench.submit(answers)
+    bench.finish_all()
+    assert reasons.text == chr(CLOSING_IDS[2]) + answers.text
+    assert len(answers.text) == NUM_NEW
 
 
 @example(num_slots=3, events=[(0, 1, 6, False), (0, 1, 0, False), (8, 14, 0, False)])
