@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -42,6 +42,7 @@ class ModelRunner:
         num_cores: int = 1,
         all_cores: int | None = None,
         grammars: GrammarCompiler | None = None,
+        more_eos_ids: Iterable[int] = (),
         async_decode: bool | None = None,
         draft_tuner: DraftLengthTuner | None = None,
         prefill_chunk_len: int = EngineConfig.prefill_chunk_len,
@@ -51,11 +52,12 @@ class ModelRunner:
         :param num_cores: CPU cores of this thread while other worker threads are busy too
         :param all_cores: CPU cores of this thread while it is the only busy one; None: `num_cores`
         :param grammars: None: structured output is not supported
+        :param more_eos_ids: tokens that end a reply although the model's files do not say so
         :param async_decode: launch a decode step before the ids of the previous one are known; None: on CUDA
         :param draft_tuner: None: no speculative decoding
         :param prefill_chunk_len: maximum number of tokens in one call of `prefill`
         """
-        self.eos_ids = eos_ids(prepared.model, tokenizer)
+        self.eos_ids = eos_ids(prepared.model, tokenizer) | frozenset(more_eos_ids)
         self.num_slots = num_slots
         self.max_len = prepared.context_len
         self._num_cores = num_cores

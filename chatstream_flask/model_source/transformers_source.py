@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -15,12 +16,15 @@ from ..prompts import AbstractChatPrompt
 from ..prompts.fit import FittedPrompt, fit_to_context
 from ..prompts.message_forms import Message
 from ..prompts.message_prompt import encode_messages
+from ..prompts.turn_end import missing_turn_end
 from ..reply_format.family import find_reply_format
 from .long_prompts import LongPrompts
 from .vocabulary import check_ids, check_vocabulary, num_embeddings
 
 if TYPE_CHECKING:
     from ..inference.prepared_model import PreparedModel
+
+logger = logging.getLogger("chatstream_flask")
 
 MAX_SEQUENCES_OF_ONE_CPU_THREAD = 32  # beyond it, two threads on half of the cores each are faster
 
@@ -53,6 +57,7 @@ class TransformersSource:
             raise ConfigError(f"model must be a loaded transformers model, not {model!r}")
         if not hasattr(tokenizer, "decode"):
             raise ConfigError(f"tokenizer must be a loaded transformers tokenizer, not {tokenizer!r}")
+        from ..inference.own_tokenizer import own_tokenizer
         from ..inference.placement import check_built_for, is_dispatched
 
         check_built_for(devices)
@@ -61,7 +66,7 @@ class TransformersSource:
                 "the model was loaded with device_map, which has placed it already: leave device out"
             )
         self._model = model
-        self._tokenizer = tokenizer
+        self._tokenizer = tokenizer = own_tokenizer(tokenizer)
         self._devices = devices
         self.num_devices = max(len(devices), 1)
         self._add_special_tokens = add_special_tokens
@@ -74,6 +79,7 @@ class TransformersSource:
         self._long_prompts = LongPrompts(tokenizer, self.context_len)
         self.model_name = _short_name(getattr(model.config, "name_or_path", ""))
         self.reply_format = find_reply_format(tokenizer)
+        self._turn_end = self._added_turn_end()
 
     def best_num_threads(self, num_sequences: int) -> int:
         """Return one thread per device, or on CPU two for more than a few sequences.
@@ -111,6 +117,7 @@ class TransformersSource:
             num_cores=max(1, self._num_cores // num_cpu_threads),
             all_cores=self._num_cores,
             grammars=self._grammars,
+            more_eos_ids=() if self._turn_end is None else (self._turn_end,),
             draft_tuner=DraftLengthTuner(self._num_drafts) if self._num_drafts else None,
             prefill_chunk_len=self.prefill_chunk_len,
         )
@@ -187,13 +194,29 @@ class TransformersSource:
     def _eos_ids(self) -> frozenset[int]:
         from ..inference.model_runner import eos_ids
 
-        return eos_ids(self._model, self._tokenizer)
+        ids = eos_ids(self._model, self._tokenizer)
+        return ids if self._turn_end is None else ids | {self._turn_end}
+
+    def _added_turn_end(self) -> int | None:
+        """Return the token that ends the template's turns, if the model's files do not count it as an end."""
+        from ..inference.model_runner import eos_ids
+
+        turn_end = missing_turn_end(self._tokenizer, eos_ids(self._model, self._tokenizer))
+        if turn_end is not None:
+            logger.warning(
+                "the chat template of %s ends its turns with %s, which is no end token of the model's "
+                "generation config: it ends replies from now on",
+                self.model_name,
+                self._tokenizer.decode([turn_end]),
+            )
+        return turn_end
 
 
 def _short_name(name_or_path: str) -> str:
-    """Return the hub id or the folder's name, without the path: clients must not see where it is stored."""
-    is_path = os.path.isabs(name_or_path) or os.path.isdir(name_or_path)
-    return (os.path.basename(os.path.normpath(name_or_path)) if is_path else name_or_path) or "model"
+    """Return the hub id or the name of the folder or file, not its path: clients must not see where it is."""
+    is_path = os.path.isabs(name_or_path) or os.path.exists(name_or_path)
+    name = os.path.basename(os.path.normpath(name_or_path)) if is_path else name_or_path
+    return name.removesuffix(".gguf") or "model"
 
 
 def _max_positions(config: Any) -> int | None:

@@ -24,6 +24,12 @@ MESSAGES = {
     "%s is slow on this processor: the model is computed in float32": (
         "このプロセッサでは %s の計算が遅いため、モデルを float32 で計算します"
     ),
+    "the chat template of %s ends its turns with %s, which is no end token of the model's generation config: "
+    "it ends replies from now on": (
+        "%s のチャットテンプレートは発言を %s で終えますが、モデルの generation config の終了トークンでは"
+        "ありません。"
+        "今後はこれで応答を終えます"
+    ),
     "%r runs again; it was replaced and ends": "%r が再び動きましたが、取り替え済みのため終了します",
     "KV cache: %s on %s, %.1f MiB free before": "KV キャッシュ: %s (%s)、確保前の空き %.1f MiB",
     "a grammar became too costly in mid-reply: %s": "応答の途中で文法の処理が重くなりすぎました: %s",

@@ -94,7 +94,11 @@ def test_a_prompt_beyond_the_embedding_is_a_bad_request_on_every_route(tmp_path:
         # In a message it is plain text, and has other ids.
         body = {"model": "demo_model", "messages": [{"role": "user", "content": "a [SEP]"}], "max_tokens": 2}
         assert client.post("/v1/chat/completions", json=body).status_code == 200
-        tokenizer.chat_template = "{% for m in messages %}{{ m.content }}[SEP]{% endfor %}"
+    first_turn_only = (
+        "{% for m in messages %}{{ m.content }}{% endfor %}{% if messages|length == 1 %}[SEP]{% endif %}"
+    )
+    tokenizer.chat_template = first_turn_only  # so that the check at start does not see it
+    with served(tmp_path, model, tokenizer) as client:
         chat = client.post("/v1/chat/completions", json=body)
         assert (chat.status_code, chat.get_json()["error"]["code"]) == (400, "bad_request")
         page = client.post("/chat_stream", json={"user_input": "a"})
