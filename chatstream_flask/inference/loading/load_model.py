@@ -43,7 +43,8 @@ def load_tokenizer(name: str) -> Any:
 def find_model_files(name: str | os.PathLike[str], revision: str | None = None) -> Any:
     """Return the `ModelFiles` of a model, which has been checked as far as its config tells.
 
-    :param name: a folder or an id on the hub, of a model or of an adapter saved by peft; or a GGUF file
+    :param name: a folder or an id on the hub, of a model or of an adapter saved by peft; a GGUF file; or a
+        name of `PACKAGED_MODELS`
     :param revision: branch, tag or commit on the hub
     :raises ConfigError: there is no such model
     :raises UnsupportedModel: it cannot be served
@@ -52,7 +53,12 @@ def find_model_files(name: str | os.PathLike[str], revision: str | None = None) 
     from .adapter_files import AdapterFiles, is_adapter
     from .gguf_files import GgufFiles, is_gguf
     from .model_files import ModelFiles
+    from .packaged_model import PACKAGED_MODELS
 
+    if name in PACKAGED_MODELS and not os.path.exists(name):
+        files = ModelFiles(str(PACKAGED_MODELS[name].folder()))
+        files.name = name
+        return files
     if is_gguf(name):
         return GgufFiles(name, revision)
     return AdapterFiles(name, revision) if is_adapter(name, revision) else ModelFiles(name, revision)

@@ -1,0 +1,80 @@
+"""A tiny GGUF file: a llama of random weights with a byte-level tokenizer, written with the gguf package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from benchmark.gguf_file import converted, tensor_names
+from benchmark.shape import Shape
+from tiny_models import tiny_model
+from tokenizers.pre_tokenizers import ByteLevel
+
+SPECIAL = ["<|end|>", "<|eot|>", "<|start|>"]
+TOKENS = [*sorted(ByteLevel.alphabet()), "12", *SPECIAL]
+MERGES = ["1 2"]
+NORMAL, CONTROL = 1, 3  # token types
+TEMPLATE = (
+    "{% for m in messages %}<|start|>{{ m.content }}<|eot|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>{% endif %}"
+)
+
+
+def gguf_model(**changes: Any) -> Any:
+    """Return the model whose weights `write_tiny_gguf` writes."""
+    return tiny_model("llama", vocab_size=len(TOKENS), **changes)
+
+
+def write_tiny_gguf(path: Path, *, model: Any = None, rope_factors: Any = None, **fields: Any) -> None:
+    """Write the file.
+
+    :param model: of `gguf_model`
+    :param rope_factors: the tensor by which llama.cpp divides the rotary frequencies
+    :param fields: further metadata, with "__" for dots
+    """
+    import gguf
+
+    model = gguf_model() if model is None else model
+    config = model.config
+    shape = Shape(
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_hidden_layers=config.num_hidden_layers,
+        num_attention_heads=config.num_attention_heads,
+        num_key_value_heads=config.num_key_value_heads,
+        max_position_embeddings=config.max_position_embeddings,
+        rope_theta=config.rope_parameters["rope_theta"],
+    )
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_name("tiny")
+    writer.add_vocab_size(shape.vocab_size)
+    writer.add_context_length(shape.max_position_embeddings)
+    writer.add_embedding_length(shape.hidden_size)
+    writer.add_block_count(shape.num_hidden_layers)
+    writer.add_feed_forward_length(shape.intermediate_size)
+    writer.add_head_count(shape.num_attention_heads)
+    writer.add_head_count_kv(shape.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_rope_freq_base(shape.rope_theta)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(TOKENS)
+    writer.add_token_types([CONTROL if token in SPECIAL else NORMAL for token in TOKENS])
+    writer.add_token_merges(MERGES)
+    writer.add_eos_token_id(TOKENS.index("<|end|>"))
+    writer.add_eot_token_id(TOKENS.index("<|eot|>"))
+    writer.add_chat_template(TEMPLATE)
+    for name, value in ({"tokenizer__ggml__pre": "smollm"} | fields).items():
+        add = writer.add_string if isinstance(value, str) else writer.add_float32
+        add(name.replace("__", "."), value)
+    weights = {name: weight.detach().numpy() for name, weight in model.state_dict().items()}
+    for name, gguf_name in tensor_names(shape.num_hidden_layers).items():
+        writer.add_tensor(gguf_name, converted(name, weights[name], shape, np.float32))
+    if rope_factors is not None:
+        writer.add_tensor("rope_freqs.weight", np.asarray(rope_factors, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
