@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import threading
 import time
-from http import HTTPStatus
 from typing import Any
 
 from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.task import WSGITask
 
 from ..http.streamed_response import BodyCut
 from .limits import head_timeout
-from .refusal import refusal, request_timeout
+from .refusal import request_timeout
 
 
 class ChatTask(WSGITask):
@@ -26,6 +26,16 @@ class ChatTask(WSGITask):
             self.close_on_finish = True
 
 
+class ChatParser(HTTPRequestParser):
+    """Parser of requests; each malformed one is answered with 400, after those that came before it."""
+
+    def parse_header(self, header_plus: bytes) -> None:
+        try:
+            super().parse_header(header_plus)
+        except ValueError as error:  # of an address that urllib cannot split; waitress lets it through
+            raise ParsingError("the request is malformed") from error
+
+
 class ChatChannel(HTTPChannel):
     """Connection that is closed when its client does not send a request or read a response in time.
 
@@ -34,6 +44,8 @@ class ChatChannel(HTTPChannel):
     """
 
     task_class = ChatTask
+
+    parser_class = ChatParser
 
     def __init__(
         self, client_timeout_sec: float, server: Any, sock: Any, addr: Any, adj: Any, map: dict[int, Any]
@@ -62,11 +74,7 @@ class ChatChannel(HTTPChannel):
 
     def received(self, data: bytes) -> bool:
         before = self.request
-        try:
-            is_received = bool(super().received(data))
-        except ValueError:  # waitress' parser does not handle all malformed requests
-            self._refuse(refusal(HTTPStatus.BAD_REQUEST, "bad_request", "the request is malformed"))
-            return False
+        is_received = bool(super().received(data))
         if before is None or self.request is not before:
             self.waiting_since = time.monotonic()
         return is_received

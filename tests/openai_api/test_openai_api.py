@@ -534,6 +534,16 @@ def test_other_errors_have_openais_shape(chat: Chat) -> None:
     refusal(client.post("/v1/chat/completions", data="x" * 10, content_type="text/plain"), 400)
 
 
+@pytest.mark.parametrize(
+    "path", ["", "/", "//x", "//chat/completions", "/%0A", "/x/%0Ay", "/models/", "/models/%0A"]
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_every_path_below_v1_has_errors_in_openais_format(path: str, method: str, chat: Chat) -> None:
+    response = chat.app.test_client().open(f"/v1{path}", method=method)
+    assert response.status_code in (404, 405) and response.content_type == "application/json"
+    assert response.get_json()["error"]["type"] == "invalid_request_error"
+
+
 def test_a_body_that_is_too_large_is_413(tmp_path: Path) -> None:
     with running_api(tmp_path, config={"CHATSTREAM_MAX_BODY_LEN": 10}) as chat:
         assert refusal(ask(chat), 413)["code"] == "body_too_large"
