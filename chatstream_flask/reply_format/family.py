@@ -8,12 +8,12 @@ from typing import Any
 
 from ..engine.reasoning import Reasoning
 from ..prompts.message_prompt import TOOLS
-from .harmony import CHANNEL, MESSAGE, HarmonyCalls, HarmonyFormat
+from .harmony import CHANNEL, MESSAGE, HarmonyFormat
 from .reasoning_tags import ReasoningTags, find_tags
 from .reply_parser import ReplyParser, TextReply
 from .template_reply import REASONING, TemplateReply
 from .tools.call_parser import ToolCallParser
-from .tools.syntax import BARE, HERMES, ToolSyntax, find_tool_syntax
+from .tools.syntax import BARE, HARMONY, HERMES, ToolSyntax, find_tool_syntax
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,6 @@ class ReplyFormat:
         """
         if self.response_template is not None:
             return TemplateReply(self.response_template, "", list(tools))
-        if isinstance(self.reasoning, HarmonyFormat):
-            return HarmonyCalls()
         if tools:
             return ToolCallParser(self.tool_syntax, tools, streams=streams, kept_tokens=self.tool_tokens)
         return TextReply()
@@ -106,11 +104,13 @@ def find_reply_format(tokenizer: Any) -> ReplyFormat:
     template = _chat_template(tokenizer)
     reasoning: ReasoningTags | HarmonyFormat | None = _tags_of(response_template)
     if reasoning is None:
-        is_harmony = CHANNEL in template and MESSAGE in template
         vocabulary = {token.content for token in added.values()}
+        is_harmony = all(marker in template or marker in vocabulary for marker in (CHANNEL, MESSAGE))
         reasoning = HarmonyFormat() if is_harmony else find_tags(template, vocabulary)
     knows_tools = TOOLS.search(template) is not None
     syntax = find_tool_syntax(template) if knows_tools else HERMES  # which is told in words
+    if isinstance(reasoning, HarmonyFormat):
+        syntax = HARMONY
     tool_tokens = _within(syntax.markers, special)
     if reasoning is None:
         return ReplyFormat(

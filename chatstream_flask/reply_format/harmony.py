@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
 
 from ..engine.reasoning import Piece
-from .deltas import CALLS, Delta, call_of, make_call
 from .markers import held_len
 
 START, CHANNEL, MESSAGE, END, CALL = "<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|call|>"
@@ -37,7 +34,7 @@ class HarmonySplitter:
     """Splits a reply by channel: analysis is reasoning, everything else belongs to the answer.
 
     A tool call stays in the answer as `<|channel|>commentary to=functions.NAME<|message|>ARGUMENTS<|call|>`,
-    however the model writes its header; `HarmonyCalls` finds it there.
+    however the model writes its header; the tool syntax of gpt-oss finds it there.
     """
 
     def __init__(self) -> None:
@@ -98,55 +95,3 @@ class HarmonySplitter:
         piece = Piece(text + CALL if self._is_call else text, self._is_analysis)
         self._is_header, self._is_analysis, self._is_call = True, False, False
         return piece if piece.text else None
-
-
-class HarmonyCalls:
-    """ReplyParser of HarmonySplitter's answer; a call with arguments that are not JSON is content."""
-
-    reads_special_tokens = False
-    kept_tokens: Mapping[int, str] = {}
-
-    def __init__(self) -> None:
-        self._rest = ""
-        self._num_calls = 0
-
-    @property
-    def has_called(self) -> bool:
-        return self._num_calls > 0
-
-    def push(self, text: str) -> list[Delta]:
-        self._rest += text
-        deltas: list[Delta] = []
-        while True:
-            before, opened, after = self._rest.partition(TOOL_CALL)
-            if not opened:
-                cut = len(before) - held_len(before, TOOL_CALL)
-                before, self._rest = before[:cut], before[cut:]
-                return deltas + _content(before)
-            deltas += _content(before)
-            call, closed, rest = after.partition(CALL)
-            if not closed:
-                self._rest = opened + after
-                return deltas
-            self._rest = rest
-            deltas += self._call(call)
-
-    def finish(self) -> list[Delta]:
-        rest, self._rest = self._rest, ""
-        return _content(rest)
-
-    def _call(self, text: str) -> list[Delta]:
-        name, _, arguments = text.partition(MESSAGE)
-        try:
-            value = json.loads(arguments)
-        except (ValueError, RecursionError):
-            return _content(f"{TOOL_CALL}{text}{CALL}")
-        call = call_of({"name": name, "arguments": value})
-        if call is None:
-            return _content(f"{TOOL_CALL}{text}{CALL}")
-        self._num_calls += 1
-        return [{CALLS: [make_call(self._num_calls - 1, *call)]}]
-
-
-def _content(text: str) -> list[Delta]:
-    return [{"content": text}] if text else []

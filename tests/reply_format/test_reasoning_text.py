@@ -8,12 +8,15 @@ from hypothesis import strategies as st
 
 from chatstream_flask.engine.reasoning import Piece, ReasoningSplitter
 from chatstream_flask.reply_format.deltas import message_of
-from chatstream_flask.reply_format.harmony import MARKERS, HarmonyCalls, HarmonyFormat
+from chatstream_flask.reply_format.harmony import MARKERS, HarmonyFormat
 from chatstream_flask.reply_format.reasoning_tags import FAMILIES, ReasoningTags, find_tags
+from chatstream_flask.reply_format.tools.call_parser import ToolCallParser
+from chatstream_flask.reply_format.tools.syntax import HARMONY
 
 THINK = ReasoningTags("<think>", "</think>")
 GRANITE = ReasoningTags("<think>", "</think>", "<response>", "</response>")
 FORMATS = (*FAMILIES, HarmonyFormat())
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
 HARMONY_REPLY = (
     "<|channel|>analysis<|message|>Let me look.<|end|>"
     "<|start|>assistant<|channel|>commentary<|message|>One moment. <|end|>"
@@ -116,14 +119,6 @@ def test_how_a_reply_is_cut_makes_no_difference(
     pieces = [text[start:end] for start, end in zip([0, *ends], ends, strict=False)]
     whole = split(kind.make_splitter(prompt), text)
     assert split(kind.make_splitter(prompt), *pieces) == whole
-    if isinstance(kind, HarmonyFormat):
-        messages = []
-        for parts in ([whole[1]], list(whole[1])):
-            parser = HarmonyCalls()
-            deltas = [delta for part in parts for delta in parser.push(part)] + parser.finish()
-            message = message_of(deltas)
-            messages.append(message["content"])
-        assert messages[0] == messages[1]
 
 
 @given(words=st.lists(WORDS, max_size=8))
@@ -133,19 +128,21 @@ def test_a_reply_that_never_opens_a_block_is_unchanged(words: list[str]) -> None
         assert split(THINK.make_splitter(""), text) == ("", text)
 
 
-def test_harmony_channels() -> None:
-    reasoning, answer = split(HarmonyFormat().make_splitter(""), HARMONY_REPLY)
-    parser = HarmonyCalls()
+@pytest.mark.parametrize("end", ["<|call|>", ""])  # which ends the reply, so that it may not be shown
+@pytest.mark.parametrize("streams", [False, True])
+def test_harmony_channels(end: str, streams: bool) -> None:
+    reasoning, answer = split(HarmonyFormat().make_splitter(""), HARMONY_REPLY.removesuffix("<|call|>") + end)
+    parser = ToolCallParser(HARMONY, TOOLS, streams=streams)
     message = message_of(parser.push(answer) + parser.finish())
     assert reasoning == "Let me look."
-    assert message["content"] == "One moment. "
+    assert message["content"] == "One moment."
     assert [call["function"] for call in message["tool_calls"]] == [
         {"name": "f", "arguments": '{"a": "<|b"}'}
     ]
 
 
 def test_a_harmony_call_without_json_is_text() -> None:
-    parser = HarmonyCalls()
+    parser = ToolCallParser(HARMONY, TOOLS, streams=False)
     text = "<|channel|>commentary to=functions.f<|message|>{no<|call|>"
     assert message_of(parser.push(text) + parser.finish())["content"] == text
     assert not parser.has_called

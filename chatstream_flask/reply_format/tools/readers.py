@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from ..harmony import CALL, MESSAGE
 from .call_writer import CallWriter
 from .characters import (
     MAX_DEPTH,
@@ -123,6 +124,15 @@ def mistral(chars: Characters, calls: CallWriter, opened: str) -> Reading[None]:
             yield from chars.until("[ARGS]")
         yield from chars.skip_space()
     yield from read_arguments(chars, calls, name.strip())
+
+
+def harmony(chars: Characters, calls: CallWriter, opened: str) -> Reading[None]:
+    """Read a call of gpt-oss behind the header that HarmonySplitter writes: name and JSON."""
+    name = yield from chars.until(MESSAGE)
+    yield from chars.skip_space()
+    yield from read_arguments(chars, calls, name)
+    yield from chars.skip_space()
+    yield from chars.optional(CALL)
 
 
 DEEPSEEK = ("<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ..harmony import CALL, TOOL_CALL
 from . import gemma
 from .call_form import CallForm, list_form, object_form
 from .readers import (
@@ -14,6 +15,7 @@ from .readers import (
     arguments_of,
     deepseek,
     function_tag,
+    harmony,
     json_calls,
     kimi,
     mistral,
@@ -92,6 +94,7 @@ LLAMA = ToolSyntax(
     form=object_form("", "", "parameters", between=None),  # its template takes one call at a time
 )
 DEEPSEEK_CLOSERS = ("<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>")
+HARMONY = ToolSyntax({TOOL_CALL: harmony}, (CALL,))
 DSML_SECTIONS = ("function_calls", "tool_calls")
 
 
