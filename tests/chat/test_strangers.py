@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask, session
+from flask import Flask, Request, session
 from flask_fakes import (
     SSE,
     Chat,
@@ -27,6 +27,7 @@ from flask_session import Session
 from redis_server import connect, run_redis
 from werkzeug.test import TestResponse
 
+from chatstream_flask import SimpleSessionRequestHandler
 from chatstream_flask.conversation.file_sessions import FileSessionInterface
 from chatstream_flask.views import create_chat_blueprint, create_operations_blueprint
 
@@ -214,3 +215,17 @@ def test_reading_leaves_nothing_in_the_back_end_of_the_hosts_sessions(
             assert "Set-Cookie" not in response.headers
         assert client.keys() == []
     client.close()
+
+
+class Forgetful(SimpleSessionRequestHandler):
+    def keep_conversation_id(self, request: Request) -> None:
+        raise RuntimeError("no place for it")
+
+
+def test_a_reply_that_its_visitor_could_not_find_again_is_not_generated(tmp_path: Path) -> None:
+    runner = ScriptedRunner(is_held=True)
+    with running_chat(tmp_path, runner, request_handler=Forgetful()) as chat:
+        with pytest.raises(RuntimeError, match="no place for it"):
+            say(chat.client(), "hi")
+        assert chat.word() == "unknown_error_occurred"
+        chat.check_idle()
