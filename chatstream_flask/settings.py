@@ -151,6 +151,11 @@ class Settings:
         "Folder of the file-based session and conversation store; `None` is `chatstream` in the app's "
         "instance folder.",
     )
+    store_fsync: bool = _key(
+        True,
+        "Whether a turn in files or SQLite is flushed to the disk before its client is told of the end, so "
+        "that a power failure does not lose it.",
+    )
     store_lease_sec: float = _key(
         30.0,
         "Seconds after which another process may continue a conversation whose process died during a reply.",
@@ -181,7 +186,7 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
-        for name in ("cookie_secure", "log_prompts"):
+        for name in ("cookie_secure", "log_prompts", "store_fsync"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} must be True or False, not {getattr(self, name)!r}")
         for name, words in CHOICES.items():

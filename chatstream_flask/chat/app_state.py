@@ -90,11 +90,16 @@ def make_conversation_store(app: Flask, settings: Settings) -> ConversationStore
             settings.store_lease_sec,
             settings.store_max_conversations,
             settings.store_max_bytes,
+            is_synced=settings.store_fsync,
         )
     return FlaskSessionStore(app, sessions)
 
 
 def _file_sessions(app: Flask, settings: Settings) -> FileSessionInterface:
     return file_session_interface(
-        app, settings.store_dir, settings.store_max_conversations, settings.store_max_bytes
+        app,
+        settings.store_dir,
+        settings.store_max_conversations,
+        settings.store_max_bytes,
+        is_synced=settings.store_fsync,
     )

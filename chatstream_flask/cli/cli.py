@@ -17,6 +17,7 @@ from ..extension import chat_streams_of
 from ..http.request_check import LOOPBACK_HOSTS
 from ..monitoring.log_format import set_up_logging
 from ..serving.app import create_app
+from ..serving.limits import claim_stores
 from ..serving.waitress_server import serve as serve_waitress
 from .completions_only import CompletionsOnly
 from .console_chat import ConsoleChat
@@ -106,6 +107,7 @@ def serve(context: click.Context, /, host: str, port: int, **options: Any) -> No
         _check_api_keys(app, options["api_keys"])
         click.echo(_serving_line(app), err=True)
     set_up_logging(app.config["CHATSTREAM_LOG_FORMAT"])
+    claim_stores(app)  # before the model is loaded
     for chat_stream in chat_streams_of(app):
         chat_stream.start_queue_worker()
     click.echo(f"Listening on http://{host}:{port}", err=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import StoreUnavailable
+from ..errors import InvalidRecord, StoreUnavailable
 from ..prompts import AbstractChatPrompt
 
 FORMAT = 2  # version of the record; version 1 was the ChatPrompt's dict alone
@@ -43,7 +43,11 @@ class Conversation:
                 f"a stored conversation has format {record.get('v')!r}, but this version of chatstream_flask "
                 f"reads 1 to {FORMAT}: use the version that wrote it, or clear the conversation"
             )
-        return cls(chat_prompt_clazz.from_dict(record["prompt"]), record["generation_params"])
+        try:
+            prompt, generation_params = record["prompt"], dict(record["generation_params"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidRecord(f"a stored conversation is damaged: {error!r}") from error
+        return cls(chat_prompt_clazz.from_dict(prompt), generation_params)
 
     def to_record(self) -> dict[str, Any]:
         """Return the record that `from_record` reads."""

@@ -16,19 +16,22 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from cachelib.file import FileSystemCache
-from flask import Flask, Request
+from flask import Flask, Request, Response
 from flask_session.base import ServerSideSession
-from flask_session.cachelib.cachelib import CacheLibSessionInterface
+from flask_session.cachelib.cachelib import CacheLibSession, CacheLibSessionInterface
 
 from ..errors import ConfigError, StoreUnavailable
+from ..http.problem import problem_response
 from .retention import log_exceeding
 
 logger = logging.getLogger("chatstream_flask")
 
 FLASK_COOKIE_NAME = "session"  # Flask's default of SESSION_COOKIE_NAME
+PROBE_LEN = 65_536  # bytes that must be free on the disk for a reply to be generated
+DAMAGE = (struct.error, ValueError, RecursionError)  # what reading a damaged file raises
 REFRESH_SEC = 60  # a session that is only read is written at most this often
 ABANDONED_SEC = 3600  # a file that is not finished by then was left by a process that died
 FILES_AT_ONCE, PAUSE_SEC = 200, 0.01  # of a purge
@@ -59,27 +62,36 @@ class JSONFileCache(FileSystemCache):
 
     :param max_files: files to keep; None: no limit
     :param max_bytes: size of all files to keep; None: no limit
+    :param is_synced: whether a value is on the disk, and not only in the system's memory, when `set` returns
     """
 
-    def __init__(self, directory: Path, max_files: int | None = None, max_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        max_files: int | None = None,
+        max_bytes: int | None = None,
+        *,
+        is_synced: bool = True,
+    ) -> None:
         super().__init__(str(directory), threshold=0)  # 0: the base class itself deletes nothing
         self._max_files = math.inf if max_files is None else max_files
         self._max_bytes = math.inf if max_bytes is None else max_bytes
+        self._is_synced = is_synced
         self._changing = threading.Lock()  # an entry is replaced, or checked and deleted
 
     def get(self, key: str) -> Any:
-        """Return the value; None if it does not exist, has expired or is damaged.
+        """Return the value; None if it does not exist or has expired.
 
-        A disk error is raised: it must not look like a missing value.
+        A damaged file is moved aside, where nothing overwrites it, and the value is None. A disk error is
+        raised: it must not look like a missing value.
         """
+        path = self._get_filename(key)
         try:
-            with open(self._get_filename(key), "rb") as file:
-                (expires_at,) = struct.unpack("I", file.read(4))  # seconds since 1970; 0: never expires
-                return json.load(file) if not expires_at or expires_at >= time.time() else None
+            return _read(path)
         except FileNotFoundError:
             return None
-        except (struct.error, ValueError) as error:
-            logger.error("a session or conversation file is damaged and is replaced by a new one: %s", error)
+        except DAMAGE:
+            self._set_aside(path)
             return None
 
     def set(self, key: str, value: Any, timeout: Any = None, mgmt_element: bool = False) -> bool:
@@ -88,12 +100,46 @@ class JSONFileCache(FileSystemCache):
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
+                if self._is_synced:
+                    file.flush()
+                    os.fsync(file.fileno())
             with self._changing:
                 os.replace(name, self._get_filename(key))
         except BaseException:
             os.unlink(name)
             raise
+        if self._is_synced:
+            self._sync_names()
         return True
+
+    def check_writable(self) -> None:
+        """Raise OSError unless a short conversation can be written."""
+        with tempfile.TemporaryFile(dir=self._path) as file:
+            file.write(bytes(PROBE_LEN))
+
+    def _sync_names(self) -> None:
+        """Write the names of the files to the disk, so that a new one is found after a power failure."""
+        if hasattr(os, "O_DIRECTORY"):  # not on Windows
+            directory = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+
+    def _set_aside(self, path: str) -> None:
+        with self._changing:
+            try:
+                _read(path)
+            except FileNotFoundError:
+                pass  # another thread was quicker
+            except DAMAGE as error:
+                kept = f"{path}.{time.time_ns()}.damaged"
+                os.rename(path, kept)
+                logger.error(
+                    "a session or conversation file is damaged, was moved to %s and begins anew: %s",
+                    kept,
+                    error,
+                )
 
     def postpone(self, key: str, timeout: int) -> None:
         """Let an entry expire `timeout` seconds from now, to within a minute; its value is not written.
@@ -166,6 +212,27 @@ class JSONFileCache(FileSystemCache):
         return True
 
 
+def _read(path: str) -> Any:
+    """Return the value in a file; None if it has expired."""
+    with open(path, "rb") as file:
+        (expires_at,) = struct.unpack("I", file.read(4))  # seconds since 1970; 0: never expires
+        return json.load(file) if not expires_at or expires_at >= time.time() else None
+
+
+class UnavailableSession(CacheLibSession):
+    """Session that cannot be read: requests that do not need it go on, others get status 503."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__()
+        self._error = error
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise StoreUnavailable("sessions cannot be read at the moment") from self._error
+
+    __contains__ = __getitem__ = __setitem__ = __delitem__ = __iter__ = __len__ = _refuse
+    clear = copy = get = items = keys = pop = popitem = setdefault = update = values = _refuse
+
+
 class FileSessionInterface(CacheLibSessionInterface):
     """Sessions in JSON files, each named by a cookie.
 
@@ -175,12 +242,35 @@ class FileSessionInterface(CacheLibSessionInterface):
 
     cache: JSONFileCache
 
-    def __init__(self, app: Flask, directory: Path, max_files: int | None, max_bytes: int | None) -> None:
-        super().__init__(app, JSONFileCache(directory, max_files, max_bytes), permanent=False)
+    def __init__(self, app: Flask, directory: Path, cache: JSONFileCache) -> None:
+        super().__init__(app, cache, permanent=False)
+        self.directory = directory
         digest = hashlib.sha256(f"{app.name}\0{directory.resolve()}".encode()).hexdigest()
         self.cookie_name = f"{FLASK_COOKIE_NAME}_{digest[:8]}"
 
     def open_session(self, app: Flask, request: Request) -> ServerSideSession:
+        """Open the session of the cookie; if the disk fails, one that only says so when it is used."""
+        try:
+            return self._open_session(app, request)
+        except OSError as error:
+            return UnavailableSession(error)
+
+    def save_session(  # type: ignore[override]  # as Flask-Session has it
+        self, app: Flask, session: ServerSideSession, response: Response
+    ) -> None:
+        """Save a session that was changed; if the disk fails, the response becomes a refusal."""
+        if isinstance(session, UnavailableSession):
+            return
+        try:
+            super().save_session(app, session, response)
+        except OSError as error:
+            logger.error("a session could not be written: %s", error)
+            refusal = problem_response(StoreUnavailable("sessions cannot be written at the moment"))
+            response.close()
+            response.response, response.headers = refusal.response, refusal.headers
+            response.status_code = refusal.status_code
+
+    def _open_session(self, app: Flask, request: Request) -> ServerSideSession:
         """Open the session of the cookie, else one of an older version, whose cookie had Flask's own name."""
         former_id = request.cookies.get(FLASK_COOKIE_NAME)
         if former_id and app.config["SESSION_COOKIE_NAME"] not in request.cookies:
@@ -222,12 +312,15 @@ def file_session_interface(
     directory: str | os.PathLike[str] | None,
     max_conversations: int | None = None,
     max_bytes: int | None = None,
+    *,
+    is_synced: bool = True,
 ) -> FileSessionInterface:
     """Return a session interface that stores sessions in JSON files.
 
     :param directory: created if it does not exist; None is "chatstream" in the app's instance folder
     :param max_conversations: conversations to keep, each with its session; None: no limit
     :param max_bytes: size of all files to keep; None: no limit
+    :param is_synced: whether what is written is on the disk at once
     :raises ConfigError: the folder cannot be written
     """
     path = session_folder(app, directory)
@@ -241,4 +334,4 @@ def file_session_interface(
             "folder that can be written"
         ) from error
     max_files = None if max_conversations is None else 2 * max_conversations
-    return FileSessionInterface(app, path, max_files, max_bytes)
+    return FileSessionInterface(app, path, JSONFileCache(path, max_files, max_bytes, is_synced=is_synced))

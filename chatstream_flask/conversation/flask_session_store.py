@@ -12,12 +12,15 @@ from typing import Any, TypeVar
 from flask import Flask
 from flask_session.base import ServerSideSessionInterface
 
-from ..errors import StoreUnavailable
+from ..errors import ConfigError, InvalidRecord, StoreUnavailable
 from .file_sessions import FileSessionInterface
+from .folder_lock import FolderLock, lock_folder
 from .local_leases import LocalLeases
 from .store import Lease
 
 KEY_PREFIX = "chatstream:conversation:"  # differs from the sessions' prefix, so no cookie can select it
+
+UNAVAILABLE = "conversations cannot be read or written at the moment"
 
 Result = TypeVar("Result")
 
@@ -32,17 +35,44 @@ class FlaskSessionStore:
         self._app = app
         self._interface = interface
         self._leases = LocalLeases(self._save)
+        self._lock: FolderLock | None = None
 
     def __repr__(self) -> str:
         return f"<FlaskSessionStore on {type(self._interface).__name__} {self._leases!r}>"
 
     def load(self, conversation_id: str) -> dict[str, Any] | None:
-        record = self._call(lambda key: self._interface._retrieve_session_data(key), conversation_id)
-        return None if not record else record.get("chat_prompt")
+        data = self._call(lambda key: self._interface._retrieve_session_data(key), conversation_id)
+        if not data:
+            return None
+        record = data.get("chat_prompt") if isinstance(data, dict) else data
+        if not isinstance(record, dict):
+            raise InvalidRecord(f"a stored conversation is damaged: a {type(record).__name__}, not a dict")
+        return record
 
     def hold(self, conversation_id: str) -> Lease:
-        """Return a lease, which only excludes others in this process: the back ends have no locks."""
+        """Return a lease, which only excludes others in this process: the back ends have no locks.
+
+        With files, no other process may write the folder, and there must be some room on the disk, so that
+        no reply is generated in vain.
+        """
+        if isinstance(self._interface, FileSessionInterface):
+            try:
+                self.claim()
+                self._interface.cache.check_writable()
+            except ConfigError as error:
+                raise StoreUnavailable("another process uses the folder of the conversations") from error
+            except OSError as error:
+                raise StoreUnavailable(UNAVAILABLE) from error
         return self._leases.hold(conversation_id)
+
+    def claim(self) -> None:
+        """Lock the folder of the files for this process; do nothing with other back ends.
+
+        :raises FolderInUse: another process uses it
+        :raises OSError: it cannot be written
+        """
+        if self._lock is None and isinstance(self._interface, FileSessionInterface):
+            self._lock = lock_folder(self._interface.directory)
 
     def delete(self, conversation_id: str) -> None:
         self._leases.revoke(conversation_id)
@@ -81,4 +111,4 @@ class FlaskSessionStore:
             with self._app.app_context():
                 return method()
         except Exception as error:
-            raise StoreUnavailable("conversations cannot be read or written at the moment") from error
+            raise StoreUnavailable(UNAVAILABLE) from error

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from sqlalchemy import (
@@ -35,9 +35,14 @@ class SQLDatabase:
     The host app's SQLAlchemy session is not used. All methods raise StoreUnavailable.
     """
 
-    def __init__(self, url_or_engine: str | URL | Engine) -> None:
+    def __init__(self, url_or_engine: str | URL | Engine, is_synced: bool = True) -> None:
+        """Make an engine, if none is given.
+
+        :param is_synced: whether an engine made here flushes each change of SQLite to the disk
+        """
+        self._is_synced = is_synced
         self._is_own_engine = not isinstance(url_or_engine, Engine)
-        engine = url_or_engine if isinstance(url_or_engine, Engine) else make_engine(url_or_engine)
+        engine = url_or_engine if isinstance(url_or_engine, Engine) else make_engine(url_or_engine, is_synced)
         if engine.dialect.name not in DIALECTS:
             raise ConfigError(
                 f"conversations can be kept in SQLite and PostgreSQL, not in {engine.dialect.name}"
@@ -87,7 +92,7 @@ class SQLDatabase:
         if not self._is_own_engine:
             return next(iter(self._engines.values()))
         if os.getpid() not in self._engines:
-            self._engines.setdefault(os.getpid(), _autocommit(make_engine(self._url)))
+            self._engines.setdefault(os.getpid(), _autocommit(make_engine(self._url, self._is_synced)))
         return self._engines[os.getpid()]
 
     @contextmanager
@@ -111,9 +116,10 @@ def _autocommit(engine: Engine) -> Engine:
     return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
-def make_engine(url: str | URL) -> Engine:
+def make_engine(url: str | URL, is_synced: bool = True) -> Engine:
     """Return an engine that connects at its first statement and replaces broken connections.
 
+    :param is_synced: whether SQLite flushes each change to the disk
     :raises ConfigError: the URL is wrong, or its driver is not installed
     """
     url = _parsed(url)
@@ -129,7 +135,9 @@ def make_engine(url: str | URL) -> Engine:
         raise ConfigError(
             f"{error.name} is not installed: pip install 'chatstream-flask[postgresql]'"
         ) from error
-    event.listen(engine, "connect", _on_connect)
+    if url.get_backend_name() == "sqlite":
+        event.listen(engine, "do_connect", _make_private_file)
+        event.listen(engine, "connect", partial(_set_up_sqlite, is_synced))
     return engine
 
 
@@ -162,7 +170,16 @@ def _arguments(url: URL) -> dict[str, Any]:
     }
 
 
-def _on_connect(connection: Any, record: Any) -> None:
-    if isinstance(connection, sqlite3.Connection):
-        connection.execute("PRAGMA journal_mode=WAL")  # readers do not wait for writers
-        connection.execute("PRAGMA synchronous=FULL")  # committed data survives a power failure
+def _make_private_file(dialect: Any, record: Any, args: Any, options: dict[str, Any]) -> None:
+    """Create the file of an SQLite database for its owner only, if there is none.
+
+    SQLite gives the files beside it the same permissions.
+    """
+    if not options.get("uri"):
+        with suppress(OSError):  # SQLite reports what is wrong
+            os.close(os.open(args[0], os.O_RDWR | os.O_CREAT, 0o600))
+
+
+def _set_up_sqlite(is_synced: bool, connection: Any, record: Any) -> None:
+    connection.execute("PRAGMA journal_mode=WAL")  # readers do not wait for writers
+    connection.execute(f"PRAGMA synchronous={'FULL' if is_synced else 'NORMAL'}")  # FULL: flush each commit

@@ -36,6 +36,7 @@ class SQLStore(NamedConversations):
         lease_sec: float = 30.0,
         max_conversations: int | None = None,
         max_bytes: int | None = None,
+        is_synced: bool = True,
     ) -> None:
         """Connect at the first call.
 
@@ -44,6 +45,8 @@ class SQLStore(NamedConversations):
         :param lease_sec: seconds for which a conversation stays busy when its process was killed
         :param max_conversations: conversations without an owner that are kept after a purge; None: no limit
         :param max_bytes: size of their records as JSON in UTF-8 that is kept after a purge; None: no limit
+        :param is_synced: whether SQLite has a turn on the disk, and not only in the system's memory, when
+            it is saved; without effect on an engine
         :raises ConfigError: a value is not allowed
         """
         check_number("lease_sec", lease_sec, 0.1, 3600)
@@ -52,7 +55,7 @@ class SQLStore(NamedConversations):
                 check_int(name, limit, 1)
         self._max_conversations = max_conversations
         self._max_bytes = max_bytes
-        super().__init__(SQLDatabase(url_or_engine), ttl_sec)
+        super().__init__(SQLDatabase(url_or_engine, is_synced), ttl_sec)
         self.lease_sec = lease_sec
         self._keeper = LeaseKeeper(self)
 

@@ -18,6 +18,8 @@ def make_store(
     lease_sec: float = 30.0,
     max_conversations: int | None = None,
     max_bytes: int | None = None,
+    *,
+    is_synced: bool = True,
 ) -> ConversationStore:
     """Return the store of a URL; it connects at its first call.
 
@@ -25,6 +27,7 @@ def make_store(
     :param lease_sec: seconds for which a conversation stays busy when its process was killed
     :param max_conversations: limit of a SQLStore
     :param max_bytes: limit of a SQLStore
+    :param is_synced: whether SQLite flushes each change to the disk
     :raises ConfigError: the URL is wrong, or a package is missing; the message does not show the URL, which
         may contain a password
     """
@@ -38,8 +41,8 @@ def make_store(
     if scheme in ("redis", "rediss", "unix"):
         return _redis_store(url, ttl_sec, lease_sec)
     if scheme in ("sqlite", "postgresql", "postgres", "postgresql+psycopg"):
-        limits = {"max_conversations": max_conversations, "max_bytes": max_bytes}
-        return _sql_store(url, ttl_sec=ttl_sec, lease_sec=lease_sec, **limits)
+        options = {"max_conversations": max_conversations, "max_bytes": max_bytes, "is_synced": is_synced}
+        return _sql_store(url, ttl_sec=ttl_sec, lease_sec=lease_sec, **options)
     raise ConfigError(f"the URL of a store must start with {ALLOWED}, not with {shown(scheme)}")
 
 

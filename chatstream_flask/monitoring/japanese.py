@@ -59,8 +59,15 @@ MESSAGES = {
     "a request failed": "リクエストが失敗しました",
     "a request failed: %s": "リクエストが失敗しました: %s",
     "a test prompt failed too": "試験用のプロンプトも失敗しました",
-    "a session or conversation file is damaged and is replaced by a new one: %s": (
-        "セッションまたは会話のファイルが壊れているため、新しいものに置き換えます: %s"
+    "a session could not be written: %s": "セッションを書き込めませんでした: %s",
+    "a session or conversation file is damaged, was moved to %s and begins anew: %s": (
+        "セッションまたは会話のファイルが壊れているため、%s に移し、新しく始めます: %s"
+    ),
+    "%s cannot be locked (%s): let one process only use it": (
+        "%s をロックできません (%s)。1 つのプロセスだけで使ってください"
+    ),
+    "chats begin when the previous worker has finished its replies": (
+        "前のワーカーが応答を終えてからチャットを始めます"
     ),
     "%d expired or exceeding sessions and conversations were removed": (
         "期限切れまたは上限を超えたセッションと会話を %d 件削除しました"

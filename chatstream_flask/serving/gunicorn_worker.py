@@ -8,12 +8,15 @@ import sys
 import threading
 from types import FrameType
 
+from ..conversation.folder_lock import FolderInUse
 from ..http.server_check import check_forked
 from ..monitoring.log_format import set_up_logging
 from .drain import WRITE_OUT_SEC, Drain
-from .limits import SWITCH_SEC, ServerLimits, allow_connections, chat_states
+from .limits import SWITCH_SEC, ServerLimits, allow_connections, chat_states, claim_stores
 from .polled_worker import PolledWorker
 from .sweeps import Sweeps
+
+logger = logging.getLogger("chatstream_flask")
 
 
 class ChatWorker(PolledWorker):
@@ -32,6 +35,7 @@ class ChatWorker(PolledWorker):
         if not logging.getLogger().handlers:  # the app has not configured logging
             _, state = next(chat_states(self.wsgi))
             set_up_logging(state.settings.log_format)
+        self._claim_stores()
         cfg = self.cfg
         cfg.set("threads", max(cfg.threads, limits.num_threads))
         num_connections = max(cfg.worker_connections, limits.max_connections)
@@ -49,6 +53,19 @@ class ChatWorker(PolledWorker):
             check_forked(engine)
             engine.start()
         Sweeps(limits.sweepers).start()
+
+    def _claim_stores(self) -> None:
+        """Refuse to start on the conversations of another server.
+
+        After a reload the previous worker of this master finishes its replies first. Until then chats get
+        status 503 from this one, too.
+        """
+        try:
+            claim_stores(self.wsgi)
+        except FolderInUse as error:
+            if error.parent_pid != os.getppid():
+                raise
+            logger.info("chats begin when the previous worker has finished its replies")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Start the drain on SIGTERM.

@@ -10,6 +10,7 @@ from flask import Flask
 
 from ..chat.app_state import EXTENSION, AppState
 from ..chat.service import ChatService
+from ..conversation import FlaskSessionStore
 from ..conversation.sweeper import Sweeper
 from ..engine.engine import Engine
 from ..errors import ConfigError
@@ -79,6 +80,20 @@ def allow_connections(limits: ServerLimits, wanted: int) -> int:
         soft = min(wanted + others, hard) if is_bounded else wanted + others
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return max(min(wanted, soft - others), limits.num_threads)
+
+
+def claim_stores(wsgi_app: Any) -> None:
+    """Lock the folders in which the conversations of an app are kept for this process.
+
+    :raises FolderInUse: another process uses one of them
+    :raises ConfigError: one of them cannot be written
+    """
+    for _, state in chat_states(wsgi_app):
+        if isinstance(state.store, FlaskSessionStore):
+            try:
+                state.store.claim()
+            except OSError as error:
+                raise ConfigError(f"conversations cannot be stored: {error}") from error
 
 
 def chat_states(wsgi_app: Any) -> Iterator[tuple[ChatService, AppState]]:

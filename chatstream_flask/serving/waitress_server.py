@@ -15,7 +15,7 @@ from flask import Flask
 from waitress.server import BaseWSGIServer, create_server
 
 from .drain import WRITE_OUT_SEC, Drain
-from .limits import SWITCH_SEC, ServerLimits, allow_connections
+from .limits import SWITCH_SEC, ServerLimits, allow_connections, claim_stores
 from .sweeps import Sweeps
 from .waitress_channel import ChatChannel
 
@@ -23,10 +23,11 @@ from .waitress_channel import ChatChannel
 def serve(app: Flask, host: str, port: int) -> None:
     """Serve an app until SIGINT or SIGTERM, and then until all accepted replies have ended and been sent.
 
-    :raises ConfigError: the app has no ChatStream
+    :raises ConfigError: the app has no ChatStream, or another process uses the folder of its conversations
     :raises OSError, ValueError: the address cannot be used
     """
     limits = ServerLimits.from_app(app)
+    claim_stores(app)
     sweeps = Sweeps(limits.sweepers)
     channels: dict[int, Any] = {}  # open connections, which waitress adds
     try:

@@ -61,7 +61,7 @@ def running_site(chat: Chat) -> Any:
 
 
 def num_files(chat: Chat) -> int:
-    return sum(path.is_file() for path in Path(chat.app.config["CHATSTREAM_STORE_DIR"]).rglob("*"))
+    return len(list(Path(chat.app.config["CHATSTREAM_STORE_DIR"]).glob("?" * 64)))
 
 
 def leaves_nothing(chat: Chat, response: TestResponse) -> bool:

@@ -262,7 +262,7 @@ def test_a_reply_is_stored_when_the_store_comes_back_while_the_client_waits(
     assert caplog.text.count("could not be stored and is tried again for 5 s: the store is down") == 1
 
 
-@pytest.mark.parametrize("data", [{"v": 99}, {}, {"v": 1}, {"v": 1, "contents": 5}])
+@pytest.mark.parametrize("data", [{"v": 99}, {}, {"v": 1}, {"v": 1, "contents": 5}, {"v": 2}])
 def test_a_stored_conversation_of_another_kind(tmp_path: Path, data: dict[str, Any]) -> None:
     store = BreakableStore()
     store.save("aki", data)

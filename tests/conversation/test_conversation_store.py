@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -188,7 +189,7 @@ def test_redis_down(redis_port: int, tmp_path: Path) -> None:
 
 
 def files_in(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.rglob("*") if path.is_file())
+    return sorted(path for path in directory.rglob("*") if path.is_file() and path.name != "lock")
 
 
 def test_files_are_json_for_nobody_else(tmp_path: Path) -> None:
@@ -213,16 +214,21 @@ def test_no_pickle_is_ever_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"\x00", b"\x00\x00\x00\x00", b"\x00\x00\x00\x00{", b"\x00\x00\x00\x00\xff"]
 )
-def test_a_damaged_file_is_a_new_start_and_logged(
+def test_a_damaged_file_is_kept_aside_and_reported_and_the_conversation_begins_anew(
     tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = store_of(files_app(tmp_path))
     keep(store, "a", DATA)
-    files_in(tmp_path / "store")[0].write_bytes(content)
+    (file,) = files_in(tmp_path / "store")
+    file.write_bytes(content)
     assert store.load("a") is None
-    assert "damaged" in caplog.text
+    (kept,) = files_in(tmp_path / "store")
+    assert f"is damaged, was moved to {kept} and begins anew" in caplog.text
+    assert kept.stat().st_mode & 0o777 == 0o600
     keep(store, "a", DATA)
     assert store.load("a") == DATA
+    store.purge()
+    assert kept.read_bytes() == content
 
 
 READ = """
@@ -268,8 +274,8 @@ def test_a_disk_that_fails_is_an_error_and_never_a_new_start(tmp_path: Path) -> 
         with pytest.raises(StoreUnavailable):
             act()
     file.rmdir()
-    assert os.listdir(file.parent) == []  # no partly written file is left
-    file.parent.rmdir()  # the volume is gone
+    assert os.listdir(file.parent) == ["lock"]  # no partly written file is left
+    shutil.rmtree(file.parent)  # the volume is gone
     with pytest.raises(StoreUnavailable):
         keep(store, "a", DATA)
 

@@ -307,7 +307,7 @@ def keep(store: SQLStore, conversation_id: str, words: str = "") -> None:
     lease.close()
 
 
-def limited(backend: SQLBackend, **limits: int) -> SQLStore:
+def limited(backend: SQLBackend, **limits: Any) -> SQLStore:
     store = SQLStore(backend.url, ttl_sec=TTL_SEC, **limits)
     backend._closes.append(store.close)
     store.create_or_migrate()
@@ -367,3 +367,14 @@ def test_many_rows_go_in_small_statements(empty: SQLBackend) -> None:
     assert store.purge() == 1100
     assert num_rows(empty) == 100
     assert (store.load("998"), store.load("1000")) == (None, {})
+
+
+def test_the_files_of_sqlite_are_for_nobody_else(tmp_path: Path) -> None:
+    store = SQLStore(f"sqlite:///{tmp_path / 'chat.db'}", ttl_sec=100)
+    store.create_or_migrate()
+    lease = store.hold("a")
+    files = list(tmp_path.iterdir())
+    assert {file.name for file in files} >= {"chat.db", "chat.db-wal"}
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+    lease.close()
+    store.close()

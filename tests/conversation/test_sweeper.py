@@ -96,14 +96,14 @@ def test_an_accepted_message_lets_the_sessions_and_conversations_of_others_expir
         cache = JSONFileCache(tmp_path)
         for n in range(3):
             cache.set(f"session:{n}", {"chatstream_conversation": "gone"}, timeout=-10)
-        num_files = len(list(tmp_path.iterdir()))
+        num_files = len(list(tmp_path.glob("?" * 64)))
         sweeper = chat.state.sweeper
         sweeper._next_at = 0
         talk(chat.client(), "two")
         for thread in threading.enumerate():
             if thread.name == "chatstream-sweep":
                 thread.join(TIMEOUT)
-        assert len(list(tmp_path.iterdir())) == num_files - 3 + (1 if store else 2)
+        assert len(list(tmp_path.glob("?" * 64))) == num_files - 3 + (1 if store else 2)
 
 
 def test_a_thousand_first_messages_of_a_stranger_leave_what_is_allowed(tmp_path: Path) -> None:
@@ -119,14 +119,14 @@ def test_a_thousand_first_messages_of_a_stranger_leave_what_is_allowed(tmp_path:
         events = read_events(say(known, "again"))
         read_until(events, "start")
         chat.state.sweeper.sweep()
-        assert len(list(tmp_path.iterdir())) <= 10
+        assert len(list(tmp_path.glob("?" * 64))) <= 10
         chat.runner.release()
         read_until(events, "done")
         assert chat.history(known) == ["known", "ok", "again", "ok"]
 
 
 def make_older(folder: Path) -> None:
-    for file in folder.iterdir():
+    for file in folder.glob("?" * 64):
         content = file.read_bytes()
         expires_at = int.from_bytes(content[:4], "little") - 100
         file.write_bytes(expires_at.to_bytes(4, "little") + content[4:])

@@ -55,6 +55,10 @@ def test_curl_gets_sensible_answers_piece_by_piece_and_after_a_restart(tmp_path:
         assert "Lucy" in "".join(curl(server, "My name is Lucy."))
         assert "Paris" in "".join(curl(server, "What is the capital of France?"))
         assert "Lucy" in "".join(curl(server, "What is my name?"))
+        second = [sys.executable, "-m", "chatstream_flask", "serve", "--port", str(free_port())]
+        refused = subprocess.run(second, cwd=tmp_path, capture_output=True, text=True)
+        assert refused.returncode == 1
+        assert f"are used by process {server.process.pid}, and a second one would" in refused.stderr
         assert server.terminate() == 0
     with served(tmp_path, "--temperature", "0") as server:
         assert "Lucy" in "".join(curl(server, "What is my name?"))
