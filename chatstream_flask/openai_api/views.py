@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flask import Blueprint, Response, request
+from flask.blueprints import BlueprintSetupState
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import BaseConverter
 
 from ..chat.service import ChatService
 from ..errors import ChatStreamError
@@ -19,6 +21,14 @@ from .models import Models
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 View = Callable[..., Response]
+
+
+class RestOfPath(BaseConverter):
+    """Matches the whole rest of a path, with whatever slashes and line breaks; "path" does not."""
+
+    name = "chatstream_rest_of_path"
+    regex = "(?s:.*)"
+    part_isolating = False
 
 
 def create_openai_blueprint(
@@ -43,6 +53,10 @@ def create_openai_blueprint(
         url_prefix = f"{instance.url_prefix}/v1"
     blueprint = Blueprint(instance.blueprint("chatstream_openai"), __name__, url_prefix=url_prefix)
 
+    @blueprint.record
+    def add_converter(state: BlueprintSetupState) -> None:
+        state.app.url_map.converters[RestOfPath.name] = RestOfPath
+
     def route(path: str, method: str, view: View) -> None:
         """Add a route for all methods, so that a wrong one also gets an error in OpenAI's format."""
 
@@ -60,7 +74,8 @@ def create_openai_blueprint(
     route("/completions", "POST", completions.text)
     route("/models", "GET", models.list)
     route("/models/<path:name>", "GET", models.get)
-    blueprint.add_url_rule("/<path:path>", endpoint="no_route", view_func=no_route, methods=METHODS)
+    for path in ("", "/", f"/<{RestOfPath.name}:path>"):
+        blueprint.add_url_rule(path, endpoint="no_route", view_func=no_route, methods=METHODS)
 
     blueprint.before_request(assign_request_id)
 
