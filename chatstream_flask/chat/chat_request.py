@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 from ..config import SamplingParams, check_int, check_names, shown
 from ..errors import BadRequest, ConfigError
+from ..http.request_body import load_json
 from ..prompts.template_params import TemplateParams
 
 Params = TypeVar("Params", SamplingParams, TemplateParams)
@@ -139,17 +139,10 @@ def load_object(body: bytes | str | dict[str, Any]) -> dict[str, Any]:
     :raises BadRequest: it is something else
     """
     if isinstance(body, (bytes, str)):
-        try:
-            body = json.loads(body, parse_constant=_refuse_constant)
-        except (ValueError, RecursionError) as error:
-            raise BadRequest(f"the body must be a JSON object: {error}") from error
+        body = load_json(body, "a JSON object")
     if not isinstance(body, dict):
         raise BadRequest(f"the body must be a JSON object, not {type(body).__name__}")
     return body
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _edited_message_id(value: Any, regenerate: bool) -> str | None:

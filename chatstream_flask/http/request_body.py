@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from flask import Request, current_app
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
@@ -38,6 +41,25 @@ def read_body(request: Request, max_len: int) -> bytes:
         if type(error).__module__ != "gunicorn.http.errors":  # what another worker than ours lets through
             raise
         raise BadRequest(f"the body is malformed: {error}") from error
+
+
+def load_json(body: bytes | str, what: str) -> Any:
+    """Return the value that a JSON text has (RFC 8259: UTF-8, without a byte order mark).
+
+    :param what: what the text must be, for the message
+    :raises BadRequest: it is something else
+    """
+    try:
+        text = body.decode() if isinstance(body, bytes) else body
+        return json.loads(text, parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"the body is not UTF-8: {error.reason}") from error
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"the body must be {what}: {error}") from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def parse_offset(request: Request, generation: GenerationRequest) -> int:

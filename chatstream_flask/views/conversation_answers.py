@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 from urllib.parse import quote
 
@@ -11,7 +10,7 @@ from flask import Request
 from ..chat.service import ChatService
 from ..chat.wire_format import rounded
 from ..errors import BadRequest
-from ..http.request_body import read_body
+from ..http.request_body import load_json, read_body
 from ..prompts import ChatContent
 
 MAX_PARAMS_LEN = 65_536  # bytes of a body with generation params
@@ -73,10 +72,7 @@ def generation_params_to_set(request: Request) -> dict[str, Any] | None:
 
     :raises BadRequest: the body is something else
     """
-    try:
-        given: dict[str, Any] | None = json.loads(read_body(request, MAX_PARAMS_LEN))
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"the body must be a JSON object or null: {error}") from error
+    given: dict[str, Any] | None = load_json(read_body(request, MAX_PARAMS_LEN), "a JSON object or null")
     if given is None:
         return None
     if not isinstance(given, dict):
