@@ -27,7 +27,7 @@ BAD: list[tuple[Any, str]] = [
     (b"", "the body must be a JSON object: "),
     (b"hello", "the body must be a JSON object: "),
     (b'{"user_input": "hi"', "the body must be a JSON object: "),
-    (b'{"user_input": "\xff"}', "the body must be a JSON object: "),
+    (b'{"user_input": "\xff"}', "the body is not UTF-8: invalid start byte"),
     (b'{"user_input": "hi", "seed": 1' + b"0" * 5000 + b"}", "the body must be a JSON object: "),
     (DEEP, "the body must be a JSON object: "),
     (NESTED, ""),

@@ -20,6 +20,12 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 BODY = json.dumps({"user_input": "hi"}).encode()
 CHAT = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
 HEALTH = b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n"
+QUESTION = json.dumps({"model": "mock", "prompt": "hi"}).encode()
+WHOLE = (
+    HEAD.replace(b"/chat_stream", b"/v1/completions")
+    + b"Content-Length: %d\r\n\r\n" % len(QUESTION)
+    + QUESTION
+)
 
 BAD = {
     "a chunk size that is no number": CHUNKED + b"zz\r\nhello\r\n0\r\n\r\n",
@@ -38,6 +44,9 @@ BAD = {
     "a huge head": HEALTH[:-2] + (b"A: " + b"b" * 8000 + b"\r\n") * 120,
     "no UTF-8": HEAD + b'Content-Length: 18\r\n\r\n{"user_input":"\xff"}',
     "garbage behind a request": HEALTH + b"\x00\xff garbage\r\n\r\n",
+    "a broken IPv6 address behind a request": WHOLE + HEALTH.replace(b"/health", b"http://[::1/health"),
+    "two lengths behind a request": HEALTH + HEAD + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+    "a body above the limit behind a request": HEALTH + HEAD + b"Content-Length: 1100000\r\n\r\n",
 }
 
 
