@@ -86,7 +86,8 @@ def test_the_good_bodies_are_those_of_all_routes(app: Flask) -> None:
         for path, method in routes_with_a_body(app)
         if method == "POST"
     }
-    assert answers == dict.fromkeys(GOOD, 200) | {"/set_feedback": 404, "/v1/models": 405}
+    assert {path: answers.pop(path) for path in GOOD} == dict.fromkeys(GOOD, 200) | {"/set_feedback": 404}
+    assert set(answers.values()) <= {404, 405}  # no other route reads a body
 
 
 @pytest.mark.parametrize(
