@@ -18,6 +18,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+from cachelib.base import BaseCache
 from cachelib.file import FileSystemCache
 from flask import Flask, Request, Response
 from flask_session.base import ServerSideSession
@@ -25,6 +26,7 @@ from flask_session.cachelib.cachelib import CacheLibSession, CacheLibSessionInte
 
 from ..errors import ConfigError, StoreUnavailable
 from ..http.problem import problem_response
+from .expiry_clock import ExpiryClock
 from .retention import log_exceeding
 
 logger = logging.getLogger("chatstream_flask")
@@ -72,11 +74,13 @@ class JSONFileCache(FileSystemCache):
         max_bytes: int | None = None,
         *,
         is_synced: bool = True,
+        clock: ExpiryClock | None = None,
     ) -> None:
         super().__init__(str(directory), threshold=0)  # 0: the base class itself deletes nothing
         self._max_files = math.inf if max_files is None else max_files
         self._max_bytes = math.inf if max_bytes is None else max_bytes
         self._is_synced = is_synced
+        self._clock = clock or ExpiryClock()
         self._changing = threading.Lock()  # an entry is replaced, or checked and deleted
 
     def get(self, key: str) -> Any:
@@ -87,7 +91,7 @@ class JSONFileCache(FileSystemCache):
         """
         path = self._get_filename(key)
         try:
-            return _read(path)
+            return self._read(path)
         except FileNotFoundError:
             return None
         except DAMAGE:
@@ -112,6 +116,17 @@ class JSONFileCache(FileSystemCache):
             self._sync_names()
         return True
 
+    def _read(self, path: str) -> Any:
+        """Return the value in a file; None if it has expired."""
+        with open(path, "rb") as file:
+            (expires_at,) = struct.unpack("I", file.read(4))  # seconds since 1970; 0: never expires
+            return json.load(file) if not expires_at or expires_at >= self._clock.earliest() else None
+
+    def _normalize_timeout(self, timeout: Any) -> int:
+        """Return the time of expiry in seconds since 1970; 0 for one that never expires."""
+        seconds = BaseCache._normalize_timeout(self, timeout)
+        return seconds and int(self._clock.latest()) + seconds
+
     def check_writable(self) -> None:
         """Raise OSError unless a short conversation can be written."""
         with tempfile.TemporaryFile(dir=self._path) as file:
@@ -129,7 +144,7 @@ class JSONFileCache(FileSystemCache):
     def _set_aside(self, path: str) -> None:
         with self._changing:
             try:
-                _read(path)
+                self._read(path)
             except FileNotFoundError:
                 pass  # another thread was quicker
             except DAMAGE as error:
@@ -162,7 +177,7 @@ class JSONFileCache(FileSystemCache):
         num_expired = 0
         kept = []
         for entry in self._entries():
-            if entry.expires_at < time.time() and self._delete(entry, is_in_use):
+            if entry.expires_at < self._clock.earliest() and self._delete(entry, is_in_use):
                 num_expired += 1
             else:
                 kept.append(entry)
@@ -210,13 +225,6 @@ class JSONFileCache(FileSystemCache):
         with suppress(FileNotFoundError):
             os.remove(self._get_filename(key))
         return True
-
-
-def _read(path: str) -> Any:
-    """Return the value in a file; None if it has expired."""
-    with open(path, "rb") as file:
-        (expires_at,) = struct.unpack("I", file.read(4))  # seconds since 1970; 0: never expires
-        return json.load(file) if not expires_at or expires_at >= time.time() else None
 
 
 class UnavailableSession(CacheLibSession):

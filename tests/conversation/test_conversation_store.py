@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from cachelib import SimpleCache
+from fakes import FakeClock
 from flask import Flask, session
 from flask_session import Session
 from flask_sqlalchemy import SQLAlchemy
@@ -23,6 +24,7 @@ from redis_server import connect, run_redis
 
 from chatstream_flask import ChatStream
 from chatstream_flask.conversation import ConversationStore, FlaskSessionStore
+from chatstream_flask.conversation.expiry_clock import ExpiryClock
 from chatstream_flask.conversation.file_sessions import JSONFileCache
 from chatstream_flask.errors import ConfigError, ConversationBusy, StoreUnavailable
 
@@ -357,6 +359,21 @@ def test_rows_of_flask_session_in_sql_go_when_they_have_expired(tmp_path: Path) 
         store.purge()
         assert model.query.count() == 0
         app.config["SESSION_SQLALCHEMY"].engine.dispose()
+
+
+@pytest.mark.parametrize("jump", [10**8, -(10**8)])
+def test_a_jump_of_the_clock_and_its_correction_lose_nothing(tmp_path: Path, jump: int) -> None:
+    wall, steady = FakeClock(1.7e9), FakeClock()
+    cache = JSONFileCache(tmp_path, clock=ExpiryClock(wall, steady))
+    cache.set("before", 1, timeout=100)
+    wall.advance(jump)
+    cache.set("after", 2, timeout=100)
+    assert (cache.get("before"), cache.get("after"), cache.purge()) == (1, 2, 0)
+    wall.advance(-jump)
+    assert (cache.get("before"), cache.get("after"), cache.purge()) == (1, 2, 0)
+    for clock in (wall, steady):
+        clock.advance(101)
+    assert cache.get("before") is None
 
 
 @pytest.mark.parametrize(
