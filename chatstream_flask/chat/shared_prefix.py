@@ -9,11 +9,11 @@ from ..errors import ChatStreamError
 from ..model_source import ModelSource
 from ..prompts import AbstractChatPrompt
 
-FIRST_WORDS = "."  # the only message of the conversation from which the prefix is taken
+FIRST_WORDS = (".", "A")  # two first messages: what their prompts have in common comes from neither
 
 
 class SharedPrefix:
-    """Length of the prefix that prompts share; it is taken once from an empty conversation.
+    """Length of the prefix that prompts share; it is taken once from conversations of one message.
 
     Nothing in it comes from a visitor, so the KV cache may reuse it for everybody.
     """
@@ -30,8 +30,12 @@ class SharedPrefix:
         return common_prefix_len(token_ids, self._token_ids, len(token_ids))
 
     def _first_tokens(self) -> list[int]:
+        one, other = map(self._tokens_with, FIRST_WORDS)
+        return one[: common_prefix_len(one, other, len(one))]
+
+    def _tokens_with(self, first_words: str) -> list[int]:
         prompt = Conversation.begin(self._chat_prompt_clazz).prompt
-        prompt.add_requester_msg(FIRST_WORDS)
+        prompt.add_requester_msg(first_words)
         prompt.add_responder_msg(None)
         try:
             return self._source.fit(prompt, self._source.context_len, ContextPolicy.ERROR).token_ids

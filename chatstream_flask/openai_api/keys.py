@@ -41,7 +41,14 @@ def visitor_of(request: Request, keys: Sequence[str] | None) -> str | None:
 
 
 def cache_owner_of(request: Request, keys: Sequence[str] | None, user: str | None) -> str | None:
-    """Return whose cached prompts a request may reuse: those of its visitor, for the same user field."""
+    """Return whose cached prompts a request may reuse: those of its visitor, for the same user field.
+
+    None, if the visitor is an address that is only that of a proxy: everybody behind it would be one, and
+    `cached_tokens` would tell each what the others ask.
+    """
+    is_forwarded = "X-Forwarded-For" in request.headers or "Forwarded" in request.headers
+    if keys is None and is_forwarded and "werkzeug.proxy_fix.orig" not in request.environ:
+        return None
     visitor = visitor_of(request, keys)
     return None if visitor is None else f"openai {visitor} {user or ''}"
 
