@@ -11,6 +11,7 @@ import click
 from ..config import Dtype
 from ..demo_model import PATH as DEMO_MODEL
 from ..extension import ChatStream
+from ..prompts.template_params import EFFORTS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -45,6 +46,22 @@ OPTIONS = [
         "--max-new-tokens",
         type=int,
         help="Most tokens of a reply. [default: the model's, or half of --context-len]",
+    ),
+    click.option(
+        "--max-reasoning-tokens",
+        type=int,
+        help="Most tokens that a model reasons before it answers. [default: as the context has room]",
+    ),
+    click.option(
+        "--thinking/--no-thinking",
+        "enable_thinking",
+        default=None,
+        help="Whether a model reasons before it answers. [default: as its chat template says]",
+    ),
+    click.option(
+        "--reasoning-effort",
+        type=click.Choice(EFFORTS),
+        help="How much it reasons, for chat templates that know it.",
     ),
     click.option(
         "--context-len",
