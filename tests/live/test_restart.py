@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from chatstream_flask.client import read_events, text_of
+from chatstream_flask.conversation.file_sessions import JSONFileCache
 
-from .client import EVENTS, Visitor
+from .client import EVENTS, Visitor, wait_until
 from .server import start, start_mock
 
 pytestmark = pytest.mark.server
@@ -29,10 +30,13 @@ def test_a_name_is_remembered_after_a_killed_server(kind: str, tmp_path: Path) -
         assert server.terminate() == 0
 
 
-def test_each_turn_before_a_restart_counts(kind: str, tmp_path: Path) -> None:
-    """The mock's replies begin with the number of the turn."""
+def test_each_turn_before_a_restart_counts_and_what_has_expired_goes(kind: str, tmp_path: Path) -> None:
+    """The mock's replies begin with the number of the turn. A server sweeps the folders of all its apps."""
     cookies = None
+    others = JSONFileCache(tmp_path / "second")
+    expired = Path(others._get_filename("session:old"))
     for turn in (1, 3):
+        others.set("session:old", {}, timeout=-10)
         with start_mock(kind, tmp_path, {"type": "round", "time_per_token_sec": 0.0}) as server:
             with Visitor(server.port) as visitor:
                 if cookies is not None:
@@ -40,4 +44,5 @@ def test_each_turn_before_a_restart_counts(kind: str, tmp_path: Path) -> None:
                 assert visitor.ask("Hello!").startswith(f"{turn}.")
                 assert visitor.ask("Hello again!").startswith(f"{turn + 1}.")
                 cookies = visitor.session.cookies
+            wait_until(lambda: not expired.exists())
             assert server.terminate() == 0
