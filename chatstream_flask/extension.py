@@ -17,6 +17,7 @@ from .chat.reply_registry import ReplyRegistry
 from .chat.reply_response import close_lost_reply
 from .chat.request_handler import AbstractRequestHandler, SimpleSessionRequestHandler
 from .chat.service import ChatService, engine_configs_of
+from .chat.set_up_order import SetUpOrder
 from .chat.shared_settings import SharedSettings
 from .config import (
     MAX_RUNNING,
@@ -290,7 +291,8 @@ class ChatStream(ChatService):
         store = first.store if first else make_conversation_store(app, settings)
         sweeper = first.sweeper if first else Sweeper(partial(purge, app, store), settings.store_sweep_sec)
         reports = Reports(AccessLog(app, settings, self.logger))
-        state = AppState(settings, store, sweeper, ReplyRegistry(settings.resume_sec), reports)
+        replies = ReplyRegistry(settings.resume_sec)
+        state = AppState(settings, store, sweeper, replies, reports, SetUpOrder(app))
         app.extensions.setdefault(EXTENSION, {})[self] = state
         set_log_language(self.logger, settings.locale)
         if not others:

@@ -128,6 +128,7 @@ class ScriptedSource:
     num_devices = 1
     prefill_chunk_len = 256
     model_name = "scripted"
+    tokenizer: Any = None
     reply_format = ReplyFormat()
 
     def __init__(self, runner: Runner, context_len: int) -> None:

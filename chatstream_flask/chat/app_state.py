@@ -19,6 +19,7 @@ from ..conversation.urls import make_store
 from ..monitoring.reports import Reports
 from ..settings import Settings
 from .reply_registry import ReplyRegistry
+from .set_up_order import SetUpOrder
 
 EXTENSION = "chatstream"  # the key in app.extensions: a dict of ChatStreams, each with its AppState
 
@@ -32,6 +33,7 @@ class AppState:
     sweeper: Sweeper
     replies: ReplyRegistry
     reports: Reports
+    set_up_order: SetUpOrder
 
 
 def state_of(app: Flask, service: object) -> AppState | None:

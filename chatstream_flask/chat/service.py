@@ -10,7 +10,7 @@ from typing import Any
 from flask import Flask, Request, Response, current_app
 from prometheus_client.registry import Collector
 
-from ..config import ContextPolicy, EngineConfig, OnBusy, SamplingParams, WireFormatName
+from ..config import ContextPolicy, EngineConfig, OnBusy, SamplingParams, WireFormatName, check_callback
 from ..conversation import ConversationStore
 from ..engine.engine import Engine
 from ..engine.runner import Runner
@@ -112,8 +112,11 @@ class ChatService:
         state = self.state
         app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
         try:
+            if callback is not None:
+                check_callback("callback", callback, "request", "message")
             self.check_caller(request)
             self._check_cookie(request)
+            state.set_up_order.check(app, self.logger)
             data = read_body(request, state.settings.max_body_len) if request_body is None else request_body
             body = parse_chat_request(data, self.params, state.settings.max_input_len)
             reply = self._admission.accept(app, state, request, body, callback)
@@ -169,7 +172,9 @@ class ChatService:
 
     def get_chat_prompt(self, request: Request) -> AbstractChatPrompt:
         """Return the stored conversation that a request belongs to; for views and callbacks."""
-        return self._conversations.of(request).prompt
+        prompt = self._conversations.of(request).prompt
+        prompt.tokenizer = self.source.tokenizer
+        return prompt
 
     def get_running_reply(self, request: Request) -> Reply | None:
         """Return the running reply of the caller's conversation, if there is one."""

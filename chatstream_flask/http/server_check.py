@@ -123,6 +123,11 @@ class ServerCheck:
             )
         if channel := getattr(environ.get("waitress.client_disconnected"), "__self__", None):
             _check_waitress(channel.adj, num_threads, sum(config.num_places for config in configs))
+            if not getattr(channel, "drains", False):
+                logger.warning(
+                    "this waitress does not let replies finish when it is stopped: start the app with "
+                    "chatstream_flask.serving.waitress_server.serve() or `flask chatstream serve`, which do"
+                )
 
 
 def _check_waitress(adj: Any, num_threads: int, num_chats: int) -> None:

@@ -9,7 +9,7 @@ from ..config import ContextPolicy, SamplingParams
 from ..engine.runner import Runner
 from ..errors import BadRequest
 from ..mock.mock_runner import CLOSING_ID, MockParams, MockRunner, encode_mock_prompt
-from ..prompts import AbstractChatPrompt, ChatPrompt
+from ..prompts import AbstractChatPrompt
 from ..prompts.fit import FittedPrompt
 from ..prompts.message_forms import Message
 from ..reply_format.family import ReplyFormat
@@ -20,12 +20,22 @@ THINKING = ReplyFormat(
 )
 
 
+class PlainLines:
+    """Stands for a tokenizer: its chat template shows messages as plain lines."""
+
+    chat_template = "a line for each message"
+
+    def apply_chat_template(self, messages: Iterable[Message], **kwargs: Any) -> str:
+        return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
+
+
 class MockSource:
     """The ModelSource of `use_mock_response=True`."""
 
     num_devices = 1
     prefill_chunk_len = 1_000_000  # a mock prompt costs nothing
     model_name = "mock"
+    tokenizer = PlainLines()
 
     def __init__(self, mock_params: dict[str, Any] | None, context_len: int) -> None:
         self._params = MockParams.of(mock_params or {})
@@ -50,10 +60,7 @@ class MockSource:
         return FittedPrompt(encode_mock_prompt(messages), 0)
 
     def text_of(self, prompt: AbstractChatPrompt) -> str:
-        """Return the prompt's text; a ChatPrompt, which needs a chat template, is shown as plain lines."""
-        if not isinstance(prompt, ChatPrompt):
-            return prompt.create_prompt()
-        return "\n".join(f"{c.role.value}: {c.message or ''}" for c in prompt.get_contents())
+        return prompt.create_prompt({"tokenizer": self.tokenizer})
 
     def encode_messages(
         self,

@@ -22,6 +22,10 @@ class ModelSource(Protocol):
     context_len: int  # maximum number of tokens of prompt and reply together
     prefill_chunk_len: int  # maximum number of prompt tokens between two decode steps
 
+    @property
+    def tokenizer(self) -> Any:
+        """What writes prompts as text: `apply_chat_template` is called."""
+
     def best_num_threads(self, num_sequences: int) -> int:
         """Return the default number of worker threads for `num_sequences` concurrent replies."""
 

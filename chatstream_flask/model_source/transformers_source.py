@@ -81,6 +81,10 @@ class TransformersSource:
         self.reply_format = find_reply_format(tokenizer)
         self._turn_end = self._added_turn_end()
 
+    @property
+    def tokenizer(self) -> Any:
+        return self._tokenizer
+
     def best_num_threads(self, num_sequences: int) -> int:
         """Return one thread per device, or on CPU two for more than a few sequences.
 

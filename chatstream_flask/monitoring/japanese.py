@@ -58,6 +58,23 @@ MESSAGES = {
     ),
     "a request failed": "リクエストが失敗しました",
     "a request failed: %s": "リクエストが失敗しました: %s",
+    "the sessions of %r were changed after init_app, which has chosen the store of conversations by them: "
+    "call Session(app), or set session_interface, before ChatStream(app=app)": (
+        "%r のセッションが init_app の後に変更されました。"
+        "会話の保存先は init_app がセッションを見て決めたものです。"
+        "ChatStream(app=app) より前に Session(app) を呼ぶか session_interface を設定してください"
+    ),
+    "SECRET_KEY of %r was set after init_app, which therefore gave the app server-side sessions of its own: "
+    "set it before ChatStream(app=app)": (
+        "%r の SECRET_KEY が init_app の後に設定されました。"
+        "そのため init_app はサーバー側セッションを用意しました。"
+        "ChatStream(app=app) より前に設定してください"
+    ),
+    "this waitress does not let replies finish when it is stopped: start the app with "
+    "chatstream_flask.serving.waitress_server.serve() or `flask chatstream serve`, which do": (
+        "この waitress は停止時に応答の終了を待ちません。待たせるには "
+        "chatstream_flask.serving.waitress_server.serve() か `flask chatstream serve` で起動してください"
+    ),
     "a test prompt failed too": "試験用のプロンプトも失敗しました",
     "a session could not be written: %s": "セッションを書き込めませんでした: %s",
     "a session or conversation file is damaged, was moved to %s and begins anew: %s": (

@@ -22,12 +22,13 @@ class ChatPrompt(AbstractChatPrompt):
     def create_prompt(self, opts: dict[str, Any] | None = None) -> str:
         """Return the text of the prompt.
 
-        :param opts: options of `get_contents`, and "tokenizer", whose chat template is used
+        :param opts: options of `get_contents`, and "tokenizer", whose chat template is used; the default is
+            the model's in a prompt that `ChatStream.get_chat_prompt` returned
         :raises ConfigError: there is no tokenizer or template, or the template refuses this conversation
         """
         if not self.chat_mode:
             return super().create_prompt(opts)
-        tokenizer = (opts or {}).get("tokenizer")
+        tokenizer = (opts or {}).get("tokenizer", self.tokenizer)
         if tokenizer is None:
             raise ConfigError('ChatPrompt needs the tokenizer: create_prompt({"tokenizer": tokenizer})')
         return self._render(tokenizer, self._messages(opts))

@@ -26,6 +26,7 @@ class PromptSettings:
         self.prompt_ttl = PromptTTL.MULTI_TURN
         self.prefix_as_stop_str = False
         self.template_kwargs: Mapping[str, Any] = {}  # for this reply; not stored
+        self.tokenizer: Any = None  # for `create_prompt` without one; not stored
 
     def set_system(self, system: str) -> None:
         """Set the system text."""

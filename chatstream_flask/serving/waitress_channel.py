@@ -44,6 +44,7 @@ class ChatChannel(HTTPChannel):
     """
 
     task_class = ChatTask
+    drains = True  # the server lets replies finish before it ends
 
     parser_class = ChatParser
 

@@ -107,6 +107,7 @@ def test_a_waitress_of_the_users_own_is_told_what_it_needs(tmp_path: Path) -> No
         assert visitor.ask("Hello!").startswith("2. ")
         needs = "waitress needs threads=23, channel_request_lookahead=1, asyncore_use_poll=True for up to 7"
         assert server.output.count(needs) == 1
+        assert server.output.count("this waitress does not let replies finish when it is stopped") == 1
 
 
 def test_a_server_with_one_thread_is_refused(tmp_path: Path) -> None:

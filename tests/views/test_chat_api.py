@@ -245,6 +245,7 @@ def test_feedback(tmp_path: Path) -> None:
 def test_the_load(tmp_path: Path) -> None:
     with stopping(app_with(tmp_path, {"all": True}, ScriptedRunner(is_held=True))) as chat:
         idle = {"name": "node:0", "processing": 0, "waiting": 0, "max_processing": 2, "max_waiting": 5}
+        idle["free"] = 7
         answer = chat.client().get("/get_load").get_json()
         assert answer == {
             "success": True,
@@ -257,7 +258,11 @@ def test_the_load(tmp_path: Path) -> None:
             if len(responses) < 3:
                 read_until(read_events(responses[-1]), "start")
         (worker,) = chat.client().get("/get_load").get_json()["chatstream_workers"]
-        assert (worker["processing"], worker["waiting"]) == (2, 1)
+        assert (worker["processing"], worker["waiting"], worker["free"]) == (2, 1, 4)
+        place = chat.chat_stream.engine.reserve()  # of a request whose prompt is being made
+        (worker,) = chat.client().get("/get_load").get_json()["chatstream_workers"]
+        assert (worker["waiting"], worker["free"]) == (1, 3)
+        place.close()
         chat.runner.release()
         assert list(read_events(responses[-1]))[-1].name == "done"
         (worker,) = chat.client().get("/get_load").get_json()["chatstream_workers"]
