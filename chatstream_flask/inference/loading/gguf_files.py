@@ -19,6 +19,7 @@ from ...errors import ConfigError, UnsupportedModel
 from .model_files import ModelFiles, errors_of
 
 MAGIC = b"GGUF"
+OLDEST_TRANSFORMERS = "5.20"  # older ones build other tokenizers
 # `tokenizer.ggml.pre` of byte-level vocabularies, as llama.cpp's llama-vocab.cpp splits their text:
 GPT2_SPLIT = frozenset({"gpt-2", "jais", "mpt", "olmo", "phi-2"})  # by GPT-2's pattern
 DIGITS_FIRST = frozenset(  # each digit by itself, then by GPT-2's pattern
@@ -50,12 +51,14 @@ class GgufFiles(ModelFiles):
         with errors_of(name):
             if revision is not None:
                 raise ConfigError("revision is for models on the hub, not for files")
-            if missing := [package for package in ("gguf", "accelerate") if find_spec(package) is None]:
-                names = " and ".join(missing)
-                raise ConfigError(f"GGUF files need {names}: pip install 'chatstream-flask[gguf]'")
             with open(name, "rb") as file:
                 if file.read(len(MAGIC)) != MAGIC:
                     raise ConfigError("this is not a GGUF file")
+            if missing := [package for package in ("gguf", "accelerate") if find_spec(package) is None]:
+                names = " and ".join(missing)
+                raise ConfigError(f"GGUF files need {names}: pip install 'chatstream-flask[gguf]'")
+            if not known_splits():
+                raise ConfigError(f"GGUF files need transformers {OLDEST_TRANSFORMERS} or newer")
             import gguf
 
             self._folder, self._file = os.path.split(os.path.abspath(name))
@@ -169,22 +172,28 @@ def _unpacked() -> dict[str, Any]:
     return {} if config_class is None else {"quantization_config": config_class(dequantize=True)}
 
 
+def known_splits() -> dict[str, str]:
+    """Return the patterns that transformers has for `tokenizer.ggml.pre`; empty if it is too old."""
+    try:
+        module = import_module("transformers.integrations.gguf.gguf_tokenizer_mapping")
+    except ImportError:
+        return {}
+    splits: dict[str, str] = getattr(module, "GGUF_PRE_TOKENIZER_SPLITS", {})
+    return splits
+
+
 def _split_as_llama_cpp(backend: Any, pre: str | None) -> None:
     """Give a byte-level tokenizer the pre-tokenizer that the file names.
 
     :raises ConfigError: neither transformers nor this module knows it
     """
-    try:
-        from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS as SPLITS
-    except ImportError as error:
-        raise ConfigError("GGUF files with this tokenizer need transformers 5.23 or newer") from error
     if pre in DIGITS_FIRST:
         backend.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         )
     elif pre in GPT2_SPLIT:
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    elif pre not in SPLITS:
+    elif pre not in known_splits():
         raise ConfigError(
             f"the file's tokenizer splits text in a way that is not supported (tokenizer.ggml.pre={pre!r}); "
             "load the model's Hugging Face folder instead"
