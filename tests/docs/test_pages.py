@@ -37,6 +37,16 @@ PACKAGES = [  # with the name of the section, where their public names are liste
 ]
 
 
+# -- threat-model.md
+
+
+def test_the_tests_that_the_threat_model_names_exist() -> None:
+    page = (DOCS / "threat-model.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/\S+\.py)`", page)
+    assert len(named) > 20
+    assert [path for path in named if not (DOCS.parent / path).exists()] == []
+
+
 # -- configuration.md
 
 
