@@ -54,6 +54,7 @@ class ScriptedRunner:
     def __init__(self, reply: Callable[[str], str] = lambda prompt: "ok", *, is_held: bool = False) -> None:
         self.reply = reply
         self.prompts: list[str] = []
+        self.params: list[SamplingParams] = []
         self.shown: set[bool] = set()  # whether special tokens were wanted in the text
         self.is_held = is_held
         self._steps = threading.Semaphore(0)
@@ -69,6 +70,7 @@ class ScriptedRunner:
     def prefill(self, chunks: list[Chunk]) -> NewIds:
         ended = [chunk.sequence.request for chunk in chunks if chunk.is_last]
         self.prompts += ["".join(map(chr, request.prompt_ids)) for request in ended]
+        self.params += [request.params for request in ended]
         return lambda: [[] for _ in chunks]
 
     def catch_up(self, sequences: list[Sequence]) -> list[list[int]]:
@@ -88,7 +90,7 @@ class ScriptedRunner:
     def _next_id(self, sequence: Sequence) -> int:
         text = self.reply("".join(map(chr, sequence.request.prompt_ids)))
         num_told = len(sequence.token_ids) - sequence.num_prompt
-        if num_told == len(text):
+        if num_told >= len(text):
             return EOS_ID
         if text[num_told] == FAIL:
             raise RuntimeError("the script says so")

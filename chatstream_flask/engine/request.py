@@ -56,6 +56,7 @@ class GenerationRequest:
         params: SamplingParams,
         *,
         stop_ids: frozenset[int] = frozenset(),
+        ignores_eos: bool = False,
         text_filter: TextFilter | None = None,
         reasoning: Reasoning | None = None,
         shows_special_tokens: bool = False,
@@ -71,6 +72,7 @@ class GenerationRequest:
         """Create a waiting request.
 
         :param stop_ids: tokens that end this reply, in addition to the model's EOS tokens
+        :param ignores_eos: go on after EOS tokens, as load generators ask for
         :param reasoning: how the reply reasons; None: all of its text is the answer
         :param shows_special_tokens: keep special tokens in the text, for a reader that parses them
         :param kept_tokens: special tokens that stay in the text although others do not, with their text
@@ -85,6 +87,7 @@ class GenerationRequest:
         self.params = params
         self.seed = params.seed if params.seed is not None else secrets.randbits(63)
         self.stop_ids = stop_ids
+        self.ignores_eos = ignores_eos
         self.text_filter = text_filter
         self.reasoning = reasoning
         self.shows_special_tokens = shows_special_tokens

@@ -110,7 +110,8 @@ class Sequence:
             token_id = self._forced_ids.popleft()
         self.token_ids.append(token_id)
         request.count_token()
-        if not is_forced and (token_id in eos_ids or token_id in request.stop_ids):
+        is_eos = token_id in eos_ids and not request.ignores_eos
+        if not is_forced and (is_eos or token_id in request.stop_ids):
             return FinishReason.STOP
         was_reasoning, matcher = self.is_reasoning, self.matcher
         self._emit(self._decode(token_id))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -24,6 +26,8 @@ MAX_WAIT_SEC = 20.0  # elapsed time of it, which is longer on a busy machine
 MAX_CHECKS = 2  # validations at the same time, per server process
 # Between the tokens of JSON; limited, because a model that starts to write spaces may never stop.
 WHITESPACE = r"[\x20\x0A\x0D\x09]{1,20}"
+
+DIRECTIVE = re.compile(r"%(llguidance|json|lark|regex)\b")  # with these, grammars set options
 
 _checks = threading.BoundedSemaphore(MAX_CHECKS)
 
@@ -58,11 +62,44 @@ def lark_grammar(rules: str) -> str:
     :raises BadRequest: it is too large, or a schema in it cannot be used: see `json_schema_grammar`
     """
     load_llguidance()
-    if (num_bytes := len(rules.encode())) > MAX_SCHEMA_LEN:
-        raise BadRequest(
-            f"the JSON schemas have {num_bytes} bytes together; at most {MAX_SCHEMA_LEN} are allowed"
-        )
-    return _validated(rules)
+    return _validated(_bounded(rules, "JSON schemas have"))
+
+
+def regex_grammar(pattern: str) -> str:
+    """Return a grammar for text that matches a regular expression as a whole, in the syntax of Rust.
+
+    :raises BadRequest: it is no regular expression, or too costly
+    """
+    matcher = load_llguidance().LLMatcher
+    try:
+        grammar: str = matcher.grammar_from_regex(_bounded(pattern))
+    except ValueError as error:
+        raise BadRequest(f"the regular expression cannot be used: {error}") from error
+    return _validated(grammar, "regular expression")
+
+
+def choice_grammar(choices: Sequence[str]) -> str:
+    """Return a grammar for one of several texts."""
+    load_llguidance()
+    texts = " | ".join(json.dumps(choice, ensure_ascii=False) for choice in choices)
+    return _validated(_bounded(f"start: {texts}"), "choice")
+
+
+def client_grammar(text: str) -> str:
+    """Return a grammar that a client wrote in GBNF (llama.cpp), EBNF (xgrammar) or Lark.
+
+    :raises BadRequest: it cannot be parsed, is too costly, or sets llguidance's own options
+    """
+    load_llguidance()
+    from llguidance.gbnf_to_lark import any_to_lark
+
+    if directive := DIRECTIVE.search(text):
+        raise BadRequest(f"the grammar cannot be used: {directive[0]} is not supported")
+    try:
+        grammar = any_to_lark(_bounded(text))
+    except Exception as error:  # whatever its parser raises for a text that is no grammar
+        raise BadRequest(f"the grammar cannot be used: {str(error)[:MAX_MESSAGE_LEN]}") from error
+    return _validated(grammar, "grammar")
 
 
 def _json_of(schema: Any) -> str:
@@ -82,9 +119,15 @@ def _json_of(schema: Any) -> str:
     return text
 
 
-def _validated(grammar: str) -> str:
+def _bounded(grammar: str, has: str = "grammar has") -> str:
+    if (num_bytes := len(grammar.encode())) > MAX_SCHEMA_LEN:
+        raise BadRequest(f"the {has} {num_bytes} bytes; at most {MAX_SCHEMA_LEN} are allowed")
+    return grammar
+
+
+def _validated(grammar: str, name: str = "JSON schema") -> str:
     if problem := _problem(grammar):
-        raise BadRequest(f"the JSON schema cannot be used: {problem[:MAX_MESSAGE_LEN]}")
+        raise BadRequest(f"the {name} cannot be used: {problem[:MAX_MESSAGE_LEN]}")
     return grammar
 
 

@@ -23,6 +23,7 @@ from ..reply_format.tools.call_parser import ToolCallParser
 from ..reply_format.tools.syntax import forced_syntax
 from ..settings import Settings
 from .answer import Answer, ChatAnswer, CompletionAnswer
+from .answer_format import answer_format
 from .answer_stream import AnswerStream
 from .errors import ApiError
 from .generations import Choice, Generations
@@ -66,7 +67,13 @@ class Completions:
             **body.template_options,
         }
         with self._reserve(body) as generations:
-            grammar = grammar_of(body.response_format, use, self._source.reply_format)
+            grammar = grammar_of(answer_format(body), use, self._source.reply_format)
+            if grammar is not None and body.continue_final_message:
+                raise ApiError(
+                    "continue_final_message cannot be combined with a format of the answer or a forced tool "
+                    "call, which hold from the beginning of a message",
+                    param="continue_final_message",
+                )
             ids = self._encode(messages, use, template_kwargs)
             params = self._params(body, grammar, [ids])
             params = replace(params, max_reasoning_tokens=self._reasoning_limit(body, template_params))
@@ -80,7 +87,8 @@ class Completions:
         with self._reserve(body) as generations:
             each = body.num_choices // len(body.prompts)
             prompts = [ids for prompt in body.prompts for ids in [self._source.encode_text(prompt)] * each]
-            params = self._params(body, None, prompts)
+            grammar = grammar_of(answer_format(body), ToolUse(), self._source.reply_format)
+            params = self._params(body, grammar, prompts)
             self._submit(body, generations, prompts, params, [TextReply() for _ in prompts])
             return self._response(body, generations, CompletionAnswer, num_prompts=len(body.prompts))
 
@@ -164,7 +172,7 @@ class Completions:
         is_chat = isinstance(body, ChatBody)
         is_counted = body.max_new_tokens is not None  # OpenAI's limits are for all tokens together
         marks = self._source.reply_format.reasoning_tokens if is_chat else {}
-        stop_ids = self._source.stop_ids(params.stop)
+        stop_ids = self._source.stop_ids(params.stop) | frozenset(body.stop_token_ids or ())
         owner = cache_owner_of(request, self.settings.api_keys, body.prompt_cache_key or body.user)
         report = partial(self._service.state.reports.ended, Origin.from_request(request))
         generations.submit(
@@ -174,6 +182,7 @@ class Completions:
                         prompt_ids,
                         for_choice(params, index),
                         stop_ids=stop_ids,
+                        ignores_eos=bool(body.ignore_eos),
                         shows_special_tokens=parser.reads_special_tokens,
                         kept_tokens={**marks, **parser.kept_tokens},
                         reasoning=(
@@ -187,6 +196,7 @@ class Completions:
                         changed=generations.changed,
                     ),
                     parser,
+                    has_single_call=isinstance(body, ChatBody) and body.parallel_tool_calls is False,
                 )
                 for index, (prompt_ids, parser) in enumerate(zip(prompts, parsers, strict=True))
             ]

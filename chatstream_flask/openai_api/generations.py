@@ -12,16 +12,23 @@ from ..engine.outcome import FinishReason, Outcome
 from ..engine.reply_text import TokenLogprob
 from ..engine.request import GenerationRequest
 from ..errors import BadRequest
-from ..reply_format.deltas import Delta
+from ..reply_format.deltas import CALLS, Delta
 from ..reply_format.reply_parser import ReplyParser
 
 
 class Choice:
     """One choice and how far it has been read."""
 
-    def __init__(self, request: GenerationRequest, parser: ReplyParser) -> None:
+    def __init__(
+        self, request: GenerationRequest, parser: ReplyParser, *, has_single_call: bool = False
+    ) -> None:
+        """Start to read.
+
+        :param has_single_call: leave out tool calls after the first
+        """
         self.request = request
         self.parser = parser
+        self._has_single_call = has_single_call
         self.outcome: Outcome | None = None  # set when everything has been read
         self._num_chars = 0
         self._num_logprobs = 0
@@ -41,6 +48,8 @@ class Choice:
             deltas += [{"reasoning_content": text}] if is_reasoning else self.parser.push(text)
         if self.outcome is not None:
             deltas += self.parser.finish()
+        if self._has_single_call:
+            deltas = [d for d in deltas if all(call["index"] == 0 for call in d.get(CALLS, ()))]
         logprobs: list[TokenLogprob] = []
         if self.request.params.num_logprobs is not None:
             logprobs = self.request.token_logprobs(self._num_logprobs, self._num_chars)

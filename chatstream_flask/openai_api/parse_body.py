@@ -4,33 +4,13 @@ from __future__ import annotations
 
 import codecs
 import re
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from .errors import ApiError
-from .schema import Body
-
-REFUSED: dict[str, tuple[Any, ...]] = {  # fields that are not supported, with the values that change nothing
-    "audio": (),
-    "bad_words": ([],),
-    "best_of": (1,),
-    "chat_template": (),
-    "echo": (False,),
-    "function_call": ("none",),
-    "functions": ([],),
-    "guided_choice": (),
-    "guided_grammar": (),
-    "guided_json": (),
-    "guided_regex": (),
-    "ignore_eos": (False,),
-    "min_tokens": (0,),
-    "modalities": (["text"],),
-    "stop_token_ids": ([],),
-    "structured_outputs": (),
-    "suffix": ("",),
-    "web_search_options": (),
-}
+from .other_fields import REFUSED, REFUSED_FOR_CHAT, REFUSED_FOR_TEXT
+from .schema import Body, ChatBody
 
 BodyT = TypeVar("BodyT", bound=Body)
 
@@ -50,7 +30,8 @@ def parse_body(body: bytes, kind: type[BodyT]) -> BodyT:
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise ApiError(f"the body must be a JSON object: {error}", code="invalid_json") from error
     if isinstance(data, dict):
-        for name, harmless in REFUSED.items():
+        others = REFUSED_FOR_CHAT if issubclass(kind, ChatBody) else REFUSED_FOR_TEXT
+        for name, harmless in (REFUSED | others).items():
             if data.get(name) is not None and data[name] not in harmless:
                 raise ApiError(f"{name} is not supported", param=name, code="unsupported_parameter")
     try:

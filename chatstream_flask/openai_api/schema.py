@@ -22,9 +22,12 @@ from .message_schema import Message, NamedTool, Tool
 
 MAX_CHOICES = 8
 MAX_MESSAGES = 4096
+MAX_STOP_TOKENS = 64
 
 StopString = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_STRING_LEN)]
 TokenCount = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+TokenId = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Choices = Annotated[list[str], Meta(min_length=1)]
 Penalty = Annotated[float, Meta(ge=-MAX_PENALTY, le=MAX_PENALTY)]
 Bias = Annotated[float, Meta(ge=-MAX_LOGIT_BIAS, le=MAX_LOGIT_BIAS)]
 RepetitionPenalty = Annotated[float, Meta(ge=MIN_REPETITION_PENALTY, le=MAX_REPETITION_PENALTY)]
@@ -41,6 +44,18 @@ class ResponseFormat(Struct):
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
+    schema: dict[str, Any] | None = None  # of a json_object, as llama.cpp has it
+
+
+class StructuredOutputs(Struct):
+    """The field structured_outputs of vLLM."""
+
+    json: dict[str, Any] | str | None = None
+    json_object: bool | None = None
+    regex: str | None = None
+    choice: Choices | None = None
+    grammar: str | None = None
+    structural_tag: Any = None
 
 
 class StreamOptions(Struct):
@@ -69,6 +84,19 @@ class Body(Struct, kw_only=True):
     prompt_cache_key: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    stop_token_ids: Annotated[list[TokenId], Meta(max_length=MAX_STOP_TOKENS)] | None = None
+    ignore_eos: bool | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: dict[str, Any] | str | None = None
+    guided_regex: str | None = None
+    guided_choice: Choices | None = None
+    guided_grammar: str | None = None
+    json_schema: dict[str, Any] | None = None
+    grammar: str | None = None
+    regex: str | None = None
+    ebnf: str | None = None
+    format: dict[str, Any] | str | None = None
 
     @property
     def num_choices(self) -> int:
@@ -90,13 +118,13 @@ class ChatBody(Body, kw_only=True):
     max_completion_tokens: TokenCount | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
-    response_format: ResponseFormat | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     enable_thinking: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     thinking_token_budget: Annotated[int, Meta(ge=0)] | None = None
     tools: Annotated[list[Tool], Meta(max_length=128)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
 
@@ -113,13 +141,6 @@ class ChatBody(Body, kw_only=True):
         if self.messages[-1].role != "assistant" or self.messages[-1].tool_calls:
             raise ApiError(
                 "continue_final_message needs a last message that is text of the assistant",
-                param="continue_final_message",
-            )
-        is_free = self.response_format is None or self.response_format.type == "text"
-        if not is_free or self.tool_choice not in (None, "auto", "none"):
-            raise ApiError(
-                "continue_final_message cannot be combined with a response_format or a forced tool call, "
-                "which hold from the beginning of a message",
                 param="continue_final_message",
             )
         return {"add_generation_prompt": False, "continue_final_message": True}
@@ -139,7 +160,7 @@ class CompletionBody(Body, kw_only=True):
     """Body of POST /v1/completions."""
 
     prompt: str | Annotated[list[str], Meta(min_length=1, max_length=MAX_CHOICES)]
-    logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
 
     @property
     def prompts(self) -> list[str]:

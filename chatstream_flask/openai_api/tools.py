@@ -19,6 +19,7 @@ class ToolUse:
 
     tools: list[dict[str, Any]] = field(default_factory=list)  # as the chat template expects them
     forced: tuple[str, ...] = ()  # names, of which the model must call one
+    is_single: bool = False  # whether a reply has one call at most
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -68,7 +69,7 @@ def tool_use(body: ChatBody) -> ToolUse:
         if choice.function.name not in names:
             raise ApiError(f"tool_choice must be one of {', '.join(names)}", param="tool_choice")
         return ToolUse(tools, (choice.function.name,))
-    return ToolUse(tools, names if choice == "required" else ())
+    return ToolUse(tools, names if choice == "required" else (), body.parallel_tool_calls is False)
 
 
 def _template_tool(tool: Tool) -> dict[str, Any]:

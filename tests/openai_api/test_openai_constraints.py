@@ -17,6 +17,7 @@ from transformers import AutoTokenizer
 
 from chatstream_flask import demo_model
 from chatstream_flask.errors import BadRequest
+from chatstream_flask.openai_api.answer_format import answer_format
 from chatstream_flask.openai_api.parse_body import parse_body
 from chatstream_flask.openai_api.response_format import grammar_of
 from chatstream_flask.openai_api.schema import ChatBody
@@ -43,7 +44,7 @@ def grammar(reply_format: ReplyFormat | None = None, **fields: Any) -> tuple[str
     body = {"model": "m", "messages": HELLO, **fields}
     parsed = parse_body(json.dumps(body).encode(), ChatBody)
     use = tool_use(parsed)
-    return grammar_of(parsed.response_format, use, reply_format or ReplyFormat()), use
+    return grammar_of(answer_format(parsed), use, reply_format or ReplyFormat()), use
 
 
 def accepts(tokenizer: Any, text_grammar: str | None, text: str) -> bool:
@@ -184,5 +185,5 @@ def test_schemas_of_tools_are_bounded_together() -> None:
     tools = [{"type": "function", "function": {"name": name, "parameters": big}} for name in "fg"]
     with pytest.raises(BadRequest, match=r"the JSON schema has \d+ bytes; at most 65536"):
         grammar(tools=tools, tool_choice="required")
-    with pytest.raises(BadRequest, match=r"the JSON schemas have \d+ bytes together; at most 65536"):
+    with pytest.raises(BadRequest, match=r"the JSON schemas have \d+ bytes; at most 65536"):
         grammar(tools=tools, response_format=FORMAT)

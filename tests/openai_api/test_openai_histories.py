@@ -158,8 +158,8 @@ def test_a_last_message_of_the_assistant_is_continued_where_asked(chat: Chat) ->
     [
         ({"messages": HELLO}, "needs a last message that is text of the assistant"),
         ({"add_generation_prompt": True}, "contradict each other"),
-        ({"response_format": {"type": "json_object"}}, "cannot be combined with a response_format"),
-        ({"tools": TOOLS, "tool_choice": "required"}, "cannot be combined with a response_format"),
+        ({"response_format": {"type": "json_object"}}, "cannot be combined with a format of the answer"),
+        ({"tools": TOOLS, "tool_choice": "required"}, "cannot be combined with a format of the answer"),
     ],
 )
 def test_what_cannot_be_continued_is_400(fields: dict[str, Any], sentence: str, chat: Chat) -> None:

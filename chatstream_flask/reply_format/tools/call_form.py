@@ -29,11 +29,14 @@ class CallForm:
         )
         return self.start + (self.between or "").join(texts) + self.end
 
-    def rule(self, functions: Mapping[str, str], special: Mapping[int, str]) -> str:
+    def rule(
+        self, functions: Mapping[str, str], special: Mapping[int, str], *, is_single: bool = False
+    ) -> str:
         """Return a Lark expression for one or several calls.
 
         :param functions: names of functions, with the expressions for their arguments
         :param special: tokens that text is never encoded to, with their text
+        :param is_single: allow one call only
         """
         calls = (
             [self.before + name + self.middle, arguments, self.after] for name, arguments in functions.items()
@@ -42,7 +45,9 @@ class CallForm:
             f"{_terminals(before, special)} {arguments} {_terminals(after, special)}"
             for before, arguments, after in calls
         )
-        more = "" if self.between is None else f"({_terminals(self.between, special)} ({one}))*"
+        more = ""
+        if self.between is not None and not is_single:
+            more = f"({_terminals(self.between, special)} ({one}))*"
         return f"{_terminals(self.start, special)} ({one}) {more} {_terminals(self.end, special)}"
 
 
