@@ -7,6 +7,7 @@ import functools
 import json
 import pickle
 import threading
+from random import Random
 from typing import Any
 
 import pytest
@@ -375,7 +376,9 @@ def test_turns_are_dropped_from_the_oldest_and_examples_stay() -> None:
 
 @given(num_turns=st.integers(1, 12), max_tokens=st.integers(0, 300))
 @settings(deadline=None, max_examples=40)
-def test_fitting_drops_as_few_turns_as_possible(num_turns: int, max_tokens: int) -> None:
+def test_fitting_drops_the_oldest_turns_and_at_most_half_of_what_fits(
+    num_turns: int, max_tokens: int
+) -> None:
     prompt, tokenizer = few_shot(), ByT5Tokenizer()
     for i in range(num_turns):
         say(prompt, "q" * i, "a")
@@ -386,7 +389,53 @@ def test_fitting_drops_as_few_turns_as_possible(num_turns: int, max_tokens: int)
             fit_to_context(prompt, tokenizer, max_tokens, None)
     else:
         fitted = fit_to_context(prompt, tokenizer, max_tokens, None)
-        assert (fitted.num_dropped_turns, len(fitted.token_ids)) == (fitting[0], lengths[fitting[0]])
+        num_dropped = fitted.num_dropped_turns
+        assert len(fitted.token_ids) == lengths[num_dropped]
+        assert num_dropped == 0 if 0 in fitting else num_dropped >= fitting[0]
+        assert lengths[num_dropped] >= lengths[fitting[0]] // 2
+
+
+class Bytes:
+    """A tokenizer with a token for each byte."""
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        return list(text.encode())
+
+
+@pytest.mark.parametrize("max_tokens", [500, 700, 900])
+def test_a_full_context_drops_turns_in_one_go_so_that_the_next_prompts_begin_with_this_one(
+    max_tokens: int,
+) -> None:
+    prompt, random = few_shot(), Random(1)
+    fits, changes, fullest = 0, 0, 0
+    before: list[int] = []
+    for _ in range(100):
+        say(prompt, "q" * random.randrange(1, max_tokens // 20), "a" * random.randrange(1, max_tokens // 20))
+        fitted = fit_to_context(prompt, Bytes(), max_tokens, False)
+        fullest = max(fullest, len(fitted.token_ids))
+        if fitted.num_dropped_turns:
+            fits += 1
+            changes += fitted.token_ids[: len(before)] != before
+        before = fitted.token_ids
+    assert fits > 50
+    assert changes < fits / 3
+    assert fullest > 0.9 * max_tokens
+
+
+@pytest.mark.parametrize("num_turns", [100, 10_000])
+def test_fitting_an_old_conversation_renders_its_newest_turns_only(num_turns: int) -> None:
+    class Counting(FewShot):
+        num_rendered = 0
+
+        def render(self, contents: list[ChatContent]) -> str:
+            Counting.num_rendered += len(contents)
+            return super().render(contents)
+
+    prompt = Counting()
+    for _ in range(num_turns):
+        say(prompt, "question", "answer")
+    assert fit_to_context(prompt, Bytes(), 200, False).num_dropped_turns > 80
+    assert Counting.num_rendered < 1000
 
 
 def test_a_long_history_is_rendered_few_times() -> None:
