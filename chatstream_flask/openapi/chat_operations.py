@@ -91,6 +91,7 @@ WORKER = an_object(
         "waiting": COUNT,
         "max_processing": COUNT,
         "max_waiting": COUNT,
+        "free": COUNT,
         "eta_s": NUMBER_OR_NULL,
     }
 )
