@@ -53,7 +53,7 @@ class FolderLock:
             raise
         with suppress(OSError):  # on a full disk the others only do not learn who it is
             os.ftruncate(file, 0)
-            os.pwrite(file, f"{os.getpid()} {os.getppid()}".encode(), 0)
+            os.write(file, f"{os.getpid()} {os.getppid()}".encode())
         finalize(self, os.close, file)
 
 
