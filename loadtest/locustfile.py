@@ -10,6 +10,7 @@ TTFT (until the first text), ITL (mean interval between text events), E2E, REFUS
 from __future__ import annotations
 
 import random
+from math import inf
 from typing import Any
 
 import gevent
@@ -65,6 +66,8 @@ class Arrivals(User):
 
 class Load(LoadTestShape):
     """Number of locust users over time; the user that spawns open arrivals counts as one."""
+
+    abstract = PLAN.duration_sec == inf  # by hand: locust's options -u, -r and -t
 
     def tick(self) -> tuple[int, float] | None:
         if visits.is_over():

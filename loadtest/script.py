@@ -82,3 +82,19 @@ class NameScript:
 
     def restart(self) -> None:
         self._num_said = 0
+
+
+class SmallTalkScript:
+    """Script for a model of which nothing is known: every whole reply is right."""
+
+    def __init__(self, rng: random.Random, number: int) -> None:
+        self.name = f"visitor-{number}"
+        self._rng = rng
+
+    def next_message(self) -> str:
+        return self._rng.choice(SMALL_TALK)
+
+    def judge(self, asked: str, reply: str) -> tuple[str, str]:
+        return RIGHT, ""
+
+    def restart(self) -> None: ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from .client import ChatClient
@@ -24,6 +25,7 @@ class Habits:
     regenerate: float = 0.1
     clear: float = 0.05
     leave: float = 0.05
+    needs_all_apis: bool = True  # an app without /clear_context or /conversation is a fault
 
 
 class Visitor:
@@ -88,6 +90,8 @@ class Visitor:
 
     def _clear(self) -> None:
         record, _ = self._client.fetch("POST", "/clear_context")
+        if self._is_absent(record):
+            return
         self._note(record)
         self._turns.clear()
         self._refused = None
@@ -95,9 +99,15 @@ class Visitor:
 
     def _compare(self) -> None:
         record, data = self._client.fetch("GET", "/conversation")
+        if self._is_absent(record):
+            return
         if record.verdict == RIGHT and (fault := self._fault_of(data)):
             record.verdict, record.detail = MIXED_UP, fault
         self._note(record)
+
+    def _is_absent(self, record: Record) -> bool:
+        """Return whether the app has no such API and need not have it."""
+        return record.status == HTTPStatus.NOT_FOUND and not self._habits.needs_all_apis
 
     def _fault_of(self, data: dict[str, Any]) -> str:
         kept = [message["text"] for message in data["messages"]]

@@ -15,7 +15,7 @@ import gevent
 from .client import ChatClient
 from .plan import Plan
 from .record import FAULTS, REFUSED, RIGHT, Record, to_line
-from .script import EchoScript, NameScript, Script
+from .script import EchoScript, NameScript, Script, SmallTalkScript
 from .visitor import Habits, Visitor
 
 HEARTBEAT_SEC = 0.02
@@ -55,9 +55,14 @@ class Visits:
     def _visitor(self, habits: Habits, host: str) -> Visitor:
         number = next(self._numbers)
         rng = random.Random(f"{self._plan.seed}/{number}")
-        script: Script = (
-            EchoScript(rng, self._plan.words) if self._plan.model == "mock" else NameScript(rng, number)
-        )
+        script: Script
+        match self._plan.model:
+            case "mock":
+                script = EchoScript(rng, self._plan.words)
+            case "any":
+                script = SmallTalkScript(rng, number)
+            case _:
+                script = NameScript(rng, number)
         client = ChatClient(host, script.name)
         return Visitor(client, script, rng, habits, note=self.note, sleep=gevent.sleep, is_over=self.is_over)
 

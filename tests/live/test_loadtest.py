@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -16,6 +17,13 @@ from typing import Any
 import pytest
 from flask import Flask, Response, request
 from werkzeug.serving import make_server
+
+from chatstream_flask import ChatStream
+from loadtest.client import ChatClient
+from loadtest.plan import VARIABLE
+from loadtest.record import Record
+from loadtest.script import SmallTalkScript
+from loadtest.visitor import Habits, Visitor
 
 from .server import REPOSITORY
 
@@ -83,6 +91,62 @@ def mixing_app() -> Flask:
         return {}
 
     return app
+
+
+def test_locusts_own_command_line_loads_an_app_that_has_only_chat_stream(tmp_path: Path) -> None:
+    """-u, -r and -t were ignored, and apps without the other APIs failed."""
+    options = ["--headless", "-u", "3", "-r", "3", "-t", "2s", "--csv", str(tmp_path / "locust")]
+    file = str(REPOSITORY / "loadtest/locustfile.py")
+    environ = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    with serving_only_chat_stream(tmp_path) as url:
+        done = subprocess.run(
+            [sys.executable, "-m", "locust", "-f", file, "--host", url, *options],
+            env=environ | {"PYTHONPATH": str(REPOSITORY)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert done.returncode == 0, done.stderr
+    assert '"Returning": 3' in done.stderr
+    (e2e,) = [
+        row for row in (tmp_path / "locust_stats.csv").read_text().splitlines() if row.startswith("E2E,")
+    ]
+    assert int(e2e.split(",")[2]) > 0
+
+
+@pytest.mark.parametrize("needs_all_apis", [True, False])
+def test_a_visitor_misses_apis_only_where_they_must_be(needs_all_apis: bool, tmp_path: Path) -> None:
+    habits = Habits(max_turns=3, think_sec=0, regenerate=0, clear=1, leave=0, needs_all_apis=needs_all_apis)
+    records: list[Record] = []
+    rng = random.Random(1)
+    with serving_only_chat_stream(tmp_path) as url:
+        Visitor(
+            ChatClient(url, "one"),
+            SmallTalkScript(rng, 1),
+            rng,
+            habits,
+            note=records.append,
+            sleep=lambda sec: None,
+            is_over=lambda: False,
+        ).visit()
+    faults = [(record.action, record.status) for record in records if record.verdict != "right"]
+    missed = [("clear_context", 404), ("clear_context", 404), ("conversation", 404)]
+    assert faults == (missed if needs_all_apis else [])
+    assert [record.action for record in records].count("ask") == 3
+
+
+@contextmanager
+def serving_only_chat_stream(folder: Path) -> Iterator[str]:
+    app = Flask("only", instance_path=str(folder))
+    app.config["CHATSTREAM_COOKIE_SECURE"] = False
+    chat_stream = ChatStream(use_mock_response=True, mock_params={"time_per_token_sec": 0.01}, app=app)
+    app.post("/chat_stream")(lambda: chat_stream.handle_chat_stream_request(request))
+    try:
+        with serving(app) as url:
+            yield url
+    finally:
+        chat_stream.close()
 
 
 @contextmanager
