@@ -25,6 +25,7 @@ from .error_messages import errors_as_messages
 
 LONGEST_REPLY = 4  # default of --max-new-tokens / --tokens
 CHECK_REPLY_TOKENS = 48
+CONTEXT_LEN = 1024  # of models whose context nobody has said
 
 
 @click.command()
@@ -42,9 +43,16 @@ CHECK_REPLY_TOKENS = 48
 @click.option(
     "--spread", default=0.6, show_default=True, help="Standard deviation / mean of the lengths above."
 )
-@click.option("--max-new-tokens", type=int, help="Most tokens of a reply. [default: four times --tokens]")
 @click.option(
-    "--context-len", type=int, help="Tokens of prompt and reply together. [default: the profile's, or 1024]"
+    "--max-new-tokens",
+    type=int,
+    help=f"Most tokens of a reply. [default: {LONGEST_REPLY} times --tokens, at most half of --context-len]",
+)
+@click.option(
+    "--context-len",
+    type=int,
+    help=f"Tokens of prompt and reply together. [default: the profile's; with --memory-only the model's; "
+    f"else {CONTEXT_LEN}]",
 )
 @click.option(
     "--max-first-token-sec",
@@ -62,7 +70,7 @@ CHECK_REPLY_TOKENS = 48
     help="Goal: tokens per second of a reply, for 95 % of the replies.",
 )
 @click.option("--slots", type=int, help="num_of_concurrent_executions. [default: the best]")
-@click.option("--threads", type=int, help="num_of_generation_threads. [default: the best]")
+@click.option("--threads", type=int, help="num_of_generation_threads. [default: the better of 1 and 2]")
 @click.option("--max-queue-size", type=int, help="Requests that may wait. [default: as many as slots]")
 @click.option(
     "--memory-gib", type=float, help="Memory of one device. [default: the profile's, or this machine's]"
@@ -70,7 +78,10 @@ CHECK_REPLY_TOKENS = 48
 @click.option(
     "--model", metavar="NAME", help="Model to measure, as for `serve`, or `mock`. [default: the demo model]"
 )
-@click.option("--device", help='"cpu", "cuda", "cuda:0" or "mps". [default: the fastest available]')
+@click.option(
+    "--device",
+    help='"cpu", "cuda", "cuda:0" or "mps". [default: the fastest available; with --memory-only the CPU]',
+)
 @click.option(
     "--mock-seconds-per-token", default=0.02, show_default=True, help="Speed of the mock with --model mock."
 )
@@ -126,7 +137,7 @@ def plan(**options: Any) -> None:
 
 def _print_memory(options: dict[str, Any]) -> None:
     size = model_size(options["model"] or str(DEMO_MODEL), options["dtype"])
-    context_len = options["context_len"] or size.context_len or 1024
+    context_len = options["context_len"] or size.context_len or CONTEXT_LEN
     num_bytes = (
         _bytes(options["memory_gib"]) if options["memory_gib"] else memory_bytes(options["device"] or "cpu")
     )
@@ -149,7 +160,7 @@ def _profile(options: dict[str, Any]) -> tuple[Profile, Target]:
     target = Target(
         model=options["model"] or (known.model if known else str(DEMO_MODEL)),
         device=options["device"] or (known.device if known and known.model != MOCK else None),
-        context_len=options["context_len"] or (known.context_len if known else 1024),
+        context_len=options["context_len"] or (known.context_len if known else CONTEXT_LEN),
         max_slots=options["measured_slots"],
         thread_counts=_thread_counts(options),
         dtype=options["dtype"],
