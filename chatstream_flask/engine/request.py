@@ -60,6 +60,7 @@ class GenerationRequest:
         text_filter: TextFilter | None = None,
         reasoning: Reasoning | None = None,
         shows_special_tokens: bool = False,
+        follows_text: bool = False,
         kept_tokens: Mapping[int, str] | None = None,
         before_done: Hook | None = None,
         after_done: Hook | None = None,
@@ -75,6 +76,7 @@ class GenerationRequest:
         :param ignores_eos: go on after EOS tokens, as load generators ask for
         :param reasoning: how the reply reasons; None: all of its text is the answer
         :param shows_special_tokens: keep special tokens in the text, for a reader that parses them
+        :param follows_text: the reply continues the text of the prompt, so its first word keeps its space
         :param kept_tokens: special tokens that stay in the text although others do not, with their text
         :param before_done: called before readers get the outcome, to store the reply
         :param after_done: called after readers got the outcome, to notify the app
@@ -91,6 +93,7 @@ class GenerationRequest:
         self.text_filter = text_filter
         self.reasoning = reasoning
         self.shows_special_tokens = shows_special_tokens
+        self.follows_text = follows_text
         self.kept_tokens = kept_tokens or {}
         self.before_done = before_done
         self.after_done = after_done

@@ -123,7 +123,9 @@ class ModelRunner:
 
     def text_decoder(self, request: GenerationRequest) -> TextDecoder:
         skips = not request.shows_special_tokens
-        decoder = make_text_decoder(self._tokenizer, skip_special_tokens=skips)
+        decoder = make_text_decoder(
+            self._tokenizer, skip_special_tokens=skips, follows_text=request.follows_text
+        )
         return KeepingDecoder(decoder, request.kept_tokens) if skips and request.kept_tokens else decoder
 
     def matcher(self, grammar: str) -> GrammarMatcher:

@@ -184,6 +184,7 @@ class Completions:
                         stop_ids=stop_ids,
                         ignores_eos=bool(body.ignore_eos),
                         shows_special_tokens=parser.reads_special_tokens,
+                        follows_text=not is_chat,
                         kept_tokens={**marks, **parser.kept_tokens},
                         reasoning=(
                             reasoning_of(self._source, prompt_ids, params, is_counted=is_counted)

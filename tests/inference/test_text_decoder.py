@@ -90,6 +90,12 @@ def at_once(tokenizer: Any, ids: list[int], *, skip: bool = True) -> str:
     return text
 
 
+def without_cut(text: str) -> str:
+    """Return the text without the marks of a character that is not finished at its end."""
+    bare = text.rstrip("\ufffd")
+    return bare if len(text) - len(bare) <= 3 else text
+
+
 @kinds
 @given(text=st.text(st.sampled_from("".join(TEXTS) + "é\t "), max_size=60), cut=st.integers(0, 5))
 @example(text="\ufffdら\ufffda", cut=0)  # U+FFFD itself may be in a text
@@ -103,7 +109,7 @@ def test_the_pieces_of_a_text_equal_decode(kind: str, text: str, cut: int) -> No
     if kind == "llama_style" and expected.endswith("\ufffd"):  # decode() drops the whole run of bytes
         assert streamed(tokenizer, ids).rstrip("\ufffd").startswith(expected.rstrip("\ufffd"))
     else:
-        assert streamed(tokenizer, ids) == expected
+        assert without_cut(streamed(tokenizer, ids)) == without_cut(expected)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in MAKERS if kind != "llama_style"])
@@ -113,7 +119,8 @@ def test_the_pieces_of_any_ids_equal_decode(kind: str, ids: list[int], skip: boo
     """With and without special tokens."""
     tokenizer = MAKERS[kind]()
     ids = [token_id % len(tokenizer) for token_id in ids]
-    assert streamed(tokenizer, ids, skip=skip) == at_once(tokenizer, ids, skip=skip)
+    text, expected = streamed(tokenizer, ids, skip=skip), at_once(tokenizer, ids, skip=skip)
+    assert text == expected or text.rstrip("\ufffd") == expected.rstrip("\ufffd")
 
 
 @given(ids=Ids)
@@ -163,3 +170,26 @@ def test_a_japanese_tokenizer_without_rust(tmp_path: Path) -> None:
     tokenizer = japanese(str(tmp_path / "vocab.txt"), str(tmp_path / "emoji.json"))
     ids = [0, 1] + [3] * 20 + [4, 2, 10, 5, 3, 0, 4]
     assert streamed(tokenizer, ids) == at_once(tokenizer, ids) == "今日は" + " " * 20 + "\n晴れ😀 今日"
+
+
+def test_a_character_that_is_cut_is_left_out() -> None:
+    for kind in ("byte_level", "llama_style"):
+        tokenizer = MAKERS[kind]()
+        ids = tokenizer.encode("Hi 👨", add_special_tokens=False)
+        assert [streamed(tokenizer, ids[:-n]).strip() for n in (1, 2, 3)] == ["Hi"] * 3
+
+
+def test_the_first_word_of_a_continued_text_keeps_its_space() -> None:
+    tokenizer = MAKERS["llama_style"]()
+    ids = tokenizer.encode("fox jumps", add_special_tokens=False)
+    decoder = make_text_decoder(tokenizer, follows_text=True)
+    assert "".join([decoder.push(i) for i in ids]) + decoder.finish() == " fox jumps"
+    assert streamed(tokenizer, ids) == "fox jumps"
+
+
+def test_unknown_ids_do_not_slow_decoding_down() -> None:
+    tokenizer = MAKERS["byte_level"]()
+    decoder: Any = make_text_decoder(tokenizer)
+    unknown, (known,) = len(tokenizer) + 5, tokenizer.encode("H", add_special_tokens=False)
+    assert "".join(decoder.push(i) for i in [known] + [unknown] * 200 + [known]) == "HH"
+    assert len(decoder._ids) <= MAX_WINDOW
