@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,6 +53,14 @@ SERVED: list[tuple[str, dict[str, Any]]] = [
     ("stablelm", {}),
     ("starcoder2", {"sliding_window": WINDOW}),
 ]
+
+
+def test_the_page_of_models_lists_what_is_tested() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| (\w+) \| yes \| (yes|no) \|", page, re.MULTILINE))
+    assert rows.keys() == {kind.removesuffix("_text") for kind, _ in SERVED}
+    fusible = {kind.removesuffix("_text") for kind in FUSIBLE}
+    assert {kind for kind, is_compiled in rows.items() if is_compiled == "yes"} == fusible
 
 
 def open_runner(

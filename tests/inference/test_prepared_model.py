@@ -41,6 +41,12 @@ def test_common_architectures_are_fused(kind: str) -> None:
     assert isinstance(prepared_forward(tiny_model(kind)), FusedDecoder)
 
 
+@pytest.mark.skipif(native_library() is None, reason="no C compiler when this was installed")
+@pytest.mark.parametrize("kind", FUSIBLE)
+def test_common_architectures_run_in_the_compiled_decoder(kind: str) -> None:
+    assert isinstance(prepared_forward(tiny_model(kind), use_native=True), NativeDecoder)
+
+
 @pytest.mark.parametrize(
     "changes", [{"attention_bias": True, "mlp_bias": True}, {"tie_word_embeddings": True}]
 )
