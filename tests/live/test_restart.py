@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
@@ -46,3 +48,24 @@ def test_each_turn_before_a_restart_counts_and_what_has_expired_goes(kind: str, 
                 cookies = visitor.session.cookies
             wait_until(lambda: not expired.exists())
             assert server.terminate() == 0
+
+
+def test_a_reload_waits_for_the_replies_of_the_previous_worker(tmp_path: Path) -> None:
+    """Both use one folder: chats are refused until the previous worker has ended, and no turn is lost."""
+    with start_mock("gunicorn", tmp_path, {"type": "round", "time_per_token_sec": 0.08}) as server:
+        with Visitor(server.port) as visitor, visitor.post("Hello!") as running:
+            former = server.state["pid"]
+            server.process.send_signal(signal.SIGHUP)
+            assert running.content.startswith(b"1.")
+            turns = []
+
+            def is_answered() -> bool:
+                with visitor.post("Hello again!") as response:
+                    assert response.status_code in (HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE)
+                    turns.append(response.content)
+                    return response.ok
+
+            wait_until(is_answered)
+            assert turns[-1].startswith(b"2.")
+            assert server.state["pid"] != former
+        assert server.terminate() == 0
