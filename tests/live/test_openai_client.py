@@ -194,8 +194,16 @@ def test_a_context_that_overflows_and_other_mistakes(client: OpenAI) -> None:
     assert caught.value.param == "temperature"
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(model="gpt-9", messages=user("Hello!"))
-    with pytest.raises(openai.BadRequestError, match="does not support tools"):
-        ask(client, "Hello!", tools=[TOOL])
+    with pytest.raises(openai.BadRequestError, match="min_tokens is not supported"):
+        ask(client, "Hello!", extra_body={"min_tokens": 5})
+
+
+def test_tools_for_a_template_that_knows_none(client: OpenAI) -> None:
+    choice: Any = {"type": "function", "function": {"name": "greet"}}
+    fields: dict[str, Any] = {"tools": [TOOL], "tool_choice": choice, "seed": 5}
+    answer = client.chat.completions.create(model=DEMO, messages=user("Hello!"), **fields).choices[0]
+    (call,) = answer.message.tool_calls or []
+    assert call.type == "function" and "name" in json.loads(call.function.arguments)
 
 
 def has_begun(chat: SocketChat) -> bool:
