@@ -6,15 +6,15 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from ..reply_format.tools.syntax import HERMES_FORM
 from .tools import ToolUse
 
 Message = dict[str, Any]
 
 INTRODUCTION = "You can call functions. Here they are, each as a JSON object:"
-HOW = """To call a function, write its name and arguments as a JSON object between tags:
-<tool_call>
-{"name": "the name", "arguments": {"the parameter": "its value"}}
-</tool_call>
+EXAMPLE = HERMES_FORM.write([("the name", {"the parameter": "its value"})])
+HOW = f"""To call a function, write its name and arguments as a JSON object between tags:
+{EXAMPLE}
 Results are told between <tool_response> and </tool_response>."""
 NAMED = "Call {} now: reply with nothing but its arguments, as a JSON object."
 REQUIRED = 'Call one of them now: reply with nothing but a JSON object like {"name": "...", "arguments": {}}.'
