@@ -67,10 +67,11 @@ class HarmonySplitter:
         return [Piece(rest, self._is_analysis)]
 
     def _header(self) -> Piece | None:
+        if not self._may_be_header():
+            self._is_header = self._is_first = False
+            return None
         header, marker, body = self._rest.partition(MESSAGE)
         if not marker:
-            if not self._may_be_header():
-                self._is_header = self._is_first = False
             return None
         self._rest, self._is_header, self._is_first = body, False, False
         channel = header.rpartition(CHANNEL)[2]

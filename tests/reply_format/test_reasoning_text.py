@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chatstream_flask.engine.reasoning import Piece, ReasoningSplitter
@@ -109,6 +109,7 @@ WORDS = st.sampled_from(
     words=st.lists(WORDS, max_size=12),
     cuts=st.sets(st.integers(0, 60)),
 )
+@example(number=len(FORMATS) - 1, is_open=False, words=["a", "<|message|>"], cuts={1})
 def test_how_a_reply_is_cut_makes_no_difference(
     number: int, is_open: bool, words: list[str], cuts: set[int]
 ) -> None:
