@@ -117,7 +117,7 @@ def test_an_error_in_the_middle_is_told_to_each_format(kind: str, tmp_path: Path
             assert server.outcome(accept)["message"] == "unknown_error_occurred"
         assert chats[EVENTS].is_complete
         assert chats[EVENTS].events[-1].name == "error"
-        assert chats[EVENTS].events[-1].data["code"] == "generation_failed"
+        assert chats[EVENTS].events[-1].data["code"] == "store_unavailable"
         assert b"mock reply" in chats[TEXT].body
         assert not chats[TEXT].is_complete
         (tmp_path / "gone").rename(store)

@@ -95,7 +95,7 @@ def mixing_app() -> Flask:
 
 def test_locusts_own_command_line_loads_an_app_that_has_only_chat_stream(tmp_path: Path) -> None:
     """-u, -r and -t were ignored, and apps without the other APIs failed."""
-    options = ["--headless", "-u", "3", "-r", "3", "-t", "2s", "--csv", str(tmp_path / "locust")]
+    options = ["--headless", "-u", "3", "-r", "3", "-t", "6s", "--csv", str(tmp_path / "locust")]
     file = str(REPOSITORY / "loadtest/locustfile.py")
     environ = {name: value for name, value in os.environ.items() if name != VARIABLE}
     with serving_only_chat_stream(tmp_path) as url:
