@@ -33,7 +33,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"mock_params": {"typ": "round"}},
         "unknown mock_params typ; allowed: initial_wait_sec, time_per_token_sec, type",
     ),
-    ({"mock_params": {"type": "poem"}}, "mock type must be one of round, long, echo, not 'poem'"),
+    ({"mock_params": {"type": "poem"}}, "mock type must be one of round, long, echo, reasoning, not 'poem'"),
     ({"mock_params": {"time_per_token_sec": -1}}, "time_per_token_sec must be between 0 and 3600, not -1"),
     ({"mock_params": "round"}, "mock_params must be a dict"),
     ({"mock_params": []}, "mock_params must be a dict"),
@@ -122,7 +122,7 @@ def fake_model() -> Any:
         (
             {"model": fake_model(), "tokenizer": SimpleNamespace(decode=str), "device": "cpu"}
             | {"max_new_tokens": 8},
-            "has no chat template: set chat_prompt_clazz",
+            "has no chat template: give one with chat_template",
         ),
     ],
 )

@@ -159,7 +159,7 @@ class ModelRunner:
 
 def eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     """Return all ids that end a reply: those of the generation config and that of the tokenizer."""
-    named = getattr(model.generation_config, "eos_token_id", None)
+    named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ids = list(named) if isinstance(named, (list, tuple)) else [named]
     ids.append(getattr(tokenizer, "eos_token_id", None))
     return frozenset(i for i in ids if i is not None)
