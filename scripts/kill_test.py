@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import subprocess
 import sys
 import tempfile
 import threading
@@ -154,6 +155,10 @@ def main() -> None:
     if args.serve:
         return run_server(args.serve, args.store, args.folder)
 
+    if args.store:
+        subprocess.run(
+            [sys.executable, "-m", "chatstream_flask", "init-db", "--store", args.store], check=True
+        )
     visitors = [Visitor(number) for number in range(args.visitors)]
     numbers = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as temporary:

@@ -11,8 +11,6 @@ import pytest
 from postgres_server import run_postgres
 from redis_server import run_redis
 
-from chatstream_flask.conversation.sql_store import SQLStore
-
 from .server import REPOSITORY
 
 pytestmark = pytest.mark.server
@@ -34,24 +32,14 @@ def test_embedded_files(tmp_path: Path) -> None:
 
 
 def test_sqlite(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/chat.db"
-    make_tables(url)
-    kill_three_times(tmp_path, url)
+    kill_three_times(tmp_path, f"sqlite:///{tmp_path}/chat.db")
 
 
 def test_postgresql(tmp_path: Path) -> None:
     for port in run_postgres():
-        url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
-        make_tables(url)
-        kill_three_times(tmp_path, url)
+        kill_three_times(tmp_path, f"postgresql://postgres@127.0.0.1:{port}/postgres")
 
 
 def test_redis(tmp_path: Path) -> None:
     for port in run_redis(tmp_path):
         kill_three_times(tmp_path, f"redis://127.0.0.1:{port}")
-
-
-def make_tables(url: str) -> None:
-    store = SQLStore(url, ttl_sec=1.0)
-    store.create_or_migrate()
-    store.close()
