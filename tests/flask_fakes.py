@@ -174,6 +174,9 @@ class ScriptedSource:
     def token_text(self, token_id: int) -> str:
         return chr(token_id)
 
+    def token_bytes(self, token_id: int) -> bytes:
+        return chr(token_id).encode()
+
 
 class BreakableStore:
     """A store that a test can break."""

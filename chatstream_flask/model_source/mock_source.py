@@ -81,3 +81,7 @@ class MockSource:
     def token_text(self, token_id: int) -> str:
         """Return a placeholder: an id is an index into a phrase and has no text of its own."""
         return f"<{token_id}>"
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return the bytes of the placeholder."""
+        return self.token_text(token_id).encode()

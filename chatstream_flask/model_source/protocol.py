@@ -65,6 +65,9 @@ class ModelSource(Protocol):
     def token_text(self, token_id: int) -> str:
         """Return the text of one token in mid-text; U+FFFD stands for a part of a character."""
 
+    def token_bytes(self, token_id: int) -> bytes | None:
+        """Return the UTF-8 bytes of one token in mid-text; None if they cannot be told."""
+
     def stop_ids(self, stop_strings: Iterable[str]) -> frozenset[int]:
         """Return the ids of those stop strings that are one control token.
 

@@ -19,6 +19,7 @@ from ..prompts.message_prompt import encode_messages
 from ..prompts.turn_end import missing_turn_end
 from ..reply_format.family import find_reply_format
 from .long_prompts import LongPrompts
+from .token_bytes import UNFINISHED, part_of_character
 from .vocabulary import check_ids, check_vocabulary, num_embeddings
 
 if TYPE_CHECKING:
@@ -167,6 +168,10 @@ class TransformersSource:
         """Return the token's text after another token: decoders drop a space at the start of a text."""
         before = self._token_before
         return self.decode([*before, token_id]).removeprefix(self.decode(before))
+
+    def token_bytes(self, token_id: int) -> bytes | None:
+        text = self.token_text(token_id)
+        return part_of_character(self._tokenizer, token_id) if UNFINISHED in text else text.encode()
 
     @cached_property
     def _token_before(self) -> list[int]:

@@ -11,7 +11,7 @@ from typing import Any
 from ..engine.reply_text import TokenLogprob
 from ..reply_format.deltas import Delta, message_of
 from .generations import Choice
-from .token_text import TokenText, chat_logprobs, completion_logprobs
+from .token_text import TextOffsets, Tokens, chat_logprobs, completion_logprobs
 
 Json = dict[str, Any]
 
@@ -23,14 +23,14 @@ class Answer(ABC):
     kind: str  # the field "object"
     chunk_kind: str
 
-    def __init__(self, model: str, fingerprint: str, text_of: TokenText, has_logprobs: bool) -> None:
+    def __init__(self, model: str, fingerprint: str, tokens: Tokens, has_logprobs: bool) -> None:
         self._common: Json = {
             "id": f"{self.id_prefix}-{uuid.uuid4().hex}",
             "created": int(time.time()),
             "model": model,
             "system_fingerprint": fingerprint,
         }
-        self._text_of = text_of
+        self._tokens = tokens
         self._has_logprobs = has_logprobs
 
     def whole(self, choices: list[Json], usage: Json) -> Json:
@@ -77,11 +77,11 @@ class ChatAnswer(Answer):
             "index": index,
             "message": _with_both_names(message_of(deltas)),
             "finish_reason": reason,
-            "logprobs": chat_logprobs(logprobs, self._text_of) if self._has_logprobs else None,
+            "logprobs": chat_logprobs(logprobs, self._tokens) if self._has_logprobs else None,
         }
 
     def _choice(self, index: int, delta: Json, reason: str | None, logprobs: Sequence[TokenLogprob]) -> Json:
-        shown = chat_logprobs(logprobs, self._text_of) if logprobs else None
+        shown = chat_logprobs(logprobs, self._tokens) if logprobs else None
         return {"index": index, "delta": delta, "finish_reason": reason, "logprobs": shown}
 
 
@@ -93,7 +93,7 @@ class CompletionAnswer(Answer):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._offsets: dict[int, int] = {}  # characters of the tokens reported so far, for each choice
+        self._offsets: dict[int, TextOffsets] = {}  # of each choice
 
     def first(self, index: int) -> None:
         return None
@@ -119,9 +119,8 @@ class CompletionAnswer(Answer):
     ) -> Json:
         shown = None
         if logprobs or (is_whole and self._has_logprobs):
-            offset = self._offsets.get(index, 0)
-            shown = completion_logprobs(logprobs, self._text_of, offset)
-            self._offsets[index] = offset + sum(map(len, shown["tokens"]))
+            offsets = self._offsets.setdefault(index, TextOffsets(self._tokens))
+            shown = completion_logprobs(logprobs, self._tokens, offsets)
         return {"index": index, "text": text, "finish_reason": reason, "logprobs": shown}
 
 

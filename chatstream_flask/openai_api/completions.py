@@ -210,7 +210,7 @@ class Completions:
     ) -> Response:
         is_gone = make_probe(request.environ) or (lambda: False)
         settings = self.settings
-        answer = kind(body.model, self._fingerprint, self._source.token_text, body.num_logprobs is not None)
+        answer = kind(body.model, self._fingerprint, self._source, body.num_logprobs is not None)
         if not body.stream:
             return whole_answer(generations, answer, is_gone, settings.probe_sec, num_prompts)
         stream = AnswerStream(

@@ -2,20 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import codecs
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from ..engine.reply_text import TokenLogprob
 
-TokenText = Callable[[int], str]
-UNFINISHED = "\ufffd"  # in the text of a token that is only a part of a character
+
+class Tokens(Protocol):
+    """What a model's source tells of single tokens."""
+
+    def token_text(self, token_id: int) -> str: ...
+    def token_bytes(self, token_id: int) -> bytes | None: ...
 
 
-def chat_logprobs(logprobs: Sequence[TokenLogprob], text_of: TokenText) -> dict[str, Any]:
+class TextOffsets:
+    """Counts at which character of a text each of its tokens begins.
+
+    Tokens that are parts of one character begin where the character does.
+    """
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._num_chars = 0
+
+    def next(self, token_id: int) -> int:
+        """Return the offset of the next token."""
+        offset = self._num_chars
+        token = self._tokens.token_bytes(token_id)
+        token = self._tokens.token_text(token_id).encode() if token is None else token
+        self._num_chars += len(self._decoder.decode(token))
+        return offset
+
+
+def chat_logprobs(logprobs: Sequence[TokenLogprob], tokens: Tokens) -> dict[str, Any]:
+    """Return the log-probabilities of a chat completion."""
+
     def shown(token_id: int, logprob: float) -> dict[str, Any]:
-        text = text_of(token_id)
-        is_whole = UNFINISHED not in text
-        return {"token": text, "logprob": logprob, "bytes": list(text.encode()) if is_whole else None}
+        token = tokens.token_bytes(token_id)
+        text = tokens.token_text(token_id)
+        return {"token": text, "logprob": logprob, "bytes": None if token is None else list(token)}
 
     content = [
         shown(entry.token_id, entry.logprob) | {"top_logprobs": [shown(*pair) for pair in entry.top]}
@@ -24,19 +51,16 @@ def chat_logprobs(logprobs: Sequence[TokenLogprob], text_of: TokenText) -> dict[
     return {"content": content, "refusal": None}
 
 
-def completion_logprobs(logprobs: Sequence[TokenLogprob], text_of: TokenText, offset: int) -> dict[str, Any]:
+def completion_logprobs(
+    logprobs: Sequence[TokenLogprob], tokens: Tokens, offsets: TextOffsets
+) -> dict[str, Any]:
     """Return the log-probabilities of a text completion.
 
-    :param offset: characters of the tokens before these
+    :param offsets: has counted the tokens before these
     """
-    tokens = [text_of(entry.token_id) for entry in logprobs]
-    offsets = []
-    for token in tokens:
-        offsets.append(offset)
-        offset += len(token)
     return {
-        "tokens": tokens,
+        "tokens": [tokens.token_text(entry.token_id) for entry in logprobs],
         "token_logprobs": [entry.logprob for entry in logprobs],
-        "top_logprobs": [{text_of(i): logprob for i, logprob in entry.top} for entry in logprobs],
-        "text_offset": offsets,
+        "top_logprobs": [{tokens.token_text(i): logprob for i, logprob in entry.top} for entry in logprobs],
+        "text_offset": [offsets.next(entry.token_id) for entry in logprobs],
     }
