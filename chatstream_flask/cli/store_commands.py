@@ -11,7 +11,8 @@ from flask.cli import ScriptInfo
 from ..chat import app_state
 from ..chat.app_state import EXTENSION, store_of
 from ..conversation import ConversationStore
-from ..conversation.file_sessions import JSONFileCache, session_folder
+from ..conversation.file_sessions import session_folder
+from ..conversation.json_file_cache import JSONFileCache
 from ..conversation.urls import make_store
 from ..serving.app import configured_app
 from ..settings import Settings

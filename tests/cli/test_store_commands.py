@@ -12,7 +12,7 @@ from flask.cli import ScriptInfo
 
 from chatstream_flask import ChatStream
 from chatstream_flask.cli.store_commands import init_db, purge
-from chatstream_flask.conversation.file_sessions import JSONFileCache
+from chatstream_flask.conversation.json_file_cache import JSONFileCache
 from chatstream_flask.conversation.sql_store import SQLStore
 
 

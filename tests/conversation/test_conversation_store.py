@@ -25,7 +25,7 @@ from redis_server import connect, run_redis
 from chatstream_flask import ChatStream
 from chatstream_flask.conversation import ConversationStore, FlaskSessionStore
 from chatstream_flask.conversation.expiry_clock import ExpiryClock
-from chatstream_flask.conversation.file_sessions import JSONFileCache
+from chatstream_flask.conversation.json_file_cache import JSONFileCache
 from chatstream_flask.errors import ConfigError, ConversationBusy, StoreUnavailable
 
 DATA: dict[str, Any] = {

@@ -10,7 +10,7 @@ import pytest
 from fakes import TIMEOUT, FakeClock
 from flask_fakes import ScriptedRunner, read_events, read_until, running_chat, say, talk
 
-from chatstream_flask.conversation.file_sessions import JSONFileCache
+from chatstream_flask.conversation.json_file_cache import JSONFileCache
 from chatstream_flask.conversation.sweeper import Sweeper
 from chatstream_flask.errors import StoreUnavailable
 from chatstream_flask.serving.sweeps import Sweeps

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from chatstream_flask.client import read_events, text_of
-from chatstream_flask.conversation.file_sessions import JSONFileCache
+from chatstream_flask.conversation.json_file_cache import JSONFileCache
 
 from .client import EVENTS, Visitor, wait_until
 from .server import start, start_mock
