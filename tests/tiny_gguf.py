@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmark.gguf_file import converted, tensor_names
+from benchmark.gguf_file import ARCHITECTURE, add_sizes, add_tensors, write_all
 from benchmark.shape import Shape
 from tiny_models import tiny_model
 from tokenizers.pre_tokenizers import ByteLevel
@@ -53,18 +53,9 @@ def write_tiny_gguf(path: Path, *, model: Any = None, rope_factors: Any = None, 
         max_position_embeddings=config.max_position_embeddings,
         rope_theta=config.rope_parameters["rope_theta"],
     )
-    writer = gguf.GGUFWriter(str(path), "llama")
+    writer = gguf.GGUFWriter(str(path), ARCHITECTURE)
     writer.add_name("tiny")
-    writer.add_vocab_size(shape.vocab_size)
-    writer.add_context_length(shape.max_position_embeddings)
-    writer.add_embedding_length(shape.hidden_size)
-    writer.add_block_count(shape.num_hidden_layers)
-    writer.add_feed_forward_length(shape.intermediate_size)
-    writer.add_head_count(shape.num_attention_heads)
-    writer.add_head_count_kv(shape.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_dimension_count(config.head_dim)
-    writer.add_rope_freq_base(shape.rope_theta)
+    add_sizes(writer, shape)
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(TOKENS)
     writer.add_token_types([CONTROL if token in SPECIAL else NORMAL for token in TOKENS])
@@ -76,11 +67,7 @@ def write_tiny_gguf(path: Path, *, model: Any = None, rope_factors: Any = None, 
         add = writer.add_string if isinstance(value, str) else writer.add_float32
         add(name.replace("__", "."), value)
     weights = {name: weight.detach().numpy() for name, weight in model.state_dict().items()}
-    for name, gguf_name in tensor_names(shape.num_hidden_layers).items():
-        writer.add_tensor(gguf_name, converted(name, weights[name], shape, np.float32))
+    add_tensors(writer, weights, shape, np.float32)
     if rope_factors is not None:
         writer.add_tensor("rope_freqs.weight", np.asarray(rope_factors, np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    write_all(writer)

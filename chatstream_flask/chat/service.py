@@ -27,7 +27,7 @@ from ..prompts import AbstractChatPrompt
 from ..prompts.template_params import TemplateParams
 from .admission import Admission
 from .app_state import EXTENSION, AppState, state_of
-from .chat_request import parse_chat_request
+from .chat_request import SESSION_FIELDS, parse_chat_request
 from .completion import Callback
 from .conversation_access import ConversationAccess
 from .instance_name import InstanceName
@@ -193,7 +193,7 @@ class ChatService:
         kept = self._conversations.of(request).generation_params
         return {
             name: "conversation" if name in kept else self.param_origins.get(name, "constructor")
-            for name in self.get_generation_params(request)
+            for name in sorted(SESSION_FIELDS)
         }
 
     def set_generation_params(self, request: Request, given: dict[str, Any] | None) -> dict[str, Any]:

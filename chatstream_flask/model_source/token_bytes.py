@@ -6,7 +6,6 @@ import re
 from functools import cache
 from typing import Any
 
-UNFINISHED = "\ufffd"  # in the text of such a token
 BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")  # byte fallback of SentencePiece
 
 

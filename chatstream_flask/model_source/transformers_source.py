@@ -12,6 +12,7 @@ from ..config import ContextPolicy, EngineConfig, SamplingParams
 from ..engine.runner import Runner
 from ..errors import BadRequest, ConfigError
 from ..grammar.matcher import GrammarCompiler
+from ..inference.text_decoder import UNFINISHED
 from ..prompts import AbstractChatPrompt
 from ..prompts.fit import FittedPrompt, fit_to_context
 from ..prompts.message_forms import Message
@@ -19,7 +20,7 @@ from ..prompts.message_prompt import encode_messages
 from ..prompts.turn_end import missing_turn_end
 from ..reply_format.family import find_reply_format
 from .long_prompts import LongPrompts
-from .token_bytes import UNFINISHED, part_of_character
+from .token_bytes import part_of_character
 from .vocabulary import check_ids, check_vocabulary, num_embeddings
 
 if TYPE_CHECKING:

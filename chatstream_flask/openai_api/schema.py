@@ -17,6 +17,7 @@ from ..config import (
     MAX_TEMPERATURE,
     MIN_REPETITION_PENALTY,
 )
+from ..prompts.template_params import ReasoningEffort
 from .errors import ApiError
 from .message_schema import Message, NamedTool, Tool
 
@@ -118,7 +119,7 @@ class ChatBody(Body, kw_only=True):
     max_completion_tokens: TokenCount | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    reasoning_effort: ReasoningEffort | None = None
     enable_thinking: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     thinking_token_budget: Annotated[int, Meta(ge=0)] | None = None

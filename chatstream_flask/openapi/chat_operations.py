@@ -80,10 +80,6 @@ MESSAGE = an_object(
     optional=("reasoning", "reasoning_s"),
 )
 RUNNING = an_object({"message_id": STRING, "user_input": STRING, "num_kept": COUNT})
-SHOWN_PARAMS = an_object(
-    {"success": {"const": True}, "message": STRING, "generation_params": {"type": "object"}}
-)
-SHOWN_PARAMS["properties"]["origins"] = {"type": "object", "additionalProperties": STRING}
 WORKER = an_object(
     {
         "name": STRING,
@@ -134,6 +130,11 @@ def _success(description: str, properties: Json) -> Json:
         description, json=an_object({"success": {"const": True}, "message": STRING, **properties})
     )
 
+
+SHOWN_PARAMS = _success(
+    "All of them, and where each comes from.",
+    {"generation_params": {"type": "object"}, "origins": {"type": "object", "additionalProperties": STRING}},
+)
 
 CHAT_OPERATIONS: dict[str, Operation] = {
     "chat": Operation(
@@ -189,13 +190,13 @@ CHAT_OPERATIONS: dict[str, Operation] = {
     "get_generation_params": Operation(
         summary="Return the sampling parameters of the conversation",
         tag=CHAT,
-        answers={"200": an_answer("All of them.", json=SHOWN_PARAMS), **PROBLEMS},
+        answers={"200": SHOWN_PARAMS, **PROBLEMS},
     ),
     "set_generation_params": Operation(
         summary="Change some sampling parameters of the conversation; null resets all",
         tag=CHAT,
         body={"oneOf": [a_reference("GenerationParams"), {"type": "null"}]},
-        answers={"200": an_answer("All of them.", json=SHOWN_PARAMS), **PROBLEMS},
+        answers={"200": SHOWN_PARAMS, **PROBLEMS},
     ),
     "set_feedback": Operation(
         summary="Like or dislike a reply",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from ..config import shown
 from ..errors import ConfigError
 
-EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+EFFORTS = get_args(ReasoningEffort)
 MAX_KWARGS = 16
 NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_]{0,63}")
 TEXT = re.compile(r"[\w .,:;/+-]{0,256}")  # can write no control token, such as <|end|> or [INST]

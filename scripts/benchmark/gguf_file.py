@@ -65,6 +65,15 @@ def write_gguf(path: str, weights: Mapping[str, np.ndarray[Any, Any]], shape: Sh
     import gguf  # imported here, as the conversion itself does not need it
 
     writer = gguf.GGUFWriter(path, ARCHITECTURE)
+    add_sizes(writer, shape)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16 if half else gguf.LlamaFileType.ALL_F32)
+    writer.add_tokenizer_model("none")
+    add_tensors(writer, weights, shape, np.float16 if half else np.float32)
+    write_all(writer)
+
+
+def add_sizes(writer: Any, shape: Shape) -> None:
+    """Add the sizes of a model to the metadata of a `gguf.GGUFWriter`."""
     writer.add_vocab_size(shape.vocab_size)
     writer.add_context_length(shape.max_position_embeddings)
     writer.add_embedding_length(shape.hidden_size)
@@ -75,12 +84,16 @@ def write_gguf(path: str, weights: Mapping[str, np.ndarray[Any, Any]], shape: Sh
     writer.add_layer_norm_rms_eps(RMS_NORM_EPS)
     writer.add_rope_dimension_count(shape.hidden_size // shape.num_attention_heads)
     writer.add_rope_freq_base(shape.rope_theta)
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16 if half else gguf.LlamaFileType.ALL_F32)
-    writer.add_tokenizer_model("none")
+
+
+def add_tensors(writer: Any, weights: Mapping[str, np.ndarray[Any, Any]], shape: Shape, dtype: Any) -> None:
+    """Add the weights under their names in GGUF."""
     for name, gguf_name in tensor_names(shape.num_hidden_layers).items():
-        writer.add_tensor(
-            gguf_name, converted(name, weights[name], shape, np.float16 if half else np.float32)
-        )
+        writer.add_tensor(gguf_name, converted(name, weights[name], shape, dtype))
+
+
+def write_all(writer: Any) -> None:
+    """Write what was added to the file, and close it."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

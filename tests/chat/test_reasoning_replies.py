@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from flask_fakes import Chat, PlainPrompt, ScriptedRunner, read_events, running_chat, say
+from flask_fakes import Chat, Event, PlainPrompt, ScriptedRunner, read_events, running_chat, say
 
 from chatstream_flask.conversation import Conversation
 from chatstream_flask.openai_api import create_openai_blueprint
@@ -43,6 +43,14 @@ def thinking_chat(
 def chat(tmp_path: Path) -> Iterator[Chat]:
     with thinking_chat(tmp_path) as chat:
         yield chat
+
+
+def read_reasoning(events: Iterator[Event], text: str) -> None:
+    """Read events until this is the reasoning."""
+    seen = ""
+    while seen != text:
+        event = next(events)
+        seen += event.data["text"] if event.name == "reasoning" else ""
 
 
 def joined(client: FlaskClient, accept: str) -> str:
@@ -108,10 +116,7 @@ def test_a_reply_that_is_stopped_while_it_reasons_is_stored(tmp_path: Path) -> N
         response = say(client, "2 + 2?")
         chat.runner.allow(len("<think>\nHm."))
         events = read_events(response)
-        seen = ""
-        while seen != "Hm.":
-            event = next(events)
-            seen += event.data["text"] if event.name == "reasoning" else ""
+        read_reasoning(events, "Hm.")
         message_id = response.headers["X-ChatStream-Last-Generated-Message-Id"]
         assert client.post(f"/api/chat_stream/{message_id}/cancel").status_code == 204
         chat.runner.release()
@@ -170,10 +175,7 @@ def test_who_wants_the_answer_now_gets_it(tmp_path: Path) -> None:
         response = say(client, "2 + 2?")
         chat.runner.allow(len("<think>\nHm."))
         events = read_events(response)
-        seen = ""
-        while seen != "Hm.":
-            event = next(events)
-            seen += event.data["text"] if event.name == "reasoning" else ""
+        read_reasoning(events, "Hm.")
         message_id = response.headers["X-ChatStream-Last-Generated-Message-Id"]
         path = f"/api/chat_stream/{message_id}/answer_now"
         assert chat.client().post(path).status_code == 404  # somebody else's
