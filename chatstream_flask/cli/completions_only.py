@@ -9,7 +9,7 @@ from ..prompts import AbstractChatPrompt
 
 
 class CompletionsOnly(AbstractChatPrompt):
-    """Refuses to write a prompt of a conversation; /v1/completions, which takes text, works without."""
+    """Prompt class that refuses every conversation; /v1/completions, which takes text, does not need it."""
 
     def create_prompt(self, opts: dict[str, Any] | None = None) -> str:
         raise BadRequest("this model has no chat template: use /v1/completions with plain text")

@@ -93,7 +93,7 @@ OPTIONS = [
         "--mock-seconds-per-token", default=0.1, show_default=True, help="Speed of the mock's replies."
     ),
 ]
-FILES_OPTIONS = ("dtype", "revision", "chat_template")  # which have no meaning for the mock
+FILES_OPTIONS = ("dtype", "revision", "chat_template")  # options that have no meaning for the mock
 
 
 def model_options(command: Command) -> Command:

@@ -25,7 +25,7 @@ from .error_messages import errors_as_messages
 
 LONGEST_REPLY = 4  # default of --max-new-tokens / --tokens
 CHECK_REPLY_TOKENS = 48
-CONTEXT_LEN = 1024  # of models whose context nobody has said
+CONTEXT_LEN = 1024  # for models whose config names no context length
 
 
 @click.command()

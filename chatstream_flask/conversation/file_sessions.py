@@ -54,7 +54,7 @@ class FileSessionInterface(CacheLibSessionInterface):
         self.cookie_name = f"{FLASK_COOKIE_NAME}_{digest[:8]}"
 
     def open_session(self, app: Flask, request: Request) -> ServerSideSession:
-        """Open the session of the cookie; if the disk fails, one that only says so when it is used."""
+        """Open the session of the cookie; if the disk fails, one that raises an error when used."""
         try:
             return self._open_session(app, request)
         except OSError as error:
@@ -87,7 +87,7 @@ class FileSessionInterface(CacheLibSessionInterface):
         return super().open_session(app, request)
 
     def _upsert_session(self, lifetime: timedelta, session: ServerSideSession, store_id: str) -> None:
-        """Write a session that was changed; of one that was only read, only postpone the expiry.
+        """Write a session that was changed; for one that was only read, only postpone its expiry.
 
         Written again, it would undo what a request at the same time has changed.
         """

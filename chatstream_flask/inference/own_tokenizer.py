@@ -1,4 +1,4 @@
-"""own_tokenizer: a copy of the host's tokenizer, which neither side's settings can change for the other."""
+"""own_tokenizer: copy the host's tokenizer, so that a setting of one does not change the other."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class ModelSource(Protocol):
 
     @property
     def tokenizer(self) -> Any:
-        """What writes prompts as text: `apply_chat_template` is called."""
+        """The tokenizer that renders prompts as text, by its `apply_chat_template`."""
 
     def best_num_threads(self, num_sequences: int) -> int:
         """Return the default number of worker threads for `num_sequences` concurrent replies."""

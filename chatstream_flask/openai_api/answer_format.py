@@ -17,7 +17,7 @@ JSON_OBJECT = {"type": "object"}
 
 @dataclass(frozen=True)
 class AnswerFormat:
-    """What one field of a request says of the answer."""
+    """What one field of a request demands of the answer."""
 
     field: str  # its name
     kind: str  # "json", "regex", "choice" or "grammar"

@@ -68,7 +68,7 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "template": ("",),
     "think": (),
 }
-# Fields of the chat that would change an answer, on a route without messages.
+# Fields of chat requests that would change an answer, for the route that takes no messages.
 REFUSED_FOR_TEXT: dict[str, tuple[Any, ...]] = {
     "add_generation_prompt": (True,),
     "chat_template_kwargs": ({},),

@@ -9,7 +9,8 @@ from typing import Any
 
 from .message_forms import Message
 
-REASONING = ("reasoning_content", "reasoning", "thinking")  # templates leave out that of earlier turns
+# Names that templates have for the reasoning of a message; they leave out that of earlier turns.
+REASONING = ("reasoning_content", "reasoning", "thinking")
 
 
 class Probe:

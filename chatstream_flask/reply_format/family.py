@@ -8,10 +8,11 @@ from typing import Any
 
 from ..engine.reasoning import Reasoning
 from ..prompts.message_prompt import TOOLS
+from ..prompts.template_probe import REASONING
 from .harmony import CHANNEL, MESSAGE, HarmonyFormat
 from .reasoning_tags import ReasoningTags, find_tags
 from .reply_parser import ReplyParser, TextReply
-from .template_reply import REASONING, TemplateReply
+from .template_reply import TemplateReply
 from .tools.call_parser import ToolCallParser
 from .tools.syntax import BARE, HARMONY, HERMES, ToolSyntax, find_tool_syntax
 

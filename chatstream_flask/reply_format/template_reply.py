@@ -7,11 +7,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..inference.response_parser import make_response_parser
+from ..prompts.template_probe import REASONING
 from .deltas import CALLS, Delta, call_of, make_call, merged
 
 logger = logging.getLogger("chatstream_flask")
-
-REASONING = ("reasoning_content", "reasoning", "thinking")  # names that templates use for the field
 
 
 class TemplateReply:

@@ -104,7 +104,7 @@ def _deepseek(before: str, middle: str, after: str) -> ToolSyntax:
     return ToolSyntax(dict.fromkeys(begin, deepseek), DEEPSEEK_CLOSERS, ("<｜tool▁sep｜>",), form=form)
 
 
-# Texts of which a chat template contains all, and the syntax of its model; the first that fits holds.
+# The syntax of a model is that of the first row whose texts all occur in its chat template.
 SYNTAXES: tuple[tuple[tuple[str, ...], ToolSyntax], ...] = (
     (
         ("DSML｜",),
