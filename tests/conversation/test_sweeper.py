@@ -129,4 +129,6 @@ def make_older(folder: Path) -> None:
     for file in folder.glob("?" * 64):
         content = file.read_bytes()
         expires_at = int.from_bytes(content[:4], "little") - 100
-        file.write_bytes(expires_at.to_bytes(4, "little") + content[4:])
+        older = folder / "older"  # replaced as a whole: the thread of the callbacks may read the session now
+        older.write_bytes(expires_at.to_bytes(4, "little") + content[4:])
+        older.replace(file)
