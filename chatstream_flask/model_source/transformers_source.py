@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..config import ContextPolicy, EngineConfig, SamplingParams
+from ..config import EngineConfig, SamplingParams
 from ..engine.runner import Runner
 from ..errors import BadRequest, ConfigError
 from ..grammar.matcher import GrammarCompiler
-from ..inference.text_decoder import UNFINISHED
-from ..prompts import AbstractChatPrompt
-from ..prompts.fit import FittedPrompt, fit_to_context
-from ..prompts.message_forms import Message
-from ..prompts.message_prompt import encode_messages
 from ..prompts.turn_end import missing_turn_end
-from ..reply_format.family import find_reply_format
-from .long_prompts import LongPrompts
-from .token_bytes import part_of_character
-from .vocabulary import check_ids, check_vocabulary, num_embeddings
+from .tokenizer_source import TokenizerSource
+from .vocabulary import check_vocabulary, num_embeddings
 
 if TYPE_CHECKING:
     from ..inference.prepared_model import PreparedModel
@@ -31,7 +23,7 @@ logger = logging.getLogger("chatstream_flask")
 MAX_SEQUENCES_OF_ONE_CPU_THREAD = 32  # beyond it, two threads on half of the cores each are faster
 
 
-class TransformersSource:
+class TransformersSource(TokenizerSource):
     """The ModelSource of a local model.
 
     No device is touched before the first `make_runner`, so that a server may fork until then.
@@ -68,24 +60,20 @@ class TransformersSource:
                 "the model was loaded with device_map, which has placed it already: leave device out"
             )
         self._model = model
-        self._tokenizer = tokenizer = own_tokenizer(tokenizer)
+        super().__init__(
+            own_tokenizer(tokenizer),
+            min(context_len, _max_positions(model.config) or context_len),
+            add_special_tokens,
+            num_embeddings(model),
+        )
         self._devices = devices
         self.num_devices = max(len(devices), 1)
-        self._add_special_tokens = add_special_tokens
         self._num_drafts = prompt_lookup_num_tokens or 0
         self._prepared: list[PreparedModel] = []  # one for each device
-        self._num_embeddings = num_embeddings(model)
         self._num_cores = 0  # CPU cores of the process; 0 until the first make_runner
-        self._grammars = GrammarCompiler(tokenizer, self._eos_ids)
-        self.context_len = min(context_len, _max_positions(model.config) or context_len)
-        self._long_prompts = LongPrompts(tokenizer, self.context_len)
+        self._grammars = GrammarCompiler(self._tokenizer, self._eos_ids)
         self.model_name = _short_name(getattr(model.config, "name_or_path", ""))
-        self.reply_format = find_reply_format(tokenizer)
         self._turn_end = self._added_turn_end()
-
-    @property
-    def tokenizer(self) -> Any:
-        return self._tokenizer
 
     def best_num_threads(self, num_sequences: int) -> int:
         """Return one thread per device, or on CPU two for more than a few sequences.
@@ -140,48 +128,6 @@ class TransformersSource:
 
         return all(isinstance(prepared.forward, BatchForward) for prepared in self._prepared)
 
-    def fit(self, prompt: AbstractChatPrompt, max_tokens: int, policy: ContextPolicy) -> FittedPrompt:
-        fitted = fit_to_context(prompt, self._tokenizer, max_tokens, self._add_special_tokens, policy)
-        self._known(fitted.token_ids)
-        return fitted
-
-    def text_of(self, prompt: AbstractChatPrompt) -> str:
-        return prompt.create_prompt({"tokenizer": self._tokenizer})
-
-    def encode_messages(
-        self,
-        messages: Sequence[Message],
-        tools: Sequence[dict[str, Any]],
-        template_kwargs: Mapping[str, Any],
-    ) -> list[int]:
-        with self._long_prompts.tokenizing([*messages, *tools]):
-            return self._known(encode_messages(self._tokenizer, messages, tools, template_kwargs))
-
-    def encode_text(self, text: str) -> list[int]:
-        kwargs = {} if self._add_special_tokens is None else {"add_special_tokens": self._add_special_tokens}
-        with self._long_prompts.tokenizing(text):
-            return self._known(list(self._tokenizer.encode(text, **kwargs)))
-
-    def decode(self, token_ids: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(list(token_ids), clean_up_tokenization_spaces=False))
-
-    def token_text(self, token_id: int) -> str:
-        """Return the token's text after another token: decoders drop a space at the start of a text."""
-        before = self._token_before
-        return self.decode([*before, token_id]).removeprefix(self.decode(before))
-
-    def token_bytes(self, token_id: int) -> bytes | None:
-        text = self.token_text(token_id)
-        return part_of_character(self._tokenizer, token_id) if UNFINISHED in text else text.encode()
-
-    @cached_property
-    def _token_before(self) -> list[int]:
-        return list(self._tokenizer.encode("a", add_special_tokens=False))
-
-    def stop_ids(self, stop_strings: Iterable[str]) -> frozenset[int]:
-        added = self._tokenizer.get_added_vocab()
-        return frozenset(added[string] for string in stop_strings if string in added)
-
     def check(self, params: SamplingParams) -> None:
         vocab_size = getattr(self._model.config.get_text_config(), "vocab_size", None)
         ids = [token_id for token_id, _ in params.logit_bias]
@@ -191,15 +137,6 @@ class TransformersSource:
             )
         if params.grammar is not None:
             self._grammars.matcher(params.grammar)
-
-    def _known(self, token_ids: list[int]) -> list[int]:
-        """Return the ids of a prompt.
-
-        :raises BadRequest: the model has no embedding for one of them
-        """
-        if self._num_embeddings is not None:
-            check_ids(token_ids, self._num_embeddings, self._tokenizer)
-        return token_ids
 
     def _eos_ids(self) -> frozenset[int]:
         from ..inference.model_runner import eos_ids
