@@ -35,7 +35,10 @@ class Reasoning:
 
     :param splitter: finds the reasoning in the text
     :param closing_ids: tokens that end the reasoning and begin the answer, in the model's own words
-    :param num_opening: tokens of the tag with which the model may begin its reasoning, whatever `max_tokens`
+    :param num_opening: number of tokens of the tag with which the model may begin its reasoning, whatever
+        `max_tokens`
+    :param opening_ids: these tokens, where a reply that a grammar holds may begin with them; empty: the
+        prompt has begun the reasoning, or there is none
     :param max_tokens: tokens of reasoning after which it is closed with `closing_ids`; None, only where it is
         counted: no limit but max_new_tokens
     :param is_counted: whether max_new_tokens limits reasoning and answer together
@@ -45,6 +48,7 @@ class Reasoning:
     closing_ids: Sequence[int]
     max_tokens: int | None
     num_opening: int = 1
+    opening_ids: Sequence[int] = ()
     is_counted: bool = False
 
     @property

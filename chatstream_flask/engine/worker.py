@@ -12,6 +12,7 @@ from .outcome import FinishReason
 from .prefill_budget import PrefillBudget
 from .prefix_cache import SlotCopy
 from .reasoning import AnswerDecoder
+from .reasoning_matcher import ReasoningMatcher
 from .request import GenerationRequest
 from .request_queue import RequestQueue
 from .runner import Runner
@@ -158,6 +159,8 @@ class Worker(WorkerThread):
             detokenizer = Detokenizer(decoder, request.params.stop)
             grammar = request.params.grammar
             matcher = None if grammar is None else self.runner.matcher(grammar)
+            if matcher is not None and request.reasoning is not None and request.reasoning.opening_ids:
+                matcher = ReasoningMatcher(matcher, request.reasoning.opening_ids)
         except Exception:
             logger.exception("the text decoder or the grammar of %r failed", request)
             self._end(request, FinishReason.ERROR, FAILED)

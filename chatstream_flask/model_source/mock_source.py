@@ -16,7 +16,10 @@ from ..reply_format.family import ReplyFormat
 from ..reply_format.reasoning_tags import ReasoningTags
 
 THINKING = ReplyFormat(
-    reasoning=ReasoningTags("<think>", "</think>"), closing_ids=(CLOSING_ID,), first_closing_ids=(CLOSING_ID,)
+    reasoning=ReasoningTags("<think>", "</think>"),
+    opening_ids=(0,),  # the first token of a reply
+    closing_ids=(CLOSING_ID,),
+    first_closing_ids=(CLOSING_ID,),
 )
 
 

@@ -25,6 +25,7 @@ def reasoning_of(
         room=source.context_len - len(prompt_ids) - params.max_new_tokens,
         budget=params.max_reasoning_tokens,
         is_counted=is_counted,
+        is_constrained=params.grammar is not None,
     )
 
 

@@ -23,7 +23,7 @@ class ReplyFormat:
 
     :param response_template: the tokenizer's own description of replies; it is followed if set
     :param reasoning: None: the model does not reason
-    :param num_opening: tokens of the tag that begins the reasoning
+    :param opening_ids: tokens that begin the reasoning
     :param closing_ids: tokens that end the reasoning and begin the answer
     :param first_closing_ids: the same, as the first tokens of a reply
     :param tool_syntax: how the model writes tool calls
@@ -34,7 +34,7 @@ class ReplyFormat:
 
     response_template: dict[str, Any] | None = None
     reasoning: ReasoningTags | HarmonyFormat | None = None
-    num_opening: int = 1
+    opening_ids: tuple[int, ...] = ()
     closing_ids: tuple[int, ...] = ()
     first_closing_ids: tuple[int, ...] = ()
     tool_syntax: ToolSyntax = HERMES
@@ -42,8 +42,18 @@ class ReplyFormat:
     tool_tokens: Mapping[int, str] = field(default_factory=dict)
     knows_tools: bool = True
 
+    @property
+    def num_opening(self) -> int:
+        return len(self.opening_ids)
+
     def reasoning_of(
-        self, prompt_end: str, *, room: int, budget: int | None = None, is_counted: bool = False
+        self,
+        prompt_end: str,
+        *,
+        room: int,
+        budget: int | None = None,
+        is_counted: bool = False,
+        is_constrained: bool = False,
     ) -> Reasoning | None:
         """Return how a reply to the prompt reasons; None if the model does not.
 
@@ -51,6 +61,7 @@ class ReplyFormat:
         :param room: tokens that the context has beyond prompt and max_new_tokens
         :param budget: tokens of reasoning after which the model is made to answer; None: as many as fit
         :param is_counted: whether max_new_tokens limits reasoning and answer together; always without room
+        :param is_constrained: whether a grammar holds the answer
         """
         if self.reasoning is None:
             return None
@@ -60,11 +71,14 @@ class ReplyFormat:
             limit for limit in (budget, None if is_counted else room + self.num_opening) if limit is not None
         ]
         max_tokens = min(limits, default=None)
+        splitter = self.reasoning.make_splitter(prompt_end, is_constrained=is_constrained)
+        is_decided = splitter.is_reasoning or self.reasoning.is_over(prompt_end) or max_tokens == 0
         return Reasoning(
-            splitter=self.reasoning.make_splitter(prompt_end),
+            splitter=splitter,
             closing_ids=self.first_closing_ids if max_tokens == 0 else self.closing_ids,
             max_tokens=max_tokens,
             num_opening=self.num_opening,
+            opening_ids=() if is_decided else self.opening_ids,
             is_counted=is_counted,
         )
 
@@ -124,7 +138,7 @@ def find_reply_format(tokenizer: Any) -> ReplyFormat:
     return ReplyFormat(
         response_template,
         reasoning,
-        num_opening=len(encode(reasoning.markers[0])),
+        opening_ids=encode(reasoning.markers[0]),
         closing_ids=encode(reasoning.closing_text(is_begun=True)),
         first_closing_ids=encode(reasoning.closing_text(is_begun=False)),
         tool_syntax=syntax,

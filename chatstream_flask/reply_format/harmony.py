@@ -26,8 +26,16 @@ class HarmonyFormat:
         """
         return f"{END}{START}assistant{CHANNEL}final{MESSAGE}" if is_begun else f"{CHANNEL}final{MESSAGE}"
 
-    def make_splitter(self, prompt: str) -> HarmonySplitter:
-        return HarmonySplitter()
+    def make_splitter(self, prompt: str, *, is_constrained: bool = False) -> HarmonySplitter:
+        """Return the splitter of a reply.
+
+        :param is_constrained: whether a grammar holds the answer, which then says itself what is called
+        """
+        return HarmonySplitter(keeps_headers=not is_constrained)
+
+    def is_over(self, prompt: str) -> bool:
+        """Return False: every reply may have an analysis."""
+        return False
 
 
 class HarmonySplitter:
@@ -37,7 +45,8 @@ class HarmonySplitter:
     however the model writes its header; the tool syntax of gpt-oss finds it there.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps_headers: bool = True) -> None:
+        self._keeps_headers = keeps_headers  # those of tool calls
         self._rest = ""
         self._is_first = True  # nothing was decided yet
         self._is_header = True
@@ -76,9 +85,11 @@ class HarmonySplitter:
         self._rest, self._is_header, self._is_first = body, False, False
         channel = header.rpartition(CHANNEL)[2]
         recipient = RECIPIENT.search(header)
-        self._is_call = recipient is not None
-        self._is_analysis = channel.startswith("analysis") and not self._is_call
-        return Piece(f"{TOOL_CALL}{recipient[1]}{MESSAGE}") if recipient else None
+        self._is_analysis = channel.startswith("analysis") and recipient is None
+        if recipient is None or not self._keeps_headers:
+            return None
+        self._is_call = True
+        return Piece(f"{TOOL_CALL}{recipient[1]}{MESSAGE}")
 
     def _may_be_header(self) -> bool:
         """Return False if the reply starts with plain text: the model does not follow the format."""

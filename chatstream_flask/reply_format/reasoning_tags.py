@@ -32,9 +32,16 @@ class ReasoningTags:
         """Return the text that ends the reasoning and begins the answer; `is_begun` makes no difference."""
         return f"\n{self.close}\n\n{self.answer_open}"
 
-    def make_splitter(self, prompt: str) -> TagSplitter:
-        """Return the splitter of a reply to the prompt, whose end may have begun the reasoning."""
+    def make_splitter(self, prompt: str, *, is_constrained: bool = False) -> TagSplitter:
+        """Return the splitter of a reply to the prompt, whose end may have begun the reasoning.
+
+        `is_constrained` makes no difference.
+        """
         return TagSplitter(self, is_open=prompt.rstrip().endswith(self.open.rstrip()))
+
+    def is_over(self, prompt: str) -> bool:
+        """Return whether the end of the prompt has closed the reasoning, as templates do to turn it off."""
+        return prompt.rstrip().endswith(self.close)
 
 
 class State(Enum):

@@ -46,6 +46,7 @@ def reply(
 ) -> GenerationRequest:
     is_counted = bool(kwargs.pop("is_counted", False))
     prompt = str(kwargs.pop("prompt", "a"))
+    opening_ids = tuple(map(ord, str(kwargs.pop("opening", ""))))
     request = ask(
         prompt,
         reasoning=Reasoning(
@@ -53,6 +54,7 @@ def reply(
             closing_ids=CLOSING_IDS,
             max_tokens=budget,
             is_counted=is_counted,
+            opening_ids=opening_ids,
         ),
         **kwargs,
     )
@@ -143,6 +145,14 @@ def test_stop_strings_end_the_answer_only() -> None:
 def test_a_grammar_begins_with_the_answer() -> None:
     assert parts(reply("hm>yes", prompt="<", grammar="yes")) == ("hm", "yes")
     assert end(reply("hm>no", prompt="<", grammar="yes")) is FinishReason.ERROR
+
+
+def test_a_reply_with_a_grammar_may_reason_first() -> None:
+    assert parts(reply("<hm>yes", opening="<", grammar="yes")) == ("hm", "yes")
+    assert parts(reply("yes", opening="<", grammar="yes")) == ("", "yes")
+    assert parts(reply("<hmhm..yes", opening="<", grammar="yes", budget=5)) == ("hmhm!", "yes")
+    assert end(reply("<hm>no", opening="<", grammar="yes")) is FinishReason.ERROR
+    assert end(reply("<hm>yes", grammar="yes")) is FinishReason.ERROR
 
 
 def test_log_probabilities_are_those_of_the_answer() -> None:

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+import torch
 from fakes import Bench
 from llguidance import LLMatcher
 from tiny_models import make_prompt, tiny_model
@@ -16,7 +17,9 @@ from transformers import AutoTokenizer
 from chatstream_flask import demo_model
 from chatstream_flask.config import SamplingParams
 from chatstream_flask.engine.outcome import FinishReason
+from chatstream_flask.engine.reasoning_matcher import ReasoningMatcher
 from chatstream_flask.engine.request import GenerationRequest
+from chatstream_flask.engine.sequence import Matcher
 from chatstream_flask.errors import BadRequest
 from chatstream_flask.grammar.matcher import GrammarCompiler
 from chatstream_flask.grammar.schema import json_schema_grammar
@@ -179,6 +182,34 @@ def test_rows_with_different_settings_reply_as_each_does_alone() -> None:
         values = [[v for t in logprobs for v in (t.logprob, *(v for _, v in t.top))] for logprobs in tokens]
         assert values[1] == pytest.approx(values[0], abs=1e-3)
         assert values[2] == pytest.approx(values[0], abs=1e-3)
+
+
+def test_a_grammar_allows_the_tag_of_reasoning_before_its_own_beginning() -> None:
+    grammar = json_schema_grammar(PERSON)
+    first = allowed(compiler().matcher(grammar))
+    matcher = ReasoningMatcher(compiler().matcher(grammar), (40, 41))
+    assert 40 not in first and allowed(matcher) == first | {40}
+    assert not matcher.accept(40)
+    assert allowed(matcher) == {41}
+    assert not matcher.accept(41)
+    assert allowed(matcher) == first
+    matcher = ReasoningMatcher(compiler().matcher(grammar), (40, 41))
+    (brace,) = tokenizer().encode("{", add_special_tokens=False)
+    assert brace in first and not matcher.accept(brace)
+    assert 40 not in allowed(matcher)
+
+
+def test_a_tag_that_begins_like_the_grammar_is_not_offered() -> None:
+    first, second, third = tokenizer().encode("<ab", add_special_tokens=False)
+    matcher = ReasoningMatcher(compiler().matcher(regex_grammar("<c*")), (first, second, third))
+    assert first in allowed(matcher) and not matcher.accept(first)
+    assert second not in allowed(matcher)
+
+
+def allowed(matcher: Matcher) -> set[int]:
+    mask = torch.zeros(matcher.num_bytes, dtype=torch.uint8)
+    assert matcher.write_mask(mask.data_ptr(), matcher.num_bytes)
+    return {i for i in range(8 * len(mask)) if mask[i // 8] >> i % 8 & 1}
 
 
 def test_a_grammar_that_cannot_be_compiled_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -83,7 +84,10 @@ def test_several_chat_templates_are_searched() -> None:
 
 
 THINK = ReplyFormat(
-    reasoning=ReasoningTags("<think>", "</think>"), closing_ids=(1, 2), first_closing_ids=(3,)
+    reasoning=ReasoningTags("<think>", "</think>"),
+    opening_ids=(0,),
+    closing_ids=(1, 2),
+    first_closing_ids=(3,),
 )
 
 
@@ -105,6 +109,24 @@ def test_the_limit_of_reasoning_is_the_budget_or_the_room(
     assert reasoning is not None
     assert (reasoning.max_tokens, reasoning.is_counted) == (max_tokens, counts)
     assert reasoning.num_extra_tokens <= (0 if counts else room)
+
+
+@pytest.mark.parametrize(
+    ("prompt_end", "budget", "may_begin"),
+    [
+        ("<|assistant|>", None, True),
+        ("<|assistant|><think>\n", None, False),
+        ("<|assistant|><think>\n\n</think>\n\n", None, False),
+        ("<|assistant|>", 0, False),
+    ],
+)
+def test_a_reply_may_begin_to_reason_where_the_prompt_has_not_decided_it(
+    prompt_end: str, budget: int | None, may_begin: bool
+) -> None:
+    reply_format = replace(THINK, opening_ids=(5,))
+    reasoning = reply_format.reasoning_of(prompt_end, room=100, budget=budget)
+    assert reasoning is not None
+    assert (tuple(reasoning.opening_ids), reasoning.num_opening) == ((5,) if may_begin else (), 1)
 
 
 def test_prompts_leave_room_for_reasoning() -> None:

@@ -149,6 +149,15 @@ def test_a_harmony_call_without_json_is_text() -> None:
     assert not parser.has_called
 
 
+def test_a_harmony_call_that_a_grammar_holds_is_shown_without_its_header() -> None:
+    splitter = HarmonyFormat().make_splitter("", is_constrained=True)
+    text = (
+        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
+        '<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a": 1}'
+    )
+    assert split(splitter, text) == ("Hm.", '{"a": 1}')
+
+
 @pytest.mark.parametrize("text", ["Hello there", "<b>Hello</b>"])
 def test_plain_text_of_a_harmony_model_is_the_answer(text: str) -> None:
     assert split(HarmonyFormat().make_splitter(""), text) == ("", text)
