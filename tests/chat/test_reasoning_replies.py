@@ -22,7 +22,10 @@ TAGS = ReasoningTags("<think>", "</think>")
 CLOSING = TAGS.closing_text(is_begun=True)
 CLOSING_IDS = tuple(map(ord, CLOSING))
 THINK = ReplyFormat(
-    reasoning=TAGS, opening_ids=tuple(map(ord, TAGS.open)), closing_ids=CLOSING_IDS, first_closing_ids=CLOSING_IDS
+    reasoning=TAGS,
+    opening_ids=tuple(map(ord, TAGS.open)),
+    closing_ids=CLOSING_IDS,
+    first_closing_ids=CLOSING_IDS,
 )
 SCRIPT = "<think>\nHm. 2 + 2?\n</think>\n\nIt is 4."
 
