@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Sequence
 from ctypes import POINTER, Structure, byref, c_float, c_int64, c_void_p
 from functools import cache
 from importlib.util import find_spec
@@ -24,7 +25,6 @@ from .linear import Linear, PlainLinear, has_fast_matmul
 MAX_TOKENS = 128  # of one forward pass; for more, torch is faster if the processor has bfloat16 products
 LANES = 8  # numbers that are computed together; sizes must be multiples of it
 ACTIVATIONS: dict[Any, int] = {functional.silu: 0, gelu_tanh: 1}
-NATIVE_DTYPES = (torch.float32, torch.bfloat16)
 
 
 class NotNative(Exception):
@@ -34,12 +34,20 @@ class NotNative(Exception):
 # -- the structs of native/interface.h ------------------------------------------------------------------
 
 
+FORMATS = {torch.float32: 0, torch.bfloat16: 30}  # of matrices, numbered as in GGUF files
+NATIVE_DTYPES = tuple(FORMATS)
+
+
+class _Weight(Structure):
+    _fields_ = [("data", c_void_p), ("format", c_int64)]
+
+
 class _Layer(Structure):
     _fields_ = [
         *((name, c_void_p) for name in ("attention_norm", "attention_out_norm")),
         *((name, c_void_p) for name in ("feed_forward_norm", "feed_forward_out_norm")),
         *((name, c_void_p) for name in ("query_norm", "key_norm")),
-        *((name, c_void_p) for name in ("qkv", "out", "gate_up", "down")),
+        *((name, _Weight) for name in ("q", "k", "v", "out", "gate", "up", "down")),
         *((name, c_void_p) for name in ("qkv_bias", "out_bias", "gate_up_bias", "down_bias")),
         *((name, c_void_p) for name in ("cos", "sin")),
         ("window", c_int64),
@@ -49,7 +57,9 @@ class _Layer(Structure):
 class _Decoder(Structure):
     _fields_ = [
         ("layers", POINTER(_Layer)),
-        *((name, c_void_p) for name in ("norm", "head", "head_bias")),
+        ("norm", c_void_p),
+        ("head", _Weight),
+        ("head_bias", c_void_p),
         *((name, c_int64) for name in ("num_layers", "hidden_size", "num_heads", "num_kv_heads", "head_dim")),
         *((name, c_int64) for name in ("intermediate_size", "vocab_size", "activation", "is_bf16")),
         *((name, c_float) for name in ("eps", "scale", "softcap", "logit_softcap")),
@@ -127,8 +137,8 @@ class NativeDecoder:
             raise NotNative(f"it does not support the activation {name}")
         attention = first.attention
         hidden_size = fused.norm.weight.shape[0]
-        head_dim = _shape(attention.out)[1] // attention.num_heads
-        intermediate_size = _shape(first.feed_forward.down)[1]
+        self._head_dim = head_dim = _shape(attention.out)[1] // attention.num_heads
+        self._intermediate_size = intermediate_size = _shape(first.feed_forward.down)[1]
         if any(size % LANES for size in (hidden_size, head_dim, intermediate_size)):
             raise NotNative(
                 f"hidden_size {hidden_size}, head_dim {head_dim} and intermediate_size {intermediate_size} "
@@ -138,7 +148,7 @@ class NativeDecoder:
         self._decoder = _Decoder(
             layers=self._layers,
             norm=self._norm(fused.norm),
-            head=self._weight(fused.head),
+            head=self._weights(fused.head)[0],
             head_bias=self._bias(fused.head),
             num_layers=len(fused.layers),
             hidden_size=hidden_size,
@@ -195,6 +205,9 @@ class NativeDecoder:
         norms, attention, feed_forward = layer.norms, layer.attention, layer.feed_forward
         query_norm, key_norm = attention.query_key_norm or (None, None)
         rotary = attention.rotary
+        head_sizes = [heads * self._head_dim for heads in (attention.num_heads, attention.num_kv_heads)]
+        query, key, value = self._weights(attention.qkv, [*head_sizes, head_sizes[1]])
+        gate, up = self._weights(feed_forward.gate_up, [self._intermediate_size] * 2)
         return _Layer(
             attention_norm=self._norm(norms.attention),
             attention_out_norm=self._norm(norms.attention_out),
@@ -202,10 +215,13 @@ class NativeDecoder:
             feed_forward_out_norm=self._norm(norms.feed_forward_out),
             query_norm=self._norm(query_norm),
             key_norm=self._norm(key_norm),
-            qkv=self._weight(attention.qkv),
-            out=self._weight(attention.out),
-            gate_up=self._weight(feed_forward.gate_up),
-            down=self._weight(feed_forward.down),
+            q=query,
+            k=key,
+            v=value,
+            out=self._weights(attention.out)[0],
+            gate=gate,
+            up=up,
+            down=self._weights(feed_forward.down)[0],
             qkv_bias=self._bias(attention.qkv),
             out_bias=self._bias(attention.out),
             gate_up_bias=self._bias(feed_forward.gate_up),
@@ -226,11 +242,13 @@ class NativeDecoder:
         bias = _plain(linear).bias
         return None if bias is None else self._float32(bias)
 
-    def _weight(self, linear: Linear) -> int:
+    def _weights(self, linear: Linear, sizes: Sequence[int] = ()) -> list[_Weight]:
+        """Return the matrices that were merged into one product, by their numbers of outputs."""
         weight = _plain(linear).weight
         if weight.dtype != self._dtype or not weight.is_contiguous():
             raise NotNative("its weights are not all contiguous and of the same dtype")
-        return weight.data_ptr()
+        parts = weight.split(list(sizes) or len(weight))
+        return [_Weight(part.data_ptr(), FORMATS[part.dtype]) for part in parts]
 
     def _float32(self, tensor: Tensor) -> int:
         """Return the address of a float32 copy that lives as long as this object."""

@@ -192,7 +192,7 @@ INLINE void attend(const Decoder *d, const Layer *layer, const LayerCache *cache
         attend_packed(d, layer, &queries, positions, group, first, keys, cache->values, at, num_keys, own, is_bf16);
     } else {
         Prefetcher values = prefetcher(cache->values, at, num_keys * dim, 0, is_bf16);
-        gemm(&queries, keys, 0, (Range){0, num_keys}, own.scores, stride, &values, is_bf16);
+        gemm(&queries, (Weight){keys, is_bf16 ? BFLOAT16 : FLOAT32}, 0, (Range){0, num_keys}, own.scores, stride, &values);
         for (int64_t q = 0; q < num; q++) {
             int64_t position = positions[q / group], oldest = first_position(layer, position);
             softmax(d, own.scores + q * stride, num_keys, oldest > first ? oldest - first : 0, position - first);

@@ -23,13 +23,13 @@
 #include "gemm.h"
 #include "workspace.h"
 
-INLINE void compute_logits(const Decoder *d, const Step *step, ThreadWorkspace own, ParallelLoop loop, int is_bf16) {
+INLINE void compute_logits(const Decoder *d, const Step *step, ThreadWorkspace own, ParallelLoop loop) {
     int64_t hidden = d->hidden_size, num = step->num_logits;
     for (int64_t i = 0; i < num; i++)
         rms_norm(own.x + step->logits_indices[i] * hidden, hidden, d->norm, d->eps, own.normed + i * hidden);
     Matrix x = pack(own.normed, hidden, num, hidden, own.pack_buffer);
     for (Range r; next_range(loop, MIN_CHUNK, &r);) {
-        gemm(&x, d->head, d->head_bias, r, step->logits, d->vocab_size, 0, is_bf16);
+        gemm(&x, d->head, d->head_bias, r, step->logits, d->vocab_size, 0);
         for (int64_t i = 0; d->logit_softcap && i < num; i++)
             for (int64_t o = r.start; o < r.stop; o++) {
                 float *to = step->logits + i * d->vocab_size + o;
@@ -38,9 +38,21 @@ INLINE void compute_logits(const Decoder *d, const Step *step, ThreadWorkspace o
     }
 }
 
+/* Compute outputs outs.start..outs.stop-1 of queries, keys and values, which follow each other in `qkv`. */
+INLINE void project_qkv(const Decoder *d, const Layer *layer, const Matrix *x, Range outs, float *qkv) {
+    int64_t queries = d->num_heads * d->head_dim, keys = d->num_kv_heads * d->head_dim, heads = queries + 2 * keys;
+    const Weight weights[] = {layer->q, layer->k, layer->v};
+    const int64_t bounds[] = {0, queries, queries + keys, heads};
+    for (int i = 0; i < 3; i++) {
+        Range r = {max_i64(outs.start, bounds[i]) - bounds[i], min_i64(outs.stop, bounds[i + 1]) - bounds[i]};
+        const float *bias = layer->qkv_bias ? layer->qkv_bias + bounds[i] : 0;
+        if (r.start < r.stop) gemm(x, weights[i], bias, r, qkv + bounds[i], heads, 0);
+    }
+}
+
 INLINE void run_thread(const Decoder *d, const LayerCache *cache, const Step *step, int64_t thread, int is_bf16) {
     int64_t n = step->num_tokens, hidden = d->hidden_size, inner = d->intermediate_size;
-    int64_t attended_size = d->num_heads * d->head_dim, heads = attended_size + 2 * d->num_kv_heads * d->head_dim;
+    int64_t attended_size = d->num_heads * d->head_dim;
     SharedWorkspace all;
     ThreadWorkspace own;
     float *at = place_shared(d, step, &all);
@@ -53,32 +65,32 @@ INLINE void run_thread(const Decoder *d, const LayerCache *cache, const Step *st
         rms_norm_rows(own.x, n, hidden, layer->attention_norm, d->eps, own.normed);
         Matrix x = pack(own.normed, hidden, n, hidden, own.pack_buffer);
         for (Range r; next_range(phase_loop(step, l, QKV, thread), MIN_CHUNK, &r);)
-            gemm(&x, layer->qkv, layer->qkv_bias, r, all.qkv, heads, 0, is_bf16);
+            project_qkv(d, layer, &x, r, all.qkv);
 #pragma omp barrier
         attention(d, layer, cache + l, step, all, own, phase_loop(step, l, STORE_KV, thread),
                   phase_loop(step, l, ATTENTION, thread), is_bf16);
 #pragma omp barrier
         x = pack(all.attended, attended_size, n, attended_size, own.pack_buffer);
         for (Range r; next_range(phase_loop(step, l, OUT, thread), MIN_CHUNK, &r);)
-            gemm(&x, layer->out, layer->out_bias, r, all.y, hidden, 0, is_bf16);
+            gemm(&x, layer->out, layer->out_bias, r, all.y, hidden, 0);
 #pragma omp barrier
         add_residual(own.x, all.y, n, hidden, layer->attention_out_norm, d->eps, own.normed);
         rms_norm_rows(own.x, n, hidden, layer->feed_forward_norm, d->eps, own.normed);
         x = pack(own.normed, hidden, n, hidden, own.pack_buffer);
         for (Range r; next_range(phase_loop(step, l, GATE_UP, thread), MIN_CHUNK_MLP, &r);) {
-            Range up = {inner + r.start, inner + r.stop};
-            gemm(&x, layer->gate_up, layer->gate_up_bias, r, all.gate_up, 2 * inner, 0, is_bf16);
-            gemm(&x, layer->gate_up, layer->gate_up_bias, up, all.gate_up, 2 * inner, 0, is_bf16);
+            const float *bias = layer->gate_up_bias;
+            gemm(&x, layer->gate, bias, r, all.gate_up, 2 * inner, 0);
+            gemm(&x, layer->up, bias ? bias + inner : 0, r, all.gate_up + inner, 2 * inner, 0);
             act_and_mul(all.gate_up, n, inner, r, d->activation);
         }
 #pragma omp barrier
         x = pack(all.gate_up, 2 * inner, n, inner, own.pack_buffer);
         for (Range r; next_range(phase_loop(step, l, DOWN, thread), MIN_CHUNK, &r);)
-            gemm(&x, layer->down, layer->down_bias, r, all.y, hidden, 0, is_bf16);
+            gemm(&x, layer->down, layer->down_bias, r, all.y, hidden, 0);
 #pragma omp barrier
         add_residual(own.x, all.y, n, hidden, layer->feed_forward_out_norm, d->eps, own.normed);
     }
-    compute_logits(d, step, own, phase_loop(step, d->num_layers, 0, thread), is_bf16);
+    compute_logits(d, step, own, phase_loop(step, d->num_layers, 0, thread));
 }
 
 void EXPORT(forward)(const Decoder *d, const LayerCache *cache, const Step *step) {

@@ -39,9 +39,9 @@ NOINLINE void gemm_bfloat16(const Matrix *m, const void *w, const float *bias, R
 
 /* Compute outputs outs.start..outs.stop-1 of y[rows] = x[rows] w[outs][k]^T + bias. With few rows `other` is
  * prefetched meanwhile; NULL: the weights that follow. */
-INLINE void gemm(const Matrix *m, const void *w, const float *bias, Range outs, float *y, int64_t y_stride,
-                 Prefetcher *other, int is_bf16) {
-    (is_bf16 ? gemm_bfloat16 : gemm_float32)(m, w, bias, outs, y, y_stride, other);
+INLINE void gemm(const Matrix *m, Weight w, const float *bias, Range outs, float *y, int64_t y_stride,
+                 Prefetcher *other) {
+    (w.format == BFLOAT16 ? gemm_bfloat16 : gemm_float32)(m, w.data, bias, outs, y, y_stride, other);
 }
 
 NOINLINE void gemm_transposed_float32(const Matrix *m, const void *w, int64_t outs, float *to) {

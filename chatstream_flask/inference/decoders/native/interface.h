@@ -6,12 +6,21 @@
 
 enum { SILU = 0, GELU_TANH = 1 };
 
+/* Formats of matrices, numbered as in GGUF files. */
+enum { FLOAT32 = 0, BFLOAT16 = 30 };
+
+/* A matrix [outputs, inputs]. */
+typedef struct {
+    const void *data;
+    int64_t format;
+} Weight;
+
 /* Parameters of one layer; a pointer is NULL where the architecture lacks that parameter. */
 typedef struct {
     const float *attention_norm, *attention_out_norm, *feed_forward_norm, *feed_forward_out_norm;
     const float *query_norm, *key_norm;
-    const void *qkv, *out, *gate_up, *down; /* [outputs, inputs] */
-    const float *qkv_bias, *out_bias, *gate_up_bias, *down_bias;
+    Weight q, k, v, out, gate, up, down;
+    const float *qkv_bias, *out_bias, *gate_up_bias, *down_bias; /* those of q, k and v follow each other */
     const float *cos, *sin; /* [positions, head_dim]; NULL: no rotary embedding */
     int64_t window;         /* of sliding window attention, in tokens; 0: full attention */
 } Layer;
@@ -19,7 +28,7 @@ typedef struct {
 typedef struct {
     const Layer *layers;
     const float *norm;
-    const void *head; /* [vocab_size, hidden_size] */
+    Weight head; /* [vocab_size, hidden_size] */
     const float *head_bias;
     int64_t num_layers, hidden_size, num_heads, num_kv_heads, head_dim, intermediate_size, vocab_size;
     int64_t activation, is_bf16;

@@ -21,6 +21,7 @@ typedef float vec4_u __attribute__((vector_size(16), aligned(4), may_alias));
 typedef int32_t ivec4 __attribute__((vector_size(16)));
 
 INLINE int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* Bytes per weight and per cached key or value element. */
 INLINE int64_t element_size(int is_bf16) { return is_bf16 ? 2 : 4; }
