@@ -17,7 +17,7 @@ from ..errors import BadRequest, ConfigError
 from ..http.disconnect import make_probe
 from ..http.server_check import ServerCheck
 from ..model_source import ModelSource
-from ..model_source.reasoning import max_prompt_tokens, reasoning_of
+from ..model_source.reasoning import fit_prompt, reasoning_of
 from ..prompts import AbstractChatPrompt
 from ..prompts.replacer import Replacer
 from ..prompts.template_params import TemplateParams
@@ -77,8 +77,7 @@ class Admission:
             )
             undo.callback(completion.close)
             params = self._params(body, turn)
-            max_tokens = max_prompt_tokens(self.source, params)
-            fitted = self.source.fit(turn.prompt, max_tokens, self.context_policy)
+            fitted = fit_prompt(self.source, turn.prompt, params, self.context_policy)
             completion.num_dropped_turns = fitted.num_dropped_turns
             generation = GenerationRequest(
                 fitted.token_ids,

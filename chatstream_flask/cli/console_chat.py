@@ -21,7 +21,7 @@ from ..engine.reasoning import Piece
 from ..engine.request import GenerationRequest
 from ..errors import ChatStreamError, PromptTooLong
 from ..extension import ChatStream
-from ..model_source.reasoning import max_prompt_tokens, reasoning_of
+from ..model_source.reasoning import fit_prompt, reasoning_of
 from ..prompts import AbstractChatPrompt
 from ..prompts.replacer import Replacer
 from .console_words import Words
@@ -117,7 +117,7 @@ class ConsoleChat:
         if template_params.is_thinking_off:
             defaults = replace(defaults, max_reasoning_tokens=0)
         params = replace(defaults, stop=(*defaults.stop, *prompt.get_final_stop_strs()))
-        fitted = source.fit(prompt, max_prompt_tokens(source, params), ContextPolicy.DROP_OLDEST_TURNS)
+        fitted = fit_prompt(source, prompt, params, ContextPolicy.DROP_OLDEST_TURNS)
         if fitted.num_dropped_turns:
             self._say(self._words.dropped.format(num_turns=fitted.num_dropped_turns))
         rules = prompt.get_replacement_when_output()

@@ -1,11 +1,14 @@
-"""How the reply to a prompt reasons: the format of the model within the limits of the request."""
+"""The room that a prompt leaves, and how a reply to it reasons within that room."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..config import SamplingParams
+from ..config import ContextPolicy, SamplingParams
 from ..engine.reasoning import Reasoning
+from ..errors import PromptTooLong
+from ..prompts import AbstractChatPrompt
+from ..prompts.fit import FittedPrompt
 from .protocol import ModelSource
 
 PROMPT_END_LEN = 64  # tokens; a template that begins the reasoning writes its tag at the very end
@@ -29,9 +32,21 @@ def reasoning_of(
     )
 
 
-def max_prompt_tokens(source: ModelSource, params: SamplingParams) -> int:
-    """Return how many tokens a prompt may have, so that reasoning and answer have room after it."""
-    reserved = source.reply_format.reserved_tokens(
-        params.max_new_tokens, params.max_reasoning_tokens, source.context_len
-    )
-    return source.context_len - params.max_new_tokens - reserved
+def fit_prompt(
+    source: ModelSource, prompt: AbstractChatPrompt, params: SamplingParams, policy: ContextPolicy
+) -> FittedPrompt:
+    """Encode the prompt so that reasoning and answer have room after it.
+
+    :raises PromptTooLong: it does not fit, and the policy does not allow to shorten it
+    :raises BadRequest: the model has no embedding for one of its tokens
+    """
+    num_new, context_len = params.max_new_tokens, source.context_len
+    reserved = source.reply_format.reserved_tokens(num_new, params.max_reasoning_tokens, context_len)
+    try:
+        return source.fit(prompt, context_len - num_new - reserved, policy)
+    except PromptTooLong as error:
+        kept = f"{num_new} tokens for the answer (max_new_tokens)"
+        if reserved:
+            kept += f" and {reserved} for the reasoning before it (max_reasoning_tokens)"
+        room = f"of the context's {context_len} tokens the reply keeps {kept}"
+        raise PromptTooLong(f"{error}; {room}", error.num_tokens) from error

@@ -132,8 +132,12 @@ def _success(description: str, properties: Json) -> Json:
 
 
 SHOWN_PARAMS = _success(
-    "All of them, and where each comes from.",
-    {"generation_params": {"type": "object"}, "origins": {"type": "object", "additionalProperties": STRING}},
+    "All of them, where each comes from, and which change how the model reasons.",
+    {
+        "generation_params": {"type": "object"},
+        "origins": {"type": "object", "additionalProperties": STRING},
+        "reasoning_settings": {"type": "array", "items": STRING},
+    },
 )
 
 CHAT_OPERATIONS: dict[str, Operation] = {

@@ -10,7 +10,10 @@ ROLE_NAMES = {True: "user", False: "assistant"}  # by is_requester
 
 
 def to_messages(chat_prompt: AbstractChatPrompt) -> list[dict[str, Any]]:
-    """Return the visitor's turns as dicts of JSON's types, without the initial contents."""
+    """Return the visitor's turns as dicts of JSON's types, without the initial contents.
+
+    Only a reply with reasoning has the field `reasoning`.
+    """
     return [
         {
             "role": ROLE_NAMES[content.is_requester],
@@ -18,6 +21,7 @@ def to_messages(chat_prompt: AbstractChatPrompt) -> list[dict[str, Any]]:
             "message_id": content.message_id,
             "is_interrupted": content.is_interrupted,
         }
+        | ({"reasoning": content.reasoning} if content.reasoning else {})
         for content in chat_prompt.get_contents()[chat_prompt.num_initial :]
     ]
 
@@ -30,7 +34,12 @@ def to_markdown(chat_prompt: AbstractChatPrompt, title: str = "") -> str:
     parts = [f"# {' '.join(title.split())}\n"] if title.strip() else []
     for message in to_messages(chat_prompt):
         end = " (interrupted)" if message["is_interrupted"] else ""
-        lines = message["content"].splitlines() or [""]
-        quotation = "\n".join(f"> {line}".rstrip() for line in lines)
-        parts.append(f"**{message['role'].capitalize()}**{end}\n\n{quotation}\n")
+        if reasoning := message.get("reasoning"):
+            parts.append(_quoted("**Reasoning**", reasoning))
+        parts.append(_quoted(f"**{message['role'].capitalize()}**{end}", message["content"]))
     return "\n".join(parts)
+
+
+def _quoted(heading: str, text: str) -> str:
+    lines = text.splitlines() or [""]
+    return "\n".join([heading, "", *(f"> {line}".rstrip() for line in lines), ""])

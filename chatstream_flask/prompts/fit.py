@@ -115,7 +115,7 @@ def _num_to_drop(num_bytes: list[int], max_tokens: int, num_tokens: Callable[[in
 
 
 def _too_long(num_tokens: int, max_tokens: int, policy: ContextPolicy) -> str:
-    excess = f"{num_tokens} tokens, but {max_tokens} are allowed (context_len - max_new_tokens)"
+    excess = f"{num_tokens} tokens, but {max_tokens} are allowed"
     if policy is ContextPolicy.ERROR:
         return (
             f"the prompt of this conversation has {excess}: clear the conversation, shorten the message or "

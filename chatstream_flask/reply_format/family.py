@@ -30,6 +30,7 @@ class ReplyFormat:
     :param reasoning_tokens: special tokens that mark reasoning, with their text
     :param tool_tokens: special tokens that mark tool calls
     :param knows_tools: whether the chat template writes tools into the prompt
+    :param knows_effort: whether the chat template says how much to reason
     """
 
     response_template: dict[str, Any] | None = None
@@ -41,10 +42,19 @@ class ReplyFormat:
     reasoning_tokens: Mapping[int, str] = field(default_factory=dict)
     tool_tokens: Mapping[int, str] = field(default_factory=dict)
     knows_tools: bool = True
+    knows_effort: bool = False
 
     @property
     def num_opening(self) -> int:
         return len(self.opening_ids)
+
+    @property
+    def reasoning_settings(self) -> tuple[str, ...]:
+        """Names of the generation parameters that change how the model reasons; none if it does not."""
+        if self.reasoning is None:
+            return ()
+        effort = ("reasoning_effort",) if self.knows_effort else ()
+        return ("enable_thinking", *effort, "max_reasoning_tokens")
 
     def reasoning_of(
         self,
@@ -145,6 +155,7 @@ def find_reply_format(tokenizer: Any) -> ReplyFormat:
         reasoning_tokens=_within(reasoning.markers, special),
         tool_tokens=tool_tokens,
         knows_tools=knows_tools,
+        knows_effort="reasoning_effort" in template,
     )
 
 

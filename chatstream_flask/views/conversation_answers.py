@@ -56,7 +56,10 @@ def prompt_of(chat_stream: ChatService, request: Request) -> dict[str, Any]:
 
 
 def generation_params_of(chat_stream: ChatService, request: Request) -> dict[str, Any]:
-    """Return the caller's settings, also under the original ChatStream's names, and the origin of each."""
+    """Return the caller's settings, also under the original ChatStream's names, and the origin of each.
+
+    `reasoning_settings` names those that change how the model reasons.
+    """
     params = chat_stream.get_generation_params(request)
     aliases = {alias: params[name] for alias, name in CHATSTREAM_NAMES.items()}
     return {
@@ -64,6 +67,7 @@ def generation_params_of(chat_stream: ChatService, request: Request) -> dict[str
         "message": "success",
         "generation_params": params | aliases,
         "origins": chat_stream.get_generation_param_origins(request),
+        "reasoning_settings": list(chat_stream.source.reply_format.reasoning_settings),
     }
 
 

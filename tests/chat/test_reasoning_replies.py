@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -276,3 +277,27 @@ def test_v1_has_a_budget_of_reasoning(chat: Chat) -> None:
     body = {"model": "scripted", "messages": [{"role": "user", "content": "2 + 2?"}]}
     reply = chat.client().post("/v1/chat/completions", json=body | {"thinking_token_budget": 12}).get_json()
     assert reply["choices"][0]["message"]["reasoning_content"] == "Hm."
+
+
+def test_a_prompt_that_is_too_long_is_told_the_room_for_reasoning_too(tmp_path: Path) -> None:
+    with thinking_chat(tmp_path, context_len=100, max_new_tokens=20, max_reasoning_tokens=10) as chat:
+        detail = say(chat.client(), "x" * 60).get_json()["detail"]
+    num_reserved = 10 + len(TAGS.open) + len(CLOSING)
+    assert f"tokens, but {80 - num_reserved} are allowed: " in detail
+    assert detail.endswith(
+        "of the context's 100 tokens the reply keeps 20 tokens for the answer (max_new_tokens) and "
+        f"{num_reserved} for the reasoning before it (max_reasoning_tokens)"
+    )
+
+
+def test_clients_are_told_which_settings_change_the_reasoning(chat: Chat) -> None:
+    def names() -> list[str]:
+        answer = chat.client().get("/api/get_generation_params").get_json()
+        assert set(answer["reasoning_settings"]) <= set(answer["generation_params"])
+        return list(answer["reasoning_settings"])
+
+    assert names() == ["enable_thinking", "max_reasoning_tokens"]
+    chat.chat_stream.source.reply_format = replace(THINK, knows_effort=True)
+    assert names() == ["enable_thinking", "reasoning_effort", "max_reasoning_tokens"]
+    chat.chat_stream.source.reply_format = ReplyFormat()
+    assert names() == []

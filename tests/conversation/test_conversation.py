@@ -334,7 +334,10 @@ def test_a_turn_that_cannot_fit_is_refused_with_the_numbers(tmp_path: Path) -> N
         assert response.status_code == 400
         problem = response.get_json()
         assert problem["error"] == "prompt_too_long"
-        assert "41 tokens, but 40 are allowed" in problem["detail"]
+        assert "41 tokens, but 40 are allowed: " in problem["detail"]
+        assert problem["detail"].endswith(
+            "; of the context's 60 tokens the reply keeps 20 tokens for the answer (max_new_tokens)"
+        )
         chat.check_idle()
         assert chat.history(client) == ["one", "ok"]
         assert talk(client, "x" * 36, max_new_tokens=19) == "ok"

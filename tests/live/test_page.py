@@ -17,6 +17,7 @@ from flask_wtf import CSRFProtect
 from selenium.common.exceptions import JavascriptException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select
 from tcp_proxy import TCPProxy
 from werkzeug.wrappers import Response as BaseResponse
 
@@ -266,6 +267,15 @@ def test_reasoning_is_folded_away_and_ends_when_the_answer_is_wanted(tmp_path: P
         assert page.texts(".reasoning-text") == [kept["reasoning"]]
         page.find(".reasoning summary").click()
         assert page.has(".reasoning-text")
+        page.click("Settings")
+        page.wait(lambda: page.has("#setting-enable_thinking"))
+        assert not page.has("#setting-reasoning_effort")
+        Select(page.find("#setting-enable_thinking")).select_by_visible_text("off")
+        page.click("Save")
+        page.wait(lambda: not page.has("dialog"))
+        page.ask("Hello")
+        (*_, kept) = conversation_of(page)["messages"]
+        assert kept["text"] and "reasoning" not in kept
 
 
 def test_escape_stops_and_a_reply_that_never_began_gives_the_question_back(
@@ -361,6 +371,7 @@ def test_settings_hold_for_the_conversation(echo_site: Server, visit: Any) -> No
     page.click("Settings")
     field = page.find("#setting-max_new_tokens")
     page.wait(lambda: field.get_attribute("value") == "5000")
+    assert not page.has("#setting-enable_thinking, #setting-max_reasoning_tokens")
     field.clear()
     field.send_keys("2")
     page.find("#setting-top_k").clear()

@@ -44,6 +44,19 @@ def test_markdown_keeps_messages_apart_whatever_stands_in_them() -> None:
     )
 
 
+def test_reasoning_is_exported_apart_from_its_answer() -> None:
+    prompt = conversation()
+    prompt.set_responder_last_msg("No.", reasoning="Is it?\n\nNo.", reasoning_sec=1.0)
+    assert to_messages(prompt)[-1] == {
+        "role": "assistant",
+        "content": "No.",
+        "message_id": "7f",
+        "is_interrupted": False,
+        "reasoning": "Is it?\n\nNo.",
+    }
+    assert to_markdown(prompt).endswith("\n**Reasoning**\n\n> Is it?\n>\n> No.\n\n**Assistant**\n\n> No.\n")
+
+
 def test_nothing_said_is_nothing() -> None:
     prompt = Conversation.begin(WithExample).prompt
     assert to_messages(prompt) == []

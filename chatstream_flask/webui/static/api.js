@@ -55,14 +55,15 @@ export class Api {
     return this.#json("clear_context", { body: {} });
   }
 
+  /** @return `generation_params`, and `reasoning_settings`: names of those that this model's reasoning has */
   async generationParams() {
-    return (await this.#json("get_generation_params")).generation_params;
+    return this.#json("get_generation_params");
   }
 
   /** @param {object | null} params null restores the server's defaults */
   async setGenerationParams(params) {
     const set = () => this.#json("set_generation_params", { body: params });
-    return (await this.#begin(set)).generation_params;
+    return this.#begin(set);
   }
 
   async setFeedback(messageId, isLike) {

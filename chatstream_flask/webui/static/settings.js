@@ -13,6 +13,14 @@ const FIELDS = [
   { name: "repetition_penalty", type: "number", min: 0.01, max: 100, step: "any", empty: "settings_off" },
   { name: "max_new_tokens", type: "number", min: 1, step: 1 },
   { name: "seed", type: "number", min: 0, max: Number.MAX_SAFE_INTEGER, step: 1, empty: "settings_random" },
+  // Shown if the model's reasoning has them; the values of choices are JSON.
+  { name: "enable_thinking", reasoning: true, choices: { null: "by_model", true: "on", false: "off" } },
+  {
+    name: "reasoning_effort",
+    reasoning: true,
+    choices: { null: "by_model", '"low"': "low", '"medium"': "medium", '"high"': "high", '"max"': "max" },
+  },
+  { name: "max_reasoning_tokens", reasoning: true, type: "number", min: 0, step: 1, empty: "settings_no_limit" },
 ];
 
 export class Settings {
@@ -23,7 +31,8 @@ export class Settings {
     for (const input of this.inputs.values()) {
       input.addEventListener("input", (event) => event.isTrusted && this.edited.add(input));
     }
-    fields.append(...FIELDS.map((field) => row(field, this.inputs.get(field.name))));
+    this.rows = new Map(FIELDS.map((field) => [field.name, row(field, this.inputs.get(field.name))]));
+    fields.append(...this.rows.values());
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#try(() => this.#save());
@@ -49,8 +58,8 @@ export class Settings {
     if (!this.shown) await this.#load(); // it had failed
     const changed = {};
     for (const [name, input] of this.inputs) {
-      const value = input.value === "" ? null : Number(input.value);
-      if (value !== this.shown[name]) changed[name] = value;
+      const value = valueOf(input);
+      if (value !== undefined && value !== this.shown[name]) changed[name] = value;
     }
     if (Object.keys(changed).length) await this.api.setGenerationParams(changed);
     this.dialog.close();
@@ -58,17 +67,20 @@ export class Settings {
   }
 
   async #reset() {
-    const params = await this.api.setGenerationParams(null);
+    const answer = await this.api.setGenerationParams(null);
     this.edited.clear();
-    this.#show(params);
+    this.#show(answer);
   }
 
   /** Fill in what the server has, except where the user was quicker. */
-  #show(params) {
+  #show({ generation_params: params, reasoning_settings: reasoningSettings }) {
     this.shown = {};
+    for (const { name, reasoning } of FIELDS) {
+      this.rows.get(name).hidden = Boolean(reasoning) && !reasoningSettings.includes(name);
+    }
     for (const [name, input] of this.inputs) {
       const typed = input.value;
-      input.value = params[name] ?? "";
+      input.value = input.matches("select") ? JSON.stringify(params[name]) : params[name] ?? "";
       this.shown[name] = input.type === "range" ? Number(input.value) : params[name] ?? null;
       if (this.edited.has(input)) input.value = typed;
       input.dispatchEvent(new Event("input"));
@@ -87,22 +99,31 @@ export class Settings {
   }
 }
 
-function makeInput({ name, empty, ...attributes }) {
-  const placeholder = empty && word(empty);
+function makeInput({ name, choices, empty, reasoning, ...attributes }) {
+  const common = { id: `setting-${name}`, "aria-describedby": `setting-${name}-note` };
+  if (choices) {
+    const option = ([value, key]) => element("option", { value }, word(`settings_${key}`));
+    return element("select", common, ...Object.entries(choices).map(option));
+  }
   return element("input", {
     ...attributes,
-    id: `setting-${name}`,
-    placeholder,
+    ...common,
+    placeholder: empty && word(empty),
     required: !empty,
     inputmode: attributes.step === 1 ? "numeric" : "decimal",
-    "aria-describedby": `setting-${name}-note`,
   });
 }
 
-function row({ name, type }, input) {
+/** @return undefined for a choice that the dialog does not offer, and that the user has not changed */
+function valueOf(input) {
+  if (input.matches("select")) return input.value ? JSON.parse(input.value) : undefined;
+  return input.value === "" ? null : Number(input.value);
+}
+
+function row({ name, type, reasoning }, input) {
   const label = element("label", { for: input.id }, word(`settings_${name}`));
   const note = element("p", { id: `setting-${name}-note` }, word(`settings_${name}_note`));
-  if (type !== "range") return element("div", { class: "setting" }, label, input, note);
+  if (type !== "range") return element("div", { class: "setting", hidden: reasoning }, label, input, note);
   const output = element("output", { for: input.id });
   input.addEventListener("input", () => (output.value = Number(input.value).toFixed(2)));
   return element("div", { class: "setting has-range" }, label, output, input, note);

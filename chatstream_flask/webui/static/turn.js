@@ -60,8 +60,13 @@ export class Turn {
   }
 
   get asMarkdown() {
-    return [word("you"), this.text, word("assistant"), this.reply?.text ?? ""]
-      .map((part, at) => (at % 2 ? part : `## ${part}`))
+    const reasoning = this.reply?.reasoning?.text;
+    return [
+      [word("you"), this.text],
+      ...(reasoning ? [[word("reasoning"), reasoning]] : []),
+      [word("assistant"), this.reply?.text ?? ""],
+    ]
+      .map(([name, text]) => `## ${name}\n\n${text}`)
       .join("\n\n");
   }
 
