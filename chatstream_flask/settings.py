@@ -130,6 +130,11 @@ class Settings:
         'for `"key"`.',
         repr=False,
     )
+    model_aliases: Sequence[str] = _key(
+        (),
+        "Further names by which clients of `/v1` may call the model, for example those of a hosted model "
+        'that they ask for; `"*"` is any name.',
+    )
     metrics: str = _key(
         "open",
         'Access to `/metrics` and to the details in `/health/ready`: `"off"`, `"open"` for everybody, or '
@@ -221,6 +226,10 @@ class Settings:
         if self.allowed_hosts is not None:
             _check_texts("allowed_hosts", self.allowed_hosts, HOST, "host names without a port, or None")
         _check_texts("allowed_origins", self.allowed_origins, ORIGIN, "origins such as https://example.com")
+        if not isinstance(self.model_aliases, list | tuple) or not all(
+            isinstance(name, str) and name for name in self.model_aliases
+        ):
+            raise ConfigError(f"model_aliases must be a list of names, not {self.model_aliases!r}")
         if not isinstance(self.store, str | None):
             raise ConfigError(f"store must be a URL, or None, not {self.store!r}")
         if not isinstance(self.store_dir, str | os.PathLike | None) or self.store_dir == "":

@@ -165,8 +165,10 @@ class ScriptedSource:
         lines += [f"{m['role'][0].upper()}:{m['content']}" for m in messages]
         return self.encode_text("|".join(lines))
 
-    def encode_text(self, text: str) -> list[int]:
+    def encode_text(self, text: str, *, add_special_tokens: bool | None = None) -> list[int]:
         return [ord(char) for char in text]
+
+    def check_ids(self, token_ids: Iterable[int]) -> None: ...
 
     def decode(self, token_ids: Iterable[int]) -> str:
         return "".join(map(chr, token_ids))

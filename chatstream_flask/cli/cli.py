@@ -73,6 +73,13 @@ cli.add_command(plan)
     help="Key that /v1 accepts, or sha256:<hex> of one. May be repeated.",
 )
 @click.option(
+    "--model-alias",
+    "model_aliases",
+    metavar="NAME",
+    multiple=True,
+    help='Further name by which /v1 serves the model; "*" is any name. May be repeated.',
+)
+@click.option(
     "--cookie-secure", is_flag=True, help="Send cookies over HTTPS only. Set it behind a TLS proxy."
 )
 @click.option(
@@ -164,6 +171,7 @@ def _own_app(
     host: str,
     allowed_hosts: tuple[str, ...],
     api_keys: tuple[str, ...],
+    model_aliases: tuple[str, ...],
     store: str | None,
     cookie_secure: bool,
     locale: str,
@@ -177,6 +185,7 @@ def _own_app(
         "CHATSTREAM_COOKIE_SECURE": cookie_secure,
         "CHATSTREAM_LOCALE": locale,
         "CHATSTREAM_LOG_FORMAT": log_format,
+        "CHATSTREAM_MODEL_ALIASES": model_aliases,
         "CHATSTREAM_STORE": store,
     }
     try:

@@ -23,6 +23,9 @@ THINKING = ReplyFormat(
 )
 
 
+NUM_CHARACTERS = 0x110000
+
+
 class PlainLines:
     """Stands for a tokenizer: its chat template shows messages as plain lines."""
 
@@ -75,8 +78,13 @@ class MockSource:
             raise BadRequest("the mock does not support tools")
         return encode_mock_prompt([m["content"] for m in messages if m["role"] == "user"] or [""])
 
-    def encode_text(self, text: str) -> list[int]:
+    def encode_text(self, text: str, *, add_special_tokens: bool | None = None) -> list[int]:
         return encode_mock_prompt([text])
+
+    def check_ids(self, token_ids: Sequence[int]) -> None:
+        for token_id in token_ids:
+            if token_id >= NUM_CHARACTERS or 0xD800 <= token_id < 0xE000:
+                raise BadRequest(f"token id {token_id} is no character; ids of the mock are code points")
 
     def decode(self, token_ids: Sequence[int]) -> str:
         return "".join(map(chr, token_ids))

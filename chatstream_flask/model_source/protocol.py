@@ -53,10 +53,18 @@ class ModelSource(Protocol):
         :raises BadRequest: the chat template refuses them, or the model has no embedding for a token
         """
 
-    def encode_text(self, text: str) -> list[int]:
+    def encode_text(self, text: str, *, add_special_tokens: bool | None = None) -> list[int]:
         """Encode a prompt as it is; control tokens written in it are recognised.
 
+        :param add_special_tokens: whether the tokenizer adds its own, such as one for the beginning; None
+            leaves it to the constructor's setting
         :raises BadRequest: the model has no embedding for one of its tokens
+        """
+
+    def check_ids(self, token_ids: Sequence[int]) -> None:
+        """Refuse token ids of a client that the model does not have.
+
+        :raises BadRequest: with the first of them
         """
 
     def decode(self, token_ids: Sequence[int]) -> str:

@@ -60,10 +60,14 @@ class TokenizerSource:
         with self._long_prompts.tokenizing([*messages, *tools]):
             return self._known(encode_messages(self._tokenizer, messages, tools, template_kwargs))
 
-    def encode_text(self, text: str) -> list[int]:
-        kwargs = {} if self._add_special_tokens is None else {"add_special_tokens": self._add_special_tokens}
+    def encode_text(self, text: str, *, add_special_tokens: bool | None = None) -> list[int]:
+        given = self._add_special_tokens if add_special_tokens is None else add_special_tokens
+        kwargs = {} if given is None else {"add_special_tokens": given}
         with self._long_prompts.tokenizing(text):
             return self._known(list(self._tokenizer.encode(text, **kwargs)))
+
+    def check_ids(self, token_ids: Sequence[int]) -> None:
+        check_ids(token_ids, self._num_embeddings or len(self._tokenizer), self._tokenizer)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(token_ids), clean_up_tokenization_spaces=False))

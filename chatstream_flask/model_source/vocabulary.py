@@ -63,9 +63,12 @@ def check_ids(token_ids: Iterable[int], num_rows: int, tokenizer: Any) -> None:
     """
     highest = max(token_ids, default=0)
     if highest >= num_rows:
+        token = f"{shown(tokenizer.decode([highest]))} (token id {highest})"
+        if highest >= len(tokenizer):
+            token = f"token id {highest}"
         raise BadRequest(
-            f"the prompt contains {shown(tokenizer.decode([highest]))} (token id {highest}), which this "
-            f"model does not know: it has token ids 0 to {num_rows - 1}"
+            f"the prompt contains {token}, which this model does not know: "
+            f"it has token ids 0 to {num_rows - 1}"
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from flask import Response, g, request
 
@@ -12,12 +11,10 @@ from ..chat.service import ChatService
 from ..chat.wire_format import COMMON_HEADERS, ServerSentEvents
 from ..config import SamplingParams
 from ..engine.request import GenerationRequest
-from ..errors import ConfigError
 from ..http.disconnect import make_probe
 from ..http.request_body import read_body
 from ..model_source.reasoning import reasoning_of
 from ..monitoring.origin import Origin
-from ..prompts.template_params import TemplateParams
 from ..reply_format.reply_parser import ReplyParser, TextReply
 from ..reply_format.tools.call_parser import ToolCallParser
 from ..reply_format.tools.syntax import forced_syntax
@@ -28,13 +25,12 @@ from .answer_stream import AnswerStream
 from .errors import ApiError
 from .generations import Choice, Generations
 from .keys import cache_owner_of, visitor_of
-from .messages import template_messages
 from .models import Models
 from .parse_body import parse_body
+from .prompts import PromptEncoder, template_params
 from .response_format import grammar_of
 from .sampling import bounded, for_choice, sampling_params
 from .schema import Body, ChatBody, CompletionBody
-from .tool_words import with_tools_in_words
 from .tools import ToolUse, tool_use
 from .whole_answer import whole_answer
 
@@ -42,12 +38,12 @@ from .whole_answer import whole_answer
 class Completions:
     """The views of both kinds of completions."""
 
-    def __init__(self, service: ChatService, models: Models, template_kwargs: dict[str, Any]) -> None:
+    def __init__(self, service: ChatService, models: Models, encoder: PromptEncoder) -> None:
         self._service = service
         self._source = service.source
         self._engine = service.engine
         self._models = models
-        self._template_kwargs = template_kwargs
+        self._encoder = encoder
         self._fingerprint = models.fingerprint(service.params)
 
     @property
@@ -58,14 +54,6 @@ class Completions:
         """Answer POST /v1/chat/completions."""
         body = parse_body(read_body(request, self.settings.max_body_len), ChatBody)
         use = tool_use(body)
-        messages = template_messages(body.messages)
-        template_params = self._template_params(body)
-        template_kwargs = {
-            **self._service.template_params.to_kwargs(),
-            **self._template_kwargs,
-            **template_params.to_kwargs(),
-            **body.template_options,
-        }
         with self._reserve(body) as generations:
             grammar = grammar_of(answer_format(body), use, self._source.reply_format)
             if grammar is not None and body.continue_final_message:
@@ -74,9 +62,9 @@ class Completions:
                     "call, which hold from the beginning of a message",
                     param="continue_final_message",
                 )
-            ids = self._encode(messages, use, template_kwargs)
+            ids = self._encoder.encode(body, use)
             params = self._params(body, grammar, [ids])
-            params = replace(params, max_reasoning_tokens=self._reasoning_limit(body, template_params))
+            params = replace(params, max_reasoning_tokens=self._reasoning_limit(body))
             parsers = [self._parser(body, use, grammar) for _ in range(body.num_choices)]
             self._submit(body, generations, [ids] * body.num_choices, params, parsers)
             return self._response(body, generations, ChatAnswer, num_prompts=1)
@@ -86,7 +74,7 @@ class Completions:
         body = parse_body(read_body(request, self.settings.max_body_len), CompletionBody)
         with self._reserve(body) as generations:
             each = body.num_choices // len(body.prompts)
-            prompts = [ids for prompt in body.prompts for ids in [self._source.encode_text(prompt)] * each]
+            prompts = [ids for prompt in body.prompts for ids in [self._encode_text(prompt, body)] * each]
             grammar = grammar_of(answer_format(body), ToolUse(), self._source.reply_format)
             params = self._params(body, grammar, prompts)
             self._submit(body, generations, prompts, params, [TextReply() for _ in prompts])
@@ -100,7 +88,7 @@ class Completions:
         :raises ApiError: the model does not exist, or there are more choices than places
         :raises TooManyRequests: the places are taken
         """
-        self._models.check(body.model)
+        self._models.resolve(body.model)
         num_places = self._engine.config.num_places
         if body.num_choices > num_places:
             raise ApiError(
@@ -112,36 +100,19 @@ class Completions:
         visitor = visitor_of(request, self.settings.api_keys)
         return Generations(self._engine, body.num_choices, visitor, self.settings.visitor_limits)
 
-    def _encode(
-        self, messages: list[dict[str, Any]], use: ToolUse, template_kwargs: dict[str, Any]
-    ) -> list[int]:
-        if use.tools and not self._source.reply_format.knows_tools:
-            return self._source.encode_messages(with_tools_in_words(messages, use), [], template_kwargs)
-        return self._source.encode_messages(messages, use.tools, template_kwargs)
+    def _encode_text(self, text: str, body: CompletionBody) -> list[int]:
+        return self._source.encode_text(text, add_special_tokens=body.add_special_tokens)
 
     def _params(self, body: Body, grammar: str | None, prompts: list[list[int]]) -> SamplingParams:
         params = sampling_params(body, self._service.params, grammar)
         self._source.check(params)
         return bounded(params, body, prompts, self._engine.config.context_len)
 
-    def _template_params(self, body: ChatBody) -> TemplateParams:
-        """Return what the request says about the chat template.
-
-        :raises ApiError: an argument is not allowed
-        """
-        try:
-            return TemplateParams(
-                enable_thinking=body.enable_thinking,
-                reasoning_effort=body.reasoning_effort,
-                chat_template_kwargs=body.chat_template_kwargs or {},
-            )
-        except ConfigError as error:
-            raise ApiError(str(error), param="chat_template_kwargs") from error
-
-    def _reasoning_limit(self, body: ChatBody, template_params: TemplateParams) -> int | None:
+    def _reasoning_limit(self, body: ChatBody) -> int | None:
         """Return how many tokens the model may reason: the least of what the request and the app allow."""
-        says = template_params.enable_thinking is not None or template_params.reasoning_effort is not None
-        if (template_params if says else self._service.template_params).is_thinking_off:
+        given = template_params(body)
+        says = given.enable_thinking is not None or given.reasoning_effort is not None
+        if (given if says else self._service.template_params).is_thinking_off:
             return 0
         limits = (body.thinking_token_budget, self._service.params.max_reasoning_tokens)
         return min((limit for limit in limits if limit is not None), default=None)
@@ -210,7 +181,8 @@ class Completions:
     ) -> Response:
         is_gone = make_probe(request.environ) or (lambda: False)
         settings = self.settings
-        answer = kind(body.model, self._fingerprint, self._source, body.num_logprobs is not None)
+        model = self._models.resolve(body.model)
+        answer = kind(model, self._fingerprint, self._source, body.num_logprobs is not None)
         if not body.stream:
             return whole_answer(generations, answer, is_gone, settings.probe_sec, num_prompts)
         stream = AnswerStream(

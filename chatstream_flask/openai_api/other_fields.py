@@ -18,7 +18,6 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "verbosity": ("medium",),
     "web_search_options": (),
     # vLLM and SGLang
-    "add_special_tokens": (),
     "allowed_token_ids": (),
     "bad_words": ([],),
     "chat_template": (),
@@ -83,7 +82,10 @@ REFUSED_FOR_TEXT: dict[str, tuple[Any, ...]] = {
     "tools": ([],),
     "top_logprobs": (),
 }
-REFUSED_FOR_CHAT: dict[str, tuple[Any, ...]] = {"prompt": ()}
+REFUSED_FOR_CHAT: dict[str, tuple[Any, ...]] = {
+    "add_special_tokens": (False,),  # the chat template writes them
+    "prompt": (),
+}
 # Fields that change no answer: accounting, storage, caches, scheduling, and the size of chunks.
 HARMLESS = frozenset(
     [

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import codecs
 import re
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
+from ..config import shown
 from .errors import ApiError
 from .other_fields import REFUSED, REFUSED_FOR_CHAT, REFUSED_FOR_TEXT
-from .schema import Body, ChatBody
+from .schema import ChatBody, CompletionBody
 
-BodyT = TypeVar("BodyT", bound=Body)
+BodyT = TypeVar("BodyT", bound=msgspec.Struct)
+
+REFUSED_FIELDS: dict[type[msgspec.Struct], dict[str, tuple[Any, ...]]] = {
+    ChatBody: REFUSED | REFUSED_FOR_CHAT,
+    CompletionBody: REFUSED | REFUSED_FOR_TEXT,
+}
 
 
 def parse_body(body: bytes, kind: type[BodyT]) -> BodyT:
     """Parse and check a body.
 
     :raises ApiError: which field is wrong, and what is allowed
+    """
+    return check_body(decode_body(body), kind)
+
+
+def decode_body(body: bytes) -> dict[str, Any]:
+    """Return the JSON object of a body.
+
+    :raises ApiError: it is something else
     """
     if body.startswith(codecs.BOM_UTF8):
         message = "the body begins with a byte order mark; send UTF-8 without one"
@@ -29,11 +43,19 @@ def parse_body(body: bytes, kind: type[BodyT]) -> BodyT:
         raise ApiError(f"the body is not UTF-8: {error.reason}", code="invalid_json") from error
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise ApiError(f"the body must be a JSON object: {error}", code="invalid_json") from error
-    if isinstance(data, dict):
-        others = REFUSED_FOR_CHAT if issubclass(kind, ChatBody) else REFUSED_FOR_TEXT
-        for name, harmless in (REFUSED | others).items():
-            if data.get(name) is not None and data[name] not in harmless:
-                raise ApiError(f"{name} is not supported", param=name, code="unsupported_parameter")
+    if not isinstance(data, dict):
+        raise ApiError(f"the body must be a JSON object, not {shown(data)}", code="invalid_json")
+    return data
+
+
+def check_body(data: dict[str, Any], kind: type[BodyT]) -> BodyT:
+    """Return the fields of a body.
+
+    :raises ApiError: which field is wrong, and what is allowed
+    """
+    for name, harmless in REFUSED_FIELDS.get(kind, {}).items():
+        if data.get(name) is not None and data[name] not in harmless:
+            raise ApiError(f"{name} is not supported", param=name, code="unsupported_parameter")
     try:
         return msgspec.convert(data, kind)
     except (msgspec.ValidationError, RecursionError) as error:

@@ -68,7 +68,7 @@ class StreamOptions(Struct):
 class Body(Struct, kw_only=True):
     """Fields of both kinds of completions; other fields are ignored."""
 
-    model: str
+    model: str | None = None
     temperature: Annotated[float, Meta(ge=0, le=MAX_TEMPERATURE)] | None = None
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=-1)] | None = None  # 0 or -1 turns it off
@@ -161,6 +161,7 @@ class CompletionBody(Body, kw_only=True):
     """Body of POST /v1/completions."""
 
     prompt: str | Annotated[list[str], Meta(min_length=1, max_length=MAX_CHOICES)]
+    add_special_tokens: bool | None = None
     logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
 
     @property
@@ -183,9 +184,34 @@ class CompletionBody(Body, kw_only=True):
         return self.logprobs
 
 
+class TokenizeBody(Struct):
+    """Body of POST /tokenize for a text: `prompt` and its fields of vLLM, `content` and its of llama.cpp."""
+
+    model: str | None = None
+    prompt: str | None = None
+    content: str | None = None
+    add_special_tokens: bool | None = None
+    add_special: bool | None = None
+    return_token_strs: bool | None = None
+
+    @property
+    def adds_special_tokens(self) -> bool | None:
+        """Whether the tokenizer adds its own; each server has its own default."""
+        if self.prompt is None:
+            return bool(self.add_special)
+        return True if self.add_special_tokens is None else self.add_special_tokens
+
+
+class DetokenizeBody(Struct):
+    """Body of POST /detokenize."""
+
+    tokens: list[TokenId]
+    model: str | None = None
+
+
 def _prepare_types() -> None:
     """Let msgspec analyse the types now: at its first use two threads at once would crash the process."""
-    for kind in (ChatBody, CompletionBody):
+    for kind in (ChatBody, CompletionBody, TokenizeBody, DetokenizeBody):
         with suppress(ValidationError):
             convert({}, kind)
 

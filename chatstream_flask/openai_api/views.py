@@ -1,26 +1,21 @@
-"""The routes of the OpenAI-compatible API, as a blueprint."""
+"""The routes of the OpenAI-compatible API, and those that inference servers have beside it, as blueprints."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flask import Blueprint, Response, request
 from flask.blueprints import BlueprintSetupState
-from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
 from ..chat.service import ChatService
-from ..errors import ChatStreamError
-from ..http.request_check import check_host, check_origin
-from ..monitoring.origin import assign_request_id
+from .blueprint import METHODS, ApiBlueprint
 from .completions import Completions
-from .errors import ApiError, error_response, http_error_response
-from .keys import check_key
+from .errors import ApiError
 from .models import Models
-
-METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
-View = Callable[..., Response]
+from .prompts import PromptEncoder
+from .server_routes import ServerRoutes
 
 
 class RestOfPath(BaseConverter):
@@ -46,71 +41,54 @@ def create_openai_blueprint(
     :param url_prefix: None is `/v1`, and `/<name>/v1` for a ChatStream with a name
     :raises ConfigError: model_names is not a list of names
     """
-    models = Models.of(model_names, chat_stream.source)
-    completions = Completions(chat_stream, models, dict(chat_template_kwargs or {}))
-    instance = chat_stream.name
+    models = Models.of(model_names, chat_stream)
+    encoder = PromptEncoder(chat_stream, dict(chat_template_kwargs or {}))
+    completions = Completions(chat_stream, models, encoder)
     if url_prefix is None:
-        url_prefix = f"{instance.url_prefix}/v1"
-    blueprint = Blueprint(instance.blueprint("chatstream_openai"), __name__, url_prefix=url_prefix)
+        url_prefix = f"{chat_stream.name.url_prefix}/v1"
+    blueprint = ApiBlueprint(chat_stream, "chatstream_openai", url_prefix)
 
     @blueprint.record
     def add_converter(state: BlueprintSetupState) -> None:
         state.app.url_map.converters[RestOfPath.name] = RestOfPath
 
-    def route(path: str, method: str, view: View) -> None:
-        """Add a route for all methods, so that a wrong one also gets an error in OpenAI's format."""
-
-        def checked(**parts: str) -> Response:
-            if request.method not in (method, "HEAD" if method == "GET" else method):
-                return _wrong_method(method)
-            return view(**parts)
-
-        blueprint.add_url_rule(path, endpoint=view.__name__, view_func=checked, methods=METHODS)
-
     def no_route(path: str = "") -> Response:
         raise ApiError(f"there is no {request.method} {request.path}", code="unknown_url", status=404)
 
-    route("/chat/completions", "POST", completions.chat)
-    route("/completions", "POST", completions.text)
-    route("/models", "GET", models.list)
-    route("/models/<path:name>", "GET", models.get)
+    blueprint.add_view("/chat/completions", "POST", completions.chat)
+    blueprint.add_view("/completions", "POST", completions.text)
+    blueprint.add_view("/models", "GET", models.list)
+    blueprint.add_view("/models/<path:name>", "GET", models.get)
     for path in ("", "/", f"/<{RestOfPath.name}:path>"):
         blueprint.add_url_rule(path, endpoint="no_route", view_func=no_route, methods=METHODS)
-
-    blueprint.before_request(assign_request_id)
-
-    @blueprint.before_request
-    def check_caller() -> None:
-        settings = completions.settings
-        check_host(request, settings.allowed_hosts)
-        if settings.api_keys is None:
-            check_origin(request, settings.allowed_origins)
-        elif request.method != "OPTIONS":  # preflight requests of browsers have no key
-            # A page of another origin may have a key: no browser adds one by itself, as it adds cookies.
-            check_key(request.headers.get("Authorization", ""), settings.api_keys)
-
-    @blueprint.errorhandler(ChatStreamError)
-    def refuse(error: ChatStreamError) -> Response:
-        return chat_stream.refuse(error, error_response)
-
-    @blueprint.errorhandler(RecursionError)
-    def refuse_depth(error: RecursionError) -> Response:
-        return error_response(ApiError("the body is nested too deeply"))
-
-    @blueprint.errorhandler(HTTPException)
-    def refuse_http(error: HTTPException) -> Response:
-        return http_error_response(error)
-
-    @blueprint.errorhandler(Exception)
-    def fail(error: Exception) -> Response:
-        chat_stream.logger.exception("a request failed")
-        return error_response(ChatStreamError("the server failed; its log says why"))
-
     return blueprint
 
 
-def _wrong_method(allowed: str) -> Response:
-    message = f"{request.path} takes {allowed}, not {request.method}"
-    response = error_response(ApiError(message, code="method_not_allowed", status=405))
-    response.headers["Allow"] = allowed
-    return response
+def create_server_blueprint(
+    chat_stream: ChatService,
+    *,
+    model_names: Sequence[str] | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    url_prefix: str | None = None,
+) -> Blueprint:
+    """Return a blueprint with `health`, `ping`, `version`, `tokenize` and `detokenize`.
+
+    vLLM and llama.cpp have these routes beside `/v1`, and their clients, routers and load generators ask for
+    them. The app of the `serve` command has them; an app of your own may need these paths itself.
+
+    :param model_names: as in create_openai_blueprint
+    :param chat_template_kwargs: as in create_openai_blueprint
+    :param url_prefix: None is the root, and `/<name>` for a ChatStream with a name
+    :raises ConfigError: model_names is not a list of names
+    """
+    models = Models.of(model_names, chat_stream)
+    routes = ServerRoutes(chat_stream, models, PromptEncoder(chat_stream, dict(chat_template_kwargs or {})))
+    if url_prefix is None:
+        url_prefix = chat_stream.name.url_prefix or None
+    blueprint = ApiBlueprint(chat_stream, "chatstream_server", url_prefix, open_paths=("/health", "/ping"))
+    blueprint.get("/health")(routes.health)
+    blueprint.get("/ping")(routes.ping)
+    blueprint.add_view("/version", "GET", routes.version)
+    blueprint.add_view("/tokenize", "POST", routes.tokenize)
+    blueprint.add_view("/detokenize", "POST", routes.detokenize)
+    return blueprint

@@ -17,7 +17,8 @@ OPERATIONS: dict[str, dict[str, Operation]] = {  # by the module of the views, a
     "chatstream_flask.views.operations": operator_operations.OPERATOR_OPERATIONS,
     "chatstream_flask.status_page.page": operator_operations.OPERATOR_OPERATIONS,
     "chatstream_flask.webui.page": chat_operations.PAGE_OPERATIONS,
-    "chatstream_flask.openai_api.views": openai_operations.OPENAI_OPERATIONS,
+    "chatstream_flask.openai_api.blueprint": openai_operations.OPENAI_OPERATIONS,
+    "chatstream_flask.openai_api.server_routes": openai_operations.OPENAI_OPERATIONS,
 }
 SECURITY_SCHEMES: Json = {
     "apiKey": {"type": "http", "scheme": "bearer", "description": "one of CHATSTREAM_API_KEYS, if set"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.json import schema_components
 
-from ..openai_api.schema import ChatBody, CompletionBody
+from ..openai_api.schema import ChatBody, CompletionBody, DetokenizeBody, TokenizeBody
 from .operation import (
     COUNT,
     STRING,
@@ -18,7 +18,7 @@ from .operation import (
 )
 
 TAG = "openai"
-BODIES = (ChatBody, CompletionBody)
+BODIES = (ChatBody, CompletionBody, TokenizeBody, DetokenizeBody)
 KEY = "apiKey"
 
 ERROR = an_object(
@@ -84,12 +84,30 @@ SCHEMAS: dict[str, Json] = {
     "ChatCompletion": _completion("chat.completion", CHOICE | {"message": CHAT_MESSAGE}),
     "Completion": _completion("text_completion", CHOICE | {"text": STRING}),
     "Model": MODEL,
+    "Tokens": an_object(
+        {"count": COUNT, "max_model_len": COUNT, "tokens": an_array(COUNT), "token_strs": an_array(STRING)},
+        optional=("token_strs",),
+    ),
+    "ServerHealth": an_object({"status": STRING}),
     "OpenAIError": ERROR,
 }
 
 
 def _body(kind: type) -> Json:
     return a_reference(kind.__name__)
+
+
+def _health(summary: str) -> Operation:
+    return Operation(
+        summary=summary,
+        tag=TAG,
+        method="GET",
+        answers={
+            status: an_answer(description, json=a_reference("ServerHealth"))
+            for status, description in {"200": "They are.", "503": "They are not."}.items()
+        }
+        | {"4XX": REFUSED["4XX"]},
+    )
 
 
 OPENAI_OPERATIONS: dict[str, Operation] = {
@@ -131,5 +149,33 @@ OPENAI_OPERATIONS: dict[str, Operation] = {
         method="GET",
         security=(KEY,),
         answers={"200": an_answer("The model.", json=a_reference("Model")), **REFUSED},
+    ),
+    "health": _health("Tell whether requests are accepted, as vLLM and llama.cpp do"),
+    "ping": _health("Tell the same under another name"),
+    "version": Operation(
+        summary="Tell the version of this package",
+        tag=TAG,
+        method="GET",
+        security=(KEY,),
+        answers={"200": an_answer("The version.", json=an_object({"version": STRING})), **REFUSED},
+    ),
+    "tokenize": Operation(
+        summary="Return the tokens of a text, or of the prompt that messages make",
+        tag=TAG,
+        method="POST",
+        body={"anyOf": [_body(TokenizeBody), _body(ChatBody)]},
+        security=(KEY,),
+        answers={"200": an_answer("The tokens.", json=a_reference("Tokens")), **REFUSED},
+    ),
+    "detokenize": Operation(
+        summary="Return the text of tokens",
+        tag=TAG,
+        method="POST",
+        body=_body(DetokenizeBody),
+        security=(KEY,),
+        answers={
+            "200": an_answer("The text, twice.", json=an_object({"prompt": STRING, "content": STRING})),
+            **REFUSED,
+        },
     ),
 }

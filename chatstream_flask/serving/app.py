@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 from flask import Flask, Response
 
 from ..extension import ChatStream
-from ..openai_api import create_openai_blueprint
+from ..openai_api import create_openai_blueprint, create_server_blueprint
 from ..views import create_operations_blueprint
 
 FOR_OPERATORS = ("get_prompt", "get_resource_usage")  # they show the system text, and the machine
@@ -37,6 +37,7 @@ def create_app(
     app.after_request(_stay_here)
     chat_stream.append_apis(app, {"exclude": exclude})
     app.register_blueprint(create_openai_blueprint(chat_stream))
+    app.register_blueprint(create_server_blueprint(chat_stream))
     app.register_blueprint(create_operations_blueprint(chat_stream))
     return app
 

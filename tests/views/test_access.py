@@ -34,12 +34,16 @@ KINDS = {  # of every route; a new one has to be added here
     "/get_load": PUBLIC,
     "/get_prompt": READS,
     "/get_resource_usage": PUBLIC,
+    "/detokenize": KEYED,
+    "/health": PROBED,
     "/health/live": PROBED,
     "/health/ready": PROBED,
     "/metrics": OPERATORS,
     "/openapi.json": PUBLIC,
+    "/ping": PROBED,
     "/set_feedback": WRITES,
     "/set_generation_params": WRITES,
+    "/tokenize": KEYED,
     "/v1": KEYED,
     "/v1/": KEYED,
     "/v1/<chatstream_rest_of_path:path>": KEYED,
@@ -47,7 +51,9 @@ KINDS = {  # of every route; a new one has to be added here
     "/v1/completions": KEYED,
     "/v1/models": KEYED,
     "/v1/models/<path:name>": KEYED,
+    "/version": KEYED,
 }
+WITHOUT_DETAILS = ("/health", "/health/live", "/ping")  # no key opens more
 NAMES = {  # of the argument `name`
     "/chatstream/status/<any('status.js', 'status.css'):name>": "status.js",
     "/chatstream_ui/<wanted_version>/<path:name>": "app.js",
@@ -138,7 +144,7 @@ def test_a_stranger_gets_nothing_of_a_visitor(site: Site, stranger: str) -> None
         client = site.app.test_client()
         client.environ_base["REMOTE_ADDR"] = f"192.0.2.{i}"  # wrong admin keys are counted by address
         response = site.call(client, method, path, headers)
-        allowed = {200} if rule == "/health/live" else expected(KINDS[rule], method, stranger)
+        allowed = {200} if rule in WITHOUT_DETAILS else expected(KINDS[rule], method, stranger)
         assert response.status_code in allowed, f"{method} {path}: {response.text}"
         assert SECRET not in response.text
         assert "chosen-by-somebody-else" not in response.headers.get("Set-Cookie", "")
