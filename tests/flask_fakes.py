@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import queue
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from chatstream_flask.engine.reply_text import TokenLogprob
 from chatstream_flask.engine.request import GenerationRequest
 from chatstream_flask.engine.runner import NewIds, Runner
 from chatstream_flask.engine.sequence import Chunk, Matcher, Sequence
-from chatstream_flask.errors import StoreUnavailable
+from chatstream_flask.errors import BadRequest, StoreUnavailable
 from chatstream_flask.model_source import ModelSource
 from chatstream_flask.prompts import ChatContent
 from chatstream_flask.prompts.fit import FittedPrompt, fit_to_context
@@ -168,7 +169,9 @@ class ScriptedSource:
     def encode_text(self, text: str, *, add_special_tokens: bool | None = None) -> list[int]:
         return [ord(char) for char in text]
 
-    def check_ids(self, token_ids: Iterable[int]) -> None: ...
+    def check_ids(self, token_ids: Iterable[int]) -> None:
+        if max(token_ids) > sys.maxunicode:
+            raise BadRequest("this is no character")
 
     def decode(self, token_ids: Iterable[int]) -> str:
         return "".join(map(chr, token_ids))

@@ -64,6 +64,7 @@ class GenerationRequest:
         kept_tokens: Mapping[int, str] | None = None,
         before_done: Hook | None = None,
         after_done: Hook | None = None,
+        returns_token_ids: bool = False,
         cache_owner: str | None = None,
         num_shared: int = 0,
         timeout_sec: float = 600.0,
@@ -80,6 +81,7 @@ class GenerationRequest:
         :param kept_tokens: special tokens that stay in the text although others do not, with their text
         :param before_done: called before readers get the outcome, to store the reply
         :param after_done: called after readers got the outcome, to notify the app
+        :param returns_token_ids: keep the generated ids for readers, in `token_ids`
         :param cache_owner: the conversation that may reuse cached private tokens; None: nobody may
         :param num_shared: number of leading prompt tokens that every conversation may reuse: a system text
         :param changed: condition to notify, shared by requests whose reader waits for any of them
@@ -99,8 +101,9 @@ class GenerationRequest:
         self.after_done = after_done
         self.cache_owner = cache_owner
         self.num_shared = num_shared
-        self.num_reused = 0  # prompt tokens; this and the next two are written by the worker thread only
+        self.num_reused = 0  # prompt tokens; this and the next three are written by the worker thread only
         self.num_generated = 0
+        self.token_ids: list[int] | None = [] if returns_token_ids else None  # generated; only grows
         self.num_reasoning = 0  # of the generated tokens
         self._clock = clock
         self.created_at = clock()
@@ -247,8 +250,10 @@ class GenerationRequest:
             self._text.append(Piece(text, is_reasoning=True))
             self._changed.notify_all()
 
-    def count_token(self) -> None:
+    def count_token(self, token_id: int) -> None:
         self.num_generated += 1
+        if self.token_ids is not None:
+            self.token_ids.append(token_id)
         if self.first_token_at is None:
             self.first_token_at = self._clock()
 

@@ -109,7 +109,7 @@ class Sequence:
         if is_forced:
             token_id = self._forced_ids.popleft()
         self.token_ids.append(token_id)
-        request.count_token()
+        request.count_token(token_id)
         is_eos = token_id in eos_ids and not request.ignores_eos
         if not is_forced and (is_eos or token_id in request.stop_ids):
             return FinishReason.STOP
@@ -166,7 +166,7 @@ class Sequence:
         if is_last and text_filter is not None:
             text += text_filter.finish()
         logprobs = self.pending_logprobs.pop(is_last=is_last)
-        if text or logprobs:
+        if text or logprobs or self.request.token_ids is not None:
             self.request.add_text(text, logprobs)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..engine.reply_text import TokenLogprob
 from ..reply_format.deltas import Delta, message_of
-from .generations import Choice
+from .generations import Choice, News
 from .token_text import TextOffsets, Tokens, chat_logprobs, completion_logprobs
 
 Json = dict[str, Any]
@@ -43,16 +43,23 @@ class Answer(ABC):
     def first(self, index: int) -> Json | None:
         """Return a chunk's choice that announces a choice; None if the API has none."""
 
-    @abstractmethod
-    def part(self, index: int, delta: Delta, logprobs: Sequence[TokenLogprob]) -> Json:
-        """Return a chunk's choice with new content."""
+    def token_chunk(self, index: int, news: News) -> Json | None:
+        """Return a chunk's choice for new tokens that have no text yet; None if the API has none."""
+        return None
 
     @abstractmethod
-    def end(self, index: int, reason: str, logprobs: Sequence[TokenLogprob]) -> Json:
+    def part(self, index: int, delta: Delta, news: News) -> Json:
+        """Return a chunk's choice with new content.
+
+        :param news: has the log-probabilities and token ids of the content
+        """
+
+    @abstractmethod
+    def end(self, index: int, reason: str, news: News) -> Json:
         """Return a chunk's choice that ends the choice of this index."""
 
     @abstractmethod
-    def choice(self, index: int, deltas: list[Delta], reason: str, logprobs: list[TokenLogprob]) -> Json:
+    def choice(self, index: int, reason: str, read: News) -> Json:
         """Return a choice of a whole answer."""
 
 
@@ -66,18 +73,18 @@ class ChatAnswer(Answer):
     def first(self, index: int) -> Json:
         return self._choice(index, {"role": "assistant", "content": ""}, None, ())
 
-    def part(self, index: int, delta: Delta, logprobs: Sequence[TokenLogprob]) -> Json:
-        return self._choice(index, _with_both_names(delta), None, logprobs)
+    def part(self, index: int, delta: Delta, news: News) -> Json:
+        return self._choice(index, _with_both_names(delta), None, news.logprobs)
 
-    def end(self, index: int, reason: str, logprobs: Sequence[TokenLogprob]) -> Json:
-        return self._choice(index, {}, reason, logprobs)
+    def end(self, index: int, reason: str, news: News) -> Json:
+        return self._choice(index, {}, reason, news.logprobs)
 
-    def choice(self, index: int, deltas: list[Delta], reason: str, logprobs: list[TokenLogprob]) -> Json:
+    def choice(self, index: int, reason: str, read: News) -> Json:
         return {
             "index": index,
-            "message": _with_both_names(message_of(deltas)),
+            "message": _with_both_names(message_of(read.deltas)),
             "finish_reason": reason,
-            "logprobs": chat_logprobs(logprobs, self._tokens) if self._has_logprobs else None,
+            "logprobs": chat_logprobs(read.logprobs, self._tokens) if self._has_logprobs else None,
         }
 
     def _choice(self, index: int, delta: Json, reason: str | None, logprobs: Sequence[TokenLogprob]) -> Json:
@@ -91,37 +98,53 @@ class CompletionAnswer(Answer):
     id_prefix = "cmpl"
     kind = chunk_kind = "text_completion"
 
-    def __init__(self, *args: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        prompts: Sequence[Sequence[int]] | None = None,
+        names_tokens_by_id: bool = False,
+    ) -> None:
+        """Start an answer.
+
+        :param prompts: the prompt ids of each choice, if the answer shows token ids, as vLLM's does
+        :param names_tokens_by_id: log-probabilities name a token "token_id:7", not by its text
+        """
         super().__init__(*args)
+        self._prompts = prompts
+        self._name = "token_id:{}".format if names_tokens_by_id else self._tokens.token_text
         self._offsets: dict[int, TextOffsets] = {}  # of each choice
+        self._began: set[int] = set()  # choices whose prompt was shown
 
     def first(self, index: int) -> None:
         return None
 
-    def part(self, index: int, delta: Delta, logprobs: Sequence[TokenLogprob]) -> Json:
-        return self._choice(index, delta["content"], None, logprobs)
+    def token_chunk(self, index: int, news: News) -> Json | None:
+        return None if self._prompts is None else self._choice(index, "", None, news)
 
-    def end(self, index: int, reason: str, logprobs: Sequence[TokenLogprob]) -> Json:
-        return self._choice(index, "", reason, logprobs)
+    def part(self, index: int, delta: Delta, news: News) -> Json:
+        return self._choice(index, delta["content"], None, news)
 
-    def choice(self, index: int, deltas: list[Delta], reason: str, logprobs: list[TokenLogprob]) -> Json:
-        text = "".join(delta["content"] for delta in deltas)
-        return self._choice(index, text, reason, logprobs, is_whole=True)
+    def end(self, index: int, reason: str, news: News) -> Json:
+        return self._choice(index, "", reason, news)
+
+    def choice(self, index: int, reason: str, read: News) -> Json:
+        text = "".join(delta["content"] for delta in read.deltas)
+        return self._choice(index, text, reason, read, is_whole=True)
 
     def _choice(
-        self,
-        index: int,
-        text: str,
-        reason: str | None,
-        logprobs: Sequence[TokenLogprob],
-        *,
-        is_whole: bool = False,
+        self, index: int, text: str, reason: str | None, news: News, *, is_whole: bool = False
     ) -> Json:
         shown = None
-        if logprobs or (is_whole and self._has_logprobs):
+        if news.logprobs or (is_whole and self._has_logprobs):
             offsets = self._offsets.setdefault(index, TextOffsets(self._tokens))
-            shown = completion_logprobs(logprobs, self._tokens, offsets)
-        return {"index": index, "text": text, "finish_reason": reason, "logprobs": shown}
+            shown = completion_logprobs(news.logprobs, self._name, offsets)
+        choice: Json = {"index": index, "text": text, "finish_reason": reason, "logprobs": shown}
+        if self._prompts is not None:
+            choice["token_ids"] = news.token_ids
+            if index not in self._began:
+                self._began.add(index)
+                choice["prompt_token_ids"] = self._prompts[index]
+        return choice
 
 
 def usage_of(choices: Sequence[Choice], num_prompts: int) -> Json:

@@ -11,7 +11,7 @@ from ..engine.reply_text import TokenLogprob
 from ..http.disconnect import Probe
 from .answer import Answer, usage_of
 from .errors import error_object
-from .generations import Choice, Generations
+from .generations import NO_NEWS, Choice, Generations
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -97,19 +97,23 @@ class AnswerStream(Iterator[bytes]):
         return news
 
     def _news_of(self, index: int, choice: Choice) -> bytes:
-        deltas, logprobs = choice.read()
-        logprobs = self._held_logprobs.pop(index, []) + logprobs
-        news = b""
-        for delta in deltas:
-            news += self._chunk(self._answer.part(index, delta, logprobs))
-            logprobs = []
+        news = choice.read()
+        news = news._replace(logprobs=self._held_logprobs.pop(index, []) + news.logprobs)
+        parts = []
+        for delta in news.deltas:
+            parts.append(self._answer.part(index, delta, news))
+            news = NO_NEWS
         if choice.outcome is None:
-            self._held_logprobs[index] = logprobs
-            return news
+            if news.token_ids and (part := self._answer.token_chunk(index, news)):
+                parts.append(part)
+                news = NO_NEWS
+            self._held_logprobs[index] = news.logprobs
+            return b"".join(map(self._chunk, parts))
         if failure := choice.outcome.failure:
             self.close()
-            return news + _event({"error": error_object(failure)}) + DONE
-        return news + self._chunk(self._answer.end(index, choice.finish_reason, logprobs))
+            return b"".join(map(self._chunk, parts)) + _event({"error": error_object(failure)}) + DONE
+        parts.append(self._answer.end(index, choice.finish_reason, news))
+        return b"".join(map(self._chunk, parts))
 
     def _queue_news(self) -> bytes:
         """Return a comment with a changed position in the queue; clients take every event for a chunk."""

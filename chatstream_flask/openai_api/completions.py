@@ -13,6 +13,7 @@ from ..config import SamplingParams
 from ..engine.request import GenerationRequest
 from ..http.disconnect import make_probe
 from ..http.request_body import read_body
+from ..model_source import ModelSource
 from ..model_source.reasoning import reasoning_of
 from ..monitoring.origin import Origin
 from ..reply_format.reply_parser import ReplyParser, TextReply
@@ -67,18 +68,24 @@ class Completions:
             params = replace(params, max_reasoning_tokens=self._reasoning_limit(body))
             parsers = [self._parser(body, use, grammar) for _ in range(body.num_choices)]
             self._submit(body, generations, [ids] * body.num_choices, params, parsers)
-            return self._response(body, generations, ChatAnswer, num_prompts=1)
+            answer = ChatAnswer(*self._about_answer(body))
+            return self._response(body, generations, answer, num_prompts=1)
 
     def text(self) -> Response:
         """Answer POST /v1/completions."""
         body = parse_body(read_body(request, self.settings.max_body_len), CompletionBody)
         with self._reserve(body) as generations:
             each = body.num_choices // len(body.prompts)
-            prompts = [ids for prompt in body.prompts for ids in [self._encode_text(prompt, body)] * each]
+            prompts = [ids for prompt in body.prompts for ids in [self._prompt_ids(prompt, body)] * each]
             grammar = grammar_of(answer_format(body), ToolUse(), self._source.reply_format)
             params = self._params(body, grammar, prompts)
             self._submit(body, generations, prompts, params, [TextReply() for _ in prompts])
-            return self._response(body, generations, CompletionAnswer, num_prompts=len(body.prompts))
+            answer = CompletionAnswer(
+                *self._about_answer(body),
+                prompts=prompts if body.return_token_ids else None,
+                names_tokens_by_id=bool(body.return_tokens_as_token_ids),
+            )
+            return self._response(body, generations, answer, num_prompts=len(body.prompts))
 
     # -- into the queue ------------------------------------------------------------------------------
 
@@ -100,8 +107,11 @@ class Completions:
         visitor = visitor_of(request, self.settings.api_keys)
         return Generations(self._engine, body.num_choices, visitor, self.settings.visitor_limits)
 
-    def _encode_text(self, text: str, body: CompletionBody) -> list[int]:
-        return self._source.encode_text(text, add_special_tokens=body.add_special_tokens)
+    def _prompt_ids(self, prompt: str | list[int], body: CompletionBody) -> list[int]:
+        if isinstance(prompt, str):
+            return self._source.encode_text(prompt, add_special_tokens=body.add_special_tokens)
+        self._source.check_ids(prompt)
+        return prompt
 
     def _params(self, body: Body, grammar: str | None, prompts: list[list[int]]) -> SamplingParams:
         params = sampling_params(body, self._service.params, grammar)
@@ -156,6 +166,7 @@ class Completions:
                         ignores_eos=bool(body.ignore_eos),
                         shows_special_tokens=parser.reads_special_tokens,
                         follows_text=not is_chat,
+                        returns_token_ids=isinstance(body, CompletionBody) and bool(body.return_token_ids),
                         kept_tokens={**marks, **parser.kept_tokens},
                         reasoning=(
                             reasoning_of(self._source, prompt_ids, params, is_counted=is_counted)
@@ -176,13 +187,19 @@ class Completions:
 
     # -- out of it -----------------------------------------------------------------------------------
 
+    def _about_answer(self, body: Body) -> tuple[str, str, ModelSource, bool]:
+        return (
+            self._models.resolve(body.model),
+            self._fingerprint,
+            self._source,
+            body.num_logprobs is not None,
+        )
+
     def _response(
-        self, body: Body, generations: Generations, kind: type[Answer], *, num_prompts: int
+        self, body: Body, generations: Generations, answer: Answer, *, num_prompts: int
     ) -> Response:
         is_gone = make_probe(request.environ) or (lambda: False)
         settings = self.settings
-        model = self._models.resolve(body.model)
-        answer = kind(model, self._fingerprint, self._source, body.num_logprobs is not None)
         if not body.stream:
             return whole_answer(generations, answer, is_gone, settings.probe_sec, num_prompts)
         stream = AnswerStream(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from types import TracebackType
+from typing import NamedTuple
 
 from ..config import VisitorLimits
 from ..engine.engine import Engine
@@ -14,6 +15,17 @@ from ..engine.request import GenerationRequest
 from ..errors import BadRequest
 from ..reply_format.deltas import CALLS, Delta
 from ..reply_format.reply_parser import ReplyParser
+
+
+class News(NamedTuple):
+    """What a choice has that was not read before."""
+
+    deltas: list[Delta]
+    logprobs: list[TokenLogprob]
+    token_ids: list[int]  # of a request that keeps them
+
+
+NO_NEWS = News([], [], [])
 
 
 class Choice:
@@ -32,15 +44,17 @@ class Choice:
         self.outcome: Outcome | None = None  # set when everything has been read
         self._num_chars = 0
         self._num_logprobs = 0
+        self._num_ids = 0
 
     @property
     def has_news(self) -> bool:
-        return self.outcome is None and self.request.has_news(self._num_chars)
+        has_ids = len(self.request.token_ids or ()) > self._num_ids
+        return self.outcome is None and (has_ids or self.request.has_news(self._num_chars))
 
-    def read(self) -> tuple[list[Delta], list[TokenLogprob]]:
-        """Return new deltas and log-probabilities without waiting."""
+    def read(self) -> News:
+        """Return what is new without waiting."""
         if self.outcome is not None:
-            return [], []
+            return NO_NEWS
         pieces, self.outcome = self.request.read(self._num_chars, 0)
         deltas: list[Delta] = []
         for text, is_reasoning in pieces:
@@ -54,7 +68,9 @@ class Choice:
         if self.request.params.num_logprobs is not None:
             logprobs = self.request.token_logprobs(self._num_logprobs, self._num_chars)
             self._num_logprobs += len(logprobs)
-        return deltas, logprobs
+        token_ids = (self.request.token_ids or [])[self._num_ids :]
+        self._num_ids += len(token_ids)
+        return News(deltas, logprobs, token_ids)
 
     @property
     def finish_reason(self) -> str:

@@ -37,8 +37,6 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "no_stop_trim": (False,),
     "prompt_embeds": (),
     "prompt_logprobs": (),
-    "return_token_ids": (False,),
-    "return_tokens_as_token_ids": (False,),
     "separate_reasoning": (True,),
     "skip_special_tokens": (True,),
     "stop_regex": ([], ""),
@@ -85,6 +83,8 @@ REFUSED_FOR_TEXT: dict[str, tuple[Any, ...]] = {
 REFUSED_FOR_CHAT: dict[str, tuple[Any, ...]] = {
     "add_special_tokens": (False,),  # the chat template writes them
     "prompt": (),
+    "return_token_ids": (False,),
+    "return_tokens_as_token_ids": (False,),
 }
 # Fields that change no answer: accounting, storage, caches, scheduling, and the size of chunks.
 HARMLESS = frozenset(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from msgspec import Meta, Struct, ValidationError, convert
 
@@ -28,6 +29,7 @@ MAX_STOP_TOKENS = 64
 StopString = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_STRING_LEN)]
 TokenCount = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 TokenId = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+TokenIds = Annotated[list[TokenId], Meta(min_length=1)]
 Choices = Annotated[list[str], Meta(min_length=1)]
 Penalty = Annotated[float, Meta(ge=-MAX_PENALTY, le=MAX_PENALTY)]
 Bias = Annotated[float, Meta(ge=-MAX_LOGIT_BIAS, le=MAX_LOGIT_BIAS)]
@@ -160,13 +162,25 @@ class ChatBody(Body, kw_only=True):
 class CompletionBody(Body, kw_only=True):
     """Body of POST /v1/completions."""
 
-    prompt: str | Annotated[list[str], Meta(min_length=1, max_length=MAX_CHOICES)]
+    prompt: str | Annotated[list[str | TokenId | TokenIds], Meta(min_length=1)]
     add_special_tokens: bool | None = None
+    return_token_ids: bool | None = None
+    return_tokens_as_token_ids: bool | None = None
     logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
 
     @property
-    def prompts(self) -> list[str]:
-        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+    def prompts(self) -> Sequence[str | list[int]]:
+        """The prompts, each a text or its token ids."""
+        match self.prompt:
+            case str(text):
+                return [text]
+            case [int(), *_] as ids if all(isinstance(token_id, int) for token_id in ids):
+                return [cast(list[int], ids)]
+            case [str(), *_] as texts if all(isinstance(text, str) for text in texts):
+                return cast(list[str], texts)
+            case [list(), *_] as lists if all(isinstance(ids, list) for ids in lists):
+                return cast(list[list[int]], lists)
+        raise ApiError("prompt must be a text, token ids, or a list of texts or of token ids", param="prompt")
 
     @property
     def num_choices(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from ..engine.reply_text import TokenLogprob
@@ -52,15 +52,16 @@ def chat_logprobs(logprobs: Sequence[TokenLogprob], tokens: Tokens) -> dict[str,
 
 
 def completion_logprobs(
-    logprobs: Sequence[TokenLogprob], tokens: Tokens, offsets: TextOffsets
+    logprobs: Sequence[TokenLogprob], name: Callable[[int], str], offsets: TextOffsets
 ) -> dict[str, Any]:
     """Return the log-probabilities of a text completion.
 
+    :param name: returns how a token is named
     :param offsets: has counted the tokens before these
     """
     return {
-        "tokens": [tokens.token_text(entry.token_id) for entry in logprobs],
+        "tokens": [name(entry.token_id) for entry in logprobs],
         "token_logprobs": [entry.logprob for entry in logprobs],
-        "top_logprobs": [{tokens.token_text(i): logprob for i, logprob in entry.top} for entry in logprobs],
+        "top_logprobs": [{name(i): logprob for i, logprob in entry.top} for entry in logprobs],
         "text_offset": [offsets.next(entry.token_id) for entry in logprobs],
     }

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from flask import Response, jsonify
 
-from ..engine.reply_text import TokenLogprob
 from ..http.disconnect import Probe
-from ..reply_format.deltas import Delta
 from .answer import Answer, usage_of
 from .errors import error_response
-from .generations import Generations
+from .generations import Generations, News
 
 CLIENT_CLOSED_REQUEST = 499  # only for the access log
 
@@ -24,24 +22,23 @@ def whole_answer(
     if read is None:
         return Response(status=CLIENT_CLOSED_REQUEST)
     choices = []
-    for index, (choice, (deltas, logprobs)) in enumerate(zip(generations.choices, read, strict=True)):
+    for index, (choice, news) in enumerate(zip(generations.choices, read, strict=True)):
         assert choice.outcome is not None
         if failure := choice.outcome.failure:
             return error_response(failure)
-        choices.append(answer.choice(index, deltas, choice.finish_reason, logprobs))
+        choices.append(answer.choice(index, choice.finish_reason, news))
     return jsonify(answer.whole(choices, usage_of(generations.choices, num_prompts)))
 
 
-def _read_all(
-    generations: Generations, is_gone: Probe, probe_sec: float
-) -> list[tuple[list[Delta], list[TokenLogprob]]] | None:
+def _read_all(generations: Generations, is_gone: Probe, probe_sec: float) -> list[News] | None:
     """Read all choices to their end; None if the client has gone."""
-    read: list[tuple[list[Delta], list[TokenLogprob]]] = [([], []) for _ in generations.choices]
+    read = [News([], [], []) for _ in generations.choices]
     while True:
-        for (deltas, logprobs), choice in zip(read, generations.choices, strict=True):
-            new_deltas, new_logprobs = choice.read()
-            deltas += new_deltas
-            logprobs += new_logprobs
+        for whole, choice in zip(read, generations.choices, strict=True):
+            news = choice.read()
+            whole.deltas.extend(news.deltas)
+            whole.logprobs.extend(news.logprobs)
+            whole.token_ids.extend(news.token_ids)
         if generations.are_over:
             return read
         if is_gone():

@@ -58,7 +58,7 @@ class Lobby:
     def end(self, name: str, num_generated: int = 0) -> None:
         request = self.requests[name]
         for _ in range(num_generated):
-            request.count_token()
+            request.count_token(7)
         self.queue.done(0, request)
         request.finish(FinishReason.STOP)
         self.queue.release(request)

@@ -116,7 +116,7 @@ def test_outcome_tells_tokens_and_times(now: float) -> None:
     request.start()
     clock.advance(2)
     for _ in range(5):
-        request.count_token()
+        request.count_token(7)
         clock.advance(1)
     outcome = request.finish(FinishReason.LENGTH)
     assert (outcome.prompt_tokens, outcome.completion_tokens) == (5, 5)
@@ -142,5 +142,5 @@ def test_seed_is_the_given_one_or_new_each_time() -> None:
 def test_repr_shows_the_state() -> None:
     request = ask("hi")
     request.start()
-    request.count_token()
+    request.count_token(7)
     assert repr(request) == f"<GenerationRequest {request.id[:8]} RUNNING tokens=1>"

@@ -199,14 +199,14 @@ def test_ids_come_one_call_late_and_no_step_follows_the_last_token() -> None:
     sequence = make_sequence(make_prompt(9), SamplingParams(temperature=0, max_new_tokens=3))
     sequence.token_ids += prefill(runner, sequence, 9)
     sequence.num_cached = 9
-    sequence.request.count_token()
+    sequence.request.count_token(7)
     for num_new in (0, 1, 1):
         (ids,) = runner.decode([sequence])
         assert len(ids) == num_new
         sequence.token_ids += ids
         sequence.num_cached += num_new
         for _ in ids:
-            sequence.request.count_token()
+            sequence.request.count_token(7)
     assert runner.decode([sequence]) == [[]]  # its last token needs no step
 
 
