@@ -38,6 +38,7 @@ from .monitoring.access_log import AccessLog
 from .monitoring.japanese import set_log_language
 from .monitoring.origin import add_request_id_header
 from .monitoring.reports import Reports
+from .nodes.make_node import make_node
 from .prompts import AbstractChatPrompt, ChatPrompt
 from .prompts.chat_template import check_has_template
 from .prompts.template_params import TemplateParams
@@ -46,6 +47,7 @@ from .views import append_apis
 
 if TYPE_CHECKING:
     from .inference.devices import Devices, DtypeLike
+    from .nodes.node import Node
 
 
 class ChatStream(ChatService):
@@ -214,6 +216,7 @@ class ChatStream(ChatService):
             logger=checked_type("logger", logger, logging.Logger, logging.getLogger("chatstream_flask")),
         )
         self._shared_settings = SharedSettings()
+        self.node: Node | None = None  # with CHATSTREAM_SHARED_REDIS
         if app is not None:
             self.init_app(checked_type("app", app, Flask))
 
@@ -291,7 +294,9 @@ class ChatStream(ChatService):
         store = first.store if first else make_conversation_store(app, settings)
         sweeper = first.sweeper if first else Sweeper(partial(purge, app, store), settings.store_sweep_sec)
         reports = Reports(AccessLog(app, settings, self.logger))
-        replies = ReplyRegistry(settings.resume_sec)
+        if settings.shared_redis is not None and self.engine.sharing is None:
+            self.node = self.engine.sharing = make_node(settings.shared_redis, self.name)
+        replies = ReplyRegistry(settings.resume_sec, self.node)
         state = AppState(settings, store, sweeper, replies, reports, SetUpOrder(app))
         app.extensions.setdefault(EXTENSION, {})[self] = state
         set_log_language(self.logger, settings.locale)

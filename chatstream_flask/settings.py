@@ -141,6 +141,12 @@ class Settings:
         '`"key"` for those who have the admin key. `serve` without an app of yours has `"key"` if there is '
         'an admin key, else `"off"`.',
     )
+    shared_redis: str | None = _key(
+        None,
+        "URL of the Redis, `redis://...`, through which all servers of this app can continue and cancel the "
+        "replies of each other. `None`: this server knows of no other.",
+        repr=False,
+    )
     status: str = _key(
         "off",
         'Access to the status page `/chatstream/status`: `"off"`, `"open"` for everybody, or `"key"` for '
@@ -163,7 +169,8 @@ class Settings:
     )
     store_lease_sec: float = _key(
         30.0,
-        "Seconds after which another process may continue a conversation whose process died during a reply.",
+        "Seconds after which another process may continue a conversation whose process died during a reply; "
+        "at most 5 with `CHATSTREAM_SHARED_REDIS`.",
     )
     store_max_bytes: int | None = _key(
         1_073_741_824,
@@ -232,8 +239,19 @@ class Settings:
             raise ConfigError(f"model_aliases must be a list of names, not {self.model_aliases!r}")
         if not isinstance(self.store, str | None):
             raise ConfigError(f"store must be a URL, or None, not {self.store!r}")
+        if self.shared_redis is not None:
+            self._check_shared_redis()
         if not isinstance(self.store_dir, str | os.PathLike | None) or self.store_dir == "":
             raise ConfigError(f"store_dir must be the path of a folder, or None, not {self.store_dir!r}")
+
+    def _check_shared_redis(self) -> None:
+        if not isinstance(self.shared_redis, str):
+            raise ConfigError("shared_redis must be the URL of a Redis, or None")
+        if self.store is None or self.store.startswith("memory:"):
+            raise ConfigError(
+                "shared_redis needs a store that all servers reach: set CHATSTREAM_STORE to redis://... or "
+                f"postgresql://..., not {self.store!r}"
+            )
 
     @property
     def visitor_limits(self) -> VisitorLimits:

@@ -26,6 +26,7 @@ ROOMS = [  # top-level modules and packages; each may import what stands above i
     "conversation",
     "model_source",
     "monitoring",
+    "nodes",
     "chat",
     "webui",
     "status_page",

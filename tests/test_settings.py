@@ -38,6 +38,12 @@ def test_a_misspelt_key_names_itself() -> None:
     ("key", "value", "sentence"),
     [
         ("COOKIE_SECURE", "no", "cookie_secure must be True or False, not 'no'"),
+        ("SHARED_REDIS", 1, "shared_redis must be the URL of a Redis, or None"),
+        (
+            "SHARED_REDIS",
+            "redis://host",
+            "shared_redis needs a store that all servers reach: set CHATSTREAM_STORE",
+        ),
         ("COOKIE_SECURE", 0, "cookie_secure must be True or False, not 0"),
         ("HEARTBEAT_SEC", 0, "heartbeat_sec must be between 0.01 and 3600, not 0"),
         ("HEARTBEAT_SEC", "10", "heartbeat_sec must be a number, not '10'"),

@@ -12,6 +12,7 @@ from ..config import ContextPolicy, OnBusy, SamplingParams
 from ..conversation.turn import Turn
 from ..engine.engine import Engine
 from ..engine.places import Reservation
+from ..engine.reply_source import LocalReply
 from ..engine.request import GenerationRequest
 from ..errors import BadRequest, ConfigError
 from ..http.disconnect import make_probe
@@ -98,12 +99,13 @@ class Admission:
                 user_input=turn.prompt.get_requester_last_msg() or "",
                 num_kept=turn.num_kept,
                 num_dropped_turns=fitted.num_dropped_turns,
-                generation=generation,
+                source=LocalReply(self.engine, generation),
             )
             state.replies.add(reply)
             self.engine.submit(generation, place)
             undo.pop_all()
             undo.callback(self.engine.cancel, generation)
+            state.replies.publish(reply)
             self.conversations.keep_id(request)
             undo.pop_all()
         state.sweeper.sweep_if_due()
@@ -112,7 +114,7 @@ class Admission:
     def stop_reply(self, state: AppState, conversation_id: str) -> None:
         """Cancel the running reply of a conversation, if it has one."""
         if reply := state.replies.running(conversation_id):
-            self.engine.cancel(reply.generation)
+            reply.source.cancel()
 
     def _begin_turn(self, request: Request, conversation_id: str, body: ChatRequest, state: AppState) -> Turn:
         lease = self.conversations.hold(

@@ -16,7 +16,9 @@ from ..conversation import ConversationStore, FlaskSessionStore
 from ..conversation.file_sessions import FLASK_COOKIE_NAME, FileSessionInterface, file_session_interface
 from ..conversation.sweeper import Sweeper
 from ..conversation.urls import make_store
+from ..errors import ConfigError
 from ..monitoring.reports import Reports
+from ..nodes.lifetime import NODE_TTL_SEC
 from ..settings import Settings
 from .reply_registry import ReplyRegistry
 from .set_up_order import SetUpOrder
@@ -72,7 +74,8 @@ def make_conversation_store(app: Flask, settings: Settings) -> ConversationStore
 
     An app that has sessions keeps them unchanged. An app without gets Flask-Session with JSON files.
 
-    :raises ConfigError: the store or the folder of the sessions cannot be used
+    :raises ConfigError: the store or the folder of the sessions cannot be used, or other servers that share
+        visitors with this one cannot reach the sessions
     """
     interface = app.session_interface
     if isinstance(interface, ServerSideSessionInterface):
@@ -85,11 +88,17 @@ def make_conversation_store(app: Flask, settings: Settings) -> ConversationStore
         app.config["SESSION_COOKIE_SECURE"] = settings.cookie_secure
     elif settings.store is None:
         sessions = _file_sessions(app, settings)  # only for the conversations
+    is_shared = settings.shared_redis is not None
+    if is_shared and isinstance(app.session_interface, FileSessionInterface):
+        raise ConfigError(
+            "with CHATSTREAM_SHARED_REDIS every server must know the sessions of the others: set SECRET_KEY "
+            "to the same value in all of them, or use Flask-Session with a back end that all reach"
+        )
     if settings.store is not None:
         return make_store(
             settings.store,
             settings.store_ttl_sec,
-            settings.store_lease_sec,
+            min(settings.store_lease_sec, NODE_TTL_SEC) if is_shared else settings.store_lease_sec,
             settings.store_max_conversations,
             settings.store_max_bytes,
             is_synced=settings.store_fsync,

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ..engine.request import GenerationRequest
+from ..engine.reply_source import ReplySource
 from ..errors import TooManyRequests
 from ..http.problem import RETRY_AFTER_SEC
 from .reply_stream import ReplyStream
@@ -20,16 +20,16 @@ class Reader:
     """One open stream of a reply."""
 
     stream: ReplyStream
-    generation: GenerationRequest
+    source: ReplySource
     visitor: str | None
 
 
 class Readers:
     """The open reply streams of one engine, for all its apps; shared by all threads.
 
-    The first reader of a reply is always let in: its thread is the one that the reply's place in the queue
-    stands for. Only those beyond it (second tabs, reconnections while the old connection still looks open)
-    are limited.
+    The first reader of a reply of this process is always let in: its thread is the one that the reply's place
+    in the queue stands for. Only those beyond it (second tabs, reconnections while the old connection still
+    looks open) are limited, and all those of replies that another server generates.
     """
 
     def __init__(self, max_extra: int) -> None:
@@ -39,7 +39,7 @@ class Readers:
         self._readers: list[Reader] = []  # the longest open first
 
     def open(
-        self, generation: GenerationRequest, visitor: str | None, make_stream: Callable[[], ReplyStream]
+        self, source: ReplySource, visitor: str | None, make_stream: Callable[[], ReplyStream]
     ) -> ReplyStream:
         """Return a new stream of the reply; at the limits, close the oldest one that the visitor has of it.
 
@@ -47,22 +47,23 @@ class Readers:
         """
         with self._lock:
             self._readers = [reader for reader in self._readers if not reader.stream.is_over]
-            displaced = self._to_displace(generation, visitor)
+            displaced = self._to_displace(source, visitor)
             stream = make_stream()
-            self._readers.append(Reader(stream, generation, visitor))
+            self._readers.append(Reader(stream, source, visitor))
             if displaced is not None:
                 displaced.close()  # after the new one came: a reply without any reader would end
             return stream
 
-    def _to_displace(self, generation: GenerationRequest, visitor: str | None) -> ReplyStream | None:
-        on_reply = [reader for reader in self._readers if reader.generation is generation]
+    def _to_displace(self, source: ReplySource, visitor: str | None) -> ReplyStream | None:
+        on_reply = [reader for reader in self._readers if reader.source == source]
         own = [reader for reader in self._readers if reader.visitor == visitor]
         is_full = (
             len(on_reply) >= MAX_READERS
             or (visitor is not None and _num_extra(own) >= MAX_EXTRA_PER_VISITOR)
             or _num_extra(self._readers) >= self._max_extra
         )
-        if not on_reply or not is_full:
+        is_first = source.is_local and not on_reply
+        if is_first or not is_full:
             return None
         for reader in on_reply:
             if reader.visitor == visitor:
@@ -72,6 +73,6 @@ class Readers:
 
 
 def _num_extra(readers: Iterable[Reader]) -> int:
-    """Count the readers beyond the first of each reply."""
-    generations = [reader.generation for reader in readers]
-    return len(generations) - len(set(generations))
+    """Count the readers beyond the first of each reply of this process."""
+    sources = [reader.source for reader in readers]
+    return len(sources) - len({source for source in sources if source.is_local})

@@ -6,9 +6,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ..engine.request import GenerationRequest
+from ..engine.reply_source import ReplySource
 from ..errors import NotFound
+
+if TYPE_CHECKING:
+    from ..nodes.node import Node
 
 MAX_ENDED = 1024  # ended replies kept for readers that reconnect; the oldest are removed first
 
@@ -22,14 +26,20 @@ class Reply:
     user_input: str  # the message that it answers
     num_kept: int  # messages of the conversation before this turn
     num_dropped_turns: int  # left out of the prompt
-    generation: GenerationRequest
+    source: ReplySource
 
 
 class ReplyRegistry:
-    """The replies of one app, shared by all threads; a reply is found only with its conversation's id."""
+    """The replies of one app, shared by all threads; a reply is found only with its conversation's id.
 
-    def __init__(self, keep_sec: float, clock: Callable[[], float] = time.monotonic) -> None:
+    With a node, it also finds the replies of the other servers.
+    """
+
+    def __init__(
+        self, keep_sec: float, node: Node | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._keep_sec = keep_sec  # seconds after the end of a reply
+        self._node = node
         self._clock = clock
         self._lock = threading.Lock()  # guards everything below
         self._running: dict[str, Reply] = {}  # by conversation id; each has one at most
@@ -40,8 +50,24 @@ class ReplyRegistry:
         with self._lock:
             self._running[reply.conversation_id] = reply
 
+    def publish(self, reply: Reply) -> None:
+        """Let other servers find a reply that was added and submitted.
+
+        :raises StoreUnavailable: what the servers share cannot be reached
+        """
+        if self._node is not None:
+            facts = {name: value for name, value in vars(reply).items() if name != "source"}
+            self._node.publish(facts, reply.source, self._keep_sec)
+
     def running(self, conversation_id: str) -> Reply | None:
-        return self._running.get(conversation_id)
+        """Return the running reply of the conversation, of whichever server.
+
+        :raises StoreUnavailable: what the servers share cannot be reached
+        """
+        reply = self._running.get(conversation_id)
+        if reply is not None or self._node is None:
+            return reply
+        return _reply_of(self._node.running(conversation_id))
 
     def end(self, conversation_id: str, message_id: str) -> None:
         """Move a running reply to the ended ones. Idempotent."""
@@ -58,14 +84,17 @@ class ReplyRegistry:
         """Return a running or recently ended reply of the conversation.
 
         :raises NotFound: there is none with this id, or it belongs to another conversation
+        :raises StoreUnavailable: what the servers share cannot be reached
         """
         with self._lock:
             self._forget_old()
             ended = self._ended.get(message_id)
             reply = self._running.get(conversation_id) if ended is None else ended[1]
-        if reply is None or (reply.message_id, reply.conversation_id) != (message_id, conversation_id):
-            raise NotFound("your conversation has no running or recently ended reply with this id")
-        return reply
+        if reply is not None and (reply.message_id, reply.conversation_id) == (message_id, conversation_id):
+            return reply
+        if self._node is not None and (reply := _reply_of(self._node.find(conversation_id, message_id))):
+            return reply
+        raise NotFound("your conversation has no running or recently ended reply with this id")
 
     def _forget_old(self) -> None:
         now = self._clock()
@@ -74,3 +103,18 @@ class ReplyRegistry:
             if now < until and len(self._ended) <= MAX_ENDED:
                 return
             del self._ended[message_id]
+
+
+def _reply_of(found: tuple[dict[str, str], ReplySource] | None) -> Reply | None:
+    """Return a reply of another server."""
+    if found is None:
+        return None
+    facts, source = found
+    return Reply(
+        conversation_id=facts["conversation_id"],
+        message_id=facts["message_id"],
+        user_input=facts["user_input"],
+        num_kept=int(facts["num_kept"]),
+        num_dropped_turns=int(facts["num_dropped_turns"]),
+        source=source,
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from flask import Request, g
 
-from ..engine.engine import Engine
 from ..http.disconnect import limit_silence, make_probe
 from ..http.streamed_response import StreamedResponse
 from ..settings import Settings
@@ -15,7 +14,6 @@ from .wire_format import ChatStreamFrames, WireFormat
 
 
 def reply_response(
-    engine: Engine,
     reply: Reply,
     wire: WireFormat,
     settings: Settings,
@@ -33,11 +31,10 @@ def reply_response(
     """
     limit_silence(request.environ, settings.client_timeout_sec)
     stream = readers.open(
-        reply.generation,
+        reply.source,
         visitor,
         lambda: ReplyStream(
-            engine,
-            reply.generation,
+            reply.source,
             wire,
             is_gone=make_probe(request.environ),
             probe_sec=settings.probe_sec,

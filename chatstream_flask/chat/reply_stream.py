@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..engine.engine import Engine
-from ..engine.outcome import FinishReason, Outcome
+from ..engine.outcome import Outcome
 from ..engine.reasoning import Piece
-from ..engine.request import GenerationRequest, Status
+from ..engine.reply_source import ReplySource
 from ..errors import ReplyCancelled
 from ..http.disconnect import Probe
 from .wire_format import WireFormat
@@ -26,8 +25,7 @@ class ReplyStream(Iterator[bytes]):
 
     def __init__(
         self,
-        engine: Engine,
-        request: GenerationRequest,
+        source: ReplySource,
         wire: WireFormat,
         *,
         is_gone: Probe | None,
@@ -38,8 +36,7 @@ class ReplyStream(Iterator[bytes]):
         offset: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._engine = engine
-        self._request = request
+        self._source = source
         self._wire = wire
         self._is_gone = is_gone or (lambda: False)  # without a probe, a heartbeat that cannot be sent tells
         self._wait_sec = min(probe_sec, heartbeat_sec)
@@ -52,10 +49,10 @@ class ReplyStream(Iterator[bytes]):
         self._position: int | None = None  # position in the queue that was sent last
         self._is_started = False
         self._is_over = False
-        request.attach(self)
+        source.attach(self)
 
     def __repr__(self) -> str:
-        return f"<ReplyStream {self._request!r} offset={self._offset}>"
+        return f"<ReplyStream {self._source!r} offset={self._offset}>"
 
     @property
     def is_over(self) -> bool:
@@ -80,8 +77,7 @@ class ReplyStream(Iterator[bytes]):
     def close(self) -> None:
         """Detach this reader; the server calls it when it is done with the body. Idempotent."""
         self._is_over = True
-        if self._request.detach(self, self._grace_sec) and not self._grace_sec:
-            self._engine.cancel(self._request, FinishReason.DISCONNECTED)
+        self._source.detach(self, self._grace_sec)
 
     def _next_chunk(self) -> bytes:
         """Return the next bytes to send; wait a moment for them and return b"" if there are none."""
@@ -89,10 +85,10 @@ class ReplyStream(Iterator[bytes]):
             return chunk
         if (
             self._offset
-            and (early_sec := self._written_at + self._engine.flush_interval_sec - self._clock()) > 0
+            and (early_sec := self._written_at + self._source.flush_interval_sec - self._clock()) > 0
         ):
-            self._request.wait_for_outcome(early_sec)
-        pieces, outcome = self._request.read(self._offset, self._wait_sec)
+            self._source.wait_for_outcome(early_sec)
+        pieces, outcome = self._source.read(self._offset, self._wait_sec)
         if pieces or outcome:
             return self._news() + (b"".join(map(self._piece, pieces)) if pieces else self._end(outcome))
         if self._clock() - self._written_at >= self._heartbeat_sec:
@@ -103,14 +99,14 @@ class ReplyStream(Iterator[bytes]):
         """Return an event for a changed position in the queue or, once, for the start of generation."""
         if self._is_started:
             return b""
-        if self._request.status is not Status.WAITING:
+        if not self._source.is_waiting:
             self._is_started = True
-            return self._wire.start() if self._request.started_at is not None else b""
-        position = self._engine.position(self._request)
-        if position in (0, self._position):  # 0: it has just left the queue
+            return self._wire.start() if self._source.is_started else b""
+        place = self._source.queue_place
+        if place is None or place[0] == self._position:
             return b""
-        self._position = position
-        return self._wire.queue(position, self._engine.eta_sec(position))
+        self._position = place[0]
+        return self._wire.queue(*place)
 
     def _piece(self, piece: Piece) -> bytes:
         self._offset += len(piece.text)

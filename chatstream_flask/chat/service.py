@@ -132,7 +132,7 @@ class ChatService:
         state = self.state
         try:
             reply = state.replies.find(self._conversations.id_of(request), message_id)
-            offset = parse_offset(request, reply.generation)
+            offset = parse_offset(request, reply.source.num_chars)
             return self._response(request, reply, is_resumable=True, offset=offset)
         except ChatStreamError as error:
             if isinstance(error, TooManyRequests):
@@ -146,7 +146,7 @@ class ChatService:
             reply = self.state.replies.find(self._conversations.id_of(request), message_id)
         except NotFound as error:
             return self.refuse(error)
-        reply.generation.answer_now()
+        reply.source.answer_now()
         return Response(status=HTTPStatus.NO_CONTENT)
 
     def handle_cancel_request(self, request: Request, message_id: str) -> Response:
@@ -154,7 +154,7 @@ class ChatService:
         self.check_caller(request)
         try:
             reply = self.state.replies.find(self._conversations.id_of(request), message_id)
-            self.engine.cancel(reply.generation)
+            reply.source.cancel()
         except NotFound as error:
             if self.get_chat_prompt(request).find_chat_content_by_message_id(message_id) is None:
                 return self.refuse(error)
@@ -297,9 +297,7 @@ class ChatService:
         settings = self.state.settings
         grace_sec = settings.resume_sec if is_resumable and wire.is_resumable else 0.0
         visitor = self._conversations.visitor_of(request)
-        return reply_response(
-            self.engine, reply, wire, settings, request, grace_sec, offset, self._readers, visitor
-        )
+        return reply_response(reply, wire, settings, request, grace_sec, offset, self._readers, visitor)
 
     def _problem(self, error: ChatStreamError) -> Response:
         return problem_response(error, too_many_as_200=not self._refuses_with_status)

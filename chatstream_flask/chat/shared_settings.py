@@ -7,7 +7,7 @@ from flask import Flask
 from ..errors import ConfigError
 from ..settings import Settings
 
-NAMES = ("hung_after_sec", "locale")
+NAMES = ("hung_after_sec", "locale", "shared_redis")
 
 
 class SharedSettings:
@@ -25,7 +25,9 @@ class SharedSettings:
             value = getattr(settings, name)
             first = self._values.setdefault(name, value)
             if value != first:
+                is_secret = not Settings.__dataclass_fields__[name].repr
+                values = ("one URL", "another") if is_secret else (repr(value), repr(first))
                 raise ConfigError(
-                    f"CHATSTREAM_{name.upper()} is {value!r} in {app.name!r}, but {first!r} in the first app "
-                    "of this ChatStream: set the same value in all apps that share it"
+                    f"CHATSTREAM_{name.upper()} is {values[0]} in {app.name!r}, but {values[1]} in the first "
+                    "app of this ChatStream: set the same value in all apps that share it"
                 )

@@ -18,6 +18,7 @@ from .places import Reservation
 from .request import GenerationRequest, Status
 from .request_queue import RequestQueue
 from .runner import Runner
+from .sharing import Sharing
 from .wait_estimate import WaitEstimate
 from .worker import Worker
 
@@ -47,6 +48,7 @@ class Engine:
         self.config = config
         self.stats = EngineStats(clock)
         self.hung_after_sec = 30.0  # a busy worker thread that makes no step for this long is replaced
+        self.sharing: Sharing | None = None  # set before the start, for an engine that has others beside it
         self.is_stopped = False  # by `stop`; only an explicit `start` starts it again
         self.is_draining = False  # by `begin_drain`; accepts nothing until `stop` and `start`
         self._clock = clock
@@ -135,6 +137,8 @@ class Engine:
                 return
             self._run = self._make_run()
             self._run.start()
+            if self.sharing is not None:
+                self.sharing.start()
             self._pid = os.getpid()
             self.is_stopped = self.is_draining = False
 
@@ -158,6 +162,8 @@ class Engine:
             if not self.is_started:
                 return
             self._run.stop(timeout)
+            if self.sharing is not None:
+                self.sharing.stop()
             self._pid = None
             self.is_stopped = True
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
@@ -21,6 +21,14 @@ class TokenLogprob:
     token_id: int
     logprob: float
     top: tuple[tuple[int, float], ...]  # the most likely token ids and their values, highest first
+
+
+def joined(pieces: Iterable[Piece]) -> list[Piece]:
+    """Join neighbouring pieces of a kind."""
+    return [
+        Piece("".join(piece.text for piece in run), is_reasoning)
+        for is_reasoning, run in groupby(pieces, key=attrgetter("is_reasoning"))
+    ]
 
 
 class ReplyText:
@@ -58,10 +66,7 @@ class ReplyText:
                 break
             tail.append(Piece(text[-missing:] if missing < len(text) else text, is_reasoning))
             missing -= len(text)
-        return [
-            Piece("".join(piece.text for piece in run), is_reasoning)
-            for is_reasoning, run in groupby(reversed(tail), key=attrgetter("is_reasoning"))
-        ]
+        return joined(reversed(tail))
 
     def logprobs(self, start: int, num_chars: int | None) -> list[TokenLogprob]:
         """Return all but the first `start`; with `num_chars`, only those of that many characters."""

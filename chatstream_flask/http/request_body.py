@@ -9,7 +9,6 @@ from flask import Request, current_app
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from ..config import shown
-from ..engine.request import GenerationRequest
 from ..errors import BadRequest, BodyTimeout, BodyTooLarge
 from .disconnect import limit_silence
 
@@ -62,16 +61,18 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def parse_offset(request: Request, generation: GenerationRequest) -> int:
+def parse_offset(request: Request, num_chars: int | None) -> int:
     """Return how many characters of a reply its reader has: `Last-Event-ID`, else `?offset=`, else 0.
+
+    :param num_chars: how many the reply has; None: unknown
 
     :raises BadRequest: it is not a number, or more than the reply has
     """
     given = request.headers.get("Last-Event-ID") or request.args.get("offset") or "0"
-    num_chars = generation.num_chars
-    if not (given.isascii() and given.isdecimal() and len(given) <= 12 and int(given) <= num_chars):
+    is_number = given.isascii() and given.isdecimal() and len(given) <= 12
+    if not is_number or (num_chars is not None and int(given) > num_chars):
+        known = "" if num_chars is None else f", 0 to {num_chars}"
         raise BadRequest(
-            f"Last-Event-ID must be a number of characters that this reply has, 0 to {num_chars}, "
-            f"not {shown(given)}"
+            f"Last-Event-ID must be a number of characters that this reply has{known}, not {shown(given)}"
         )
     return int(given)

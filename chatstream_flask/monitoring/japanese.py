@@ -117,6 +117,13 @@ MESSAGES = {
     "prefill of %r failed": "%r のプリフィルが失敗しました",
     "served by %r on %s": "%r で提供します (%s)",
     "the callback of %r failed": "%r のコールバックが失敗しました",
+    "%r failed": "%r が失敗しました",
+    "the Redis that the servers share can be reached again": (
+        "サーバー間で共有する Redis に再び接続できました"
+    ),
+    "the Redis that the servers share cannot be reached at the moment: %s": (
+        "サーバー間で共有する Redis に接続できません: %s"
+    ),
     "the last text of %r failed": "%r の最後のテキストが失敗しました",
     "the reply of %r could not be stored and is tried again for %g s: %s": (
         "%r の応答を保存できませんでした。%g 秒間再試行します: %s"

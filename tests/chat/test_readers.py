@@ -16,9 +16,13 @@ from werkzeug.test import TestResponse
 
 from chatstream_flask.chat.readers import MAX_EXTRA_PER_VISITOR, MAX_READERS, Readers
 from chatstream_flask.chat.request_handler import SimpleSessionRequestHandler
-from chatstream_flask.engine.request import GenerationRequest
+from chatstream_flask.config import EngineConfig
+from chatstream_flask.engine.engine import Engine
+from chatstream_flask.engine.reply_source import LocalReply
 from chatstream_flask.errors import TooManyRequests
 from chatstream_flask.views import create_chat_blueprint
+
+ENGINE = Engine(EngineConfig(), lambda thread: ScriptedRunner())
 
 
 class Stream:
@@ -31,21 +35,25 @@ class Stream:
         self.is_over = True
 
 
-def open_one(readers: Readers, generation: GenerationRequest, visitor: str | None) -> Stream:
-    stream: Any = readers.open(generation, visitor, Stream)  # type: ignore[arg-type]
+def reply() -> LocalReply:
+    return LocalReply(ENGINE, ask("hi"))
+
+
+def open_one(readers: Readers, source: LocalReply, visitor: str | None) -> Stream:
+    stream: Any = readers.open(source, visitor, Stream)  # type: ignore[arg-type]
     assert isinstance(stream, Stream)
     return stream
 
 
 def test_the_first_reader_of_a_reply_is_always_let_in() -> None:
     readers = Readers(max_extra=0)
-    streams = [open_one(readers, ask("hi"), "a") for _ in range(30)]
+    streams = [open_one(readers, reply(), "a") for _ in range(30)]
     assert not any(stream.is_over for stream in streams)
 
 
 def test_all_together_have_a_limit_and_nobody_displaces_another() -> None:
     readers = Readers(max_extra=2)
-    one, other = ask("hi"), ask("hi")
+    one, other = reply(), reply()
     streams = [open_one(readers, one, "a") for _ in range(3)]
     first = open_one(readers, other, "b")
     with pytest.raises(TooManyRequests) as refused:
@@ -60,24 +68,24 @@ def test_all_together_have_a_limit_and_nobody_displaces_another() -> None:
 
 def test_a_reply_has_a_limit() -> None:
     readers = Readers(max_extra=100)
-    reply = ask("hi")
-    streams = [open_one(readers, reply, "a") for _ in range(MAX_READERS)]
+    one = reply()
+    streams = [open_one(readers, one, "a") for _ in range(MAX_READERS)]
     with pytest.raises(TooManyRequests):
-        readers.open(reply, "b", Stream)  # type: ignore[arg-type]
-    open_one(readers, reply, "a")
+        readers.open(one, "b", Stream)  # type: ignore[arg-type]
+    open_one(readers, one, "a")
     assert [stream.is_over for stream in streams] == [True] + [False] * (MAX_READERS - 1)
 
 
 def test_a_visitor_has_a_limit_over_all_replies_that_it_reads() -> None:
     readers = Readers(max_extra=100)
-    replies = [ask("hi") for _ in range(MAX_EXTRA_PER_VISITOR + 2)]
-    streams = [open_one(readers, reply, "a") for reply in replies]
-    streams += [open_one(readers, reply, "a") for reply in replies[:MAX_EXTRA_PER_VISITOR]]
+    replies = [reply() for _ in range(MAX_EXTRA_PER_VISITOR + 2)]
+    streams = [open_one(readers, one, "a") for one in replies]
+    streams += [open_one(readers, one, "a") for one in replies[:MAX_EXTRA_PER_VISITOR]]
     assert not any(stream.is_over for stream in streams)
     open_one(readers, replies[-1], "a")
     assert [stream for stream in streams if stream.is_over] == [streams[len(replies) - 1]]
     assert not open_one(readers, replies[-1], "b").is_over
-    nobody = [open_one(readers, reply, None) for reply in replies for _ in range(2)]  # has no such limit
+    nobody = [open_one(readers, one, None) for one in replies for _ in range(2)]  # has no such limit
     assert not any(stream.is_over for stream in nobody)
 
 

@@ -15,8 +15,11 @@ from werkzeug.test import TestResponse
 
 from chatstream_flask.chat.readers import MAX_READERS
 from chatstream_flask.chat.reply_registry import MAX_ENDED, Reply, ReplyRegistry
+from chatstream_flask.config import EngineConfig
+from chatstream_flask.engine.engine import Engine
 from chatstream_flask.engine.outcome import FinishReason
 from chatstream_flask.engine.readers import QUEUE_GRACE_SEC
+from chatstream_flask.engine.reply_source import LocalReply
 from chatstream_flask.errors import NotFound
 from chatstream_flask.views import create_chat_blueprint
 
@@ -221,7 +224,7 @@ def made_up(number: int) -> Reply:
         user_input="",
         num_kept=0,
         num_dropped_turns=0,
-        generation=ask("hi"),
+        source=LocalReply(Engine(EngineConfig(), lambda thread: ScriptedRunner()), ask("hi")),
     )
 
 

@@ -30,6 +30,7 @@ from chatstream_flask.chat.wire_format import PlainText, ServerSentEvents, choos
 from chatstream_flask.config import EngineConfig, WireFormatName
 from chatstream_flask.engine.engine import Engine
 from chatstream_flask.engine.outcome import FinishReason
+from chatstream_flask.engine.reply_source import LocalReply
 from chatstream_flask.errors import ReplyCancelled
 from chatstream_flask.http.streamed_response import BodyCut
 from chatstream_flask.mock.phrases import LONG, ROUND
@@ -193,9 +194,8 @@ def test_a_body_whose_client_has_gone_does_not_look_complete(accept: str) -> Non
     """A client that has closed its own direction only may still read."""
     engine = Engine(EngineConfig(max_running=1, max_queue_size=0), lambda thread: ScriptedRunner())
     wire = choose(WireFormatName.AUTO, accept, "m1")
-    stream = ReplyStream(
-        engine, ask("hi"), wire, is_gone=lambda: True, probe_sec=0.1, heartbeat_sec=10, extra={}
-    )
+    source = LocalReply(engine, ask("hi"))
+    stream = ReplyStream(source, wire, is_gone=lambda: True, probe_sec=0.1, heartbeat_sec=10, extra={})
     with pytest.raises(ReplyCancelled):
         list(stream)
 
@@ -440,7 +440,8 @@ def make_stream(wire: Any, **kwargs: Any) -> tuple[ReplyStream, Any, FakeClock]:
     generation = ask("hi")
     engine._queue.put(generation, engine.reserve())
     settings: dict[str, Any] = {"is_gone": None, "probe_sec": 0.001, "heartbeat_sec": 5, "extra": {}} | kwargs
-    return ReplyStream(engine, generation, wire, clock=clock, **settings), generation, clock
+    stream = ReplyStream(LocalReply(engine, generation), wire, clock=clock, **settings)
+    return stream, generation, clock
 
 
 def test_a_heartbeat_when_nothing_was_written_for_long() -> None:

@@ -1,0 +1,3 @@
+"""How long a server that is not heard of counts as alive."""
+
+NODE_TTL_SEC = 5.0
