@@ -1,4 +1,4 @@
-"""`scripts/bench`: run the chosen parts, print each as it finishes, and draw plots."""
+"""`scripts/bench`: run the chosen parts with each model, and print each part as it finishes."""
 
 from __future__ import annotations
 
@@ -6,53 +6,71 @@ import json
 import signal
 import sys
 import tempfile
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .actor_process import ActorFailed
+from .actor_process import ActorFailed, ActorProcess
 from .conditions import conditions
-from .entry import ENGINE
+from .entrant import SUBJECT
 from .options import Options, parse
-from .parts import floor, gap, growth, streams, turns
-from .pictures import draw
+from .parts import floor, gap, growth, http, serving, turns
 from .say import say
 from .settings import Settings
 
 MODULES: dict[str, ModuleType] = {
-    "streams": streams,
+    "serving": serving,
     "floor": floor,
     "turns": turns,
     "gap": gap,
     "growth": growth,
+    "http": http,
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return 1 if a part or the engine failed, else 0; other contenders may fail, and the table says why."""
+    """Return 1 if a part or this project's server failed, else 0; others may fail, and the tables say why."""
     options = parse(arguments)
-    with tempfile.TemporaryDirectory() as folder:
-        settings = options.settings(folder)
-        parts = {name: _measured(name, options, settings) for name in options.only}
-    pictures = [str(path) for path in draw(parts, options.picture_folder)]
-    for path in pictures:
-        print(f"picture: {path}")
-    print(json.dumps({"conditions": conditions(options, settings), **parts, "pictures": pictures}))
-    return int(any("error" in part or ENGINE in part.get("left_out", {}) for part in parts.values()))
+    results = list[dict[str, Any]]()
+    for model in options.model:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                settings = _with_model(model, options, options.settings("", folder))
+            except ActorFailed as error:
+                sys.exit(str(error))
+            parts = {name: _measured(name, options, settings) for name in options.only}
+            results.append({"conditions": conditions(options, settings), **parts})
+    print(json.dumps(results))
+    return int(any(_has_failed(part) for result in results for part in result.values()))
+
+
+def _with_model(name: str, options: Options, settings: Settings) -> Settings:
+    """Return the settings with the model's folder, which is made if it is one of random weights."""
+    say(f"model: {name}")
+    if Path(name, "config.json").is_file():
+        return options.settings(str(Path(name).resolve()), settings.folder)
+    with ActorProcess("benchmark.model_files", "ModelFiles", settings) as files:
+        return options.settings(files.call("folder", name=name), settings.folder)
 
 
 def _measured(name: str, options: Options, settings: Settings) -> dict[str, Any]:
     say(f"-- {name}")
     try:
         result: dict[str, Any] = MODULES[name].measure(options, settings)
-    except ActorFailed as error:
+    except (RuntimeError, ValueError) as error:
         print(f"{name} failed: {error}\n", flush=True)
         return {"error": str(error)}
     print(f"{MODULES[name].shown(result)}\n", flush=True)
     return result
 
 
+def _has_failed(part: dict[str, Any]) -> bool:
+    left_out = (title for group in part.get("groups", ()) for title in group["left_out"])
+    return "error" in part or any(title.split()[0] == SUBJECT for title in left_out)
+
+
 if __name__ == "__main__":
     signal.signal(
         signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
-    )  # raises SystemExit, so that the worker processes are ended
+    )  # raises SystemExit, so that the servers are ended
     sys.exit(main())

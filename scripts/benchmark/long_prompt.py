@@ -9,7 +9,7 @@ from typing import Any
 
 from .bare_engine import BareEngine, Reply
 from .settings import Settings
-from .words import random_tokens
+from .token_ids import random_tokens
 
 LONG_TOKENS = 4000
 CONTEXT_LEN = 4096

@@ -1,43 +1,60 @@
-"""Round: the measurements of one contender when all streams start at once."""
+"""Round: the measurements of one server with one workload."""
 
 from __future__ import annotations
 
-import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from .http_reply import HttpReply
+from .workload import Workload
 
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """Times and replies of one round."""
+    """Times and texts of the replies."""
 
-    total_sec: float  # from the first request to the last token, prompts included
-    first_token_sec: list[float]  # per stream, since its own request
-    replies: list[list[int]]  # token ids
-    client_cpu_sec: float = 0.0  # of the client, which shares the machine
-    gpu_busy: float | None = None  # utilization, 0 to 1
+    total_sec: float  # from the first request to the last byte, prompts included
+    num_tokens: int
+    first_token_sec: list[float]  # per request
+    gap_sec: list[float]  # between arrivals of text within a reply
+    texts: list[str]
+    client_cpu_sec: float  # of the client, which shares the machine
+
+    @classmethod
+    def of(cls, streams: Sequence[Sequence[HttpReply]], workload: Workload, client_cpu_sec: float) -> Round:
+        """Return the measurements of the replies of all streams.
+
+        :raises ValueError: the server counts other numbers of tokens than were asked for
+        :raises RuntimeError: a request failed
+        """
+        replies = [reply for of_stream in streams for reply in of_stream]
+        for reply in replies:
+            counted = reply.usage["prompt_tokens"], reply.usage["completion_tokens"]
+            if counted != (asked := (workload.prompt_tokens, workload.new_tokens)):
+                raise ValueError(f"prompt and reply have {counted} tokens, {asked} were asked for")
+            if not reply.text_times:
+                raise ValueError("a reply has no text")
+        began = min(reply.asked_at for reply in replies)
+        return cls(
+            total_sec=max(reply.ended_at for reply in replies) - began,
+            num_tokens=workload.new_tokens * len(replies),
+            first_token_sec=[reply.text_times[0] - reply.asked_at for reply in replies],
+            gap_sec=[gap for reply in replies for gap in reply.gaps],
+            texts=[reply.text for reply in replies],
+            client_cpu_sec=client_cpu_sec,
+        )
 
     @property
     def tokens_per_sec(self) -> float:
-        return sum(map(len, self.replies)) / self.total_sec
-
-    @property
-    def median_first_token_sec(self) -> float:
-        return statistics.median(self.first_token_sec)
-
-    def check(self, streams: int, new_tokens: int) -> None:
-        """Check that all replies have the requested length.
-
-        :raises ValueError: one has not
-        """
-        lengths = [len(reply) for reply in self.replies]
-        if lengths != [new_tokens] * streams:
-            raise ValueError(f"{streams} replies of {new_tokens} tokens were asked for, got {lengths}")
+        return self.num_tokens / self.total_sec
 
     def same_share(self, other: Round) -> float:
-        """Return the fraction of tokens that are equal at the same position."""
-        pairs = [
-            one == two
-            for mine, theirs in zip(self.replies, other.replies, strict=True)
-            for one, two in zip(mine, theirs, strict=True)
-        ]
-        return sum(pairs) / len(pairs)
+        """Return the fraction of the texts that is equal up to their first difference."""
+        pairs = list(zip(self.texts, other.texts, strict=True))
+        equal = sum(_num_equal(mine, theirs) for mine, theirs in pairs)
+        return equal / sum(max(len(mine), len(theirs)) for mine, theirs in pairs)
+
+
+def _num_equal(one: str, two: str) -> int:
+    shorter = min(len(one), len(two))
+    return next((i for i in range(shorter) if one[i] != two[i]), shorter)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from .shape import SHAPES, Shape
+from .shape import Shape
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Model, device and folder of a run; sent to each process as JSON."""
 
-    shape_name: str
+    model_folder: str
     dtype: str
     device: str
     threads: int | None  # worker threads of this project; None: chosen by it
@@ -19,17 +20,7 @@ class Settings:
 
     @property
     def shape(self) -> Shape:
-        return SHAPES[self.shape_name]
-
-    @property
-    def model_folder(self) -> str:
-        """Folder of the model's files, for contenders that load it."""
-        return f"{self.folder}/model"
-
-    @property
-    def weights_file(self) -> str:
-        """File of the same weights in numpy's format, in float32."""
-        return f"{self.model_folder}/weights.npz"
+        return Shape.of(Path(self.model_folder))
 
     @property
     def store_folder(self) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-BYTES = {"float32": 4, "bfloat16": 2}  # per element
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}  # per element
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +22,22 @@ class Shape:
     num_key_value_heads: int
     rope_theta: float = 10_000.0
     max_position_embeddings: int = 8192
+    rms_norm_eps: float = 1e-6  # LlamaConfig's default
+    tie_word_embeddings: bool = False
+
+    @classmethod
+    def of(cls, folder: Path) -> Shape:
+        """Return the shape of a model in a folder.
+
+        :raises ValueError: it is not a Llama
+        """
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+        if config.get("model_type") != "llama":
+            raise ValueError(
+                f"{folder} has a model of type {config.get('model_type')}; only llama is possible"
+            )
+        sizes = {name: config[name] for name in cls.__dataclass_fields__ if name in config}
+        return cls(**sizes | {"rope_theta": config["rope_parameters"]["rope_theta"]})
 
     @property
     def key_value_size(self) -> int:
@@ -36,24 +55,29 @@ class Shape:
 
     @property
     def num_parameters(self) -> int:
-        return self.num_step_weights + self.vocab_size * self.hidden_size
+        embedding = 0 if self.tie_word_embeddings else self.vocab_size * self.hidden_size
+        return self.num_step_weights + embedding
+
+    def key_value_bytes(self, num_tokens: float, dtype: str) -> float:
+        """Return the size of the keys and values of this many tokens."""
+        return BYTES[dtype] * 2 * self.num_hidden_layers * self.key_value_size * num_tokens
 
     def step_bytes(self, streams: int, context_len: float, dtype: str) -> float:
         """Return the least bytes that a decode step of `streams` sequences of `context_len` tokens reads."""
-        keys_and_values = 2 * self.num_hidden_layers * self.key_value_size * context_len
-        return BYTES[dtype] * (self.num_step_weights + streams * keys_and_values)
+        weights = BYTES[dtype] * self.num_step_weights
+        return weights + self.key_value_bytes(streams * context_len, dtype)
 
 
-SHAPES = {
+SHAPES = {  # of models with random weights
     "tiny": Shape(  # to try the command out
-        vocab_size=500,
+        vocab_size=8192,
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
     ),
-    "small": Shape(
+    "small": Shape(  # fits into a processor's cache
         vocab_size=8000,
         hidden_size=512,
         intermediate_size=1408,
@@ -61,16 +85,7 @@ SHAPES = {
         num_attention_heads=8,
         num_key_value_heads=4,
     ),
-    "135m": Shape(  # SmolLM2-135M with an output layer of its own: 163 M parameters
-        vocab_size=49_152,
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=30,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        rope_theta=100_000.0,
-    ),
-    "1b": Shape(  # Llama 3.2 1B with a smaller vocabulary and an output layer of its own: 1.17 B
+    "1b": Shape(  # Llama 3.2 1B with a smaller vocabulary: 1.07 B
         vocab_size=49_152,
         hidden_size=2048,
         intermediate_size=8192,
@@ -78,8 +93,9 @@ SHAPES = {
         num_attention_heads=32,
         num_key_value_heads=8,
         rope_theta=500_000.0,
+        tie_word_embeddings=True,
     ),
-    "8b": Shape(
+    "8b": Shape(  # Llama 3.1 8B
         vocab_size=128_256,
         hidden_size=4096,
         intermediate_size=14_336,

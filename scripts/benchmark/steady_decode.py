@@ -7,7 +7,7 @@ from typing import Any
 
 from .bare_engine import BareEngine
 from .settings import Settings
-from .words import random_tokens
+from .token_ids import random_tokens
 
 
 class SteadyDecode:

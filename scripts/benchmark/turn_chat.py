@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -13,8 +14,8 @@ from chatstream_flask.client import parse_events
 from chatstream_flask.prompts import ChatContent
 
 from .bare_engine import make_chat_stream
+from .prompts import Prompts
 from .settings import Settings
-from .words import random_tokens, text_of
 
 MESSAGE_TOKENS = 20  # in the first and the last turn
 REPLY_TOKENS = 32
@@ -27,7 +28,7 @@ class Words(AbstractChatPrompt):
     """Prompt of all messages, separated by spaces."""
 
     def render(self, contents: list[ChatContent]) -> str:
-        return " ".join(content.message or "" for content in contents).rstrip()
+        return " ".join((content.message or "").strip() for content in contents).rstrip()
 
 
 class TurnChat:
@@ -35,7 +36,7 @@ class TurnChat:
 
     def __init__(self, settings: Settings) -> None:
         self._random = Random(0)
-        self._vocab_size = settings.shape.vocab_size
+        self._prompts = Prompts(Path(settings.model_folder))
         self._app = Flask(__name__)
         self._app.config.update(CHATSTREAM_STORE_DIR=settings.store_folder, CHATSTREAM_COOKIE_SECURE=False)
         self._chat_stream = make_chat_stream(
@@ -57,7 +58,7 @@ class TurnChat:
         return {"turn 1": first, "turn 5": fifth, "turn 5, nothing kept": again}
 
     def _ask(self, client: FlaskClient, num_tokens: int) -> dict[str, Any]:
-        return told(client, user_input=text_of(random_tokens(self._random, num_tokens, self._vocab_size)))
+        return told(client, user_input=self._prompts.text(self._random, num_tokens))
 
     def close(self) -> None:
         self._chat_stream.engine.stop()

@@ -11,6 +11,8 @@ from ..say import say
 from ..settings import Settings
 from ..table import table
 
+STREAMS = (1, 4, 8, 16, 32)
+NEW_TOKENS = 64
 CONTEXT_LEN = 64  # before the first new token
 
 
@@ -19,14 +21,16 @@ def measure(options: Options, settings: Settings) -> dict[str, Any]:
         ActorProcess("benchmark.bandwidth", "Bandwidth", settings) as bandwidth,
         ActorProcess("benchmark.steady_decode", "SteadyDecode", settings) as decode,
     ):
-        return {"levels": [_level(n, bandwidth, decode, options, settings) for n in options.streams]}
+        return {
+            "levels": [_level(n, bandwidth, decode, options, settings) for n in options.streams or STREAMS]
+        }
 
 
 def _level(
     streams: int, bandwidth: ActorProcess, decode: ActorProcess, options: Options, settings: Settings
 ) -> dict[str, Any]:
     """Measure one number of streams; bandwidth is measured each time, as it varies on a shared machine."""
-    new_tokens = options.new_tokens
+    new_tokens = options.new_tokens or NEW_TOKENS
     decode.call("prepare", streams=streams, longest=CONTEXT_LEN, new_tokens=new_tokens)
     decode.call("compute_prompts", context_len=CONTEXT_LEN)
     decode.call("measure", context_len=CONTEXT_LEN, new_tokens=new_tokens)  # warm-up
