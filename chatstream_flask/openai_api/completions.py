@@ -56,17 +56,18 @@ class Completions:
         body = parse_body(read_body(request, self.settings.max_body_len), ChatBody)
         use = tool_use(body)
         with self._reserve(body) as generations:
-            grammar = grammar_of(answer_format(body), use, self._source.reply_format)
+            wanted = answer_format(body)
+            grammar = grammar_of(wanted, use, self._source.reply_format)
             if grammar is not None and body.continue_final_message:
                 raise ApiError(
-                    "continue_final_message cannot be combined with a format of the answer or a forced tool "
-                    "call, which hold from the beginning of a message",
+                    "continue_final_message cannot be combined with a format of the answer, a forced tool "
+                    "call or strict functions, which hold from the beginning of a message",
                     param="continue_final_message",
                 )
             ids = self._encoder.encode(body, use)
             params = self._params(body, grammar, [ids])
             params = replace(params, max_reasoning_tokens=self._reasoning_limit(body))
-            parsers = [self._parser(body, use, grammar) for _ in range(body.num_choices)]
+            parsers = [self._parser(body, use, is_free=wanted is None) for _ in range(body.num_choices)]
             self._submit(body, generations, [ids] * body.num_choices, params, parsers)
             answer = ChatAnswer(*self._about_answer(body))
             return self._response(body, generations, answer, num_prompts=1)
@@ -127,11 +128,11 @@ class Completions:
         limits = (body.thinking_token_budget, self._service.params.max_reasoning_tokens)
         return min((limit for limit in limits if limit is not None), default=None)
 
-    def _parser(self, body: ChatBody, use: ToolUse, grammar: str | None) -> ReplyParser:
+    def _parser(self, body: ChatBody, use: ToolUse, *, is_free: bool) -> ReplyParser:
         streams, reply_format = bool(body.stream), self._source.reply_format
         if use.forced:
             return ToolCallParser(forced_syntax(use.forced), use.tools, streams=streams)
-        if grammar is None:
+        if is_free:
             return reply_format.make_parser(use.tools, streams=streams)
         if not use.tools:
             return TextReply()

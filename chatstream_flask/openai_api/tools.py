@@ -20,6 +20,7 @@ class ToolUse:
     tools: list[dict[str, Any]] = field(default_factory=list)  # as the chat template expects them
     forced: tuple[str, ...] = ()  # names, of which the model must call one
     is_single: bool = False  # whether a reply has one call at most
+    strict: frozenset[str] = frozenset()  # names, whose arguments must conform to their schemas
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -69,10 +70,14 @@ def tool_use(body: ChatBody) -> ToolUse:
         if choice.function.name not in names:
             raise ApiError(f"tool_choice must be one of {', '.join(names)}", param="tool_choice")
         return ToolUse(tools, (choice.function.name,))
-    return ToolUse(tools, names if choice == "required" else (), body.parallel_tool_calls is False)
+    strict = frozenset(tool.function.name for tool in body.tools if tool.function.strict)
+    return ToolUse(
+        tools, names if choice == "required" else (), body.parallel_tool_calls is False, strict=strict
+    )
 
 
 def _template_tool(tool: Tool) -> dict[str, Any]:
-    """Return a tool without fields that are not set, because templates print nulls."""
-    function = {k: v for k, v in msgspec.to_builtins(tool.function).items() if v is not None}
+    """Return a tool without fields that are not set, because templates print nulls, and without `strict`."""
+    given = msgspec.to_builtins(tool.function)
+    function = {k: v for k, v in given.items() if v is not None and k != "strict"}
     return {"type": "function", "function": function}

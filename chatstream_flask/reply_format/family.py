@@ -28,7 +28,8 @@ class ReplyFormat:
     :param first_closing_ids: the same, as the first tokens of a reply
     :param tool_syntax: how the model writes tool calls
     :param reasoning_tokens: special tokens that mark reasoning, with their text
-    :param tool_tokens: special tokens that mark tool calls
+    :param tool_tokens: special tokens that mark tool calls, with their text
+    :param call_tokens: all tokens that were added for that, also those that are not special
     :param knows_tools: whether the chat template writes tools into the prompt
     :param knows_effort: whether the chat template says how much to reason
     """
@@ -41,6 +42,7 @@ class ReplyFormat:
     tool_syntax: ToolSyntax = HERMES
     reasoning_tokens: Mapping[int, str] = field(default_factory=dict)
     tool_tokens: Mapping[int, str] = field(default_factory=dict)
+    call_tokens: Mapping[int, str] = field(default_factory=dict)
     knows_tools: bool = True
     knows_effort: bool = False
 
@@ -137,9 +139,14 @@ def find_reply_format(tokenizer: Any) -> ReplyFormat:
     if isinstance(reasoning, HarmonyFormat):
         syntax = HARMONY
     tool_tokens = _within(syntax.markers, special)
+    call_tokens = _within(syntax.markers, {token_id: token.content for token_id, token in added.items()})
     if reasoning is None:
         return ReplyFormat(
-            response_template, tool_syntax=syntax, tool_tokens=tool_tokens, knows_tools=knows_tools
+            response_template,
+            tool_syntax=syntax,
+            tool_tokens=tool_tokens,
+            call_tokens=call_tokens,
+            knows_tools=knows_tools,
         )
 
     def encode(text: str) -> tuple[int, ...]:
@@ -154,6 +161,7 @@ def find_reply_format(tokenizer: Any) -> ReplyFormat:
         tool_syntax=syntax,
         reasoning_tokens=_within(reasoning.markers, special),
         tool_tokens=tool_tokens,
+        call_tokens=call_tokens,
         knows_tools=knows_tools,
         knows_effort="reasoning_effort" in template,
     )
@@ -175,7 +183,7 @@ def _tags_of(response_template: dict[str, Any] | None) -> ReasoningTags | None:
     return None
 
 
-def _within(markers: Iterable[str], special: Mapping[int, str]) -> dict[int, str]:
-    """Return the special tokens that are a part of a marker."""
+def _within(markers: Iterable[str], tokens: Mapping[int, str]) -> dict[int, str]:
+    """Return the tokens that are a part of a marker."""
     texts = tuple(markers)
-    return {token_id: token for token_id, token in special.items() if any(token in text for text in texts)}
+    return {token_id: token for token_id, token in tokens.items() if any(token in text for text in texts)}

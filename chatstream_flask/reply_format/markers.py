@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+# These begin tool calls, also within reasoning.
+APERTUS_CALLS = "<|tools_prefix|>"
+KIMI_CALLS = "<|tool_calls_section_begin|>"
+
 
 def held_len(text: str, *markers: str) -> int:
     """Return the length of the longest end of `text` that may still become one of the markers."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from ..engine.reasoning import Piece
-from .markers import held_len, may_become
+from .markers import APERTUS_CALLS, KIMI_CALLS, held_len, may_become
 
 
 @dataclass(frozen=True)
@@ -17,16 +17,23 @@ class ReasoningTags:
     :param open: before the reasoning; written by the model or at the end of the prompt
     :param close: after it
     :param answer_open: some families put the answer between tags too; these are left out
+    :param call_open: begins the tool calls that some families write without closing the reasoning
     """
 
     open: str
     close: str
     answer_open: str = ""
     answer_close: str = ""
+    call_open: str = ""
 
     @property
     def markers(self) -> tuple[str, ...]:
         return self.open, self.close, self.answer_open, self.answer_close
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """Texts that end the reasoning."""
+        return (self.close, self.call_open) if self.call_open else (self.close,)
 
     def closing_text(self, *, is_begun: bool) -> str:
         """Return the text that ends the reasoning and begins the answer; `is_begun` makes no difference."""
@@ -113,13 +120,15 @@ class TagSplitter:
         return ""
 
     def _reason(self) -> str:
-        before, close, after = self._rest.partition(self._tags.close)
-        shown = before if close else before[: len(before) - held_len(before, self._tags.close)]
-        shown = shown.rstrip()
-        if close:
-            self._rest, self._state = after, State.CLOSED
+        rest, ends = self._rest, self._tags.ends
+        found = min(((rest.index(end), end) for end in ends if end in rest), default=None)
+        stop = len(rest) - held_len(rest, *ends) if found is None else found[0]
+        shown = rest[:stop].rstrip()
+        if found is None:
+            self._rest = rest[len(shown) :]
         else:
-            self._rest = before[len(shown) :]
+            self._rest = rest[stop:].removeprefix(self._tags.close)
+            self._state = State.CLOSED
         if self._is_first:
             shown = shown.lstrip()
         self._is_first = self._is_first and not shown
@@ -151,6 +160,7 @@ FAMILIES = (  # the first one with a tag in the chat template, or with both in t
     ReasoningTags("<|channel>thought", "<channel|>"),  # Gemma 4
     ReasoningTags("<|START_THINKING|>", "<|END_THINKING|>"),  # Command R7B and A
     ReasoningTags("[THINK]", "[/THINK]"),  # Magistral, Ministral 3
+    ReasoningTags("<|inner_prefix|>", "<|inner_suffix|>", call_open=APERTUS_CALLS),  # Apertus
     ReasoningTags("<seed:think>", "</seed:think>"),
     ReasoningTags("◁think▷", "◁/think▷"),  # Kimi-VL
     ReasoningTags("<thought>", "</thought>"),  # EXAONE Deep
@@ -159,9 +169,8 @@ FAMILIES = (  # the first one with a tag in the chat template, or with both in t
     ),
     ReasoningTags("<think>", "</think>", "<response>", "</response>"),  # Granite
     ReasoningTags("<think>", "</think>", "<answer>", "</answer>"),  # Hunyuan
-    ReasoningTags(
-        "<think>", "</think>"
-    ),  # Qwen3, QwQ, DeepSeek, GLM, SmolLM3, Nemotron, EXAONE 4, Kimi K2 ...
+    ReasoningTags("<think>", "</think>", call_open=KIMI_CALLS),  # Kimi K2 Thinking
+    ReasoningTags("<think>", "</think>"),  # Qwen3, QwQ, DeepSeek, GLM, SmolLM3, Nemotron, EXAONE 4 ...
 )
 
 
@@ -172,8 +181,8 @@ def find_tags(template: str, vocabulary: set[str]) -> ReasoningTags | None:
     :param vocabulary: tokens that were added to the tokenizer
     """
     for tags in FAMILIES:
-        has_answer_tags = tags.answer_open in template
+        has_other_tags = tags.answer_open in template and tags.call_open in template
         is_in_template = tags.close in template or tags.open in template
-        if has_answer_tags and (is_in_template or {tags.open, tags.close} <= vocabulary):
+        if has_other_tags and (is_in_template or {tags.open, tags.close} <= vocabulary):
             return tags
     return None

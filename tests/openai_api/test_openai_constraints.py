@@ -37,6 +37,8 @@ ANSWER = {"type": "object", "properties": {"a}": {"type": "integer"}}, "addition
 FORMAT = {"type": "json_schema", "json_schema": {"name": "answer", "schema": ANSWER}}
 CALL: tuple[str, Any] = ("f", {"next": {"n": 1}})
 OTHER_CALL: tuple[str, Any] = ("g", {})
+WRONG_CALL: tuple[str, Any] = ("f", {"next": 1})
+STRICT_TOOLS = [{"type": "function", "function": TOOLS[0]["function"] | {"strict": True}}, TOOLS[1]]  # type: ignore
 
 
 def grammar(reply_format: ReplyFormat | None = None, **fields: Any) -> tuple[str | None, ToolUse]:
@@ -108,16 +110,46 @@ def test_with_tools_and_a_format_a_reply_is_calls_or_an_answer(syntax: Any, toke
         assert not accepts(tokenizer, made, wrong)
 
 
-def test_a_special_token_around_calls_is_a_token_in_the_grammar() -> None:
-    """No text is encoded to a special token, so that a grammar of text would never allow it."""
+@pytest.mark.parametrize("is_special", [True, False])
+def test_a_token_around_calls_is_a_token_in_the_grammar(*, is_special: bool) -> None:
+    """No text is encoded to an added token, so that a grammar of text would never allow it."""
     tokenizer = AutoTokenizer.from_pretrained(demo_model.PATH)
-    tokenizer.add_tokens([AddedToken("<tool_call>", special=True)], special_tokens=True)
+    tokenizer.add_tokens([AddedToken("<tool_call>", special=is_special)], special_tokens=is_special)
     tokenizer.chat_template = "{{ tools }}<tool_call></tool_call>"
     reply_format = find_reply_format(tokenizer)
-    assert list(reply_format.tool_tokens.values()) == ["<tool_call>"]
-    made, _ = grammar(reply_format, tools=TOOLS, response_format=FORMAT)
+    assert list(reply_format.tool_tokens.values()) == ["<tool_call>"] * is_special
     assert HERMES.form is not None
-    assert accepts(tokenizer, made, HERMES.form.write([CALL, OTHER_CALL]))
+    call = HERMES.form.write([CALL, OTHER_CALL])
+    made, _ = grammar(reply_format, tools=TOOLS, response_format=FORMAT)
+    assert accepts(tokenizer, made, call)
+    made, _ = grammar(reply_format, tools=STRICT_TOOLS)
+    assert accepts(tokenizer, made, f"Let me see. {call}")
+    assert not accepts(tokenizer, made, HERMES.form.write([WRONG_CALL]))
+
+
+@pytest.mark.parametrize(
+    "syntax", [syntax for _, syntax in SYNTAXES], ids=[signs[0] for signs, _ in SYNTAXES]
+)
+def test_calls_of_strict_functions_have_the_arguments_of_their_schema(syntax: Any, tokenizer: Any) -> None:
+    reply_format = ReplyFormat(tool_syntax=syntax)
+    made, use = grammar(reply_format, tools=STRICT_TOOLS)
+    assert use.strict == {"f"} and use.tools == TOOLS
+    assert grammar(reply_format, tools=TOOLS)[0] is None
+    if syntax.form is None or syntax.form.json_key:
+        assert made is None  # such calls are no JSON, or no text shows where they begin
+        return
+    for text in ("Hello", "Is 1 < 2?\n\n[x] {y}\n"):
+        assert accepts(tokenizer, made, text)
+    free_call: tuple[str, Any] = ("g", {"whatever": [1]})
+    several = [CALL, free_call] if syntax.form.between is not None else [CALL]
+    for calls in ([CALL], [free_call], several):
+        assert accepts(tokenizer, made, f"Let me see.\n{syntax.form.write(calls)}")
+    for wrong in (WRONG_CALL, ("h", {})):
+        assert not accepts(tokenizer, made, syntax.form.write([wrong]))
+    single, _ = grammar(reply_format, tools=STRICT_TOOLS, parallel_tool_calls=False)
+    assert accepts(tokenizer, single, syntax.form.write([CALL])) and accepts(tokenizer, single, "Hello")
+    if syntax.form.between is not None:
+        assert not accepts(tokenizer, single, syntax.form.write([CALL, CALL]))
 
 
 def test_an_answer_may_look_like_a_call_in_its_beginning(tokenizer: Any) -> None:

@@ -22,7 +22,7 @@ from chatstream_flask.reply_format.tools.syntax import find_tool_syntax
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(os.environ.get("CHATSTREAM_TEMPLATES", ROOT.parent / "shared" / "templates"))
 TEMPLATES = sorted(FOLDER.glob("*.jinja"))
-OTHER_WAYS = ("Apertus", "GigaChat3-10B", "functionary-medium-v3.2", "gpt-oss")  # read by no syntax here
+OTHER_WAYS = ("GigaChat3-10B", "functionary-medium-v3.2", "gpt-oss")  # read by no syntax here
 PARAMETERS = {
     "type": "object",
     "properties": {

@@ -49,6 +49,13 @@ def test_reasoning_is_found_where_the_model_opens_it_and_where_the_prompt_does(
     assert split(tags.make_splitter(prompt), text) == ("Hm.\n\nYes?", answer)
 
 
+@pytest.mark.parametrize("tags", [tags for tags in FAMILIES if tags.call_open], ids=lambda tags: tags.open)
+def test_a_tool_call_ends_reasoning_that_is_not_closed(tags: ReasoningTags) -> None:
+    text = f'{tags.open}Hm. {tags.call_open}[{{"f": {{}}}}]'
+    assert split(tags.make_splitter(""), text) == ("Hm.", f'{tags.call_open}[{{"f": {{}}}}]')
+    assert split(tags.make_splitter(""), *text) == ("Hm.", f'{tags.call_open}[{{"f": {{}}}}]')
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -128,6 +128,10 @@ FAMILIES: dict[str, tuple[str, str]] = {
         "<|tool_call>call:",
         '<|tool_call>call:f{s:<|"|>a<|"|>,n:1}<tool_call|><|tool_call>call:g{}<tool_call|>',
     ),
+    "apertus": (
+        "<|tools_prefix|>",
+        '<|tools_prefix|>[{"f": {"s": "a", "n": 1}}, {"g": {}}]<|tools_suffix|>',
+    ),
     "gigachat": (
         "<|function_call|>",
         '<|function_call|>{"name": "f", "arguments": {"s": "a", "n": 1}}<|function_call|>{"name": "g"}',
@@ -219,6 +223,23 @@ def test_an_opener_in_prose_stays_text(family: str) -> None:
     for opener in syntax_of(family).openers:
         text = f"It writes {opener} before a call, and {opener}."
         assert read(family, text) == ([], text)
+
+
+@pytest.mark.parametrize("family", sorted(family for family in FAMILIES if not family.startswith("llama")))
+def test_a_call_that_is_quoted_as_code_stays_text(family: str) -> None:
+    call = FAMILIES[family][1]
+    one_line = " ".join(call.split())
+    for text in (
+        f"Write `{one_line}` for it.",
+        f"Like this:\n\n  ```\n{call}\n  ```\nSo it is.",
+        f"```{one_line}",
+    ):
+        assert read(family, text) == ([], text)
+    closed = f"`x`, and\n```py\ny = `z\n```\n{call}"
+    assert read(family, closed) == (
+        [("f", {"s": "a", "n": 1}), ("g", {})],
+        closed.partition(call)[0].rstrip(),
+    )
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES.keys() - {"lfm2"}))  # those are known when their list ends
@@ -387,7 +408,7 @@ def test_a_forced_reply_is_arguments_of_one_function_or_a_call_of_one_of_several
 # -- tokenizers and templates ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", ["granite", "phi-4", "firefunction", "lfm2", "hermes"])
+@pytest.mark.parametrize("family", ["granite", "phi-4", "apertus", "firefunction", "lfm2", "hermes"])
 def test_calls_written_into_a_history_are_read_again(family: str) -> None:
     calls: Calls = [("f", {"s": 'a"b\n', "n": 1, "any": [None, True]}), ("g", {})]
     form = syntax_of(family).form

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -30,25 +30,31 @@ class CallForm:
         return self.start + (self.between or "").join(texts) + self.end
 
     def rule(
-        self, functions: Mapping[str, str], special: Mapping[int, str], *, is_single: bool = False
+        self, functions: Mapping[str, str], tokens: Mapping[int, str], *, is_single: bool = False
     ) -> str:
         """Return a Lark expression for one or several calls.
 
         :param functions: names of functions, with the expressions for their arguments
-        :param special: tokens that text is never encoded to, with their text
+        :param tokens: tokens that stand for their text and that no other text is encoded to
         :param is_single: allow one call only
         """
         calls = (
             [self.before + name + self.middle, arguments, self.after] for name, arguments in functions.items()
         )
         one = " | ".join(
-            f"{_terminals(before, special)} {arguments} {_terminals(after, special)}"
+            f"{terminals(before, tokens)} {arguments} {terminals(after, tokens)}"
             for before, arguments, after in calls
         )
         more = ""
         if self.between is not None and not is_single:
-            more = f"({_terminals(self.between, special)} ({one}))*"
-        return f"{_terminals(self.start, special)} ({one}) {more} {_terminals(self.end, special)}"
+            more = f"({terminals(self.between, tokens)} ({one}))*"
+        return f"{terminals(self.start, tokens)} ({one}) {more} {terminals(self.end, tokens)}"
+
+    def behind(self, opener: str) -> CallForm:
+        """Return the form of what follows the opener, up to the next opener."""
+        if self.start:
+            return replace(self, start=self.start.lstrip().removeprefix(opener))
+        return replace(self, before=self.before.removeprefix(opener), between=None)
 
 
 def object_form(
@@ -66,9 +72,9 @@ def list_form(opener: str, closer: str = "", name: str = "name", arguments: str 
     return CallForm(f'{{"{name}": "', f'", "{arguments}": ', "}", f"{opener}[", ", ", f"]{closer}")
 
 
-def _terminals(text: str, special: Mapping[int, str]) -> str:
-    """Return a text as terminals of a Lark grammar; a special token is one, whatever its text."""
-    ids = {token: token_id for token_id, token in special.items()}
+def terminals(text: str, tokens: Mapping[int, str]) -> str:
+    """Return a text as terminals of a Lark grammar; each of the tokens is one, whatever its text."""
+    ids = {token: token_id for token_id, token in tokens.items()}
     pattern = "|".join(map(re.escape, sorted(ids, key=len, reverse=True)))
     parts = re.split(f"({pattern})", text) if pattern else [text]
     return " ".join(f"<[{ids[part]}]>" if part in ids else json.dumps(part) for part in parts if part)

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..deltas import Delta, merged
 from .call_writer import CallWriter
+from .open_code import OpenCode
 from .characters import SPACE, BrokenText, Characters, Reading, num_uncertain
 from .readers import Reader
 from .syntax import ToolSyntax
@@ -21,8 +22,8 @@ SYNTAX_CHARS = SPACE + ",;]}`"  # may follow the arguments of a call
 class ToolCallParser:
     """Incremental parser of a reply with tool calls; how the text is cut does not change the message.
 
-    Text that only looks like a call is content, and so is a call that breaks off. White space before a call
-    is dropped.
+    Text that only looks like a call is content, and so is a call that breaks off, or that is quoted as code
+    in Markdown. White space before a call is dropped.
     """
 
     reads_special_tokens = False
@@ -55,6 +56,7 @@ class ToolCallParser:
         self._is_start = syntax.bare is not None
         self._space = ""  # white space at the end of the content
         self._held = ""  # with which an opener may begin
+        self._code = OpenCode()
         self._chars = Characters()
         self._reading: Reading[None] | None = None
         self._raw = ""  # text of the call that is being read
@@ -99,6 +101,7 @@ class ToolCallParser:
 
     def _show(self, text: str) -> None:
         """Add text to the content; white space at its end waits for what follows."""
+        self._code.push(text)
         text = self._space + text
         shown = text.rstrip()
         self._space = text[len(shown) :]
@@ -113,7 +116,7 @@ class ToolCallParser:
                 self._start_reading(self._syntax.bare, char)
                 return
         self._held += char
-        if reader := self._syntax.openers.get(self._held):
+        if (reader := self._syntax.openers.get(self._held)) and not self._code.is_open:
             opener, self._held = self._held, ""
             self._start_reading(reader, opener)
             return

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..harmony import CALL, MESSAGE
+from ..markers import KIMI_CALLS
 from .call_writer import CallWriter
 from .characters import (
     MAX_DEPTH,
@@ -165,7 +166,7 @@ def deepseek(chars: Characters, calls: CallWriter, opened: str) -> Reading[None]
             return
 
 
-KIMI = ("<|tool_calls_section_begin|>", "<|tool_call_begin|>")
+KIMI = (KIMI_CALLS, "<|tool_call_begin|>")
 
 
 def kimi(chars: Characters, calls: CallWriter, opened: str) -> Reading[None]:
@@ -186,6 +187,28 @@ def kimi(chars: Characters, calls: CallWriter, opened: str) -> Reading[None]:
         opened = yield from chars.one_of(KIMI[1], "<|tool_calls_section_end|>")
         if opened != KIMI[1]:
             return
+
+
+def apertus(chars: Characters, calls: CallWriter, opened: str) -> Reading[None]:
+    """Read Apertus' calls: a list of objects, each with a function's name as its key."""
+    yield from chars.skip_space()
+    yield from chars.expect("[")
+    while True:
+        yield from chars.skip_space()
+        yield from chars.expect("{")
+        yield from chars.skip_space()
+        name = yield from read_text(chars)
+        yield from chars.skip_space()
+        yield from chars.expect(":")
+        yield from chars.skip_space()
+        yield from read_arguments(chars, calls, name)
+        yield from chars.skip_space()
+        yield from chars.expect("}")
+        yield from chars.skip_space()
+        if (yield from chars.one_of(",", "]")) == "]":
+            break
+    yield from chars.skip_space()
+    yield from chars.optional("<|tools_suffix|>")
 
 
 def read_arguments(chars: Characters, calls: CallWriter, name: str) -> Reading[None]:

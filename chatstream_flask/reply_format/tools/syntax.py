@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..harmony import CALL, TOOL_CALL
+from ..markers import APERTUS_CALLS
 from . import gemma
 from .call_form import CallForm, list_form, object_form
 from .readers import (
     DEEPSEEK,
     KIMI,
     Reader,
+    apertus,
     arguments_of,
     deepseek,
     function_tag,
@@ -129,6 +131,14 @@ SYNTAXES: tuple[tuple[tuple[str, ...], ToolSyntax], ...] = (
                 between=None,  # the next would have another number
                 end="<|tool_calls_section_end|>",
             ),
+        ),
+    ),
+    (
+        (APERTUS_CALLS,),
+        ToolSyntax(
+            {APERTUS_CALLS: apertus},
+            ("<|tools_suffix|>",),
+            form=CallForm('{"', '": ', "}", f"{APERTUS_CALLS}[", ", ", "]<|tools_suffix|>"),
         ),
     ),
     (("[TOOL_CALLS]", "[ARGS]"), _mistral(CallForm("[TOOL_CALLS]", "[ARGS]", ""))),
