@@ -144,7 +144,8 @@ def test_calls_of_strict_functions_have_the_arguments_of_their_schema(syntax: An
     several = [CALL, free_call] if syntax.form.between is not None else [CALL]
     for calls in ([CALL], [free_call], several):
         assert accepts(tokenizer, made, f"Let me see.\n{syntax.form.write(calls)}")
-    for wrong in (WRONG_CALL, ("h", {})):
+    unknown_call: tuple[str, Any] = ("h", {})
+    for wrong in (WRONG_CALL, unknown_call):
         assert not accepts(tokenizer, made, syntax.form.write([wrong]))
     single, _ = grammar(reply_format, tools=STRICT_TOOLS, parallel_tool_calls=False)
     assert accepts(tokenizer, single, syntax.form.write([CALL])) and accepts(tokenizer, single, "Hello")

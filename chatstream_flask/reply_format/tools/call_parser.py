@@ -11,8 +11,8 @@ from typing import Any
 
 from ..deltas import Delta, merged
 from .call_writer import CallWriter
-from .open_code import OpenCode
 from .characters import SPACE, BrokenText, Characters, Reading, num_uncertain
+from .open_code import OpenCode
 from .readers import Reader
 from .syntax import ToolSyntax
 
