@@ -19,17 +19,14 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from chatstream_flask import ChatStream
 from chatstream_flask.demo_model import PATH as DEMO_MODEL
-from chatstream_flask.engine.runner import NewIds
-from chatstream_flask.engine.sequence import Chunk, Sequence
 from chatstream_flask.inference.loading.load_model import load_model
-from chatstream_flask.mock.mock_runner import MockParams, MockRunner
-from chatstream_flask.model_source.mock_source import MockSource
 from chatstream_flask.openai_api import create_openai_blueprint
 from chatstream_flask.serving.waitress_server import serve
 from chatstream_flask.views import create_chat_blueprint, create_operations_blueprint
 
+from .faulty_runner import Faults, make_faulty
+
 MAX_HOLD_SEC = 60.0
-POISON = "poison"
 
 
 def create_app() -> Flask:
@@ -43,11 +40,12 @@ def create_app() -> Flask:
             tokenizer.chat_template = template
         options |= {"model": model, "tokenizer": tokenizer, "device": device}
     chat_stream = ChatStream(**options)
-    if isinstance(chat_stream.source, MockSource):
-        chat_stream.source = MockThatFails(options["mock_params"], chat_stream.source.context_len, gate)
+    faults = Faults()
+    source: Any = chat_stream.source
+    source.make_runner = make_faulty(source.make_runner, faults)
     folder = Path(wanted["folder"])
     first, second = (chat_app(name, chat_stream, folder, wanted["config"]) for name in ("first", "second"))
-    add_test_routes(first, chat_stream, gate)
+    add_test_routes(first, chat_stream, gate, faults)
     first.register_blueprint(create_operations_blueprint(chat_stream))
     first.register_blueprint(create_openai_blueprint(chat_stream))
     first.wsgi_app = DispatcherMiddleware(first.wsgi_app, {"/second": second})  # type: ignore[method-assign]
@@ -83,7 +81,7 @@ def chat_app(name: str, chat_stream: ChatStream, folder: Path, config: dict[str,
     return app
 
 
-def add_test_routes(app: Flask, chat_stream: ChatStream, gate: Gate) -> None:
+def add_test_routes(app: Flask, chat_stream: ChatStream, gate: Gate, faults: Faults) -> None:
     @app.get("/state")
     def state() -> Response:
         engine = chat_stream.engine
@@ -107,11 +105,10 @@ def add_test_routes(app: Flask, chat_stream: ChatStream, gate: Gate) -> None:
         gate.close()
         return jsonify("held")
 
-    @app.post("/fail")
-    def fail() -> Response:
-        """Make every decode step of a mock fail from now on."""
-        gate.is_failing = True
-        return jsonify("failing")
+    @app.post("/faults")
+    def set_faults() -> Response:
+        faults.set(**request.get_json())
+        return jsonify(repr(faults))
 
     @app.post("/release")
     def release() -> Response:
@@ -119,36 +116,8 @@ def add_test_routes(app: Flask, chat_stream: ChatStream, gate: Gate) -> None:
         return jsonify("released")
 
 
-class MockThatFails(MockSource):
-    """A mock that fails for prompts with POISON, and for all while the gate says so."""
-
-    def __init__(self, mock_params: dict[str, Any], context_len: int, gate: Gate) -> None:
-        super().__init__(mock_params, context_len)
-        self._gate = gate
-
-    def make_runner(self, num_slots: int, num_threads: int, device: int) -> RunnerThatFails:
-        return RunnerThatFails(self._params, self._gate)
-
-
-class RunnerThatFails(MockRunner):
-    def __init__(self, params: MockParams, gate: Gate) -> None:
-        super().__init__(params)
-        self._gate = gate
-
-    def prefill(self, chunks: list[Chunk]) -> NewIds:
-        if any(POISON in "".join(map(chr, chunk.sequence.request.prompt_ids)) for chunk in chunks):
-            raise RuntimeError("this prompt fails")
-        return super().prefill(chunks)
-
-    def decode(self, sequences: list[Sequence]) -> list[list[int]]:
-        if self._gate.is_failing:
-            raise RuntimeError("every step fails")
-        return super().decode(sequences)
-
-
 class Gate:
     def __init__(self) -> None:
-        self.is_failing = False
         self.num_stopped = 0  # threads
         self._is_open = threading.Event()
         self._is_open.set()

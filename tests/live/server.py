@@ -82,8 +82,9 @@ class Server(ServerProcess):
     def hold(self) -> None:
         assert self._ask("POST", "/hold").ok
 
-    def fail(self) -> None:
-        assert self._ask("POST", "/fail").ok
+    def set_fault(self, **fault: Any) -> None:
+        """Let the model have this fault (a `Faults`) from now on; without arguments none."""
+        assert self._ask("POST", "/faults", fault).ok
 
     def release(self) -> None:
         assert self._ask("POST", "/release").ok
@@ -101,9 +102,10 @@ class Server(ServerProcess):
         (outcome,) = self.outcomes(client)
         return outcome
 
-    def _ask(self, method: str, path: str) -> requests.Response:
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> requests.Response:
         with requests.Session() as session:
-            return session.request(method, f"http://127.0.0.1:{self.port}{path}", timeout=TIMEOUT_SEC)
+            url = f"http://127.0.0.1:{self.port}{path}"
+            return session.request(method, url, json=body, timeout=TIMEOUT_SEC)
 
 
 def start(

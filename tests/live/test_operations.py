@@ -10,7 +10,6 @@ import requests
 from chatstream_flask.client import parse_events, text_of
 
 from .client import EVENTS, Visitor, wait_until
-from .live_apps import POISON
 from .server import Server, start, start_mock
 
 pytestmark = pytest.mark.server
@@ -40,31 +39,6 @@ def test_a_model_that_hangs_ends_its_reply_and_is_served_again_by_a_new_thread(
         assert "wait_for" in server.output  # where it hung
         server.check_idle()
         assert server.terminate() == 0
-
-
-def test_a_prompt_that_always_fails_breaks_nothing_and_a_model_that_always_fails_is_broken(
-    kind: str, tmp_path: Path
-) -> None:
-    """Six times the same prompt on an idle server ended in "broken"."""
-
-    def codes(user_input: str, num: int) -> list[str]:
-        with Visitor(server.port) as visitor:
-            return [visitor.ask_for_events(user_input)[-1].data.get("code", "none") for _ in range(num)]
-
-    with start_mock(kind, tmp_path, {"type": "echo", "time_per_token_sec": 0.0}) as server:
-        assert codes(POISON, 9) == ["generation_failed"] * 9
-        assert codes("Hello!", 1) == ["none"]
-        assert get(server, "/health/ready").status_code == 200
-        assert 'replacements_total{reason="failing"} 0.0' in get(server, "/metrics").text
-        server.fail()
-        with Visitor(server.port) as visitor:
-            wait_until(
-                lambda: visitor.post("Hello!").status_code == get(server, "/health/live").status_code == 503
-            )
-            with visitor.post("Hello!") as refused:
-                assert (refused.status_code, refused.json()["error"]) == (503, "engine_broken")
-        assert get(server, "/health/ready").json()["status"] == "broken"
-        server.check_idle()
 
 
 def test_metrics_of_a_server_whose_host_uses_multiprocess_prometheus(
