@@ -21,3 +21,11 @@ def no_thread_is_left() -> Iterator[None]:
     yield
     left = [thread.name for thread in threading.enumerate() if thread.name.startswith("chatstream-")]
     assert not left
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the suites of docs/reliability.md counted: `record_property("figure", "17,162 states")`."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name == "figure":
+                terminalreporter.write_line(f"FIGURE {report.nodeid.partition('::')[0]}: {value}")

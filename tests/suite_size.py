@@ -1,4 +1,4 @@
-"""How much the suites of docs/reliability.md do: a little in all tests, everything in `scripts/reliability`."""
+"""How much the suites of docs/reliability.md do: a little in all tests, all in `scripts/reliability`."""
 
 from __future__ import annotations
 

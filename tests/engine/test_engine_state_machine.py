@@ -2,20 +2,87 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import logging
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TypeVar
 
 import pytest
-from fakes import Bench, FakeClock, ask
-from hypothesis import settings
+from fakes import Bench, EchoRunner, FakeClock, ask, text_of
+from hypothesis import HealthCheck, currently_in_test_context, note, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+from suite_size import size
 
 from chatstream_flask.config import VisitorLimits
 from chatstream_flask.engine.outcome import FinishReason
 from chatstream_flask.engine.places import Reservation
 from chatstream_flask.engine.request import GenerationRequest, Status
-from chatstream_flask.engine.worker import Retired
+from chatstream_flask.engine.runner import NewIds
+from chatstream_flask.engine.sequence import Chunk, Sequence
+from chatstream_flask.engine.worker import Retired, Worker
 from chatstream_flask.errors import NotAccepting, TooManyRequests
+
+EVENTS = [
+    *("submit", "submit", "submit", "step", "step", "step", "step", "reserve", "change their mind", "cancel"),
+    *("connect", "read", "disconnect", "resume", "time goes by"),
+    *("runner will fail", "worker is replaced", "hung one moves again", "drain"),
+]
+TEXTS = ["a", "b", "ab", "abc", "cba", "abcab", "aaaaaaaa"]
+PICK = st.integers(0, 11)
+T = TypeVar("T")
+
+
+def picked(things: list[T], pick: int) -> T:
+    return things[pick % len(things)]
+
+
+class Fault(Exception):
+    """Of the runner, on purpose."""
+
+
+class Violation(BaseException):
+    """What EchoRunner has found wrong; no Exception, which a worker would take for a fault of the runner."""
+
+
+class RunnerWithFaults(EchoRunner):
+    """Fails once in a step that `next_fault` names."""
+
+    next_fault: str | None = None
+
+    def prefill(self, chunks: list[Chunk]) -> NewIds:
+        with self.having_faults("prefill"):
+            return super().prefill(chunks)
+
+    def decode(self, sequences: list[Sequence]) -> list[list[int]]:
+        with self.having_faults("decode"):
+            return super().decode(sequences)
+
+    @contextmanager
+    def having_faults(self, step: str) -> Iterator[None]:
+        if self.next_fault == step:
+            self.next_fault = None
+            raise Fault(f"{step} fails")
+        try:
+            yield
+        except AssertionError as error:
+            raise Violation from error
+
+
+@dataclass(eq=False)
+class Reader:
+    request: GenerationRequest
+    text: str = ""  # that it has read
+
+    def close(self) -> None: ...
 
 
 class EngineMachine(RuleBasedStateMachine):
@@ -35,16 +102,82 @@ class EngineMachine(RuleBasedStateMachine):
         max_waiting: int | None,
     ) -> None:
         self.clock = FakeClock()
-        self.bench = Bench(slots=slots, num_waiting=num_waiting, chunk_len=chunk_len)
+        self.bench = Bench(
+            slots=slots, num_waiting=num_waiting, chunk_len=chunk_len, make_runner=RunnerWithFaults
+        )
         self.limits = VisitorLimits(max_running=max_running, max_waiting=max_waiting)
         self.queue = self.bench.queue
         self.is_draining = False
         self.reserved: list[Reservation] = []
         self.accepted: list[GenerationRequest] = []  # in the order of submission
+        self.readers: list[Reader] = []
+        self.gone: list[Reader] = []  # may come back
+        self.events: list[str] = []
+
+    @rule(event=st.sampled_from(range(60)), pick=PICK, number=PICK, text=st.sampled_from(TEXTS))
+    def happens(self, event: int, pick: int, number: int, text: str) -> None:
+        """Let one of the possible events happen; `pick` and `number` are whatever it needs.
+
+        There is one rule for all, because in each run hypothesis leaves out some rules, and without arrivals
+        or steps there is nothing to see.
+        """
+        name = picked(self.possible_events(), event)
+        self.events.append(name)
+        visitor, priority = [None, "a", "b"][pick % 3], number % 2
+        match name:
+            case "reserve":
+                self.reserve(visitor, priority)
+            case "change their mind":
+                self.reserved.pop(0).close()
+            case "submit":
+                if not self.reserved:
+                    self.reserve(visitor, priority)
+                if self.reserved:
+                    self.submit(text, 1 + pick % 9, [2, 5, 1000][number % 3])
+            case "cancel":
+                self.cancel(picked(self.not_ended, pick))
+            case "connect":
+                self.attach(Reader(picked(self.accepted, pick)))
+            case "read":
+                self.read(picked(self.readers, pick))
+            case "disconnect":
+                self.disconnect(picked(self.readers, pick), [0, 2][number % 2])
+            case "resume":
+                self.resume(picked(self.gone, pick))
+            case "step":
+                self.step(pick % len(self.bench.workers))
+            case "time goes by":
+                self.clock.advance(1 + number % 3)
+            case "runner will fail":
+                runner = self.runner_of(picked(self.bench.workers, pick))
+                runner.next_fault = ["prefill", "decode"][number % 2]
+            case "worker is replaced":
+                self.bench.replace(pick % len(self.bench.workers))
+            case "hung one moves again":
+                self.move_again(picked(self.bench.replaced, pick))
+            case "drain":
+                self.is_draining = True
+                self.queue.refuse_new()
+
+    def possible_events(self) -> list[str]:
+        needed: dict[str, object] = {
+            "change their mind": self.reserved,
+            "cancel": self.not_ended,
+            "connect": self.accepted,
+            "read": self.readers,
+            "disconnect": self.readers,
+            "resume": self.gone,
+            "hung one moves again": self.bench.replaced,
+            "drain": len(self.accepted) >= 20 and not self.is_draining,  # later there is little to see
+        }
+        return [event for event in EVENTS if needed.get(event, True)]
+
+    @property
+    def not_ended(self) -> list[GenerationRequest]:
+        return [request for request in self.accepted if request.outcome is None]
 
     # -- visitors ----------------------------------------------------------------------------------
 
-    @rule(visitor=st.sampled_from([None, "a", "b"]), priority=st.integers(0, 1))
     def reserve(self, visitor: str | None, priority: int) -> None:
         if self.is_draining:
             with pytest.raises(NotAccepting):
@@ -57,17 +190,6 @@ class EngineMachine(RuleBasedStateMachine):
             assert is_full == (error.reason == "queue_full")
             assert is_full or visitor is not None
 
-    @precondition(lambda self: self.reserved)
-    @rule()
-    def change_their_mind(self) -> None:
-        self.reserved.pop(0).close()
-
-    @precondition(lambda self: self.reserved)
-    @rule(
-        text=st.text("abc", min_size=1, max_size=8),
-        max_new_tokens=st.integers(1, 9),
-        timeout_sec=st.sampled_from([2, 5, 1000]),
-    )
     def submit(self, text: str, max_new_tokens: int, timeout_sec: int) -> None:
         reservation = self.reserved.pop(0)
         request = ask(text, max_new_tokens=max_new_tokens, timeout_sec=timeout_sec, clock=self.clock)
@@ -79,49 +201,65 @@ class EngineMachine(RuleBasedStateMachine):
             self.queue.put(request, reservation)
             self.accepted.append(request)
 
-    @precondition(lambda self: self.accepted)
-    @rule(data=st.data())
-    def cancel(self, data: st.DataObject) -> None:
-        request = data.draw(st.sampled_from(self.accepted))
+    def cancel(self, request: GenerationRequest) -> None:
         was_waiting = request.status is Status.WAITING
         self.bench.cancel(request)
         assert not was_waiting or request.outcome is not None
 
+    def read(self, reader: Reader) -> None:
+        pieces, outcome = reader.request.read(len(reader.text), 0)
+        reader.text += text_of(pieces)
+        assert reader.text == reader.request.text
+        assert outcome is reader.request.outcome
+
+    def disconnect(self, reader: Reader, grace_sec: int) -> None:
+        self.readers.remove(reader)
+        self.gone.append(reader)
+        is_last = all(other.request is not reader.request for other in self.readers)
+        is_orphaned = reader.request.detach(reader, grace_sec)
+        assert is_orphaned == (is_last and reader.request.outcome is None)
+        if is_orphaned and not grace_sec:
+            assert reader.request.stop_reason is not None
+
+    def resume(self, reader: Reader) -> None:
+        """Come back for the rest of a reply."""
+        self.gone.remove(reader)
+        self.attach(reader)
+
+    def attach(self, reader: Reader) -> None:
+        reader.request.attach(reader)
+        self.readers.append(reader)
+        assert reader.request.stop_reason is not FinishReason.DISCONNECTED
+
     # -- threads and time ----------------------------------------------------------------------------
 
-    @rule(data=st.data())
-    def step(self, data: st.DataObject) -> None:
-        worker = data.draw(st.integers(0, len(self.bench.workers) - 1))
+    def step(self, worker: int) -> None:
         waiting = self.waiting_in_order()
         overdue = [r for r in self.bench.running if r.stop_reason and r in self.requests_of(worker)]
         must_end = [r for r in waiting if r.stop_reason]
-        self.bench.step(worker)
+        self.bench.workers[worker].admit()
+        self.step_as_thread(self.bench.workers[worker])
         assert all(r.outcome is not None for r in overdue + must_end)
         if not must_end:  # one that ends when it is taken lets the next one start
             started = [r for r in waiting if r.status is not Status.WAITING]
             assert started == waiting[: len(started)]
 
-    @rule(seconds=st.integers(1, 3))
-    def time_goes_by(self, seconds: int) -> None:
-        self.clock.advance(seconds)
-
-    @rule(data=st.data())
-    def worker_is_replaced(self, data: st.DataObject) -> None:
-        self.bench.replace(data.draw(st.integers(0, len(self.bench.workers) - 1)))
-
-    @precondition(lambda self: self.bench.replaced)
-    @rule(data=st.data())
-    def hung_one_moves_again(self, data: st.DataObject) -> None:
-        worker = data.draw(st.sampled_from(self.bench.replaced))
-        with suppress(Retired):
+    def step_as_thread(self, worker: Worker) -> None:
+        try:
             worker.step()
+        except Fault:
+            worker._fail_all()
+
+    def runner_of(self, worker: Worker) -> RunnerWithFaults:
+        assert isinstance(worker.runner, RunnerWithFaults)
+        return worker.runner
+
+    def move_again(self, worker: Worker) -> None:
+        """Let a worker go on that hung and has been replaced."""
+        with suppress(Retired):
+            self.step_as_thread(worker)
         with pytest.raises(Retired):
             worker.admit()
-
-    @rule()
-    def drain(self) -> None:
-        self.is_draining = True
-        self.queue.refuse_new()
 
     # -- what always holds -----------------------------------------------------------------------------
 
@@ -173,6 +311,22 @@ class EngineMachine(RuleBasedStateMachine):
             if request.outcome.finish_reason is FinishReason.LENGTH:
                 assert len(request.text) == request.params.max_new_tokens
 
+    def state(self) -> int:
+        """Return a hash of what a request, a thread or a reader can see."""
+        number = {request: i for i, request in enumerate(self.accepted)}
+        state = (
+            [(r.status, r.outcome and r.outcome.finish_reason, r.stop_reason, r.text) for r in self.accepted],
+            [
+                [(number[s.request], s.slot, s.num_cached) for s in w.scheduler.running]
+                for w in self.bench.workers
+            ],
+            [number[request] for request in self.waiting_in_order()],
+            [(number[reader.request], reader.text) for reader in self.readers],
+            [(held.priority, held.visitor.num_running, held.visitor.num_waiting) for held in self.reserved],
+            self.is_draining,
+        )
+        return hash(repr(state))
+
     def waiting_in_order(self) -> list[GenerationRequest]:
         waiting = [r for r in self.accepted if r.status is Status.WAITING]
         return sorted(waiting, key=self.queue.position)
@@ -183,13 +337,61 @@ class EngineMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "bench"):
             return
+        if currently_in_test_context():
+            note(", ".join(self.events))
         for reservation in self.reserved:
             reservation.close()
+        for worker in self.bench.workers:
+            self.runner_of(worker).next_fault = None
         self.bench.finish_all()
         assert all(request.outcome is not None for request in self.accepted)
         assert self.queue.num_accepted == self.queue.num_running == 0
         assert self.queue.wait_until_empty(0)
 
 
-test_engine_states = EngineMachine.TestCase
-test_engine_states.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+def test_any_events_one_after_the_other() -> None:
+    """Hypothesis looks for a short run that fails."""
+    run_state_machine_as_test(
+        EngineMachine,
+        settings=settings(
+            max_examples=size(40, 1000),
+            stateful_step_count=50,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def walk(seed: int, num_events: int) -> set[int]:
+    """Let events happen at random; return the hashes of the states that were reached."""
+    rng = random.Random(seed)
+    machine = EngineMachine()
+    machine.begin(
+        slots=[rng.randint(1, 3) for _ in range(rng.randint(1, 2))],
+        num_waiting=rng.randint(0, 3),
+        chunk_len=rng.randint(1, 4),
+        max_running=rng.choice([None, 1, 2]),
+        max_waiting=rng.choice([None, 0, 1]),
+    )
+    states = set()
+    while len(machine.events) < num_events and not (machine.is_draining and machine.queue.is_exhausted):
+        machine.happens(rng.randrange(60), rng.randrange(12), rng.randrange(12), rng.choice(TEXTS))
+        machine.accepted_is_running_and_waiting_and_finished()
+        machine.slots_have_no_gap()
+        machine.visitors_are_within_their_limits()
+        machine.each_has_a_true_text_and_then_one_outcome()
+        states.add(machine.state())
+    machine.teardown()
+    return states
+
+
+def test_walks_through_ten_thousand_states(
+    record_property: Callable[[str, object], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL)  # the faults are on purpose
+    states: set[int] = set()
+    for seed in range(size(130, 5000)):
+        print(f"walk {seed}")  # shown if it fails
+        states |= walk(seed, 200)
+    record_property("figure", f"{len(states):,} different states of the engine")
+    assert len(states) > 10_000
