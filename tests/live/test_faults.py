@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,7 +86,9 @@ def num_replaced(server: Server) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_only_the_requests_concerned_end(server: Server, alone: list[str], name: str) -> None:
+def test_only_the_requests_concerned_end(
+    server: Server, alone: list[str], name: str, record_property: Callable[[str, object], None]
+) -> None:
     case = CASES[name]
     replaced = num_replaced(server)
     server.set_fault(**case.fault)
@@ -110,6 +112,9 @@ def test_only_the_requests_concerned_end(server: Server, alone: list[str], name:
     if case.replaced is not None:
         replaced[case.replaced] = replaced.get(case.replaced, 0) + 1
     assert num_replaced(server) == replaced
+    record_property(
+        "figure", f"{name}: {len(failed)} of {len(MESSAGES)} replies end, the others are as alone"
+    )
     assert [text_of(ask(server, i)) for i in failed] == [alone[i] for i in failed]
 
 
@@ -118,15 +123,15 @@ def test_a_prompt_that_always_fails_breaks_nothing_and_a_model_that_always_fails
 ) -> None:
     """Six times the same prompt on an idle server ended in "broken"."""
 
-    def codes(num: int, **fields: Any) -> list[str]:
+    def codes(server: Server, num: int, **fields: Any) -> list[str]:
         with Visitor(server.port) as visitor:
             ends = [visitor.ask_for_events("Hello!", **fields)[-1] for _ in range(num)]
         return [end.data.get("code", "none") for end in ends]
 
     with start_mock(kind, tmp_path, {"type": "echo", "time_per_token_sec": 0.0}) as server:
         server.set_fault(kind="error", where="prefill", seed=SEED)
-        assert codes(9, seed=SEED) == ["generation_failed"] * 9
-        assert codes(1) == ["none"]
+        assert codes(server, 9, seed=SEED) == ["generation_failed"] * 9
+        assert codes(server, 1) == ["none"]
         assert get(server, "/health/ready").status_code == 200
         assert num_replaced(server) == {}
         server.set_fault(kind="error")

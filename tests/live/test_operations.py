@@ -10,7 +10,7 @@ import requests
 from chatstream_flask.client import parse_events, text_of
 
 from .client import EVENTS, Visitor, wait_until
-from .server import Server, start, start_mock
+from .server import Server, start_mock
 
 pytestmark = pytest.mark.server
 
@@ -22,21 +22,24 @@ def get(server: Server, path: str) -> requests.Response:
 def test_a_model_that_hangs_ends_its_reply_and_is_served_again_by_a_new_thread(
     kind: str, tmp_path: Path
 ) -> None:
-    config = {"CHATSTREAM_HUNG_AFTER_SEC": 3.0}
-    one = start(kind, tmp_path, config=config, num_of_generation_threads=1, num_of_concurrent_executions=1)
-    with one as server, Visitor(server.port, "hung") as visitor:
-        visitor.ask("My name is Lucy.")
-        server.hold()
-        with visitor.post("What is my name?", accept=EVENTS) as response:
+    options = {"num_of_generation_threads": 1, "num_of_concurrent_executions": 1}
+    mock = {"type": "round", "time_per_token_sec": 0.0}
+    config = {"CHATSTREAM_HUNG_AFTER_SEC": 1.0}
+    one = start_mock(kind, tmp_path, mock, config=config, **options)
+    with one as server, Visitor(server.port) as visitor:
+        first = visitor.ask("Hello!")
+        server.set_fault(kind="stall")
+        with visitor.post("Hello!", accept=EVENTS) as response:
             events = parse_events(response.content)
         assert (events[-1].name, events[-1].data["code"]) == ("error", "generation_failed")
         wait_until(lambda: get(server, "/health/ready").status_code == 200)  # readiness needs no forward pass
-        server.release()
-        assert "Lucy" in text_of(visitor.ask_for_events("What is my name?"))
+        server.set_fault()
+        second = text_of(visitor.ask_for_events("Hello!"))
+        assert second and second != first  # the failed turn does not count
         (thread,) = get(server, "/health/ready").json()["threads"]
         assert thread["name"] == "chatstream-generation-1"
         assert 'replacements_total{reason="hung"} 1.0' in get(server, "/metrics").text
-        assert "wait_for" in server.output  # where it hung
+        assert "faults.wait(" in server.output  # where it hung
         server.check_idle()
         assert server.terminate() == 0
 
