@@ -255,7 +255,8 @@ class EngineMachine(RuleBasedStateMachine):
         return worker.runner
 
     def move_again(self, worker: Worker) -> None:
-        """Let a worker go on that hung and has been replaced."""
+        """Let a worker go on that hung and has been replaced: it ends."""
+        self.bench.replaced.remove(worker)
         with suppress(Retired):
             self.step_as_thread(worker)
         with pytest.raises(Retired):
