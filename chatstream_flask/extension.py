@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask
 
 from .chat.app_state import EXTENSION, AppState, first_state_of, make_conversation_store, purge
-from .chat.arguments import checked_prompt_class, checked_type
+from .chat.arguments import checked_prompt_class, checked_texts, checked_type
 from .chat.instance_name import DEFAULT_NAME
 from .chat.reply_registry import ReplyRegistry
 from .chat.reply_response import close_lost_reply
@@ -102,6 +103,9 @@ class ChatStream(ChatService):
     :param logger: logger of this object; the default is "chatstream_flask"
     :param kv_cache_slots: conversations whose keys and values stay in memory, so that the next turn computes
         only its new tokens; None is as many as run at the same time
+    :param shared_system_texts: system texts that callers of `/v1` often send: a prompt that begins with one
+        reuses its keys and values, whoever computed them. Only what no visitor has written belongs here; the
+        system text of `chat_prompt_clazz` and the one that a chat template writes by itself are shared anyway
     :param prompt_lookup_num_tokens: prompt lookup decoding of greedy replies: the most draft tokens per
         step, taken from where the last tokens occurred before in prompt or reply. They are used only while
         measured to be faster; None or 0 turns it off
@@ -145,6 +149,7 @@ class ChatStream(ChatService):
         request_handler: AbstractRequestHandler | None = None,
         logger: logging.Logger | None = None,
         kv_cache_slots: int | None = None,
+        shared_system_texts: Sequence[str] = (),
         prompt_lookup_num_tokens: int | None = None,
         context_policy: str = "drop_oldest_turns",
         on_busy: str = "reject",
@@ -210,6 +215,7 @@ class ChatStream(ChatService):
             context_policy=ContextPolicy(context_policy),
             on_busy=OnBusy(on_busy),
             wire_format=WireFormatName(wire_format),
+            shared_system_texts=checked_texts("shared_system_texts", shared_system_texts),
             refuses_with_status=checked_type(
                 "too_many_request_as_http_error", too_many_request_as_http_error, bool
             ),

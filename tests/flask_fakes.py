@@ -19,7 +19,7 @@ from werkzeug.test import TestResponse
 
 from chatstream_flask import AbstractChatPrompt, ChatStream
 from chatstream_flask.chat.app_state import AppState, state_of
-from chatstream_flask.chat.shared_prefix import SharedPrefix
+from chatstream_flask.chat.shared_prefix import ChatSharedPrefix
 from chatstream_flask.config import ContextPolicy, SamplingParams
 from chatstream_flask.conversation import ConversationStore, Lease
 from chatstream_flask.conversation.local_leases import LocalLeases
@@ -299,7 +299,8 @@ def make_chat(
 def set_source(chat_stream: ChatStream, source: ModelSource) -> None:
     chat_stream.source = source
     admission = chat_stream._admission
-    shared_prefix = SharedPrefix(source, admission.shared_prefix._chat_prompt_clazz)
+    assert isinstance(admission.shared_prefix, ChatSharedPrefix)
+    shared_prefix = ChatSharedPrefix(source, admission.shared_prefix.chat_prompt_clazz)
     chat_stream._admission = replace(admission, source=source, shared_prefix=shared_prefix)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from ..config import shown
 from ..errors import ConfigError
 from ..prompts import AbstractChatPrompt, ChatPrompt
 
@@ -19,6 +20,16 @@ def checked_type(name: str, value: Any, kind: type, default: Any = None) -> Any:
     if not isinstance(value, kind):
         raise ConfigError(f"{name} must be a {kind.__name__}, not {value!r}")
     return value
+
+
+def checked_texts(name: str, values: Any) -> tuple[str, ...]:
+    """Return an argument that is a list of texts.
+
+    :raises ConfigError: it is something else, or a text is empty
+    """
+    if not isinstance(values, (list, tuple)) or not all(isinstance(it, str) and it for it in values):
+        raise ConfigError(f"{name} must be a list of texts that are not empty, not {shown(values)}")
+    return tuple(values)
 
 
 def checked_prompt_class(clazz: Any) -> type[AbstractChatPrompt]:

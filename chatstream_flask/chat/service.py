@@ -35,7 +35,7 @@ from .readers import Readers
 from .reply_registry import Reply
 from .reply_response import reply_response
 from .request_handler import AbstractRequestHandler
-from .shared_prefix import SharedPrefix
+from .shared_prefix import ChatSharedPrefix
 from .wire_format import choose
 
 
@@ -56,6 +56,7 @@ class ChatService:
         on_busy: OnBusy,
         wire_format: WireFormatName,
         refuses_with_status: bool,
+        shared_system_texts: tuple[str, ...],
         logger: logging.Logger,
     ) -> None:
         self.name = InstanceName.parse(name)
@@ -63,6 +64,7 @@ class ChatService:
         self.params = params
         self.param_origins: dict[str, str] = {}  # of those that `from_pretrained` has found
         self.template_params = template_params
+        self.shared_system_texts = shared_system_texts
         self.chat_prompt_clazz = chat_prompt_clazz
         self.logger = logger
         self.engine = Engine(engine_config, self._make_runner)
@@ -78,7 +80,7 @@ class ChatService:
             engine=self.engine,
             source=source,
             conversations=self._conversations,
-            shared_prefix=SharedPrefix(source, chat_prompt_clazz),
+            shared_prefix=ChatSharedPrefix(source, chat_prompt_clazz),
             params=params,
             template_params=template_params,
             context_policy=context_policy,

@@ -66,6 +66,7 @@ class GenerationRequest:
         after_done: Hook | None = None,
         returns_token_ids: bool = False,
         cache_owner: str | None = None,
+        owner_kind: str = "conversation",
         num_shared: int = 0,
         timeout_sec: float = 600.0,
         changed: threading.Condition | None = None,
@@ -82,8 +83,9 @@ class GenerationRequest:
         :param before_done: called before readers get the outcome, to store the reply
         :param after_done: called after readers got the outcome, to notify the app
         :param returns_token_ids: keep the generated ids for readers, in `token_ids`
-        :param cache_owner: the conversation that may reuse cached private tokens; None: nobody may
-        :param num_shared: number of leading prompt tokens that every conversation may reuse: a system text
+        :param cache_owner: the conversation or API key that may reuse cached private tokens; None: nobody may
+        :param owner_kind: "conversation" or "key", for statistics
+        :param num_shared: number of leading prompt tokens that every request may reuse, as they are the app's
         :param changed: condition to notify, shared by requests whose reader waits for any of them
         """
         self.id = uuid.uuid4().hex
@@ -100,6 +102,7 @@ class GenerationRequest:
         self.before_done = before_done
         self.after_done = after_done
         self.cache_owner = cache_owner
+        self.owner_kind = owner_kind
         self.num_shared = num_shared
         self.num_reused = 0  # prompt tokens; this and the next three are written by the worker thread only
         self.num_generated = 0

@@ -41,6 +41,8 @@ class Sequence:
         self.token_ids = list(request.prompt_ids)
         self.num_prompt = len(request.prompt_ids)
         self.num_cached = 0
+        self.awaited: Sequence | None = None  # computes a prefix of the prompt, which this one will reuse
+        self.awaited_len = 0  # tokens of that prefix
         self.logprobs: list[TokenLogprob] = []  # of each new token if asked for; written by the runner
         self.drafts: list[int] = []  # draft tokens of the latest step; written by the runner
         self.lookup = PromptLookup()

@@ -19,6 +19,7 @@ from .runner import Runner
 from .runner_check import can_generate
 from .scheduler import Scheduler
 from .sequence import Chunk, Sequence
+from .worker_stats import SHARED
 from .worker_thread import WorkerThread
 
 logger = logging.getLogger("chatstream_flask")
@@ -167,13 +168,25 @@ class Worker(WorkerThread):
             return
         sequence, copies = self.scheduler.add(request, detokenizer)
         sequence.grammar_matcher = matcher
-        request.num_reused = sequence.num_cached
-        self.stats.num_reused += sequence.num_cached
+        self._count_reused(sequence)
         try:
             for copy in copies:
                 self._copy(copy)
         except Exception:
             self._fail_all()
+
+    def _reuse_awaited(self) -> None:
+        """Copy prefixes for which sequences have waited while another one computed them."""
+        for sequence, copy in self.scheduler.reuse_awaited():
+            self._copy(copy)
+            self._count_reused(sequence)
+
+    def _count_reused(self, sequence: Sequence) -> None:
+        request, before, now = sequence.request, sequence.request.num_reused, sequence.num_cached
+        num_shared = min(now, request.num_shared) - min(before, request.num_shared)
+        request.num_reused = now
+        self.stats.reused[SHARED] += num_shared
+        self.stats.reused[request.owner_kind] += now - before - num_shared
 
     def _copy(self, copy: SlotCopy) -> None:
         copy_or_swap = self.runner.swap_slots if copy.is_swap else self.runner.copy_slot
@@ -186,6 +199,7 @@ class Worker(WorkerThread):
         began = self.last_step_at = self._clock()
         self._end_overdue()
         self.runner.share_cores(self.queue.num_busy)
+        self._reuse_awaited()
         is_decoding = bool(self.scheduler.decoding())
         chunks = self.scheduler.next_chunks(self._prefill_budget.num_tokens(is_decoding=is_decoding))
         if chunks:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from .histogram import FIRST_TOKEN_SEC, GAP_SEC, REQUEST_SEC, SHORT_SEC, Histogram
 from .sequence import Sequence
+
+SHARED = "shared"
+REUSED_KINDS = ("conversation", "key", SHARED)  # who may reuse the tokens: one owner of this kind, or all
 
 
 class WorkerStats:
@@ -11,7 +16,7 @@ class WorkerStats:
 
     def __init__(self) -> None:
         self.num_prefilled = 0  # prompt tokens that were computed
-        self.num_reused = 0  # prompt tokens that were taken from the prefix cache
+        self.reused = Counter(dict.fromkeys(REUSED_KINDS, 0))  # prompt tokens from the prefix cache
         self.num_generated = 0  # tokens
         self.num_drafted = 0  # draft tokens
         self.num_accepted = 0  # draft tokens that were right
@@ -22,6 +27,11 @@ class WorkerStats:
 
     def __repr__(self) -> str:
         return f"<WorkerStats [{self.step_sec.num} steps, {self.num_generated} tokens]>"
+
+    @property
+    def num_reused(self) -> int:
+        """Prompt tokens that were taken from the prefix cache."""
+        return self.reused.total()
 
     def record_tokens(self, sequence: Sequence, now: float) -> None:
         """Record that a step generated tokens of this sequence."""
@@ -40,7 +50,7 @@ class WorkerStats:
     def merge(self, other: WorkerStats) -> None:
         """Add the counts of another thread."""
         self.num_prefilled += other.num_prefilled
-        self.num_reused += other.num_reused
+        self.reused.update(other.reused)
         self.num_generated += other.num_generated
         self.num_drafted += other.num_drafted
         self.num_accepted += other.num_accepted

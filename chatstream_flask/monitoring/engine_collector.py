@@ -74,6 +74,12 @@ class EngineCollector(Collector):
             "Prompt tokens found in the prefix cache",
             steps.num_reused,
         )
+        yield _counters(
+            "prefix_cache_reused_tokens",
+            "The same, by who may reuse them: one conversation, one API key, or everybody (shared)",
+            "kind",
+            steps.reused,
+        )
         yield _counter("spec_decode_num_draft_tokens", "Draft tokens proposed", steps.num_drafted)
         yield _counter("spec_decode_num_accepted_tokens", "Draft tokens accepted", steps.num_accepted)
         success = {r.value: finished.get(r, 0) for r in (FinishReason.STOP, FinishReason.LENGTH)}

@@ -176,6 +176,8 @@ class Completions:
                         ),
                         after_done=report,
                         cache_owner=owner,
+                        owner_kind="key",
+                        num_shared=self._encoder.shared_prefix.length(prompt_ids) if is_chat else 0,
                         timeout_sec=self.settings.request_timeout_sec,
                         changed=generations.changed,
                     ),

@@ -10,6 +10,7 @@ from ..prompts.template_params import TemplateParams
 from .errors import ApiError
 from .messages import template_messages
 from .schema import ChatBody
+from .shared_prefix import ApiSharedPrefix
 from .tool_words import with_tools_in_words
 from .tools import ToolUse
 
@@ -21,9 +22,9 @@ class PromptEncoder:
     """
 
     def __init__(self, service: ChatService, template_kwargs: dict[str, Any]) -> None:
-        self._service = service
         self._source = service.source
-        self._template_kwargs = template_kwargs
+        self._template_kwargs = {**service.template_params.to_kwargs(), **template_kwargs}
+        self.shared_prefix = ApiSharedPrefix(self._source, self._template_kwargs, service.shared_system_texts)
 
     def encode(self, body: ChatBody, use: ToolUse) -> list[int]:
         """Return the token ids of the prompt that the messages and tools make.
@@ -32,7 +33,6 @@ class PromptEncoder:
         """
         messages = template_messages(body.messages)
         template_kwargs = {
-            **self._service.template_params.to_kwargs(),
             **self._template_kwargs,
             **template_params(body).to_kwargs(),
             **body.template_options,

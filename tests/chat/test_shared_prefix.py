@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from flask_fakes import PlainPrompt, ScriptedRunner, ScriptedSource
 
-from chatstream_flask.chat.shared_prefix import SharedPrefix
+from chatstream_flask.chat.shared_prefix import ChatSharedPrefix
 from chatstream_flask.prompts import ChatContent
 
 SYSTEM = "You are a helpful assistant.|"
@@ -19,6 +19,6 @@ class WithSystem(PlainPrompt):
 @pytest.mark.parametrize("message", [".", "..", "A", "A.", "hello"])
 def test_the_shared_prefix_ends_before_the_first_message(message: str) -> None:
     """It had the message "." in it, so that `cached_tokens` told who else had sent one."""
-    shared_prefix = SharedPrefix(ScriptedSource(ScriptedRunner(), 1024), WithSystem)
+    shared_prefix = ChatSharedPrefix(ScriptedSource(ScriptedRunner(), 1024), WithSystem)
     prompt = f"{SYSTEM}U:{message}|A:"
     assert shared_prefix.length([ord(char) for char in prompt]) == len(f"{SYSTEM}U:")

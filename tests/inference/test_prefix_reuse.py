@@ -184,12 +184,13 @@ def test_replies_equal_those_without_a_prefix_cache(
 ) -> None:
     """EchoRunner fails if a token is computed without its predecessors in the slot."""
     bench = Bench(slots=[num_slots], chunk_len=7, num_waiting=100, num_kept_slots=num_slots + num_more)
-    said = {owner: SYSTEM for owner in ("a", "b", "c", None)}
+    system = 2 * SYSTEM  # long enough that requests wait while another one computes it
+    said = {owner: system for owner in ("a", "b", "c", None)}
     requests: list[GenerationRequest] = []
     for action, argument, text in actions:
         if action == "say":
             said[argument] += text + "!"
-            request = ask(said[argument], cache_owner=argument, num_shared=len(SYSTEM), max_new_tokens=25)
+            request = ask(said[argument], cache_owner=argument, num_shared=len(system), max_new_tokens=25)
             bench.submit(request)
             requests.append(request)
         elif action == "step":
@@ -204,7 +205,7 @@ def test_replies_equal_those_without_a_prefix_cache(
         assert outcome(request).is_success is (request.text == prompt[:25])
         assert outcome(request).cached_tokens <= len(prompt) - 1
         if request.cache_owner is None:
-            assert outcome(request).cached_tokens <= len(SYSTEM)
+            assert outcome(request).cached_tokens <= len(system)
 
 
 # -- a model -----------------------------------------------------------------------------------------
