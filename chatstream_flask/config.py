@@ -16,6 +16,8 @@ MAX_RUNNING = 4096  # replies generated at once
 MAX_STOP_STRINGS = 16
 MAX_STOP_STRING_LEN = 256  # characters
 MAX_LOGIT_BIASES = 1024
+MAX_ALLOWED_TOKENS = 65_536
+MAX_BAD_WORDS = 128
 MAX_LOGPROBS = 20
 MAX_TEMPERATURE = 2
 MAX_PENALTY = 2  # of frequency and presence, also below zero
@@ -100,6 +102,11 @@ class SamplingParams:
     :param logit_bias: pairs of a token id and a number that is added to its logit
     :param num_logprobs: return the log-probability of each token and of this many most likely ones; None: of
         none
+    :param min_new_tokens: the reply does not end before it has this many tokens: tokens that end it are not
+        sampled, and stop strings are not looked for
+    :param allowed_token_ids: sample only these tokens; none: all
+    :param bad_words_ids: sequences of token ids that the reply must not contain
+    :param include_stop_str_in_output: end the text with the stop string rather than before it
     :param grammar: grammar that the reply must follow, made by `chatstream_flask.grammar`
     :raises ConfigError: a value is not allowed
     """
@@ -118,6 +125,10 @@ class SamplingParams:
     min_p: float = 0.0
     logit_bias: tuple[tuple[int, float], ...] = ()
     num_logprobs: int | None = None
+    min_new_tokens: int = 0
+    allowed_token_ids: tuple[int, ...] = field(default=(), repr=False)  # may be long
+    bad_words_ids: tuple[tuple[int, ...], ...] = ()
+    include_stop_str_in_output: bool = False
     grammar: str | None = field(default=None, repr=False)  # may be long
 
     def __post_init__(self) -> None:
@@ -146,6 +157,16 @@ class SamplingParams:
         check_number("min_p", self.min_p, 0, 1)
         if self.num_logprobs is not None:
             check_int("num_logprobs", self.num_logprobs, 0, MAX_LOGPROBS)
+        check_int("min_new_tokens", self.min_new_tokens, 0, self.max_new_tokens)
+        if len(self.allowed_token_ids) > MAX_ALLOWED_TOKENS:
+            raise ConfigError(f"allowed_token_ids may name at most {MAX_ALLOWED_TOKENS} tokens")
+        if not all(self.bad_words_ids):
+            raise ConfigError("bad_words_ids has a sequence without tokens")
+        if self.grammar is not None and (self.min_new_tokens or self.is_restricted):
+            raise ConfigError(
+                "min_new_tokens, allowed_token_ids and bad_words_ids cannot be combined with a grammar, "
+                "which might then allow no token"
+            )
         if self.grammar is not None and not (isinstance(self.grammar, str) and self.grammar):
             raise ConfigError(f"grammar must be a non-empty string, not {shown(self.grammar)}")
         self._check_stop()
@@ -177,6 +198,11 @@ class SamplingParams:
     @property
     def is_greedy(self) -> bool:
         return self.temperature == 0
+
+    @property
+    def is_restricted(self) -> bool:
+        """Whether some tokens must not be sampled."""
+        return bool(self.allowed_token_ids or self.bad_words_ids)
 
 
 @dataclass(frozen=True, kw_only=True)

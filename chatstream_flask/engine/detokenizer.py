@@ -17,23 +17,43 @@ class TextDecoder(Protocol):
 
 
 class Detokenizer:
-    """Produces the text of one reply, which ends before the first stop string.
+    """Produces the text of one reply, which ends before the first stop string, or with it.
 
     The rule works on characters, so it does not matter how the text is divided into tokens: the text ends at
     the first position where a stop string is complete; if several are complete there, the longest counts.
     The longest suffix that may still become a stop string is held back, and nothing more.
     """
 
-    def __init__(self, decoder: TextDecoder, stop_strings: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        decoder: TextDecoder,
+        stop_strings: Sequence[str] = (),
+        *,
+        min_tokens: int = 0,
+        shows_stop_string: bool = False,
+    ) -> None:
+        """Start a text.
+
+        :param min_tokens: stop strings are not looked for in the text of this many tokens
+        :param shows_stop_string: end the text with the stop string rather than before it
+        """
         self.is_stopped = False  # a stop string was found; no more text follows
         self.num_shown = 0  # characters that were returned
         self._decoder = decoder
         self._stops = [_StopString(text) for text in stop_strings if text]
         self._held = ""
+        self._num_unstoppable = min_tokens
+        self._shows_stop_string = shows_stop_string
 
     def push(self, token_id: int) -> str:
         """Return the text that may be shown now."""
-        return "" if self.is_stopped else self._shown(self._scan(self._decoder.push(token_id)))
+        if self.is_stopped:
+            return ""
+        text = self._decoder.push(token_id)
+        if self._num_unstoppable:
+            self._num_unstoppable -= 1
+            return self._shown(text)
+        return self._shown(self._scan(text))
 
     @property
     def num_decoded(self) -> int:
@@ -59,8 +79,8 @@ class Detokenizer:
             num_stop_chars = max(stop.push(char) for stop in self._stops)
             if num_stop_chars:
                 self.is_stopped = True
-                shown, self._held = (self._held + text[: i + 1])[:-num_stop_chars], ""
-                return shown
+                shown, self._held = self._held + text[: i + 1], ""
+                return shown if self._shows_stop_string else shown[:-num_stop_chars]
         text = self._held + text
         cut = len(text) - max(stop.num_matched for stop in self._stops)
         self._held = text[cut:]

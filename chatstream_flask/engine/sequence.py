@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Set
+from collections.abc import Iterator, Set
 from typing import NamedTuple, Protocol
 
 from .detokenizer import Detokenizer
@@ -45,6 +45,7 @@ class Sequence:
         self.awaited_len = 0  # tokens of that prefix
         self.logprobs: list[TokenLogprob] = []  # of each new token if asked for; written by the runner
         self.drafts: list[int] = []  # draft tokens of the latest step; written by the runner
+        self.ending_ids: Set[int] = frozenset()  # tokens that end the reply; set by the worker
         self.lookup = PromptLookup()
         self.pending_logprobs = PendingLogprobs(detokenizer)
         self.last_token_at: float | None = None
@@ -83,12 +84,21 @@ class Sequence:
         """Whether Python must see each token before the next one is computed."""
         return bool(self._forced_ids) or self.grammar_matcher is not None
 
+    def forbidden_ids(self) -> Iterator[int]:
+        """Yield tokens that must not come next: they would end the reply too early, or a bad word."""
+        if self.request.num_generated < self.params.min_new_tokens:
+            yield from self.ending_ids
+        for *before, last in self.params.bad_words_ids:
+            start = len(self.token_ids) - len(before)
+            if start >= self.num_prompt and self.token_ids[start:] == before:
+                yield last
+
     @property
     def num_left(self) -> int:
         """How many tokens may follow, as far as is known now: reasoning does not count."""
         return self.max_generated - self.request.num_generated
 
-    def append_tokens(self, token_ids: list[int], eos_ids: Set[int]) -> FinishReason | None:
+    def append_tokens(self, token_ids: list[int]) -> FinishReason | None:
         """Append the tokens of a step and their text; return why the reply ends, or None.
 
         Where a token is forced, those after it are dropped: they were computed after another one.
@@ -97,23 +107,22 @@ class Sequence:
         """
         for i, token_id in enumerate(token_ids, start=1):
             is_forced = bool(self._forced_ids)
-            if reason := self._append(token_id, eos_ids):
+            if reason := self._append(token_id):
                 return reason
             if is_forced or self._forced_ids:
                 self.num_cached -= len(token_ids) - i
                 break
         return None
 
-    def _append(self, token_id: int, eos_ids: Set[int]) -> FinishReason | None:
+    def _append(self, token_id: int) -> FinishReason | None:
         if token_id < 0:
-            raise FloatingPointError("the logits are not numbers, or the grammar allows no token")
+            raise FloatingPointError("the logits are not numbers, or no token is allowed")
         request, is_forced = self.request, bool(self._forced_ids)
         if is_forced:
             token_id = self._forced_ids.popleft()
         self.token_ids.append(token_id)
         request.count_token(token_id)
-        is_eos = token_id in eos_ids and not request.ignores_eos
-        if not is_forced and (is_eos or token_id in request.stop_ids):
+        if not is_forced and token_id in self.ending_ids:
             return FinishReason.STOP
         was_reasoning, matcher = self.is_reasoning, self.matcher
         self._emit(self._decode(token_id))

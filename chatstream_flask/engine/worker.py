@@ -157,8 +157,14 @@ class Worker(WorkerThread):
             decoder = self.runner.text_decoder(request)
             if request.reasoning is not None:
                 decoder = AnswerDecoder(decoder, request.reasoning.splitter, request.add_reasoning)
-            detokenizer = Detokenizer(decoder, request.params.stop)
-            grammar = request.params.grammar
+            params = request.params
+            detokenizer = Detokenizer(
+                decoder,
+                params.stop,
+                min_tokens=params.min_new_tokens,
+                shows_stop_string=params.include_stop_str_in_output,
+            )
+            grammar = params.grammar
             matcher = None if grammar is None else self.runner.matcher(grammar)
             if matcher is not None and request.reasoning is not None and request.reasoning.opening_ids:
                 matcher = ReasoningMatcher(matcher, request.reasoning.opening_ids)
@@ -168,7 +174,14 @@ class Worker(WorkerThread):
             return
         sequence, copies = self.scheduler.add(request, detokenizer)
         sequence.grammar_matcher = matcher
+<<<<<<< HEAD
         self._count_reused(sequence)
+=======
+        eos_ids = frozenset[int]() if request.ignores_eos else self.runner.eos_ids
+        sequence.ending_ids = eos_ids | request.stop_ids
+        request.num_reused = sequence.num_cached
+        self.stats.num_reused += sequence.num_cached
+>>>>>>> 6a39ee6 (OpenAI's API honours min_tokens, allowed_token_ids, bad_words, include_stop_str_in_output, skip_special_tokens, truncate_prompt_tokens, n_predict and echo)
         try:
             for copy in copies:
                 self._copy(copy)
@@ -276,10 +289,11 @@ class Worker(WorkerThread):
         num_before = sequence.request.num_generated
         reason = None
         try:
-            reason = sequence.append_tokens(ids, self.runner.eos_ids)
+            reason = sequence.append_tokens(ids)
         except Exception:
             logger.exception("the text of %r failed", sequence)
-            if min(ids) < 0 and sequence.grammar_matcher is None:  # a grammar may allow no token
+            may_have_none = sequence.grammar_matcher is not None or sequence.params.is_restricted
+            if min(ids) < 0 and not may_have_none:
                 self.failures.record_failure()
             self._finish(sequence, FinishReason.ERROR, FAILED)
             return

@@ -50,8 +50,8 @@ class LongPrompts:
             return
         if self.max_chars is not None and num_chars > self.max_chars:
             raise PromptTooLong(
-                f"the prompt has {num_chars} characters; this model's context of {self._context_len} tokens "
-                f"cannot hold more than {self.max_chars}",
+                f"This model's maximum context length is {self._context_len} tokens, which cannot hold more "
+                f"than {self.max_chars} characters; the prompt has {num_chars}",
                 self._context_len,
             )
         with self._one_at_a_time:

@@ -130,11 +130,12 @@ class TransformersSource(TokenizerSource):
 
     def check(self, params: SamplingParams) -> None:
         vocab_size = getattr(self._model.config.get_text_config(), "vocab_size", None)
-        ids = [token_id for token_id, _ in params.logit_bias]
-        if ids and vocab_size is not None and max(ids) >= vocab_size:
-            raise BadRequest(
-                f"logit_bias contains token id {max(ids)}; this model has token ids 0 to {vocab_size - 1}"
-            )
+        biased = tuple(token_id for token_id, _ in params.logit_bias)
+        for name, ids in (("logit_bias", biased), ("allowed_token_ids", params.allowed_token_ids)):
+            if ids and vocab_size is not None and max(ids) >= vocab_size:
+                raise BadRequest(
+                    f"{name} contains token id {max(ids)}; this model has token ids 0 to {vocab_size - 1}"
+                )
         if params.grammar is not None:
             self._grammars.matcher(params.grammar)
 

@@ -64,7 +64,7 @@ class Completions:
                     "call or strict functions, which hold from the beginning of a message",
                     param="continue_final_message",
                 )
-            ids = self._encoder.encode(body, use)
+            ids = self._cut(self._encoder.encode(body, use), body)
             params = self._params(body, grammar, [ids])
             params = replace(params, max_reasoning_tokens=self._reasoning_limit(body))
             parsers = [self._parser(body, use, is_free=wanted is None) for _ in range(body.num_choices)]
@@ -80,7 +80,10 @@ class Completions:
             prompts = [ids for prompt in body.prompts for ids in [self._prompt_ids(prompt, body)] * each]
             grammar = grammar_of(answer_format(body), ToolUse(), self._source.reply_format)
             params = self._params(body, grammar, prompts)
-            self._submit(body, generations, prompts, params, [TextReply() for _ in prompts])
+            parsers: list[ReplyParser] = [
+                TextReply(self._source.decode(ids) if body.echo else "") for ids in prompts
+            ]
+            self._submit(body, generations, prompts, params, parsers)
             answer = CompletionAnswer(
                 *self._about_answer(body),
                 prompts=prompts if body.return_token_ids else None,
@@ -110,14 +113,28 @@ class Completions:
 
     def _prompt_ids(self, prompt: str | list[int], body: CompletionBody) -> list[int]:
         if isinstance(prompt, str):
-            return self._source.encode_text(prompt, add_special_tokens=body.add_special_tokens)
+            prompt_ids = self._source.encode_text(prompt, add_special_tokens=body.add_special_tokens)
+            return self._cut(prompt_ids, body)
         self._source.check_ids(prompt)
-        return prompt
+        return self._cut(prompt, body)
+
+    def _cut(self, prompt_ids: list[int], body: Body) -> list[int]:
+        """Return the last tokens of a prompt, if the client wants no more of it."""
+        num = body.truncate_prompt_tokens
+        if num in (0, -1):
+            num = self._engine.config.context_len - (body.max_new_tokens or 1)
+        return prompt_ids if num is None else prompt_ids[-max(num, 1) :]
 
     def _params(self, body: Body, grammar: str | None, prompts: list[list[int]]) -> SamplingParams:
-        params = sampling_params(body, self._service.params, grammar)
+        params = sampling_params(body, self._service.params, grammar, self._bad_words(body))
         self._source.check(params)
         return bounded(params, body, prompts, self._engine.config.context_len)
+
+    def _bad_words(self, body: Body) -> tuple[tuple[int, ...], ...]:
+        """Return the tokens of each bad word, at the beginning of a text and after a space."""
+        spelled = (text for word in body.bad_words or () for text in (word, f" {word.lstrip()}"))
+        ids = (tuple(self._source.encode_text(text, add_special_tokens=False)) for text in spelled)
+        return tuple(dict.fromkeys(ids))
 
     def _reasoning_limit(self, body: ChatBody) -> int | None:
         """Return how many tokens the model may reason: the least of what the request and the app allow."""
@@ -165,7 +182,7 @@ class Completions:
                         for_choice(params, index),
                         stop_ids=stop_ids,
                         ignores_eos=bool(body.ignore_eos),
-                        shows_special_tokens=parser.reads_special_tokens,
+                        shows_special_tokens=parser.reads_special_tokens or body.skip_special_tokens is False,
                         follows_text=not is_chat,
                         returns_token_ids=isinstance(body, CompletionBody) and bool(body.return_token_ids),
                         kept_tokens={**marks, **parser.kept_tokens},

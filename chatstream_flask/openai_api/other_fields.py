@@ -9,7 +9,6 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     # OpenAI
     "audio": (),
     "best_of": (1,),
-    "echo": (False,),
     "function_call": ("none",),
     "functions": ([],),
     "modalities": (["text"],),
@@ -18,8 +17,6 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "verbosity": ("medium",),
     "web_search_options": (),
     # vLLM and SGLang
-    "allowed_token_ids": (),
-    "bad_words": ([],),
     "chat_template": (),
     "custom_logit_processor": (),
     "custom_params": (),
@@ -27,20 +24,15 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "frequency_penalty_range": (),
     "guided_whitespace_pattern": (),
     "include_reasoning": (True,),
-    "include_stop_str_in_output": (False,),
     "length_penalty": (1, 1.0),
     "logits_processors": ([],),
     "lora_path": (),
-    "min_new_tokens": (0,),
-    "min_tokens": (0,),
     "mm_processor_kwargs": ({},),
     "no_stop_trim": (False,),
     "prompt_embeds": (),
     "prompt_logprobs": (),
     "separate_reasoning": (True,),
-    "skip_special_tokens": (True,),
     "stop_regex": ([], ""),
-    "truncate_prompt_tokens": (),
     "use_beam_search": (False,),
     "vllm_xargs": ({},),
     # llama.cpp
@@ -48,7 +40,6 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "dynatemp_range": (0, 0.0),
     "lora": ([],),
     "mirostat": (0,),
-    "n_predict": (-1,),
     "n_probs": (0,),
     "parse_tool_calls": (True,),
     "reasoning_format": ("auto", "deepseek"),
@@ -81,6 +72,7 @@ REFUSED_FOR_TEXT: dict[str, tuple[Any, ...]] = {
     "top_logprobs": (),
 }
 REFUSED_FOR_CHAT: dict[str, tuple[Any, ...]] = {
+    "echo": (False,),
     "add_special_tokens": (False,),  # the chat template writes them
     "prompt": (),
     "return_token_ids": (False,),

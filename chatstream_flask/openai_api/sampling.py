@@ -23,15 +23,21 @@ SAME_NAME = (
 MAX_SEED = 2**63
 
 
-def sampling_params(body: Body, defaults: SamplingParams, grammar: str | None) -> SamplingParams:
+def sampling_params(
+    body: Body, defaults: SamplingParams, grammar: str | None, bad_words_ids: tuple[tuple[int, ...], ...] = ()
+) -> SamplingParams:
     """Return the settings of the first choice; max_new_tokens is at most the constructor's.
 
     :raises ApiError: a value is not allowed
     """
     given: dict[str, Any] = {name: getattr(body, name) for name in SAME_NAME}
     given["max_new_tokens"] = min(body.max_new_tokens or defaults.max_new_tokens, defaults.max_new_tokens)
+    given["min_new_tokens"] = body.min_tokens or body.min_new_tokens
+    given["allowed_token_ids"] = body.allowed_token_ids and tuple(body.allowed_token_ids)
+    given["include_stop_str_in_output"] = body.include_stop_str_in_output
     given["num_logprobs"] = body.num_logprobs
     given["grammar"] = grammar
+    given["bad_words_ids"] = bad_words_ids
     if body.top_k == -1:
         given["top_k"] = 0
     if body.seed is not None:
@@ -60,15 +66,17 @@ def bounded(
     num_new = params.max_new_tokens if body.max_new_tokens is not None else 1
     if num_prompt + num_new > context_len:
         raise ApiError(
-            f"the context has {context_len} tokens; the prompt has {num_prompt} and {num_new} new "
-            f"{'one is' if num_new == 1 else 'ones are'} asked for: shorten it, or ask for fewer",
+            f"This model's maximum context length is {context_len} tokens. The prompt has {num_prompt} and "
+            f"{num_new} more {'is' if num_new == 1 else 'are'} asked for: shorten it, or ask for fewer",
             param=param,
             code="context_length_exceeded",
             num_tokens=num_prompt,
             n_prompt_tokens=num_prompt,
             n_ctx=context_len,
         )
-    return replace(params, max_new_tokens=min(params.max_new_tokens, context_len - num_prompt))
+    max_new_tokens = min(params.max_new_tokens, context_len - num_prompt)
+    min_new_tokens = min(params.min_new_tokens, max_new_tokens)
+    return replace(params, max_new_tokens=max_new_tokens, min_new_tokens=min_new_tokens)
 
 
 def for_choice(params: SamplingParams, index: int) -> SamplingParams:

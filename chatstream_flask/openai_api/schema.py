@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, cast
 from msgspec import Meta, Struct, ValidationError, convert
 
 from ..config import (
+    MAX_ALLOWED_TOKENS,
+    MAX_BAD_WORDS,
     MAX_LOGIT_BIAS,
     MAX_LOGIT_BIASES,
     MAX_LOGPROBS,
@@ -30,6 +32,7 @@ StopString = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_STRING_LEN)]
 TokenCount = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 TokenId = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 TokenIds = Annotated[list[TokenId], Meta(min_length=1)]
+AllowedIds = Annotated[list[TokenId], Meta(min_length=1, max_length=MAX_ALLOWED_TOKENS)]
 Choices = Annotated[list[str], Meta(min_length=1)]
 Penalty = Annotated[float, Meta(ge=-MAX_PENALTY, le=MAX_PENALTY)]
 Bias = Annotated[float, Meta(ge=-MAX_LOGIT_BIAS, le=MAX_LOGIT_BIAS)]
@@ -89,6 +92,14 @@ class Body(Struct, kw_only=True):
     stream_options: StreamOptions | None = None
     stop_token_ids: Annotated[list[TokenId], Meta(max_length=MAX_STOP_TOKENS)] | None = None
     ignore_eos: bool | None = None
+    min_tokens: Annotated[int, Meta(ge=0)] | None = None
+    min_new_tokens: Annotated[int, Meta(ge=0)] | None = None  # the same, of SGLang
+    n_predict: Annotated[int, Meta(ge=-1)] | None = None  # max_tokens, of llama.cpp; -1 is no limit
+    allowed_token_ids: AllowedIds | None = None
+    bad_words: Annotated[list[StopString], Meta(max_length=MAX_BAD_WORDS)] | None = None
+    include_stop_str_in_output: bool | None = None
+    skip_special_tokens: bool | None = None
+    truncate_prompt_tokens: Annotated[int, Meta(ge=-1)] | None = None  # 0 and -1: as the context allows
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
     guided_json: dict[str, Any] | str | None = None
@@ -107,7 +118,7 @@ class Body(Struct, kw_only=True):
 
     @property
     def max_new_tokens(self) -> int | None:
-        return self.max_tokens
+        return self.max_tokens or (self.n_predict if self.n_predict != -1 else None)
 
     @property
     def num_logprobs(self) -> int | None:
@@ -150,7 +161,7 @@ class ChatBody(Body, kw_only=True):
 
     @property
     def max_new_tokens(self) -> int | None:
-        return self.max_completion_tokens or self.max_tokens
+        return self.max_completion_tokens or super().max_new_tokens
 
     @property
     def num_logprobs(self) -> int | None:
@@ -166,6 +177,7 @@ class CompletionBody(Body, kw_only=True):
     add_special_tokens: bool | None = None
     return_token_ids: bool | None = None
     return_tokens_as_token_ids: bool | None = None
+    echo: bool | None = None
     logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
 
     @property
@@ -195,6 +207,12 @@ class CompletionBody(Body, kw_only=True):
 
     @property
     def num_logprobs(self) -> int | None:
+        if self.echo and self.logprobs is not None:
+            raise ApiError(
+                "echo together with logprobs is not supported: there are no log-probabilities of a prompt",
+                param="echo",
+                code="unsupported_parameter",
+            )
         return self.logprobs
 
 

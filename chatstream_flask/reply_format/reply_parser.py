@@ -30,14 +30,21 @@ class ReplyParser(Protocol):
 
 
 class TextReply:
-    """The whole text is content."""
+    """The whole text is content.
+
+    :param prompt: text to begin with
+    """
 
     reads_special_tokens = False
     has_called = False
     kept_tokens: Mapping[int, str] = {}
 
+    def __init__(self, prompt: str = "") -> None:
+        self._prompt = prompt
+
     def push(self, text: str) -> list[Delta]:
+        text, self._prompt = self._prompt + text, ""
         return [{"content": text}] if text else []
 
     def finish(self) -> list[Delta]:
-        return []
+        return self.push("")

@@ -12,7 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import make_sequence, random_logits
 from torch import Tensor
-from transformers import RepetitionPenaltyLogitsProcessor, SequenceBiasLogitsProcessor
+from transformers import (
+    NoBadWordsLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    SequenceBiasLogitsProcessor,
+)
 
 from chatstream_flask.config import SamplingParams
 from chatstream_flask.engine.sequence import Sequence
@@ -182,3 +186,30 @@ def test_a_row_of_nan_is_reported_even_if_its_grammar_allows_nothing() -> None:
         logits = random_logits(1, VOCAB)
         logits[0, 17] = bad
         assert Sampler(num_slots=1, max_len=50, device=CPU).sample(logits, [row]).tolist() == [NOT_A_TOKEN]
+
+
+def test_only_allowed_tokens_can_be_sampled() -> None:
+    logits = random_logits(2, VOCAB)
+    scores = edited(logits, [sequence([1], [], allowed_token_ids=(3, 299)), sequence([1], [], slot=1)])
+    assert scores[0].isfinite().nonzero().flatten().tolist() == [3, 299]
+    assert torch.equal(scores[0, [3, 299]], logits[0, [3, 299]]) and torch.equal(scores[1], logits[1])
+
+
+def test_what_would_complete_a_bad_word_equals_transformers() -> None:
+    words = ((7,), (8, 9), (8, 9, 10), (1, 8))  # the last begins in the prompt, which is nobody's fault
+    for new_ids in ([], [8], [8, 9], [9, 8], [8, 8, 9]):
+        logits = random_logits(1, VOCAB)
+        theirs: Any = NoBadWordsLogitsProcessor([list(word) for word in words])
+        expected = theirs(torch.tensor([[0, *new_ids]]), logits.clone())
+        assert torch.equal(edited(logits, [sequence([1], new_ids, bad_words_ids=words)]), expected)
+
+
+def test_tokens_that_end_the_reply_wait_for_its_minimum() -> None:
+    row = sequence([1], [], min_new_tokens=2)
+    row.ending_ids = {5, VOCAB + 1}
+    logits = random_logits(1, VOCAB)
+    sampler = LogitsProcessors(num_slots=1, max_len=50, device=CPU)
+    sampler.plan([row], VOCAB)
+    for num_generated, is_banned in ((0, True), (1, True), (2, False)):
+        row.request.num_generated = num_generated
+        assert (sampler.apply(logits)[0, 5].item() == -torch.inf) == is_banned

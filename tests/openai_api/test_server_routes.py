@@ -18,11 +18,11 @@ from chatstream_flask.serving.app import create_app
 HELLO = {"messages": [{"role": "user", "content": "Hello"}]}
 
 
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[FlaskClient]:
     chat_stream = ChatStream.from_pretrained(demo_model.PATH, device="cpu", model_name="acme/chat")
     config = {
-        "CHATSTREAM_STORE_DIR": str(tmp_path_factory.mktemp("store")),
+        "CHATSTREAM_STORE_DIR": str(tmp_path),
         "CHATSTREAM_MODEL_ALIASES": ["gpt-4o-mini"],
     }
     with closing(chat_stream):

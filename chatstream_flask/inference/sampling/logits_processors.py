@@ -28,10 +28,10 @@ class LogitsProcessor:
 
 
 class LogitsProcessors:
-    """Grammar mask, logit bias, repetition penalty, frequency and presence penalty, in this order.
+    """Grammar mask, forbidden tokens, logit bias, and the penalties: repetition, frequency and presence.
 
-    They are planned once per batch composition. If any row asks for one, all scores are copied once; apart
-    from that, rows that ask for none cost nothing, and they are never changed.
+    They are applied in this order, and planned once per batch composition. If any row asks for one, all
+    scores are copied once; apart from that, rows that ask for none cost nothing, and they are never changed.
     """
 
     def __init__(self, *, num_slots: int, max_len: int, device: torch.device) -> None:
@@ -45,7 +45,7 @@ class LogitsProcessors:
 
     def plan(self, rows: list[Sequence | None], vocab_size: int) -> None:
         """Prepare the processors that these rows ask for; None is a padding row."""
-        factories = (self._grammar, self._bias, self._repetition, self._frequency)
+        factories = (self._grammar, self._forbidden, self._bias, self._repetition, self._frequency)
         self._processors = []
         for asks, make_process in zip(ASKS, factories, strict=True):
             asking = {row: s for row, s in enumerate(rows) if s is not None and asks(s)}
@@ -67,6 +67,26 @@ class LogitsProcessors:
         matchers = [sequence.matcher for sequence in sequences if sequence.matcher is not None]
         return lambda scores: scores + self._masks.scores(matchers, vocab_size)
 
+    def _forbidden(self, sequences: list[Sequence], vocab_size: int) -> Process:
+        mask = torch.zeros(len(sequences), vocab_size, device=self._device)
+        for row, sequence in enumerate(sequences):
+            if allowed := sequence.params.allowed_token_ids:
+                mask[row] = -torch.inf
+                mask[row, self._tensor(list(allowed))] = 0.0
+        minus_infinity = torch.tensor(-torch.inf, device=self._device)
+
+        def process(scores: Tensor) -> Tensor:
+            forbidden = [
+                (row, token_id)
+                for row, sequence in enumerate(sequences)
+                for token_id in sequence.forbidden_ids()
+                if token_id < vocab_size
+            ]
+            rows, ids = self._pairs(forbidden)
+            return (scores + mask).index_put((rows, ids), minus_infinity)
+
+        return process
+
     def _bias(self, sequences: list[Sequence], vocab_size: int) -> Process:
         biases = [
             (row, token_id, bias)
@@ -74,7 +94,7 @@ class LogitsProcessors:
             for token_id, bias in sequence.params.logit_bias
             if token_id < vocab_size
         ]
-        rows, ids = self._tensor([row for row, _, _ in biases]), self._tensor([i for _, i, _ in biases])
+        rows, ids = self._pairs([(row, token_id) for row, token_id, _ in biases])
         values = self._column([bias for _, _, bias in biases]).squeeze(1)
         return lambda scores: scores.index_put((rows, ids), values, accumulate=True)
 
@@ -99,6 +119,10 @@ class LogitsProcessors:
         return lambda scores: apply_frequency_penalty(
             scores, counts.counts(sequences, slots), frequency, presence
         )
+
+    def _pairs(self, pairs: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+        """Return the first and the second of each pair, as indices."""
+        return self._tensor([first for first, _ in pairs]), self._tensor([second for _, second in pairs])
 
     def _slots(self, sequences: list[Sequence]) -> Tensor:
         return self._tensor([sequence.slot for sequence in sequences])
@@ -129,6 +153,7 @@ def _strength(sequence: Sequence) -> tuple[float, float]:
 
 ASKS: tuple[Callable[[Sequence], bool], ...] = (  # whether a sequence asks for a processor, in their order
     lambda s: s.matcher is not None,
+    lambda s: s.params.is_restricted or s.params.min_new_tokens > 0,
     lambda s: bool(s.params.logit_bias),
     lambda s: _strength(s) != NEUTRAL,
     lambda s: bool(s.params.frequency_penalty or s.params.presence_penalty),
