@@ -174,14 +174,9 @@ class Worker(WorkerThread):
             return
         sequence, copies = self.scheduler.add(request, detokenizer)
         sequence.grammar_matcher = matcher
-<<<<<<< HEAD
-        self._count_reused(sequence)
-=======
         eos_ids = frozenset[int]() if request.ignores_eos else self.runner.eos_ids
         sequence.ending_ids = eos_ids | request.stop_ids
-        request.num_reused = sequence.num_cached
-        self.stats.num_reused += sequence.num_cached
->>>>>>> 6a39ee6 (OpenAI's API honours min_tokens, allowed_token_ids, bad_words, include_stop_str_in_output, skip_special_tokens, truncate_prompt_tokens, n_predict and echo)
+        self._count_reused(sequence)
         try:
             for copy in copies:
                 self._copy(copy)
