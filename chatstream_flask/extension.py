@@ -46,6 +46,8 @@ from .prompts.template_params import TemplateParams
 from .settings import Settings
 from .views import append_apis
 
+SHARED_STORES = ("redis", "postgres")  # URLs of stores that other machines reach
+
 if TYPE_CHECKING:
     from .inference.devices import Devices, DtypeLike
     from .nodes.node import Node
@@ -302,6 +304,11 @@ class ChatStream(ChatService):
         reports = Reports(AccessLog(app, settings, self.logger))
         if settings.shared_redis is not None and self.engine.sharing is None:
             self.node = self.engine.sharing = make_node(settings.shared_redis, self.name)
+        elif self.node is None and str(settings.store).startswith(SHARED_STORES):
+            self.logger.info(
+                "CHATSTREAM_SHARED_REDIS is not set: limits, turns and running replies are those of this "
+                "server alone, whatever other servers use its store"
+            )
         replies = ReplyRegistry(settings.resume_sec, self.node)
         state = AppState(settings, store, sweeper, replies, reports, SetUpOrder(app))
         app.extensions.setdefault(EXTENSION, {})[self] = state

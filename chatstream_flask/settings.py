@@ -143,8 +143,8 @@ class Settings:
     )
     shared_redis: str | None = _key(
         None,
-        "URL of the Redis, `redis://...`, through which all servers of this app can continue and cancel the "
-        "replies of each other. `None`: this server knows of no other.",
+        "URL of the Redis, `redis://...`, through which several servers of this app share limits, turns and "
+        "running replies. `None`: this server knows of no other, and has limits of its own.",
         repr=False,
     )
     status: str = _key(

@@ -137,8 +137,6 @@ class Engine:
                 return
             self._run = self._make_run()
             self._run.start()
-            if self.sharing is not None:
-                self.sharing.start()
             self._pid = os.getpid()
             self.is_stopped = self.is_draining = False
 
@@ -162,8 +160,6 @@ class Engine:
             if not self.is_started:
                 return
             self._run.stop(timeout)
-            if self.sharing is not None:
-                self.sharing.stop()
             self._pid = None
             self.is_stopped = True
 
@@ -203,7 +199,9 @@ class Engine:
                 raise EngineBroken("nothing can be generated any more; the server has to be restarted")
             if self.is_failing:
                 raise EngineFailing("the model fails at each step and is being restarted; try again later")
-            return self._queue.reserve_all(num, visitor, priority, limits)
+            reservations = self._queue.reserve_all(num, visitor, priority, limits)
+            self._share(reservations)
+            return reservations
         except ChatStreamError as error:
             self._record_refused(error)
             raise
@@ -217,6 +215,10 @@ class Engine:
         if not self.is_started:
             raise NotAccepting("the engine is not started")
         try:
+            if self.sharing is not None:
+                num_tokens = len(request.prompt_ids) + request.max_generated
+                self.sharing.submit(reservation.place, num_tokens)
+                reservation.num_shared_tokens = num_tokens
             self._queue.put(request, reservation)
         except ChatStreamError as error:
             self._record_refused(error)
@@ -231,6 +233,16 @@ class Engine:
     def position(self, request: GenerationRequest) -> int:
         """Return 1 for the next request to run, 0 for one that is not waiting."""
         return self._queue.position(request) if request.status is Status.WAITING else 0
+
+    def queue_place(self, request: GenerationRequest) -> tuple[int, float | None] | None:
+        """Return the position of a waiting request and the estimated seconds until it runs, else None.
+
+        The position is that among the requests of all engines that share turns.
+        """
+        position = self.position(request)
+        if not position:
+            return None
+        return self._queue.shared_position(request) or position, self.eta_sec(position)
 
     def eta_sec(self, position: int) -> float | None:
         """Estimate the seconds until the request at this position runs; None before the first reply."""
@@ -254,6 +266,19 @@ class Engine:
         """When a place may become free: whole seconds, 1 to 59."""
         return self._wait_estimate.retry_after_sec
 
+    def _share(self, reservations: list[Reservation]) -> None:
+        """Take the places in all engines that share limits; give them back if there are not enough."""
+        if self.sharing is None:
+            return
+        try:
+            self.sharing.reserve([reservation.place for reservation in reservations])
+        except BaseException:
+            for reservation in reservations:
+                reservation.close()
+            raise
+        for reservation in reservations:
+            reservation.is_shared = True
+
     def _record_refused(self, error: ChatStreamError) -> None:
         """Count a refusal and, where that is not known yet, estimate when to try again."""
         if not isinstance(error, TooManyRequests):
@@ -273,4 +298,5 @@ class Engine:
             self._wait_estimate,
             hung_after_sec=lambda: self.hung_after_sec,
             clock=self._clock,
+            sharing=self.sharing,
         )

@@ -11,6 +11,8 @@ from .outcome import FinishReason
 from .request import GenerationRequest
 from .request_queue import RequestQueue
 from .runner import Runner
+from .shared_request_queue import SharedRequestQueue
+from .sharing import Sharing
 from .wait_estimate import WaitEstimate
 from .worker_pool import WorkerPool
 
@@ -27,6 +29,7 @@ class EngineRun:
         *,
         hung_after_sec: Callable[[], float],
         clock: Callable[[], float],
+        sharing: Sharing | None = None,
     ) -> None:
         self._config = config
         self._make_runner = make_runner
@@ -34,12 +37,17 @@ class EngineRun:
         self._wait_estimate = wait_estimate
         self._hung_after_sec = hung_after_sec
         self._clock = clock
+        self._sharing = sharing
         threads = range(config.num_of_generation_threads)
-        self.queue = RequestQueue(
+        places = (
             config.num_places,
             [config.num_slots(i) for i in threads],
             [config.device(i) for i in threads],
-            clock=clock,
+        )
+        self.queue = (
+            RequestQueue(*places, clock=clock)
+            if sharing is None
+            else SharedRequestQueue(sharing, *places, clock=clock)
         )
         self.pool: WorkerPool | None = None
         self._finisher: Finisher | None = None
@@ -61,6 +69,8 @@ class EngineRun:
         except BaseException:
             self.stop(timeout=10.0)
             raise
+        if self._sharing is not None and isinstance(self.queue, SharedRequestQueue):
+            self._sharing.start(self.queue, self._config.max_running, self._config.max_queue_size)
 
     def stop(self, timeout: float) -> None:
         """End all requests with SHUTDOWN and all threads; wait up to `timeout` seconds for the threads."""
@@ -71,6 +81,8 @@ class EngineRun:
         all_ended = self.pool is None or self.pool.stop(timeout)
         if self._finisher is not None:
             self._finisher.close(wait=all_ended)
+        if self._sharing is not None:
+            self._sharing.stop()
         self.pool = None
 
     def complete(self, request: GenerationRequest, reason: FinishReason, error: str | None = None) -> None:

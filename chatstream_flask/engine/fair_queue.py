@@ -53,13 +53,16 @@ class PriorityLane(Generic[T]):
     def peek(self) -> T:
         return next(iter(self.ready.values())).items[0]
 
-    def pop(self) -> tuple[Visitor, T]:
-        """Remove the next item and put its visitor last; the caller refreshes the visitor."""
-        queue = self.ready.pop(next(iter(self.ready)))
+    def heads(self) -> list[T]:
+        return [queue.items[0] for queue in self.ready.values()]
+
+    def pop(self, visitor: Visitor) -> T:
+        """Remove the oldest item of a visitor and put the visitor last; the caller refreshes the visitor."""
+        queue = self.ready.pop(visitor, None) or self.blocked.pop(visitor)
         item = queue.items.popleft()
         if queue.items:
             self._put_last(queue)
-        return queue.visitor, item
+        return item
 
     def refresh(self, visitor: Visitor) -> None:
         """Block or unblock a visitor whose number of running requests or limit has changed."""
@@ -136,14 +139,24 @@ class FairQueue(Generic[T]):
         if not ready:
             return None
         lane = _next_lane(ready)
-        lane.num_skips = 0
-        for lower in ready[ready.index(lane) + 1 :]:
-            lower.num_skips += 1
-        visitor, item = lane.pop()
-        visitor.num_running += 1
-        self._num_items -= 1
-        self.refresh(visitor)
-        return item
+        return self._pop(lane, next(iter(lane.ready)))
+
+    def pop_if_oldest(self, visitor: Visitor, priority: int, item: T) -> bool:
+        """Remove an item as `pop` does, if it is the oldest of its visitor; return whether it was."""
+        lane = self._lanes.get(priority)
+        queue = None if lane is None else lane.queue_of(visitor)
+        if lane is None or queue is None or queue.items[0] != item:
+            return False
+        self._pop(lane, visitor)
+        return True
+
+    def heads(self) -> list[list[T]]:
+        """Return the oldest items of visitors that may run: a list for each priority, the next one first."""
+        ready = self._ready_lanes()
+        if not ready:
+            return []
+        first = _next_lane(ready)
+        return [lane.heads() for lane in (first, *(lane for lane in ready if lane is not first))]
 
     def refresh(self, visitor: Visitor) -> None:
         """Block or unblock a visitor whose number of running requests or limit has changed."""
@@ -169,6 +182,18 @@ class FairQueue(Generic[T]):
             for lane in rest._lanes.values():
                 lane.end_all_running()
         return order
+
+    def _pop(self, lane: PriorityLane[T], visitor: Visitor) -> T:
+        ready = self._ready_lanes()
+        lane.num_skips = 0
+        if lane in ready:
+            for lower in ready[ready.index(lane) + 1 :]:
+                lower.num_skips += 1
+        item = lane.pop(visitor)
+        visitor.num_running += 1
+        self._num_items -= 1
+        self.refresh(visitor)
+        return item
 
     def _ready_lanes(self) -> list[PriorityLane[T]]:
         return [lane for lane in self._lanes.values() if lane.ready]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 
 from ..errors import TooManyRequests
 from .request import GenerationRequest, Status
+from .sharing import Place
 from .visitor import Visitor
 
 SWEEP_SEC = 60.0  # interval at which idle visitors are forgotten
@@ -15,11 +17,24 @@ class Reservation:
     """A reserved place in the queue. Take it before any costly work; submit a request with it or close it."""
 
     def __init__(
-        self, visitor: Visitor, priority: int, unreserve: Callable[[Reservation, int], None]
+        self,
+        visitor: Visitor,
+        name: str | None,
+        priority: int,
+        unreserve: Callable[[Reservation, int], None],
     ) -> None:
         self.visitor = visitor
         self.priority = priority
+        self.id = secrets.token_hex(8)
+        self.name = f"anonymous:{self.id}" if name is None else name
+        self.is_shared = False  # whether other engines know of it
+        self.num_shared_tokens = 0  # that they have counted for it
         self._unreserve = unreserve
+
+    @property
+    def place(self) -> Place:
+        """The place as other engines know it."""
+        return Place(self.id, self.name, self.priority, self.visitor.limits)
 
     def close(self, num_tokens: int = 0) -> None:
         """Give the place back. Idempotent.
@@ -39,14 +54,14 @@ class Places:
     def __init__(self, capacity: int, clock: Callable[[], float]) -> None:
         self.capacity = capacity
         self.visitors: dict[object, Visitor] = {}  # by name; an anonymous one by itself
+        self.submitted: dict[GenerationRequest, Reservation] = {}  # until the request is released
         self._clock = clock
         self._reserved: set[Reservation] = set()  # without a request yet
-        self._submitted: dict[GenerationRequest, Reservation] = {}  # until the request is released
         self._swept_at = float("-inf")
 
     @property
     def num_taken(self) -> int:
-        return len(self._reserved) + len(self._submitted)
+        return len(self._reserved) + len(self.submitted)
 
     @property
     def num_startable(self) -> int:
@@ -56,10 +71,15 @@ class Places:
     @property
     def requests(self) -> list[GenerationRequest]:
         """All requests that were submitted and are not released."""
-        return list(self._submitted)
+        return list(self.submitted)
+
+    @property
+    def reserved(self) -> list[Reservation]:
+        """All reservations that no request was submitted with."""
+        return list(self._reserved)
 
     def get(self, request: GenerationRequest) -> Reservation | None:
-        return self._submitted.get(request)
+        return self.submitted.get(request)
 
     def visitor(self, name: str | None) -> Visitor:
         """Return the visitor of this name, or a new one; without a name always a new one."""
@@ -84,18 +104,21 @@ class Places:
             visitor.check_waiting(num_free_slots - (self.num_startable - visitor.num_startable))
         visitor.num_waiting += 1
         self.visitors[visitor if name is None else name] = visitor
-        reservation = Reservation(visitor, priority, unreserve)
+        reservation = Reservation(visitor, name, priority, unreserve)
         self._reserved.add(reservation)
         return reservation
 
-    def unreserve(self, reservation: Reservation, num_tokens: int) -> None:
+    def unreserve(self, reservation: Reservation, num_tokens: int) -> bool:
+        """Return whether the reservation still had its place."""
         if reservation in self._reserved:
             self._reserved.remove(reservation)
             reservation.visitor.num_waiting -= 1
             reservation.visitor.use_tokens(num_tokens, self._clock())
             self._forget_anonymous(reservation.visitor)
-        elif reservation in self._submitted.values():
+            return True
+        if reservation in self.submitted.values():
             raise RuntimeError("a request was submitted with this reservation; it keeps its place")
+        return False
 
     def submit(self, request: GenerationRequest, reservation: Reservation) -> None:
         """Turn a reservation into the place of a request, and count all tokens the request may use."""
@@ -104,29 +127,32 @@ class Places:
         visitor, now = reservation.visitor, self._clock()
         visitor.check_tokens(now)
         visitor.use_tokens(len(request.prompt_ids) + request.max_generated, now)
-        self._submitted[request] = reservation
+        self.submitted[request] = reservation
         self._reserved.remove(reservation)
 
-    def release(self, request: GenerationRequest) -> None:
+    def release(self, request: GenerationRequest) -> Reservation:
+        """Return the reservation that the request had."""
         if request.status is not Status.FINISHED:
             raise RuntimeError(f"{request!r} keeps its place until it has finished")
-        self._forget_anonymous(self._submitted.pop(request).visitor)
+        reservation = self.submitted.pop(request)
+        self._forget_anonymous(reservation.visitor)
+        return reservation
 
     # -- what happens to submitted requests ----------------------------------------------------------
 
     def on_started(self, request: GenerationRequest) -> None:
-        self._submitted[request].visitor.num_waiting -= 1
+        self.submitted[request].visitor.num_waiting -= 1
 
     def on_left_slot(self, request: GenerationRequest) -> Visitor:
         """Give back the tokens that were not generated; return the visitor, which may run one more."""
-        visitor = self._submitted[request].visitor
+        visitor = self.submitted[request].visitor
         visitor.num_running -= 1
         visitor.use_tokens(request.num_generated - request.max_generated, self._clock())
         return visitor
 
     def on_left_unserved(self, request: GenerationRequest) -> None:
         """Give back all tokens of a request that never ran."""
-        visitor = self._submitted[request].visitor
+        visitor = self.submitted[request].visitor
         visitor.num_waiting -= 1
         visitor.use_tokens(-len(request.prompt_ids) - request.max_generated, self._clock())
 

@@ -85,8 +85,7 @@ class LocalReply:
 
     @property
     def queue_place(self) -> tuple[int, float | None] | None:
-        position = self.engine.position(self.generation)
-        return (position, self.engine.eta_sec(position)) if position else None
+        return self.engine.queue_place(self.generation)
 
     @property
     def flush_interval_sec(self) -> float:

@@ -78,7 +78,7 @@ class RequestQueue:
     @property
     def is_exhausted(self) -> bool:
         """Whether nothing waits and nothing new is accepted."""
-        return self._is_closed and not self._waiting
+        return self._is_closed and not self.num_waiting
 
     # -- places --------------------------------------------------------------------------------------
 
@@ -124,8 +124,10 @@ class RequestQueue:
     def release(self, request: GenerationRequest) -> None:
         """Give back the place of a finished request."""
         with self._changed:
-            self._places.release(request)
-            self._changed.notify_all()
+            reservation = self._places.release(request)
+            self._notify()
+        num_used = 0 if request.started_at is None else len(request.prompt_ids) + request.num_generated
+        self._on_freed(reservation, num_used)
 
     def wait_until_empty(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds until no place is taken; return whether that is so."""
@@ -134,8 +136,10 @@ class RequestQueue:
 
     def _unreserve(self, reservation: Reservation, num_tokens: int) -> None:
         with self._changed:
-            self._places.unreserve(reservation, num_tokens)
-            self._changed.notify_all()
+            had_place = self._places.unreserve(reservation, num_tokens)
+            self._notify()
+        if had_place:
+            self._on_freed(reservation, num_tokens)
 
     # -- requests ------------------------------------------------------------------------------------
 
@@ -149,7 +153,7 @@ class RequestQueue:
             self._check_open()
             self._places.submit(request, reservation)
             self._waiting.add(reservation.visitor, reservation.priority, request)
-            self._changed.notify_all()
+            self._notify()
 
     def take(self, worker: int, *, wait: bool) -> GenerationRequest | None:
         """Return the next request if this worker thread should run it, else None.
@@ -157,7 +161,7 @@ class RequestQueue:
         :param wait: block until there is one; then None means that the queue is exhausted or the thread
             retired
         """
-        if not wait and not self._waiting.has_ready:
+        if not wait and not self._has_next:
             return None  # the usual case of a step, without locking
         with self._changed:
             if wait:
@@ -166,11 +170,11 @@ class RequestQueue:
                 )
             if not self._is_next(worker):
                 return None
-            request = self._waiting.pop()
+            request = self._pop()
             assert request is not None
             self._dispatcher.take(worker, request)
             self._places.on_started(request)
-            self._changed.notify_all()
+            self._notify()
             return request
 
     def done(self, worker: int, request: GenerationRequest) -> bool:
@@ -182,7 +186,7 @@ class RequestQueue:
             if not self._dispatcher.remove(worker, request):
                 return False
             self._waiting.refresh(self._places.on_left_slot(request))
-            self._changed.notify_all()
+            self._notify()
             return True
 
     def discard(self, request: GenerationRequest) -> bool:
@@ -191,18 +195,18 @@ class RequestQueue:
             reservation = self._places.get(request)
             if reservation is None:
                 return False
-            if not self._waiting.remove(reservation.visitor, reservation.priority, request):
+            if not self._remove(request, reservation):
                 return False
             self._places.on_left_unserved(request)
             return True
 
     def pop_overdue(self) -> list[GenerationRequest]:
         """Remove and return the waiting requests that must end; checks ten times a second at most."""
-        if not self._waiting or self._clock() - self._checked_overdue_at < OVERDUE_CHECK_SEC:
+        if not self.num_waiting or self._clock() - self._checked_overdue_at < OVERDUE_CHECK_SEC:
             return []
         with self._changed:
             self._checked_overdue_at = self._clock()
-            overdue = [request for request in self._waiting if request.stop_reason is not None]
+            overdue = [request for request in self._in_queue() if request.stop_reason is not None]
             for request in overdue:
                 self.discard(request)
             return overdue
@@ -221,16 +225,16 @@ class RequestQueue:
         """Accept nothing from now on; requests that were accepted go on."""
         with self._changed:
             self._is_closed = True
-            self._changed.notify_all()
+            self._notify()
 
     def close(self) -> list[GenerationRequest]:
         """Accept nothing from now on, wake all threads, and return the requests that were waiting."""
         with self._changed:
             self._is_closed = True
-            waiting = self._waiting.in_order()
+            waiting = self._in_queue()
             for request in waiting:
                 self.discard(request)
-            self._changed.notify_all()
+            self._notify()
             return waiting
 
     def _check_open(self) -> None:
@@ -238,8 +242,42 @@ class RequestQueue:
             raise NotAccepting("the server is stopping and takes no new requests")
 
     def _is_next(self, worker: int) -> bool:
-        request = self._waiting.peek()
+        request = self._peek()
         return request is not None and self._dispatcher.is_next(worker, request)
+
+    # -- for queues that share turns -----------------------------------------------------------------
+
+    @property
+    def _has_next(self) -> bool:
+        """Whether some request may run now; read without the lock."""
+        return self._waiting.has_ready
+
+    def _peek(self) -> GenerationRequest | None:
+        return self._waiting.peek()
+
+    def _pop(self) -> GenerationRequest | None:
+        return self._waiting.pop()
+
+    def _remove(self, request: GenerationRequest, reservation: Reservation) -> bool:
+        return self._waiting.remove(reservation.visitor, reservation.priority, request)
+
+    def _in_queue(self) -> list[GenerationRequest]:
+        """Return all waiting requests, in any order."""
+        return list(self._waiting)
+
+    def _notify(self) -> None:
+        """Wake those who wait for a change; called with the lock."""
+        self._changed.notify_all()
+
+    def _on_freed(self, reservation: Reservation, num_used: int) -> None:
+        """Follow up on a place that is free; called without the lock.
+
+        :param num_used: tokens of its prompt and its reply
+        """
+
+    def shared_position(self, request: GenerationRequest) -> int | None:
+        """Return the position of a waiting request among those of all servers; None if it is not known."""
+        return None
 
     # -- worker threads that come and go -------------------------------------------------------------
 
@@ -251,7 +289,7 @@ class RequestQueue:
     def set_ready(self, worker: int) -> None:
         with self._changed:
             self._dispatcher.set_ready(worker)
-            self._changed.notify_all()
+            self._notify()
 
     def retire(self, worker: int) -> list[GenerationRequest]:
         """Let a worker thread take nothing any more, and return the requests that it had."""
@@ -259,7 +297,7 @@ class RequestQueue:
             taken = self._dispatcher.retire(worker)
             for request in taken:
                 self._waiting.refresh(self._places.on_left_slot(request))
-            self._changed.notify_all()
+            self._notify()
             return taken
 
     def is_retired(self, worker: int) -> bool:

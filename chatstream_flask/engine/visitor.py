@@ -51,9 +51,7 @@ class Visitor:
         """Raise TooManyRequests if its tokens of this minute are used up."""
         limit = self.limits.max_tokens_per_minute
         if limit is not None and (used := self._current_tokens(now)) >= limit:
-            wait_sec = max(math.ceil((used - limit + 1) * 60 / limit), 1)
-            message = f"you have used your limit of {limit} tokens per minute; try again in {wait_sec} s"
-            raise TooManyRequests(message, wait_sec, "visitor_tokens")
+            raise out_of_tokens(limit, used)
 
     def check_waiting(self, num_free_slots: int) -> None:
         """Raise TooManyRequests if one more request could neither start at once nor wait.
@@ -67,13 +65,25 @@ class Visitor:
             num_free_slots = min(num_free_slots, limits.max_running - self.num_running)
         if self.num_waiting + 1 - max(num_free_slots, 0) <= limits.max_waiting:
             return
-        if not limits.max_waiting and not self.can_run:
-            message = f"you already have {self.num_running} running replies, the limit for one visitor"
-            raise TooManyRequests(f"{message}; try again later", reason="visitor_running")
-        message = f"you already have {self.num_waiting} waiting requests; the limit is {limits.max_waiting}"
-        raise TooManyRequests(f"{message}; try again later", reason="visitor_waiting")
+        raise too_many_waiting(limits, self.num_running, self.num_waiting)
 
     def _current_tokens(self, now: float) -> float:
         """Return the used tokens that have not been regained yet."""
         limit = self.limits.max_tokens_per_minute
         return 0.0 if limit is None else max(self._used_tokens - (now - self._counted_at) * limit / 60, 0.0)
+
+
+def out_of_tokens(limit: int, num_used: float) -> TooManyRequests:
+    """Return the refusal of a visitor that has used its tokens of this minute."""
+    wait_sec = max(math.ceil((num_used - limit + 1) * 60 / limit), 1)
+    message = f"you have used your limit of {limit} tokens per minute; try again in {wait_sec} s"
+    return TooManyRequests(message, wait_sec, "visitor_tokens")
+
+
+def too_many_waiting(limits: VisitorLimits, num_running: int, num_waiting: int) -> TooManyRequests:
+    """Return the refusal of a visitor whose request could neither start at once nor wait."""
+    if not limits.max_waiting and limits.max_running is not None and num_running >= limits.max_running:
+        message = f"you already have {num_running} running replies, the limit for one visitor"
+        return TooManyRequests(f"{message}; try again later", reason="visitor_running")
+    message = f"you already have {num_waiting} waiting requests; the limit is {limits.max_waiting}"
+    return TooManyRequests(f"{message}; try again later", reason="visitor_waiting")

@@ -118,6 +118,11 @@ MESSAGES = {
     "served by %r on %s": "%r で提供します (%s)",
     "the callback of %r failed": "%r のコールバックが失敗しました",
     "%r failed": "%r が失敗しました",
+    "CHATSTREAM_SHARED_REDIS is not set: limits, turns and running replies are those of this server alone, "
+    "whatever other servers use its store": (
+        "CHATSTREAM_SHARED_REDIS が設定されていません。制限、順番、実行中の応答はこのサーバーだけのものです"
+        "(他のサーバーが同じストアを使っていても共有されません)"
+    ),
     "the Redis that the servers share can be reached again": (
         "サーバー間で共有する Redis に再び接続できました"
     ),

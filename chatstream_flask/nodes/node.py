@@ -5,29 +5,33 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from ..engine.reply_source import ReplySource
+from ..engine.sharing import Place, SharedQueue
 from ..errors import StoreUnavailable
-from .lifetime import NODE_TTL_SEC
 from .remote_reply import RemoteReply, facts_of
 from .reply_relay import ReplyRelay
+from .shared_limits import SharedLimits
 from .shared_redis import SharedRedis, call, text_of
 
 logger = logging.getLogger("chatstream_flask")
 
 BEAT_SEC = 1.0  # interval of heartbeats
 FLUSH_SEC = 0.1  # interval at which the text of running replies is copied
+POSITIONS_SEC = 0.5  # interval at which the positions of waiting requests are found
+BLOCKED_SEC = 0.05  # interval at which requests are tried again that other servers hold up
 
-BEAT = """
-local time = redis.call('TIME')
-local until_ms = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[2]
-return redis.call('ZADD', KEYS[1] .. 'nodes', until_ms, ARGV[1])
-"""
+Result = TypeVar("Result")
 
 
 class Node:
-    """One server of several; it works between `start` and `stop`, when its engine does."""
+    """One server of several, between the start and the stop of its engine: the `Sharing` of that engine.
+
+    Its one thread lets waiting requests run, copies running replies, and says that the server is alive. While
+    Redis is away replies go on, waiting requests wait, and new ones are refused.
+    """
 
     def __init__(self, url: str, name: str) -> None:
         """Connect at the first command.
@@ -38,61 +42,79 @@ class Node:
         """
         self._shared = SharedRedis(url, name)
         self._relay = ReplyRelay(self._shared)
+        self._limits: SharedLimits | None = None  # from the first start on
+        self._thread: threading.Thread | None = None
         self._wake = threading.Event()
         self._is_stopping = False
         self._is_reachable = True
-        self._thread: threading.Thread | None = None
 
     def __repr__(self) -> str:
         return f"<Node {self._shared.node}>"
 
     # -- its thread ----------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Start the thread, as a new node."""
+    def start(self, queue: SharedQueue, num_slots: int, max_waiting: int) -> None:
         self._shared.name_node()
         self._relay = ReplyRelay(self._shared)
+        self._limits = limits = SharedLimits(self._shared, queue, num_slots, max_waiting)
         self._is_stopping = False
-        self._try(self._beat)
-        self._thread = threading.Thread(target=self._run, name="chatstream-node", daemon=True)
+        self._beat(limits)
+        self._thread = threading.Thread(
+            target=self._run, args=[queue, limits], name="chatstream-node", daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:
-        """Copy the ends of replies and leave; call it when all of them have ended. Idempotent."""
-        if self._thread is None:
+        """Copy the ends of replies, and leave."""
+        if self._thread is None or self._limits is None:
             return
         self._is_stopping = True
         self._wake.set()
         self._thread.join()
         self._thread = None
-        self._try(self._relay.flush)
-        self._try(self._leave)
+        self._try(self._relay.flush, None)
+        self._try(self._limits.leave, None)
         self._shared.close()
 
-    def _run(self) -> None:
-        beat_at = time.monotonic() + BEAT_SEC
+    def wake(self) -> None:
+        self._wake.set()
+
+    def _run(self, queue: SharedQueue, limits: SharedLimits) -> None:
+        beat_at = flush_at = positions_at = time.monotonic()
+        pause = BEAT_SEC
         while not self._is_stopping:
-            self._wake.wait(min(FLUSH_SEC, BEAT_SEC) if not self._relay.is_idle else BEAT_SEC)
+            self._wake.wait(pause)
             self._wake.clear()
-            if time.monotonic() >= beat_at:
-                self._try(self._beat)
-                beat_at = time.monotonic() + BEAT_SEC
-            if not self._relay.is_idle:
-                self._try(self._relay.flush)
+            is_blocked = self._let_run(queue, limits)
+            now = time.monotonic()
+            if now >= beat_at:
+                self._beat(limits)
+                beat_at = now + BEAT_SEC
+            if queue.num_waiting and now >= positions_at:
+                self._try(limits.read_positions, None)
+                positions_at = now + POSITIONS_SEC
+            if not self._relay.is_idle and now >= flush_at:
+                self._try(self._relay.flush, None)
+                flush_at = now + FLUSH_SEC
+            pause = BLOCKED_SEC if is_blocked else FLUSH_SEC if not self._relay.is_idle else BEAT_SEC
+            if queue.num_waiting:
+                pause = min(pause, POSITIONS_SEC)
 
-    def _beat(self) -> None:
-        is_new = self._shared.run(BEAT, self._shared.node, round(NODE_TTL_SEC * 1000))
-        if is_new:  # at the start, or Redis has lost what it had
-            self._relay.start_over()
+    def _let_run(self, queue: SharedQueue, limits: SharedLimits) -> bool:
+        """Let waiting requests run; return whether there are some that other servers hold up."""
+        failed: bool | None = False
+        while is_started := self._try(lambda: queue.start_next(limits.start), failed):
+            pass
+        return is_started is False
 
-    def _leave(self) -> None:
-        shared = self._shared
-        call(lambda: shared.client.zrem(shared.key("nodes"), shared.node))
+    def _beat(self, limits: SharedLimits) -> None:
+        if not self._try(limits.beat, True):
+            self._relay.start_over()  # Redis has lost what it had
 
-    def _try(self, action: Any) -> None:
-        """Do something; if Redis fails, say so once."""
+    def _try(self, action: Callable[[], Result], otherwise: Result) -> Result:
+        """Do something; if Redis fails, say so once, and return the other value."""
         try:
-            action()
+            result = action()
         except StoreUnavailable as error:
             if self._is_reachable:
                 logger.warning(
@@ -105,6 +127,28 @@ class Node:
             if not self._is_reachable:
                 logger.warning("the Redis that the servers share can be reached again")
             self._is_reachable = True
+            return result
+        return otherwise
+
+    # -- limits and turns ------------------------------------------------------------------------------
+
+    def reserve(self, places: Sequence[Place]) -> None:
+        self._running_limits.reserve(places)
+
+    def submit(self, place: Place, num_tokens: int) -> None:
+        self._running_limits.submit(place, num_tokens)
+
+    def free(self, place: Place, num_tokens: int) -> None:
+        self._running_limits.free(place, num_tokens)
+
+    def position(self, place_id: str) -> int | None:
+        return self._running_limits.positions.get(place_id)
+
+    @property
+    def _running_limits(self) -> SharedLimits:
+        if self._limits is None:
+            raise StoreUnavailable("the engine has not been started")
+        return self._limits
 
     # -- replies ---------------------------------------------------------------------------------------
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import redis
 
 from ..conversation.redis_store import connect
 from ..errors import StoreUnavailable
+
+AWAY = "the Redis that the servers share cannot be reached at the moment"
 
 Result = TypeVar("Result")
 
@@ -67,13 +69,8 @@ def call(command: Callable[[], Result]) -> Result:
     try:
         return command()
     except (redis.RedisError, OSError) as error:
-        raise StoreUnavailable("the Redis that the servers share cannot be reached at the moment") from error
+        raise StoreUnavailable(AWAY) from error
 
 
 def text_of(value: bytes | None) -> str:
     return "" if value is None else value.decode()
-
-
-def pairs_of(flat: Sequence[bytes]) -> dict[str, str]:
-    """Return the fields and values that a script returned one after the other."""
-    return {text_of(flat[i]): text_of(flat[i + 1]) for i in range(0, len(flat), 2)}

@@ -123,12 +123,10 @@ class Generations:
     @property
     def place_in_queue(self) -> tuple[int, float | None] | None:
         """Position of the next choice to run and the estimated seconds; None if one runs or none waits."""
-        positions = [self._engine.position(choice.request) for choice in self.choices]
-        position = min((p for p in positions if p), default=0)
-        is_running = any(choice.request.started_at is not None for choice in self.choices)
-        if is_running or not position:
+        if any(choice.request.started_at is not None for choice in self.choices):
             return None
-        return position, self._engine.eta_sec(position)
+        places = [self._engine.queue_place(choice.request) for choice in self.choices]
+        return min((place for place in places if place is not None), key=lambda place: place[0], default=None)
 
     def collect(self, since_sec: float) -> None:
         """Wait for more text if the last was sent a moment ago, but not longer than a choice runs."""

@@ -157,8 +157,9 @@ def test_a_reply_whose_server_died_ends_in_words(server: MakeServer, empty_redis
         assert read_until(events, "text")
         node = one.chat_stream.node
         assert node is not None
-        node._beat = lambda: None  # type: ignore[method-assign]
-        empty_redis.zrem(node._shared.key("nodes"), node._shared.node)
+        node._is_stopping = True  # its thread ends, as that of a process that was killed
+        node._wake.set()
+        empty_redis.zadd(node._shared.key("nodes"), {node._shared.node: 0})
         last = list(events)[-1]
         assert (last.name, last.data) == ("error", {"code": "generation_failed", "message": DIED})
         assert there.get("/api/conversation").get_json()["running"] is None
