@@ -74,7 +74,7 @@ class Options(argparse.Namespace):
 
     def workloads(self, shape: Shape) -> list[Workload]:
         """Return the default ones, or every combination of what the command line asks for."""
-        of_default_run = defaults(is_large=shape.num_parameters > LARGE)
+        of_default_run = self.default_workloads(shape)
         if not (self.streams or self.prompt_tokens or self.shared_tokens):
             return of_default_run
         return [
@@ -88,6 +88,11 @@ class Options(argparse.Namespace):
             for prompt_tokens in self.prompt_tokens or [of_default_run[0].prompt_tokens]
             for streams in self.streams or [4]
         ]
+
+    def default_workloads(self, shape: Shape) -> list[Workload]:
+        """Return those that the model has positions for."""
+        workloads = defaults(is_large=shape.num_parameters > LARGE)
+        return [w for w in workloads if w.context_len <= shape.max_position_embeddings]
 
     def python_of(self, server: str) -> str:
         """Return the interpreter that has a server's packages."""

@@ -25,6 +25,8 @@ from benchmark.options import parse
 from benchmark.prompts import Prompts
 from benchmark.quantise import q4_k, q6_k
 from benchmark.round import Round
+from benchmark.servers.launch import Launch
+from benchmark.servers.server import Server
 from benchmark.settings import Settings
 from benchmark.shape import SHAPES, Shape
 from benchmark.steady_decode import SteadyDecode
@@ -32,8 +34,10 @@ from benchmark.table import table
 from benchmark.token_times import TokenTimes
 from benchmark.turn_chat import TurnChat
 from benchmark.workload import Workload
+from fakes import wait_until
 
 from chatstream_flask import demo_model
+from chatstream_flask.client import ServerFailed
 from chatstream_flask.config import Dtype
 from chatstream_flask.inference.loading.gguf_files import GgufFiles, known_splits
 
@@ -379,6 +383,35 @@ class Handler(BaseHTTPRequestHandler):
 assert sys.argv[1:3] == ["-m", "vllm.entrypoints.openai.api_server"]
 HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
 """
+
+
+LEAVES_A_CHILD = """
+import subprocess, sys
+print(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid)
+sys.exit(3)
+"""
+
+
+class Fails(Server):
+    """A server that ends while it starts, and whose child does not."""
+
+    def command(self, port: int) -> list[str]:
+        return [sys.executable, "-c", LEAVES_A_CHILD]
+
+
+def test_a_server_that_fails_leaves_no_process(settings: Settings) -> None:
+    with pytest.raises(ServerFailed, match="ended with status 3"):
+        Fails(Launch(settings=settings, precision="float32", slots=1, context_len=64)).start()
+    pid = int(Path(settings.folder, "Fails-float32.log").read_text())
+    wait_until(lambda: is_over(pid))
+
+
+def is_over(pid: int) -> bool:
+    """Return whether a process has ended, also if nobody has asked for its status."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
 
 
 def test_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

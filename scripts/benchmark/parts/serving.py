@@ -63,10 +63,14 @@ def _group(
 
 
 class _Maker:
-    """Makes the server of an entrant, and its file first if there is none yet."""
+    """Makes the server of an entrant, and its file first if there is none yet.
+
+    All have room for the default workloads at least, so that a part of the run measures what the whole does.
+    """
 
     def __init__(self, workloads: list[Workload], options: Options, settings: Settings) -> None:
         self._options, self._settings = options, settings
+        workloads = [*workloads, *options.default_workloads(settings.shape)]
         self._slots = max(workload.streams for workload in workloads)
         longest = max(workload.context_len for workload in workloads)
         self._context_len = -(-longest // ROOM) * ROOM

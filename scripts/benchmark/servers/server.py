@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import perf_counter
 from typing import Any, ClassVar
 
 import psutil
 
-from chatstream_flask.client import ServerFailed, ServerProcess, free_port
+from chatstream_flask.client import ServerProcess, free_port
 
 from ..http_client import request_bytes
 from .launch import Launch
@@ -56,7 +56,7 @@ class Server:
         )
         try:
             self._process.wait_until_ready(self.ready_path, START_SEC)
-        except ServerFailed:
+        except BaseException:  # also when this process is told to end
             self.stop()
             raise
         self.start_sec = perf_counter() - began
@@ -95,10 +95,12 @@ class Server:
         return {name: round(sum(getattr(i, name, 0) for i in infos) / GB, 3) for name in ("pss", "rss")}
 
     def stop(self) -> None:
-        """End all processes."""
+        """End all processes, also those that survive their parent."""
         if self._process is not None:
             self._send(signal.SIGCONT)
             self._process.stop()
+            with suppress(ProcessLookupError):  # none is left
+                os.killpg(self._process.process.pid, signal.SIGKILL)
         self._process = None
 
     def _send(self, number: signal.Signals) -> None:
