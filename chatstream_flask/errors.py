@@ -21,6 +21,7 @@ ChatStreamError
 │   └── InvalidRecord      503  a conversation cannot be stored as JSON, or its record is damaged
 ├── GenerationTimeout      503  the reply took longer than CHATSTREAM_REQUEST_TIMEOUT_SEC
 └── GenerationError        500  generation failed; the conversation is as it was before
+    └── EngineUnavailable  503  no engine can continue the reply; the conversation keeps its part
 """
 
 from __future__ import annotations
@@ -176,3 +177,10 @@ class GenerationError(ChatStreamError):
     """Generation failed; the conversation is as it was before."""
 
     code = "generation_failed"
+
+
+class EngineUnavailable(GenerationError):
+    """No engine on another machine can begin or continue the reply; the conversation keeps its part."""
+
+    status = 503
+    code = "engine_unavailable"

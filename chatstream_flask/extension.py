@@ -34,7 +34,7 @@ from .conversation.sweeper import Sweeper
 from .errors import ChatStreamError, ConfigError
 from .http.cookie_check import check_cookie_settings
 from .http.server_check import check_gunicorn_that_loads_us
-from .model_source import load_pretrained, make_source
+from .model_source import load_pretrained, load_remote, make_source
 from .monitoring.access_log import AccessLog
 from .monitoring.japanese import set_log_language
 from .monitoring.origin import add_request_id_header
@@ -51,6 +51,7 @@ SHARED_STORES = ("redis", "postgres")  # URLs of stores that other machines reac
 if TYPE_CHECKING:
     from .inference.devices import Devices, DtypeLike
     from .nodes.node import Node
+    from .remote.engines import Engines
 
 
 class ChatStream(ChatService):
@@ -72,7 +73,9 @@ class ChatStream(ChatService):
     :param name: for an app with several ChatStreams: each needs its own name, except one. One with a name
         has its routes below `/<name>` and its own conversations
     :param model: a transformers causal language model
-    :param tokenizer: its tokenizer
+    :param tokenizer: its tokenizer; with an engine also the folder or hub id of one
+    :param engine: URLs of engines that have the model, in place of one here: vLLM, SGLang, llama.cpp's server
+        or servers of this package, separated by commas; or "file:" and the path of a file with them
     :param model_name: name for clients; None is the name of the model's folder, or its id on the hub
     :param device: "cpu", "cuda", "cuda:0", "mps" or a torch.device; None leaves the model where it is, for
         example where a `device_map` has put its parts. A list puts a copy with its own threads on each
@@ -126,6 +129,7 @@ class ChatStream(ChatService):
         name: str = DEFAULT_NAME,
         model: Any = None,
         tokenizer: Any = None,
+        engine: str | Sequence[str] | Engines | None = None,
         model_name: str | None = None,
         device: Devices = None,
         num_of_concurrent_executions: int = 2,
@@ -178,6 +182,7 @@ class ChatStream(ChatService):
             use_mock_response,
             mock_params,
             prompt_lookup_num_tokens,
+            engine,
         )
         source.model_name = checked_type("model_name", model_name, str, source.model_name)
         if max_new_tokens >= source.context_len:
@@ -187,7 +192,7 @@ class ChatStream(ChatService):
             )
         prompt_class = checked_prompt_class(chat_prompt_clazz)
         if prompt_class is ChatPrompt and not use_mock_response:
-            check_has_template(tokenizer)
+            check_has_template(source.tokenizer)
         super().__init__(
             name=name,
             source=source,
@@ -237,6 +242,7 @@ class ChatStream(ChatService):
         device: Devices = None,
         revision: str | None = None,
         chat_template: str | None = None,
+        engine: str | Sequence[str] | None = None,
         app: Flask | None = None,
         **options: Any,
     ) -> ChatStream:
@@ -255,20 +261,27 @@ class ChatStream(ChatService):
         :param device: as in the constructor; None is the fastest device of this machine
         :param revision: branch, tag or commit on the hub
         :param chat_template: text of a Jinja template, in place of the tokenizer's own
+        :param engine: as in the constructor: of the model only the tokenizer and the generation config are
+            read, and context_len is what the engines allow
         :param options: further arguments of the constructor
         :raises ConfigError: the model cannot be loaded, or an argument is not allowed; as far as it can be
             told without the weights, before they are read
         :raises UnsupportedModel: the model cannot be served
         """
         inspect.signature(cls).bind(**options)  # a misspelt name is told before the weights are read
-        pretrained = load_pretrained(
-            path_or_hub_id,
-            options,
-            dtype=dtype,
-            device=device,
-            revision=revision,
-            chat_template=chat_template,
-        )
+        if engine is not None:
+            if device is not None or revision is not None:
+                raise ConfigError("device and revision are those of the engine: leave them out")
+            pretrained = load_remote(engine, path_or_hub_id, options, chat_template)
+        else:
+            pretrained = load_pretrained(
+                path_or_hub_id,
+                options,
+                dtype=dtype,
+                device=device,
+                revision=revision,
+                chat_template=chat_template,
+            )
         chat_stream = cls(**pretrained.options)
         chat_stream.param_origins = pretrained.origins
         if app is not None:

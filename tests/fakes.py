@@ -17,6 +17,7 @@ from chatstream_flask.engine.runner import NewIds, Runner
 from chatstream_flask.engine.scheduler import Scheduler
 from chatstream_flask.engine.sequence import Chunk, Matcher, Sequence
 from chatstream_flask.engine.worker import Worker
+from chatstream_flask.errors import ChatStreamError
 
 TIMEOUT = 10.0  # seconds; no wait in a test is longer
 EOS_ID = 0
@@ -95,6 +96,7 @@ class EchoRunner:
 
     def __init__(self) -> None:
         self.eos_ids = frozenset({EOS_ID})
+        self.keeps_prefixes = True
         self.cached: dict[int, list[int]] = {}  # slot -> token ids
         self.batches: list[int] = []  # rows of each decode step
         self.chunks: list[int] = []  # tokens of each prefill step
@@ -134,6 +136,8 @@ class EchoRunner:
         self.copies.append((one, other, length))
         first, second = self.cached.get(one, []), self.cached.get(other, [])
         self.cached[one], self.cached[other] = second[:length], first[:length]
+
+    def forget(self, sequence: Sequence) -> None: ...
 
     def text_decoder(self, request: GenerationRequest) -> CharDecoder:
         return CharDecoder()
@@ -212,7 +216,9 @@ class Bench:
         for request in requests:
             self.queue.put(request, self.queue.reserve(visitor, priority, limits))
 
-    def complete(self, request: GenerationRequest, reason: FinishReason, error: str | None = None) -> None:
+    def complete(
+        self, request: GenerationRequest, reason: FinishReason, error: str | ChatStreamError | None = None
+    ) -> None:
         outcome = request.finish(reason, error)
         self.queue.release(request)
         request.publish(outcome)

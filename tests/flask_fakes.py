@@ -51,6 +51,7 @@ class ScriptedRunner:
     """Generates `reply(prompt)`, one character per token; while held, it makes one step for each `allow`."""
 
     eos_ids = frozenset({EOS_ID})
+    keeps_prefixes = True
 
     def __init__(self, reply: Callable[[str], str] = lambda prompt: "ok", *, is_held: bool = False) -> None:
         self.reply = reply
@@ -102,6 +103,8 @@ class ScriptedRunner:
     def share_cores(self, num_busy: int) -> None: ...
 
     def swap_slots(self, one: int, other: int, length: int) -> None: ...
+
+    def forget(self, sequence: Sequence) -> None: ...
 
     def text_decoder(self, request: GenerationRequest) -> CharDecoder:
         self.shown.add(request.shows_special_tokens)

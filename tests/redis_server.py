@@ -17,11 +17,11 @@ from chatstream_flask.client import free_port
 NO_REDIS = "redis-server is not installed; scripts/test installs it where it can"
 
 
-def run_redis(directory: Path, port: int | None = None, *, is_durable: bool = False) -> Iterator[int]:
-    """Run a server; yield its port. One that is durable keeps in `directory` what it has at its end."""
+def run_redis(directory: Path) -> Iterator[int]:
+    """Run a server; yield its port."""
     if shutil.which("redis-server") is None:
         pytest.skip(NO_REDIS)
-    port = port or free_port()
+    port = free_port()
     command = [
         "redis-server",
         "--port",
@@ -30,8 +30,6 @@ def run_redis(directory: Path, port: int | None = None, *, is_durable: bool = Fa
         "127.0.0.1",
         "--save",
         "",
-        "--appendonly",
-        "yes" if is_durable else "no",
         "--dir",
         str(directory),
     ]

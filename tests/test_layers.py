@@ -21,6 +21,7 @@ ROOMS = [  # top-level modules and packages; each may import what stands above i
     "engine",
     "mock",
     "inference",
+    "remote",
     "reply_format",
     "http",
     "conversation",

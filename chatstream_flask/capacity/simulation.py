@@ -14,7 +14,7 @@ from ..engine.request_queue import RequestQueue
 from ..engine.runner import Runner
 from ..engine.scheduler import Scheduler
 from ..engine.worker import Worker
-from ..errors import TooManyRequests
+from ..errors import ChatStreamError, TooManyRequests
 from ..mock.mock_runner import MockParams, MockRunner
 from .profile import Profile
 from .timed_runner import SimulatedClock, TimedRunner
@@ -153,7 +153,9 @@ class Simulation:
         lost, self._lost_sec = self._lost_sec, 0.0
         return lost
 
-    def _complete(self, request: GenerationRequest, reason: FinishReason, error: str | None) -> None:
+    def _complete(
+        self, request: GenerationRequest, reason: FinishReason, error: str | ChatStreamError | None
+    ) -> None:
         outcome = request.finish(reason, error)
         result = TurnResult(
             arrived_at=request.created_at,

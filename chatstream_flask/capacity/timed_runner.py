@@ -33,6 +33,7 @@ class TimedRunner:
     """
 
     eos_ids: frozenset[int] = frozenset()
+    keeps_prefixes = True
 
     def __init__(
         self,
@@ -72,6 +73,8 @@ class TimedRunner:
 
     def matcher(self, grammar: str) -> Matcher:
         raise NotImplementedError("a simulation does not support grammars")
+
+    def forget(self, sequence: Sequence) -> None: ...
 
     def text_decoder(self, request: GenerationRequest) -> TextDecoder:
         return NoText()

@@ -11,7 +11,7 @@ from flask import Flask, Request
 from ..conversation.turn import Turn
 from ..engine.outcome import FinishReason, Outcome
 from ..engine.request import GenerationRequest
-from ..errors import ConversationBusy, InvalidRecord, StoreUnavailable
+from ..errors import ConversationBusy, EngineUnavailable, InvalidRecord, StoreUnavailable
 from ..monitoring.origin import Origin
 from ..monitoring.reports import Reports
 
@@ -68,7 +68,7 @@ class Completion:
             if outcome.is_success:
                 if not self._save(generation, outcome):
                     raise ConversationBusy("the conversation was deleted or changed meanwhile")
-            elif outcome.finish_reason is not FinishReason.ERROR and generation.num_chars:
+            elif generation.num_chars and _keeps_part(outcome):
                 self._save(generation, outcome)
         finally:
             self.close()
@@ -118,6 +118,11 @@ class Completion:
         """Release the conversation for its next turn. Idempotent."""
         self._on_close()
         self._turn.close()
+
+
+def _keeps_part(outcome: Outcome) -> bool:
+    """Return whether the part of a reply that was interrupted is sound."""
+    return outcome.finish_reason is not FinishReason.ERROR or outcome.error_class is EngineUnavailable
 
 
 def message_of(generation: GenerationRequest, outcome: Outcome) -> str:

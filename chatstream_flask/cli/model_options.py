@@ -21,6 +21,18 @@ OPTIONS = [
         metavar="NAME",
         help="Folder or hub id of a model or an adapter, a GGUF file, or smollm2. [default: the demo model]",
     ),
+    click.option(
+        "--engine",
+        envvar="CHATSTREAM_ENGINE_URLS",
+        show_envvar=True,
+        metavar="URL[,URL...]",
+        help="Engines that have the model, in place of this process: vLLM, SGLang, llama.cpp's server or "
+        "servers of this package; or file:PATH of a file with their URLs. Their key is in "
+        "CHATSTREAM_ENGINE_API_KEY.",
+    ),
+    click.option(
+        "--tokenizer", metavar="NAME", help="With --engine: folder or hub id of the model's tokenizer."
+    ),
     click.option("--revision", help="Branch, tag or commit on the hub."),
     click.option(
         "--dtype",
@@ -105,6 +117,8 @@ def model_options(command: Command) -> Command:
 
 def named_model(model: str | None, mock: str | None, **options: Any) -> str:
     """Return the name of the model that the options choose."""
+    if options.get("engine"):
+        return f"of {options['engine']}"
     return f"mock ({mock})" if mock else model or str(DEMO_MODEL)
 
 
@@ -114,6 +128,8 @@ def make_chat_stream(
     mock: str | None,
     mock_seconds_per_token: float,
     chat_template: IO[str] | None,
+    engine: str | None,
+    tokenizer: str | None,
     **options: Any,
 ) -> ChatStream:
     """Return the ChatStream that the options choose; loads the model.
@@ -122,17 +138,18 @@ def make_chat_stream(
     :raises ConfigError, UnsupportedModel: the model cannot be loaded or served
     :raises click.ClickException: torch or transformers is not installed
     """
+    _check_engine(engine, tokenizer, is_local=bool(model or mock or device or options.get("revision")))
     if mock:
         params = {"type": mock, "time_per_token_sec": mock_seconds_per_token}
         given = {k: v for k, v in options.items() if v is not None and k not in FILES_OPTIONS}
         return ChatStream(use_mock_response=True, mock_params=params, **given)
-    name = named_model(model, mock)
+    name = tokenizer or named_model(model, mock)
     options["chat_template"] = None if chat_template is None else chat_template.read()
     click.echo(f"Loading {name} ...", err=True)
     began = time.monotonic()
     try:
         chat_stream = ChatStream.from_pretrained(
-            name, device=None if device is None else device.split(","), **options
+            name, device=None if device is None else device.split(","), engine=engine, **options
         )
     except ModuleNotFoundError as error:
         raise click.ClickException(
@@ -145,3 +162,12 @@ def make_chat_stream(
         err=True,
     )
     return chat_stream
+
+
+def _check_engine(engine: str | None, tokenizer: str | None, *, is_local: bool) -> None:
+    if engine and is_local:
+        raise click.UsageError("--engine has the model: leave out --model, --mock, --device and --revision")
+    if engine and not tokenizer:
+        raise click.UsageError("--engine needs --tokenizer, the folder or hub id of its model's tokenizer")
+    if tokenizer and not engine:
+        raise click.UsageError("--tokenizer is only for --engine: a model in this process has its own")

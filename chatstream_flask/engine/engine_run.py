@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..config import EngineConfig
+from ..errors import ChatStreamError
 from .engine_stats import EngineStats
 from .finisher import Finisher
 from .outcome import FinishReason
@@ -85,7 +86,9 @@ class EngineRun:
             self._sharing.stop()
         self.pool = None
 
-    def complete(self, request: GenerationRequest, reason: FinishReason, error: str | None = None) -> None:
+    def complete(
+        self, request: GenerationRequest, reason: FinishReason, error: str | ChatStreamError | None = None
+    ) -> None:
         """Finish a request that has left the queue or its slot; called by whoever removed it there."""
         outcome = request.finish(reason, error)
         if request.started_at is not None:

@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Protocol
 
 from ..config import SamplingParams
+from ..errors import ChatStreamError, GenerationError
 from .outcome import FinishReason, Outcome
 from .readers import Reader, Readers
 from .reasoning import Piece, Reasoning
@@ -68,6 +69,7 @@ class GenerationRequest:
         cache_owner: str | None = None,
         owner_kind: str = "conversation",
         num_shared: int = 0,
+        headers: Mapping[str, str] | None = None,
         timeout_sec: float = 600.0,
         changed: threading.Condition | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -86,6 +88,7 @@ class GenerationRequest:
         :param cache_owner: the conversation or API key that may reuse cached private tokens; None: nobody may
         :param owner_kind: "conversation" or "key", for statistics
         :param num_shared: number of leading prompt tokens that every request may reuse, as they are the app's
+        :param headers: headers of the HTTP request that an engine on another machine gets, too
         :param changed: condition to notify, shared by requests whose reader waits for any of them
         """
         self.id = uuid.uuid4().hex
@@ -104,6 +107,7 @@ class GenerationRequest:
         self.cache_owner = cache_owner
         self.owner_kind = owner_kind
         self.num_shared = num_shared
+        self.headers = headers or {}
         self.num_reused = 0  # prompt tokens; this and the next three are written by the worker thread only
         self.num_generated = 0
         self.token_ids: list[int] | None = [] if returns_token_ids else None  # generated; only grows
@@ -267,13 +271,17 @@ class GenerationRequest:
             self._reasoned_from = self._reasoned_until
         self.num_reasoning += num_tokens
 
-    def finish(self, reason: FinishReason, error: str | None = None) -> Outcome:
-        """Change to FINISHED and return the outcome; readers get it by `publish`."""
+    def finish(self, reason: FinishReason, error: str | ChatStreamError | None = None) -> Outcome:
+        """Change to FINISHED and return the outcome; readers get it by `publish`.
+
+        :param error: why it failed: a sentence, or an error with its class
+        """
         self._change_status(Status.FINISHED)
         now = self._clock()
         return Outcome(
             finish_reason=reason,
-            error=error,
+            error=None if error is None else str(error),
+            error_class=type(error) if isinstance(error, ChatStreamError) else GenerationError,
             prompt_tokens=len(self.prompt_ids),
             cached_tokens=self.num_reused,
             completion_tokens=self.num_generated,

@@ -20,6 +20,7 @@ class Runner(Protocol):
     """
 
     eos_ids: frozenset[int]
+    keeps_prefixes: bool  # whether slots keep keys and values for later requests
 
     def open(self) -> None:
         """Allocate memory; called in the worker thread.
@@ -55,6 +56,9 @@ class Runner(Protocol):
 
     def swap_slots(self, one: int, other: int, length: int) -> None:
         """Exchange the first `length` cache positions of two slots."""
+
+    def forget(self, sequence: Sequence) -> None:
+        """Forget a sequence that has ended; its slot may still be copied."""
 
     def text_decoder(self, request: GenerationRequest) -> TextDecoder:
         """Return a new decoder for one reply."""

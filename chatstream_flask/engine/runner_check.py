@@ -40,7 +40,8 @@ def can_generate(runner: Runner, scheduler: Scheduler) -> bool:
         logger.exception("a test prompt failed too")
         return False
     finally:
-        scheduler.remove_all()
+        for sequence in scheduler.remove_all():
+            runner.forget(sequence)
     return True
 
 

@@ -18,16 +18,25 @@ class Scheduler:
     be more slots than sequences that run at once, only to keep more.
     """
 
-    def __init__(self, num_slots: int, prefill_chunk_len: int, num_kept_slots: int | None = None) -> None:
+    def __init__(
+        self,
+        num_slots: int,
+        prefill_chunk_len: int,
+        num_kept_slots: int | None = None,
+        *,
+        keeps_prefixes: bool = True,
+    ) -> None:
         """Create a scheduler whose slots are all free.
 
         :param num_slots: sequences that may run at once
         :param prefill_chunk_len: prompt tokens that one step may compute
         :param num_kept_slots: number of all slots, at least `num_slots`; None: `num_slots`
+        :param keeps_prefixes: whether slots hold keys and values that later requests can reuse
         """
         self.num_slots = num_slots
         self.prefill_chunk_len = prefill_chunk_len
         self.running: list[Sequence] = []
+        self._keeps_prefixes = keeps_prefixes
         self._prefixes = PrefixCache(num_kept_slots or num_slots)
 
     def __repr__(self) -> str:
@@ -50,8 +59,10 @@ class Scheduler:
         if not self.num_free:
             raise RuntimeError(f"{self!r} has no free slot for {request!r}")
         sequence = Sequence(request, len(self.running), detokenizer)
-        sequence.num_cached, copies = self._prefixes.fill(request, self.running)
-        self._await_prefix(sequence)
+        copies: list[SlotCopy] = []
+        if self._keeps_prefixes:
+            sequence.num_cached, copies = self._prefixes.fill(request, self.running)
+            self._await_prefix(sequence)
         self.running.append(sequence)
         return sequence, copies
 
@@ -89,7 +100,7 @@ class Scheduler:
         """
         hole, last = sequence.slot, self.running.pop()
         freed = len(self.running)
-        prefix = self._prefixes.keep(freed, sequence if is_reusable else None)
+        prefix = self._prefixes.keep(freed, sequence if is_reusable and self._keeps_prefixes else None)
         if last is sequence:
             return None
         self.running[hole], last.slot = last, hole

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Set
 from typing import NamedTuple, Protocol
 
+from ..errors import ChatStreamError
 from .detokenizer import Detokenizer
 from .outcome import FinishReason
 from .pending_logprobs import PendingLogprobs
@@ -46,6 +47,7 @@ class Sequence:
         self.logprobs: list[TokenLogprob] = []  # of each new token if asked for; written by the runner
         self.drafts: list[int] = []  # draft tokens of the latest step; written by the runner
         self.ending_ids: Set[int] = frozenset()  # tokens that end the reply; set by the worker
+        self.fault: ChatStreamError | None = None  # why it cannot go on; written by the runner
         self.lookup = PromptLookup()
         self.pending_logprobs = PendingLogprobs(detokenizer)
         self.last_token_at: float | None = None
@@ -78,6 +80,11 @@ class Sequence:
     def matcher(self) -> Matcher | None:
         """State of the grammar for the next token; None without a grammar and before the answer."""
         return None if self.is_reasoning else self.grammar_matcher
+
+    @property
+    def has_forced(self) -> bool:
+        """Whether the next token is known already: it ends the reasoning."""
+        return bool(self._forced_ids)
 
     @property
     def is_steered(self) -> bool:
@@ -124,7 +131,7 @@ class Sequence:
         request.count_token(token_id)
         if not is_forced and token_id in self.ending_ids:
             return FinishReason.STOP
-        was_reasoning, matcher = self.is_reasoning, None if is_forced else self.matcher
+        was_reasoning, matcher = self.is_reasoning, self.matcher
         self._emit(self._decode(token_id))
         if was_reasoning or is_forced or self.is_reasoning:
             self._count_reasoning(is_forced=is_forced)

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from ..errors import ChatStreamError
 from .detokenizer import Detokenizer
 from .failure_streak import FailureStreak
 from .outcome import FinishReason
@@ -26,7 +27,7 @@ logger = logging.getLogger("chatstream_flask")
 
 FAILED = "generation failed"  # the only detail that clients get; the log has the rest
 
-Complete = Callable[[GenerationRequest, FinishReason, str | None], None]
+Complete = Callable[[GenerationRequest, FinishReason, str | ChatStreamError | None], None]
 
 
 class Retired(Exception):
@@ -103,6 +104,7 @@ class Worker(WorkerThread):
         removed = self.scheduler.remove_all()
         self._judge_runner()  # before any client learns of the failure and tries again
         for sequence in removed:
+            self.runner.forget(sequence)
             self._end(sequence.request, FinishReason.ERROR, FAILED)
 
     def _judge_runner(self) -> None:
@@ -166,8 +168,8 @@ class Worker(WorkerThread):
             )
             grammar = params.grammar
             matcher = None if grammar is None else self.runner.matcher(grammar)
-            if matcher is not None and request.reasoning is not None:
-                matcher = ReasoningMatcher(matcher, request.reasoning)
+            if matcher is not None and request.reasoning is not None and request.reasoning.opening_ids:
+                matcher = ReasoningMatcher(matcher, request.reasoning.opening_ids)
         except Exception:
             logger.exception("the text decoder or the grammar of %r failed", request)
             self._end(request, FinishReason.ERROR, FAILED)
@@ -296,12 +298,17 @@ class Worker(WorkerThread):
             self.stats.num_generated += sequence.request.num_generated - num_before
         if reason is not None:
             self._finish(sequence, reason)
+        elif sequence.fault is not None:
+            self._finish(sequence, FinishReason.ERROR, sequence.fault)
 
-    def _finish(self, sequence: Sequence, reason: FinishReason, error: str | None = None) -> None:
+    def _finish(
+        self, sequence: Sequence, reason: FinishReason, error: str | ChatStreamError | None = None
+    ) -> None:
         """Release the slot, report the outcome, and compact last: a failing copy cannot lose the outcome."""
         copy = self.scheduler.remove(sequence, is_reusable=reason is not FinishReason.ERROR)
+        self.runner.forget(sequence)
         try:
-            if reason is not FinishReason.ERROR:
+            if reason is not FinishReason.ERROR or sequence.fault is not None:
                 sequence.flush_text()
         except Exception:
             logger.exception("the last text of %r failed", sequence)
@@ -312,7 +319,9 @@ class Worker(WorkerThread):
         if copy is not None:
             self._copy(copy)
 
-    def _end(self, request: GenerationRequest, reason: FinishReason, error: str | None = None) -> None:
+    def _end(
+        self, request: GenerationRequest, reason: FinishReason, error: str | ChatStreamError | None = None
+    ) -> None:
         """Report the outcome of a request of this thread.
 
         :raises Retired: the thread was replaced, and the request has ended already

@@ -159,13 +159,17 @@ class WorkerPool:
 
     def _make_worker(self, index: int, position: int, *, follows_failing: bool = False) -> Worker:
         config = self._config
+        runner = self._make_runner(position)
         scheduler = Scheduler(
-            config.num_slots(position), config.prefill_chunk_len, config.num_kept_slots(position)
+            config.num_slots(position),
+            config.prefill_chunk_len,
+            config.num_kept_slots(position),
+            keeps_prefixes=runner.keeps_prefixes,
         )
         worker = Worker(
             index,
             self._queue,
-            self._make_runner(position),
+            runner,
             scheduler,
             self._complete,
             on_end=self.watchdog.wake,

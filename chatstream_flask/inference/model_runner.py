@@ -16,10 +16,9 @@ from ..engine.runner import NewIds
 from ..engine.sequence import Chunk, Sequence
 from ..grammar.matcher import GrammarCompiler, GrammarMatcher
 from .draft_length_tuner import DraftLengthTuner
-from .keeping_decoder import KeepingDecoder
 from .prepared_model import PreparedModel
 from .step_executor import StepExecutor
-from .text_decoder import make_text_decoder
+from .text_decoder import reply_decoder
 from .thread_tuner import ThreadTuner
 
 
@@ -32,6 +31,8 @@ class ModelRunner:
     A row whose logits are not finite, or whose grammar allows no token, gets the id -1 (`NOT_A_TOKEN`) and
     its slot is cleared; other rows are not affected.
     """
+
+    keeps_prefixes = True
 
     def __init__(
         self,
@@ -121,12 +122,10 @@ class ModelRunner:
         with self._running() as executor:
             executor.swap_slots(one, other, length)
 
+    def forget(self, sequence: Sequence) -> None: ...
+
     def text_decoder(self, request: GenerationRequest) -> TextDecoder:
-        skips = not request.shows_special_tokens
-        decoder = make_text_decoder(
-            self._tokenizer, skip_special_tokens=skips, follows_text=request.follows_text
-        )
-        return KeepingDecoder(decoder, request.kept_tokens) if skips and request.kept_tokens else decoder
+        return reply_decoder(self._tokenizer, request)
 
     def matcher(self, grammar: str) -> GrammarMatcher:
         if self._grammars is None:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..engine.detokenizer import TextDecoder
+from ..engine.request import GenerationRequest
+from .keeping_decoder import KeepingDecoder
 
 UNFINISHED = "\ufffd"  # decoders return it for bytes that are not, or not yet, a character
 MAX_HELD = 7  # tokens: U+FFFD itself in 3 bytes, then a character in 4; more bytes are invalid
@@ -53,6 +55,13 @@ def _text_decoder(tokenizer: Any, skip_special_tokens: bool) -> WindowDecoder:
         return text
 
     return WindowDecoder(decode, skip_special_tokens=skip_special_tokens)
+
+
+def reply_decoder(tokenizer: Any, request: GenerationRequest) -> TextDecoder:
+    """Return a decoder for the reply to a request."""
+    skips = not request.shows_special_tokens
+    decoder = make_text_decoder(tokenizer, skip_special_tokens=skips, follows_text=request.follows_text)
+    return KeepingDecoder(decoder, request.kept_tokens) if skips and request.kept_tokens else decoder
 
 
 class WindowDecoder:

@@ -70,6 +70,7 @@ class MockRunner:
     """Generates one token of every reply at each tick; ticks are `time_per_token_sec` apart."""
 
     eos_ids = frozenset({EOS_ID})
+    keeps_prefixes = True
 
     def __init__(
         self,
@@ -117,6 +118,8 @@ class MockRunner:
     def copy_slot(self, source: int, target: int, length: int) -> None: ...
 
     def swap_slots(self, one: int, other: int, length: int) -> None: ...
+
+    def forget(self, sequence: Sequence) -> None: ...
 
     def text_decoder(self, request: GenerationRequest) -> TextDecoder:
         return MockTextDecoder(self._reply(request))

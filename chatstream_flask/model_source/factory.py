@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..config import check_int
 from ..errors import ConfigError
 from ..inference.devices import checked_devices
 from .mock_source import MockSource
+from .pretrained import Pretrained
 from .protocol import ModelSource
 from .transformers_source import TransformersSource
 
@@ -15,6 +18,33 @@ if TYPE_CHECKING:
     from ..inference.devices import Devices
 
 MAX_DRAFTS = 64  # draft tokens of one sequence in one step
+
+
+def load_remote(
+    engine: str | Sequence[str],
+    tokenizer: str | os.PathLike[str],
+    given: dict[str, Any],
+    chat_template: str | None,
+) -> Pretrained:
+    """See `remote_source.load_remote`."""
+    pretrained: Pretrained = _remote_source().load_remote(engine, tokenizer, given, chat_template)
+    return pretrained
+
+
+def _remote_source() -> Any:
+    """Import the module of engines over HTTP when it is needed: its HTTP client is optional.
+
+    :raises ConfigError: the client is not installed
+    """
+    try:
+        from . import remote_source
+    except ModuleNotFoundError as error:
+        if error.name != "aiohttp":
+            raise
+        raise ConfigError(
+            "an engine over HTTP needs aiohttp: pip install 'chatstream-flask[engines]'"
+        ) from error
+    return remote_source
 
 
 def make_source(
@@ -26,6 +56,7 @@ def make_source(
     use_mock_response: bool,
     mock_params: dict[str, Any] | None,
     prompt_lookup_num_tokens: int | None = None,
+    engine: Any = None,
 ) -> ModelSource:
     """Validate the arguments and create the source; they are those of the `ChatStream` constructor.
 
@@ -41,6 +72,16 @@ def make_source(
     if mock_params is not None and not isinstance(mock_params, dict):
         raise ConfigError(f'mock_params must be a dict such as {{"type": "round"}}, not {mock_params!r}')
     devices = checked_devices(device)
+    if engine is not None:
+        if model is not None or devices or use_mock_response or prompt_lookup_num_tokens:
+            raise ConfigError(
+                "with an engine that is reached over HTTP leave out model, device, use_mock_response and "
+                "prompt_lookup_num_tokens"
+            )
+        source: ModelSource = _remote_source().RemoteSource(
+            engine, tokenizer, context_len, add_special_tokens
+        )
+        return source
     if use_mock_response:
         return MockSource(mock_params, context_len)
     return TransformersSource(

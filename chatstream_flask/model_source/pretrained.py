@@ -59,7 +59,7 @@ def load_pretrained(
     files.check_weights()
     tokenizer = files.load_tokenizer()
     if chat_template is not None:
-        tokenizer.chat_template = _checked_template(tokenizer, chat_template)
+        tokenizer.chat_template = checked_template(tokenizer, chat_template)
     if "chat_prompt_clazz" not in options:
         check_has_template(tokenizer)
     skeleton = files.skeleton_of(wanted, devices[0])
@@ -69,19 +69,22 @@ def load_pretrained(
         num_slots = options.get("kv_cache_slots", num_running)
         options["context_len"] = context_that_fits(skeleton, -(-num_slots // len(devices)), devices[0])
     model = files.load_weights(wanted, devices[0])
-    origins = _add_generation_config(options, model.generation_config)
+    origins = add_generation_config(options, model.generation_config)
     options |= {"model": model, "tokenizer": tokenizer, "device": devices}
     return Pretrained(options=options, origins=origins)
 
 
-def _add_generation_config(options: dict[str, Any], config: Any) -> dict[str, str]:
-    """Add what the model's authors recommend to the options, and return the origin of what was added."""
+def add_generation_config(options: dict[str, Any], config: Any) -> dict[str, str]:
+    """Add what the model's authors recommend to the options, and return the origin of what was added.
+
+    :param config: a generation config, or None
+    """
     recommended = {name: value for name in SAMPLING if (value := getattr(config, name, None)) is not None}
-    if config.do_sample is False:
+    if getattr(config, "do_sample", None) is False:
         recommended["temperature"] = 0
     if recommended.get("repetition_penalty") == 1:
         del recommended["repetition_penalty"]  # costs time, changes nothing
-    if (length := config.max_new_tokens) and length < options["context_len"]:
+    if (length := getattr(config, "max_new_tokens", None)) and length < options["context_len"]:
         recommended["max_new_tokens"] = length
     added = {name: value for name, value in recommended.items() if name not in options}
     origins = dict.fromkeys(added, "generation_config")
@@ -92,7 +95,7 @@ def _add_generation_config(options: dict[str, Any], config: Any) -> dict[str, st
     return origins
 
 
-def _checked_template(tokenizer: Any, template: str) -> str:
+def checked_template(tokenizer: Any, template: str) -> str:
     """Return a chat template that can be compiled.
 
     :raises ConfigError: with the error and its line

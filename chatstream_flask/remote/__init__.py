@@ -1,0 +1,1 @@
+"""Engines on other machines, reached over HTTP: the model computes there, everything else happens here."""
