@@ -17,11 +17,11 @@ from chatstream_flask.client import free_port
 NO_REDIS = "redis-server is not installed; scripts/test installs it where it can"
 
 
-def run_redis(directory: Path) -> Iterator[int]:
-    """Run a server; yield its port."""
+def run_redis(directory: Path, port: int | None = None, *, is_durable: bool = False) -> Iterator[int]:
+    """Run a server; yield its port. One that is durable keeps in `directory` what it has at its end."""
     if shutil.which("redis-server") is None:
         pytest.skip(NO_REDIS)
-    port = free_port()
+    port = port or free_port()
     command = [
         "redis-server",
         "--port",
@@ -30,6 +30,8 @@ def run_redis(directory: Path) -> Iterator[int]:
         "127.0.0.1",
         "--save",
         "",
+        "--appendonly",
+        "yes" if is_durable else "no",
         "--dir",
         str(directory),
     ]

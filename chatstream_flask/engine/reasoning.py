@@ -39,6 +39,7 @@ class Reasoning:
         `max_tokens`
     :param opening_ids: these tokens, where a reply that a grammar holds may begin with them; empty: the
         prompt has begun the reasoning, or there is none
+    :param separator_ids: tokens that may stand between reasoning and answer, also where a grammar holds that
     :param max_tokens: tokens of reasoning after which it is closed with `closing_ids`; None, only where it is
         counted: no limit but max_new_tokens
     :param is_counted: whether max_new_tokens limits reasoning and answer together
@@ -49,6 +50,7 @@ class Reasoning:
     max_tokens: int | None
     num_opening: int = 1
     opening_ids: Sequence[int] = ()
+    separator_ids: Sequence[int] = ()
     is_counted: bool = False
 
     @property

@@ -3,46 +3,47 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
 
+from .reasoning import Reasoning
 from .sequence import Matcher
 
 
 class ReasoningMatcher:
-    """Allows the tag that begins the reasoning in place of the grammar's beginning.
+    """Allows, before the grammar's beginning, the tag that begins reasoning and what separates its end.
 
     The reasoning itself is free, and the grammar begins after it: see `engine.sequence.Sequence.matcher`.
     """
 
-    def __init__(self, grammar: Matcher, opening_ids: Sequence[int]) -> None:
+    def __init__(self, grammar: Matcher, reasoning: Reasoning) -> None:
         """Start at the beginning of a reply.
 
         :param grammar: holds the answer
-        :param opening_ids: the tokens of the tag, at least one
         """
         self.num_bytes = grammar.num_bytes
         self._grammar = grammar
-        self._opening_ids = opening_ids
-        self._num_opened: int | None = 0  # tokens of the tag that were chosen; None: no more may come
+        self._opening_ids = list(reasoning.opening_ids)  # those that are still to come
+        self._is_opening = False  # whether the first of them was chosen
+        self._separator_ids = list(reasoning.separator_ids)
 
     def accept(self, token_id: int) -> bool:
-        if self._num_opened is None or token_id != self._opening_ids[self._num_opened]:
-            self._num_opened = None
-            return self._grammar.accept(token_id)
-        self._num_opened += 1
-        if self._num_opened == len(self._opening_ids):
-            self._num_opened = None
-        return False
+        for may_come in (self._opening_ids, self._separator_ids):
+            if may_come:
+                if token_id == may_come[0]:
+                    del may_come[0]
+                    self._is_opening = bool(self._opening_ids)
+                    return False
+                break
+        self._opening_ids, self._separator_ids = [], []
+        return self._grammar.accept(token_id)
 
     def write_mask(self, address: int, num_bytes: int) -> bool:
-        if self._num_opened:
+        if self._is_opening:
             ctypes.memset(address, 0, num_bytes)
         elif not self._grammar.write_mask(address, num_bytes):
             return False
-        if self._num_opened is not None:
-            token_id = self._opening_ids[self._num_opened]
+        for token_id in (self._opening_ids or self._separator_ids)[:1]:
             byte, bit = ctypes.c_uint8.from_address(address + token_id // 8), 1 << token_id % 8
-            if byte.value & bit and len(self._opening_ids) > 1:  # it more probably begins the answer
-                self._num_opened = None
+            if len(self._opening_ids) > 1 and byte.value & bit and not self._is_opening:
+                self._opening_ids, self._separator_ids = [], []  # more probably it begins the answer
             byte.value |= bit
         return True

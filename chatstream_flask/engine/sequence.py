@@ -131,7 +131,7 @@ class Sequence:
         request.count_token(token_id)
         if not is_forced and token_id in self.ending_ids:
             return FinishReason.STOP
-        was_reasoning, matcher = self.is_reasoning, self.matcher
+        was_reasoning, matcher = self.is_reasoning, None if is_forced else self.matcher
         self._emit(self._decode(token_id))
         if was_reasoning or is_forced or self.is_reasoning:
             self._count_reasoning(is_forced=is_forced)

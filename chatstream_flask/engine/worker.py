@@ -168,8 +168,8 @@ class Worker(WorkerThread):
             )
             grammar = params.grammar
             matcher = None if grammar is None else self.runner.matcher(grammar)
-            if matcher is not None and request.reasoning is not None and request.reasoning.opening_ids:
-                matcher = ReasoningMatcher(matcher, request.reasoning.opening_ids)
+            if matcher is not None and request.reasoning is not None:
+                matcher = ReasoningMatcher(matcher, request.reasoning)
         except Exception:
             logger.exception("the text decoder or the grammar of %r failed", request)
             self._end(request, FinishReason.ERROR, FAILED)

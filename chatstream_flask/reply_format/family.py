@@ -26,6 +26,7 @@ class ReplyFormat:
     :param opening_ids: tokens that begin the reasoning
     :param closing_ids: tokens that end the reasoning and begin the answer
     :param first_closing_ids: the same, as the first tokens of a reply
+    :param separator_ids: those of the closing tokens that follow the closing tag
     :param tool_syntax: how the model writes tool calls
     :param reasoning_tokens: special tokens that mark reasoning, with their text
     :param tool_tokens: special tokens that mark tool calls, with their text
@@ -39,6 +40,7 @@ class ReplyFormat:
     opening_ids: tuple[int, ...] = ()
     closing_ids: tuple[int, ...] = ()
     first_closing_ids: tuple[int, ...] = ()
+    separator_ids: tuple[int, ...] = ()
     tool_syntax: ToolSyntax = HERMES
     reasoning_tokens: Mapping[int, str] = field(default_factory=dict)
     tool_tokens: Mapping[int, str] = field(default_factory=dict)
@@ -84,13 +86,15 @@ class ReplyFormat:
         ]
         max_tokens = min(limits, default=None)
         splitter = self.reasoning.make_splitter(prompt_end, is_constrained=is_constrained)
-        is_decided = splitter.is_reasoning or self.reasoning.is_over(prompt_end) or max_tokens == 0
+        is_over = self.reasoning.is_over(prompt_end)
+        is_decided = splitter.is_reasoning or is_over or max_tokens == 0
         return Reasoning(
             splitter=splitter,
             closing_ids=self.first_closing_ids if max_tokens == 0 else self.closing_ids,
             max_tokens=max_tokens,
             num_opening=self.num_opening,
             opening_ids=() if is_decided else self.opening_ids,
+            separator_ids=() if is_over else self.separator_ids,
             is_counted=is_counted,
         )
 
@@ -152,12 +156,15 @@ def find_reply_format(tokenizer: Any) -> ReplyFormat:
     def encode(text: str) -> tuple[int, ...]:
         return tuple(tokenizer.encode(text, add_special_tokens=False))
 
+    closing = reasoning.closing_text(is_begun=True)
+    closing_ids, tag_ids = encode(closing), encode(closing.removesuffix(reasoning.separator))
     return ReplyFormat(
         response_template,
         reasoning,
         opening_ids=encode(reasoning.markers[0]),
-        closing_ids=encode(reasoning.closing_text(is_begun=True)),
+        closing_ids=closing_ids,
         first_closing_ids=encode(reasoning.closing_text(is_begun=False)),
+        separator_ids=closing_ids[len(tag_ids) :] if closing_ids[: len(tag_ids)] == tag_ids else (),
         tool_syntax=syntax,
         reasoning_tokens=_within(reasoning.markers, special),
         tool_tokens=tool_tokens,

@@ -18,6 +18,7 @@ class HarmonyFormat:
     """The channels of gpt-oss, used like ReasoningTags."""
 
     markers = MARKERS
+    separator = ""
 
     def closing_text(self, *, is_begun: bool) -> str:
         """Return the text that ends the analysis and begins the answer.

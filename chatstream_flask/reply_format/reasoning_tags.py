@@ -31,13 +31,18 @@ class ReasoningTags:
         return self.open, self.close, self.answer_open, self.answer_close
 
     @property
+    def separator(self) -> str:
+        """The text between the closing tag and the answer."""
+        return f"\n\n{self.answer_open}"
+
+    @property
     def ends(self) -> tuple[str, ...]:
         """Texts that end the reasoning."""
         return (self.close, self.call_open) if self.call_open else (self.close,)
 
     def closing_text(self, *, is_begun: bool) -> str:
         """Return the text that ends the reasoning and begins the answer; `is_begun` makes no difference."""
-        return f"\n{self.close}\n\n{self.answer_open}"
+        return f"\n{self.close}{self.separator}"
 
     def make_splitter(self, prompt: str, *, is_constrained: bool = False) -> TagSplitter:
         """Return the splitter of a reply to the prompt, whose end may have begun the reasoning.

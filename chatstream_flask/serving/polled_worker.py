@@ -196,7 +196,11 @@ class PolledWorker(ThreadWorker):
         is_awaited = progress is Progress.BODY and conn.buffer.expects_continue
         if is_awaited and not conn.buffer.has_body_begun and not conn.has_continued:
             conn.has_continued = True
-            conn.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            try:
+                conn.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            except OSError:  # the client has disconnected
+                self._close(conn)
+                return
         self._make_room()
 
     def _serve(self, conn: Connection) -> None:

@@ -34,6 +34,11 @@ class ChatParser(HTTPRequestParser):
             super().parse_header(header_plus)
         except ValueError as error:  # of an address that urllib cannot split; waitress lets it through
             raise ParsingError("the request is malformed") from error
+        # A proxy in front may take the other length, or the other host, and see another request than we do.
+        if self.chunked and "CONTENT_LENGTH" in self.headers:
+            raise ParsingError("a request has either Content-Length or Transfer-Encoding")
+        if "," in self.headers.get("HOST", ""):
+            raise ParsingError("a request has one Host")
 
 
 class ChatChannel(HTTPChannel):

@@ -14,7 +14,8 @@ from chatstream_flask.engine.sequence import Sequence
 from chatstream_flask.reply_format.reasoning_tags import ReasoningTags
 
 TAGS = ReasoningTags("<", ">")  # of one character, as every character is a token here
-CLOSING_IDS = tuple(map(ord, "!>"))
+CLOSING = "!>"
+CLOSING_IDS = tuple(map(ord, CLOSING))
 STOP = FinishReason.STOP
 
 
@@ -46,15 +47,18 @@ def reply(
 ) -> GenerationRequest:
     is_counted = bool(kwargs.pop("is_counted", False))
     prompt = str(kwargs.pop("prompt", "a"))
-    opening_ids = tuple(map(ord, str(kwargs.pop("opening", ""))))
+    opening_ids, separator_ids = (
+        tuple(map(ord, str(kwargs.pop(name, "")))) for name in ("opening", "separator")
+    )
     request = ask(
         prompt,
         reasoning=Reasoning(
             splitter=TAGS.make_splitter(prompt),
-            closing_ids=CLOSING_IDS,
+            closing_ids=tuple(map(ord, str(kwargs.pop("closing", CLOSING)))),
             max_tokens=budget,
             is_counted=is_counted,
             opening_ids=opening_ids,
+            separator_ids=separator_ids,
         ),
         **kwargs,
     )
@@ -153,6 +157,24 @@ def test_a_reply_with_a_grammar_may_reason_first() -> None:
     assert parts(reply("<hmhm..yes", opening="<", grammar="yes", budget=5)) == ("hmhm!", "yes")
     assert end(reply("<hm>no", opening="<", grammar="yes")) is FinishReason.ERROR
     assert end(reply("<hm>yes", grammar="yes")) is FinishReason.ERROR
+
+
+@pytest.mark.parametrize(("prompt", "opening", "begin"), [("a", "<", "<"), ("<", "", "")])
+def test_white_space_may_separate_reasoning_from_an_answer_with_a_grammar(
+    prompt: str, opening: str, begin: str
+) -> None:
+    for separator in ("\n ", "\n", ""):
+        request = reply(
+            f"{begin}hm>{separator}yes", prompt=prompt, opening=opening, separator="\n ", grammar="yes"
+        )
+        assert (parts(request), end(request)) == (("hm", "yes"), STOP)
+    wrong = reply(f"{begin}hm> yes", prompt=prompt, opening=opening, separator="\n ", grammar="yes")
+    assert end(wrong) is FinishReason.ERROR
+
+
+def test_the_words_that_close_the_reasoning_may_end_in_what_the_grammar_does_not_allow() -> None:
+    request = reply("hmhm...yes", prompt="<", grammar="yes", budget=4, closing="!>\n")
+    assert (parts(request), end(request)) == (("hmhm!", "yes"), STOP)
 
 
 def test_log_probabilities_are_those_of_the_answer() -> None:

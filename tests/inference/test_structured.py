@@ -17,6 +17,7 @@ from transformers import AutoTokenizer
 from chatstream_flask import demo_model
 from chatstream_flask.config import SamplingParams
 from chatstream_flask.engine.outcome import FinishReason
+from chatstream_flask.engine.reasoning import Reasoning
 from chatstream_flask.engine.reasoning_matcher import ReasoningMatcher
 from chatstream_flask.engine.request import GenerationRequest
 from chatstream_flask.engine.sequence import Matcher
@@ -26,6 +27,7 @@ from chatstream_flask.grammar.schema import json_schema_grammar
 from chatstream_flask.inference.model_runner import ModelRunner
 from chatstream_flask.inference.prepared_model import PreparedModel
 from chatstream_flask.model_source import make_source
+from chatstream_flask.reply_format.reasoning_tags import ReasoningTags
 
 MAX_LEN = 450
 EOS_ID = 1
@@ -187,13 +189,15 @@ def test_rows_with_different_settings_reply_as_each_does_alone() -> None:
 def test_a_grammar_allows_the_tag_of_reasoning_before_its_own_beginning() -> None:
     grammar = json_schema_grammar(PERSON)
     first = allowed(compiler().matcher(grammar))
-    matcher = ReasoningMatcher(compiler().matcher(grammar), (40, 41))
+    matcher = ReasoningMatcher(compiler().matcher(grammar), may_begin(40, 41))
     assert 40 not in first and allowed(matcher) == first | {40}
     assert not matcher.accept(40)
     assert allowed(matcher) == {41}
     assert not matcher.accept(41)
+    assert 7 not in first and allowed(matcher) == first | {7}
+    assert not matcher.accept(7)
     assert allowed(matcher) == first
-    matcher = ReasoningMatcher(compiler().matcher(grammar), (40, 41))
+    matcher = ReasoningMatcher(compiler().matcher(grammar), may_begin(40, 41))
     (brace,) = tokenizer().encode("{", add_special_tokens=False)
     assert brace in first and not matcher.accept(brace)
     assert 40 not in allowed(matcher)
@@ -201,9 +205,16 @@ def test_a_grammar_allows_the_tag_of_reasoning_before_its_own_beginning() -> Non
 
 def test_a_tag_that_begins_like_the_grammar_is_not_offered() -> None:
     first, second, third = tokenizer().encode("<ab", add_special_tokens=False)
-    matcher = ReasoningMatcher(compiler().matcher(regex_grammar("<c*")), (first, second, third))
+    matcher = ReasoningMatcher(compiler().matcher(regex_grammar("<c*")), may_begin(first, second, third))
     assert first in allowed(matcher) and not matcher.accept(first)
     assert second not in allowed(matcher)
+
+
+def may_begin(*opening_ids: int) -> Reasoning:
+    splitter = ReasoningTags("<think>", "</think>").make_splitter("")
+    return Reasoning(
+        splitter=splitter, closing_ids=(), max_tokens=9, opening_ids=opening_ids, separator_ids=(7,)
+    )
 
 
 def allowed(matcher: Matcher) -> set[int]:

@@ -12,12 +12,13 @@ from types import TracebackType
 from typing import Any
 
 import requests
+from suite_size import size
 
 from chatstream_flask.client import Event, dechunk, parse_events, text_of
 
 EVENTS = "text/event-stream"
 TEXT = "text/plain"
-TIMEOUT_SEC = 30.0  # for any single wait
+TIMEOUT_SEC = float(size(30, 300))  # for any single wait; a full suite may run beside much else
 
 
 def wait_until(is_true: Callable[[], bool], timeout_sec: float = TIMEOUT_SEC) -> None:

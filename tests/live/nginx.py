@@ -17,6 +17,7 @@ from .server import REPOSITORY, Server
 
 NO_NGINX = "nginx is not installed; scripts/test installs it where it can"
 
+STICKY = "hash $chat_visitor consistent;"
 AROUND = """
 daemon off;
 pid {folder}/nginx.pid;
@@ -35,14 +36,17 @@ http {{
 
 
 @contextmanager
-def nginx(folder: Path, backends: tuple[int, int]) -> Iterator[Server]:
-    """Run nginx in front of two ports, with https and the certificate `folder`/chat.pem."""
+def nginx(folder: Path, backends: tuple[int, int], *, is_sticky: bool = True) -> Iterator[Server]:
+    """Run nginx in front of two ports, with https and the certificate `folder`/chat.pem.
+
+    :param is_sticky: a visitor stays with one of them
+    """
     port = free_port()
-    with Server(nginx_command(folder, port, backends), port, folder) as server:
+    with Server(nginx_command(folder, port, backends, is_sticky=is_sticky), port, folder) as server:
         yield server
 
 
-def nginx_command(folder: Path, port: int, backends: tuple[int, int]) -> list[str]:
+def nginx_command(folder: Path, port: int, backends: tuple[int, int], *, is_sticky: bool = True) -> list[str]:
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if program is None:
         pytest.skip(NO_NGINX)
@@ -58,6 +62,9 @@ def nginx_command(folder: Path, port: int, backends: tuple[int, int]) -> list[st
     }.items():
         assert site.count(theirs) == 1
         site = site.replace(theirs, ours)
+    if not is_sticky:  # as docs/beyond-one-machine.md says
+        assert site.count(STICKY) == 1
+        site = site.replace(STICKY, "least_conn;")
     (folder / "chatstream.conf").write_text(site)
     (folder / "nginx.conf").write_text(AROUND.format(folder=folder))
     return [program, "-p", str(folder), "-c", str(folder / "nginx.conf")]

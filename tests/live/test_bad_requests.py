@@ -49,6 +49,25 @@ BAD = {
     "a body above the limit behind a request": HEALTH + HEAD + b"Content-Length: 1100000\r\n\r\n",
 }
 
+CHUNKS = b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
+LENGTH = b"Content-Length: %d\r\n\r\n" % len(BODY)
+HIDDEN = b"GET /hidden HTTP/1.1\r\nHost: a\r\n\r\n"
+AMBIGUOUS = {  # where the request ends, or for whom it is
+    "a short length and chunks": HEAD + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKS,
+    "a long length and chunks": HEAD + b"Content-Length: 99\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKS,
+    "a coding that nobody knows": HEAD + b"Transfer-Encoding: xchunked\r\n\r\n" + CHUNKS,
+    "chunked not last": HEAD + b"Transfer-Encoding: chunked, identity\r\n\r\n" + CHUNKS,
+    "a space before the colon": HEAD + b"Transfer-Encoding : chunked\r\n\r\n" + CHUNKS,
+    "a control character in the coding": HEAD + b"Transfer-Encoding: \x0bchunked\r\n\r\n" + CHUNKS,
+    "lines that end without CR": HEAD.replace(b"\r\n", b"\n") + LENGTH.replace(b"\r\n", b"\n") + BODY,
+    "chunks that end without CR": CHUNKED + CHUNKS.replace(b"\r\n", b"\n"),
+    "a chunk size with 0x": CHUNKED + b"0x" + CHUNKS,
+    "a length with a sign": HEAD + LENGTH.replace(b": ", b": +") + BODY,
+    "two equal lengths": HEAD + LENGTH[:-2] + LENGTH + BODY,
+    "two hosts": HEAD + b"Host: b\r\n" + LENGTH + BODY,
+    "chunks in HTTP/1.0": CHUNKED.replace(b"HTTP/1.1", b"HTTP/1.0") + CHUNKS,
+}
+
 
 @pytest.fixture(scope="module")
 def server(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
@@ -79,6 +98,14 @@ def test_a_bad_request_is_400_and_something(server: Server, name: str) -> None:
     assert 400 <= statuses[-1] < 500
     check_well(server)
     assert "Traceback" not in server.output and "uncaptured" not in server.output
+
+
+@pytest.mark.parametrize("name", AMBIGUOUS)
+def test_no_request_hides_in_another(server: Server, name: str) -> None:
+    """A proxy in front that reads it otherwise would take the second answer for somebody else's."""
+    statuses = answers(server, AMBIGUOUS[name] + HIDDEN, num=2)
+    assert len(statuses) == 1 and statuses[0] in (400, 501)  # 501: the coding is not known
+    server.check_idle()
 
 
 def test_requests_in_one_go_are_answered_in_order(server: Server) -> None:
