@@ -23,6 +23,7 @@ from chatstream_flask.chat.shared_prefix import ChatSharedPrefix
 from chatstream_flask.config import ContextPolicy, SamplingParams
 from chatstream_flask.conversation import ConversationStore, Lease
 from chatstream_flask.conversation.local_leases import LocalLeases
+from chatstream_flask.engine.detokenizer import TextDecoder
 from chatstream_flask.engine.reply_text import TokenLogprob
 from chatstream_flask.engine.request import GenerationRequest
 from chatstream_flask.engine.runner import NewIds, Runner
@@ -106,7 +107,7 @@ class ScriptedRunner:
 
     def forget(self, sequence: Sequence) -> None: ...
 
-    def text_decoder(self, request: GenerationRequest) -> CharDecoder:
+    def text_decoder(self, request: GenerationRequest) -> TextDecoder:
         self.shown.add(request.shows_special_tokens)
         return CharDecoder()
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import requests
+from families import FAMILIES, FamilyRunner, family_chat
 from flask import Flask, redirect, request, session
 from flask_wtf import CSRFProtect
 from selenium.common.exceptions import JavascriptException
@@ -24,6 +25,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from chatstream_flask import ChatStream
 from chatstream_flask.mock.phrases import LONG, ROUND
 from chatstream_flask.views import create_chat_blueprint
+from chatstream_flask.webui.page import create_webui_blueprint
 
 from .browser import chromium, log_of
 from .client import EVENTS, TIMEOUT_SEC, Visitor, wait_until
@@ -276,6 +278,21 @@ def test_reasoning_is_folded_away_and_ends_when_the_answer_is_wanted(tmp_path: P
         page.ask("Hello")
         (*_, kept) = conversation_of(page)["messages"]
         assert kept["text"] and "reasoning" not in kept
+
+
+@pytest.mark.parametrize("name", ["Qwen3", "QwQ", "gpt-oss"])
+def test_reasoning_of_real_families_is_folded_away(tmp_path: Path, browser: Chrome, name: str) -> None:
+    with family_chat(tmp_path, name) as chat:
+        assert isinstance(chat.runner, FamilyRunner)
+        chat.runner.script = FAMILIES[name].reasoning + FAMILIES[name].answer
+        chat.app.register_blueprint(create_webui_blueprint(), url_prefix="/page")
+        chat.app.register_blueprint(create_chat_blueprint(chat.chat_stream), url_prefix="/page")
+        with served(chat.app) as port:
+            page = new_visitor(browser, port, "en", "page/")
+            assert page.ask("2 + 2?") == "It is 4."
+            assert page.texts(".reasoning-text") == ["Hm."]
+            assert not page.has(".reasoning-text")
+            browser.get("about:blank")
 
 
 def test_escape_stops_and_a_reply_that_never_began_gives_the_question_back(
