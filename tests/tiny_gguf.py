@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmark.gguf_file import ARCHITECTURE, add_sizes, add_tensors, write_all
+from benchmark.gguf_file import ARCHITECTURE, add_sizes, add_tensors, converted, tensor_names, write_all
 from benchmark.shape import Shape
 from tiny_models import tiny_model
 from tokenizers.pre_tokenizers import ByteLevel
@@ -32,10 +32,13 @@ def gguf_model(**changes: Any) -> Any:
     return tiny_model("llama", vocab_size=len(TOKENS), **changes)
 
 
-def write_tiny_gguf(path: Path, *, model: Any = None, rope_factors: Any = None, **fields: Any) -> None:
+def write_tiny_gguf(
+    path: Path, *, model: Any = None, rope_factors: Any = None, packed: str | None = None, **fields: Any
+) -> None:
     """Write the file.
 
     :param model: of `gguf_model`
+    :param packed: block format of the matrices; None: float32
     :param rope_factors: the tensor by which llama.cpp divides the rotary frequencies
     :param fields: further metadata, with "__" for dots
     """
@@ -67,7 +70,23 @@ def write_tiny_gguf(path: Path, *, model: Any = None, rope_factors: Any = None, 
         add = writer.add_string if isinstance(value, str) else writer.add_float32
         add(name.replace("__", "."), value)
     weights = {name: weight.detach().numpy() for name, weight in model.state_dict().items()}
-    add_tensors(writer, weights, shape, np.float32)
+    if packed is None:
+        add_tensors(writer, weights, shape, np.float32)
+    else:
+        _add_packed(writer, weights, shape, packed)
     if rope_factors is not None:
         writer.add_tensor("rope_freqs.weight", np.asarray(rope_factors, np.float32))
     write_all(writer)
+
+
+def _add_packed(writer: Any, weights: dict[str, Any], shape: Shape, packed: str) -> None:
+    from gguf import GGMLQuantizationType
+    from gguf.quants import quantize
+
+    kind = GGMLQuantizationType[packed]
+    for name, gguf_name in tensor_names(shape.num_hidden_layers).items():
+        weight = converted(name, weights[name], shape, np.float32)
+        if weight.ndim == 2:
+            writer.add_tensor(gguf_name, quantize(weight, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(gguf_name, weight)

@@ -39,7 +39,7 @@ def model_size(name: str, dtype: str = "auto") -> ModelSize:
 
 def weights_bytes(model: Any) -> int:
     """Return the size of a model's weights."""
-    return sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    return sum(weight.nbytes for weight in (*model.parameters(), *model.buffers()))
 
 
 def kv_bytes_per_token(model: Any) -> int:

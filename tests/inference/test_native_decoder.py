@@ -15,7 +15,8 @@ from torch import Tensor
 from chatstream_flask.inference.batched_prefill import Part, make_batched_prefill
 from chatstream_flask.inference.decoders import native as native_sources
 from chatstream_flask.inference.decoders.fuse import fuse
-from chatstream_flask.inference.decoders.native_decoder import NativeDecoder, native_library
+from chatstream_flask.inference.decoders.native_decoder import NativeDecoder
+from chatstream_flask.inference.decoders.native_library import native_library
 from chatstream_flask.inference.kv_cache import layer_shapes
 from chatstream_flask.inference.logits_check import relative_error
 from chatstream_flask.inference.slot_model import Forward, SlotModel

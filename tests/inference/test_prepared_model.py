@@ -15,7 +15,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from chatstream_flask.inference.decoders.fused_decoder import FusedDecoder
 from chatstream_flask.inference.decoders.linear import PrepackedModule
-from chatstream_flask.inference.decoders.native_decoder import NativeDecoder, native_library
+from chatstream_flask.inference.decoders.native_decoder import NativeDecoder
+from chatstream_flask.inference.decoders.native_library import native_library
 from chatstream_flask.inference.decoders.onednn import prepack_linears, restore_linears
 from chatstream_flask.inference.prepared_model import PreparedModel
 from chatstream_flask.inference.slot_model import Forward, OwnForward

@@ -9,7 +9,8 @@ import torch
 from smollm2 import PROMPTS, greedy_replies, smollm2_folder
 
 from chatstream_flask import ChatStream
-from chatstream_flask.inference.decoders.native_decoder import NativeDecoder, native_library
+from chatstream_flask.inference.decoders.native_decoder import NativeDecoder
+from chatstream_flask.inference.decoders.native_library import native_library
 from chatstream_flask.inference.loading.load_model import load_model
 
 NUM_TOKENS = 32

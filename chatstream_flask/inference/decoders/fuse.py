@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from ..attention_mask import layer_windows
@@ -17,10 +17,12 @@ from .fused_decoder import FusedAttention, FusedDecoder, FusedLayer, LayerNorms
 from .fused_layers import FeedForward, RMSNorm, Rotary, gelu_tanh
 from .linear import Linear, PlainLinear, PrepackedLinear, PrepackedModule
 from .onednn import is_hooked, is_plain
+from .packed import PackedLinear, PackedProduct
 
 # Architectures whose source was read and whose replies are compared with `generate` in the tests. All other
 # models keep their own forward pass.
 FUSIBLE = frozenset({"gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3", "smollm3"})
+QKV, GATE_UP = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")  # of one product each
 PROBE = (-3.0, -1.0, -0.25, 0.5, 2.0)  # inputs that tell activations apart
 
 
@@ -61,7 +63,7 @@ def fuse(model: Any, context_len: int, *, prepack: bool) -> FusedDecoder:
         FusedLayer(
             norms=layer_norms,
             attention=FusedAttention(
-                qkv=_merged(layer.self_attn, ("q_proj", "k_proj", "v_proj"), prepack),
+                qkv=_merged(layer.self_attn, QKV, prepack),
                 out=_single(layer.self_attn, "o_proj", prepack),
                 num_heads=config.num_attention_heads,
                 num_kv_heads=config.num_key_value_heads,
@@ -73,7 +75,7 @@ def fuse(model: Any, context_len: int, *, prepack: bool) -> FusedDecoder:
                 softcap=getattr(config, "attn_logit_softcapping", None),
             ),
             feed_forward=FeedForward(
-                _merged(layer.mlp, ("gate_proj", "up_proj"), prepack),
+                _merged(layer.mlp, GATE_UP, prepack),
                 _single(layer.mlp, "down_proj", prepack),
                 parts.activation,
             ),
@@ -89,6 +91,7 @@ def fuse(model: Any, context_len: int, *, prepack: bool) -> FusedDecoder:
         norm=parts.norm,
         head=_head(model, parts.decoder, prepack),
         softcap=getattr(config, "final_logit_softcapping", None),
+        dtype=model.dtype,
     )
 
 
@@ -108,14 +111,20 @@ def _parts(model: Any, context_len: int) -> ModelParts:
     )
 
 
-def _check_modules(model: nn.Module, kind: str) -> None:
+def _check_modules(model: Any, kind: str) -> None:
     if kind not in FUSIBLE:
         raise NotFusible(f"the architecture {kind} is not supported")
     for name, module in model.named_modules():
         if is_hooked(module):
             raise NotFusible(f"{name or kind} has a hook, or a replaced forward method")
-        if name.endswith("_proj") and not (is_plain(module) or isinstance(module, PrepackedModule)):
+        if name.endswith("_proj") and not (
+            is_plain(module) or isinstance(module, (PrepackedModule, PackedLinear))
+        ):
             raise NotFusible(f"{name} is a {type(module).__name__}, not a plain linear layer")
+    for layer in model.get_decoder().layers:
+        for parent, names in ((layer.self_attn, QKV), (layer.mlp, GATE_UP)):
+            if len({isinstance(getattr(parent, name), PackedLinear) for name in names}) > 1:
+                raise NotFusible(f"of {', '.join(names)} some are packed and some are not")
 
 
 def _layer_kinds(config: Any) -> list[str]:
@@ -124,7 +133,7 @@ def _layer_kinds(config: Any) -> list[str]:
 
 
 def _rotary(decoder: Any, config: Any, kind: str, context_len: int) -> Rotary:
-    weight = decoder.embed_tokens.weight
+    weight = decoder.norm.weight
     positions = torch.arange(max(context_len, NUM_TOKENS), device=weight.device)[None]
     has_kinds = isinstance(next(iter(config.rope_parameters.values())), dict)
     cos, sin = decoder.rotary_emb(weight[:1], positions, *([kind] if has_kinds else []))
@@ -195,6 +204,8 @@ def _merged(parent: Any, names: Sequence[str], prepack: bool) -> Linear:
     modules = [getattr(parent, name) for name in names]
     if isinstance(modules[0], PrepackedModule):
         return modules[0].whole
+    if any(isinstance(module, PackedLinear) for module in modules):
+        return PackedProduct(modules)
     weight = torch.cat([module.weight.detach() for module in modules])
     biases = [module.bias.detach() for module in modules if module.bias is not None]
     bias = torch.cat(biases) if biases else None
@@ -211,9 +222,11 @@ def _merged(parent: Any, names: Sequence[str], prepack: bool) -> Linear:
 
 
 def _single(parent: Any, name: str, prepack: bool) -> Linear:
+    module = getattr(parent, name)
+    if isinstance(module, PackedLinear):
+        return PackedProduct([module])
     if prepack:
         return onednn.prepack(parent, name)
-    module = getattr(parent, name)
     return PlainLinear(module.weight.detach(), None if module.bias is None else module.bias.detach())
 
 

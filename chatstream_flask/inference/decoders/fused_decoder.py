@@ -158,6 +158,7 @@ class FusedDecoder:
     norm: RMSNorm
     head: Linear
     softcap: float | None  # of the logits
+    dtype: torch.dtype  # of inputs, keys and values
     is_padded: ClassVar[bool] = True
 
     def __repr__(self) -> str:

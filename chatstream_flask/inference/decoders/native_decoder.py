@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import sys
 from collections.abc import Sequence
 from ctypes import POINTER, Structure, byref, c_float, c_int64, c_void_p
-from functools import cache
-from importlib.util import find_spec
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -21,6 +18,8 @@ from ..slot_model import TokenBatch
 from .fused_decoder import FusedDecoder, FusedLayer
 from .fused_layers import RMSNorm, gelu_tanh
 from .linear import Linear, PlainLinear, has_fast_matmul
+from .native_library import native_library
+from .packed import BLOCK, PackedProduct, Weight
 
 MAX_TOKENS = 128  # of one forward pass; for more, torch is faster if the processor has bfloat16 products
 LANES = 8  # numbers that are computed together; sizes must be multiples of it
@@ -38,16 +37,12 @@ FORMATS = {torch.float32: 0, torch.bfloat16: 30}  # of matrices, numbered as in 
 NATIVE_DTYPES = tuple(FORMATS)
 
 
-class _Weight(Structure):
-    _fields_ = [("data", c_void_p), ("format", c_int64)]
-
-
 class _Layer(Structure):
     _fields_ = [
         *((name, c_void_p) for name in ("attention_norm", "attention_out_norm")),
         *((name, c_void_p) for name in ("feed_forward_norm", "feed_forward_out_norm")),
         *((name, c_void_p) for name in ("query_norm", "key_norm")),
-        *((name, _Weight) for name in ("q", "k", "v", "out", "gate", "up", "down")),
+        *((name, Weight) for name in ("q", "k", "v", "out", "gate", "up", "down")),
         *((name, c_void_p) for name in ("qkv_bias", "out_bias", "gate_up_bias", "down_bias")),
         *((name, c_void_p) for name in ("cos", "sin")),
         ("window", c_int64),
@@ -58,10 +53,11 @@ class _Decoder(Structure):
     _fields_ = [
         ("layers", POINTER(_Layer)),
         ("norm", c_void_p),
-        ("head", _Weight),
+        ("head", Weight),
         ("head_bias", c_void_p),
         *((name, c_int64) for name in ("num_layers", "hidden_size", "num_heads", "num_kv_heads", "head_dim")),
         *((name, c_int64) for name in ("intermediate_size", "vocab_size", "activation", "is_bf16")),
+        *((name, c_int64) for name in ("has_plain", "has_packed")),
         *((name, c_float) for name in ("eps", "scale", "softcap", "logit_softcap")),
     ]
 
@@ -77,17 +73,6 @@ class _Step(Structure):
         *((name, c_void_p) for name in ("embeddings", "logits", "work")),
         ("num_threads", c_int64),
     ]
-
-
-@cache
-def native_library() -> Any:
-    """Return the compiled library, or None if it was not built."""
-    spec = find_spec("chatstream_flask.inference.decoders.native._decoder")
-    if spec is None or spec.origin is None:
-        return None
-    library = ctypes.CDLL(spec.origin)
-    library.work_size.restype = c_int64
-    return library
 
 
 class Workspace:
@@ -126,11 +111,10 @@ class NativeDecoder:
         self._workspaces: WeakKeyDictionary[SlotCache, Workspace] = WeakKeyDictionary()
         first = fused.layers[0]
         self._eps = fused.norm.eps
-        self._dtype = _plain(fused.head).weight.dtype
+        self._dtype = fused.dtype
         if self._dtype not in NATIVE_DTYPES:
             raise NotNative(f"it does not support {self._dtype}")
-        torch_is_faster = self._dtype == torch.bfloat16 and has_fast_matmul(self._dtype)
-        self.max_tokens = MAX_TOKENS if torch_is_faster else sys.maxsize
+        self._num_plain = self._num_packed = 0  # matrices
         activation = first.feed_forward.activation
         if activation not in ACTIVATIONS:
             name = getattr(activation, "__name__", activation)
@@ -159,11 +143,15 @@ class NativeDecoder:
             vocab_size=_shape(fused.head)[0],
             activation=ACTIVATIONS[activation],
             is_bf16=self._dtype == torch.bfloat16,
+            has_plain=self._num_plain > 0,
+            has_packed=self._num_packed > 0,
             eps=self._eps,
             scale=attention.scale,
             softcap=attention.softcap or 0.0,
             logit_softcap=fused.softcap or 0.0,
         )
+        torch_is_faster = self._dtype == torch.bfloat16 and has_fast_matmul(self._dtype)
+        self.max_tokens = MAX_TOKENS if torch_is_faster and not self._num_packed else sys.maxsize
 
     def __repr__(self) -> str:
         return f"<NativeDecoder {len(self._layers)} layers>"
@@ -239,16 +227,22 @@ class NativeDecoder:
         return self._float32(norm.weight)
 
     def _bias(self, linear: Linear) -> int | None:
-        bias = _plain(linear).bias
+        bias = linear.bias if isinstance(linear, PackedProduct) else _plain(linear).bias
         return None if bias is None else self._float32(bias)
 
-    def _weights(self, linear: Linear, sizes: Sequence[int] = ()) -> list[_Weight]:
+    def _weights(self, linear: Linear, sizes: Sequence[int] = ()) -> list[Weight]:
         """Return the matrices that were merged into one product, by their numbers of outputs."""
+        if isinstance(linear, PackedProduct):
+            if any(matrix.num_inputs % BLOCK for matrix in linear.matrices):
+                raise NotNative(f"the inputs of its packed weights are not all multiples of {BLOCK}")
+            self._num_packed += 1
+            return [matrix.struct for matrix in linear.matrices]
+        self._num_plain += 1
         weight = _plain(linear).weight
         if weight.dtype != self._dtype or not weight.is_contiguous():
             raise NotNative("its weights are not all contiguous and of the same dtype")
-        parts = weight.split(list(sizes) or len(weight))
-        return [_Weight(part.data_ptr(), FORMATS[part.dtype]) for part in parts]
+        parts = torch.split(weight, list(sizes) or len(weight))
+        return [Weight(part.data_ptr(), FORMATS[part.dtype]) for part in parts]
 
     def _float32(self, tensor: Tensor) -> int:
         """Return the address of a float32 copy that lives as long as this object."""
@@ -258,7 +252,7 @@ class NativeDecoder:
 
 
 def _shape(linear: Linear) -> torch.Size:
-    return _plain(linear).weight.shape
+    return linear.matrices[0].shape if isinstance(linear, PackedProduct) else _plain(linear).weight.shape
 
 
 def _plain(linear: Linear) -> PlainLinear:

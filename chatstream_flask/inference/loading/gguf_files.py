@@ -1,12 +1,14 @@
-"""GgufFiles: a GGUF file of llama.cpp, whose weights are unpacked at loading."""
+"""GgufFiles: a GGUF file of llama.cpp, served as it is where the compiled library can, else unpacked."""
 
 from __future__ import annotations
 
+import copy
+import logging
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -15,8 +17,13 @@ import torch
 from tokenizers import pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from ...config import Dtype
 from ...errors import ConfigError, UnsupportedModel
+from .gguf_reader import open_gguf
 from .model_files import ModelFiles, errors_of
+from .packed_gguf import PackedGguf
+
+logger = logging.getLogger("chatstream_flask")
 
 MAGIC = b"GGUF"
 OLDEST_TRANSFORMERS = "5.20"  # older ones build other tokenizers
@@ -59,10 +66,9 @@ class GgufFiles(ModelFiles):
                 raise ConfigError(f"GGUF files need {names}: pip install 'chatstream-flask[gguf]'")
             if not known_splits():
                 raise ConfigError(f"GGUF files need transformers {OLDEST_TRANSFORMERS} or newer")
-            import gguf
-
             self._folder, self._file = os.path.split(os.path.abspath(name))
-            self._reader = gguf.GGUFReader(name)
+            self._reader = open_gguf(name)
+            self._packed = PackedGguf(name, self._reader, self._field("general.architecture"))
         super().__init__(name)
 
     def _check_files(self) -> None:
@@ -81,6 +87,30 @@ class GgufFiles(ModelFiles):
         if self._field("tokenizer.ggml.model") == "gpt2":
             _split_as_llama_cpp(tokenizer.backend_tokenizer, self._field("tokenizer.ggml.pre"))
         return tokenizer
+
+    def skeleton_of(self, dtype: Dtype, device: str) -> PreTrainedModel:
+        if self._stays_packed(dtype, device):
+            return self._packed.replaced(copy.deepcopy(self._skeleton))
+        return super().skeleton_of(dtype, device)
+
+    def load_weights(self, dtype: Dtype, device: str) -> PreTrainedModel:
+        if not self._stays_packed(dtype, device):
+            return super().load_weights(dtype, device)
+        with errors_of(self.name):
+            model = self._packed.load(self.config)
+            self._set_generation_config(model.generation_config)
+        return self._finished(model)
+
+    def _stays_packed(self, dtype: Dtype, device: str) -> bool:
+        """Return whether the weights are served as they lie in the file."""
+        return dtype is Dtype.AUTO and device == "cpu" and self._obstacle is None
+
+    @cached_property
+    def _obstacle(self) -> str | None:
+        reason = self._packed.obstacle(self._skeleton)
+        if reason is not None:
+            logger.info("the weights of %s are unpacked: %s", self.name, reason)
+        return reason
 
     def _read_weights(self, dtype: torch.dtype | None) -> PreTrainedModel:
         auto_model: Any = AutoModelForCausalLM

@@ -73,6 +73,9 @@ class ModelFiles:
         """
         with errors_of(self.name):
             model = self._read_weights(torch_dtype(dtype, self.config.dtype, device))
+        return self._finished(model)
+
+    def _finished(self, model: PreTrainedModel) -> PreTrainedModel:
         if getattr(self.config.get_text_config(), "attn_logit_softcapping", None):
             model.set_attn_implementation("eager")  # "sdpa" of transformers below 5.21 leaves the cap out
         model.config.name_or_path = self.name

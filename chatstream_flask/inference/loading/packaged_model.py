@@ -82,7 +82,7 @@ class PackagedModel:
         from .gguf_files import GgufFiles
 
         files = GgufFiles(str(gguf))
-        model = files.load_weights(Dtype.AUTO, "cpu")
+        model = files.load_weights(Dtype.BFLOAT16, "cpu")
         for name, value in (self.generation_config | {"do_sample": True}).items():
             setattr(model.generation_config, name, value)
         model.save_pretrained(folder)

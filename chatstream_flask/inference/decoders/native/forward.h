@@ -27,8 +27,8 @@ INLINE void compute_logits(const Decoder *d, const Step *step, ThreadWorkspace o
     int64_t hidden = d->hidden_size, num = step->num_logits;
     for (int64_t i = 0; i < num; i++)
         rms_norm(own.x + step->logits_indices[i] * hidden, hidden, d->norm, d->eps, own.normed + i * hidden);
-    Matrix x = pack(own.normed, hidden, num, hidden, own.pack_buffer);
-    for (Range r; next_range(loop, MIN_CHUNK, &r);) {
+    Matrix x = prepare(d, own.normed, hidden, num, hidden, own.pack_buffer);
+    for (Range r; next_range(loop, chunk_size(d, MIN_CHUNK), &r);) {
         gemm(&x, d->head, d->head_bias, r, step->logits, d->vocab_size, 0);
         for (int64_t i = 0; d->logit_softcap && i < num; i++)
             for (int64_t o = r.start; o < r.stop; o++) {
@@ -63,29 +63,29 @@ INLINE void run_thread(const Decoder *d, const LayerCache *cache, const Step *st
     for (int64_t l = 0; l < d->num_layers; l++) {
         const Layer *layer = d->layers + l;
         rms_norm_rows(own.x, n, hidden, layer->attention_norm, d->eps, own.normed);
-        Matrix x = pack(own.normed, hidden, n, hidden, own.pack_buffer);
-        for (Range r; next_range(phase_loop(step, l, QKV, thread), MIN_CHUNK, &r);)
+        Matrix x = prepare(d, own.normed, hidden, n, hidden, own.pack_buffer);
+        for (Range r; next_range(phase_loop(step, l, QKV, thread), chunk_size(d, MIN_CHUNK), &r);)
             project_qkv(d, layer, &x, r, all.qkv);
 #pragma omp barrier
         attention(d, layer, cache + l, step, all, own, phase_loop(step, l, STORE_KV, thread),
                   phase_loop(step, l, ATTENTION, thread), is_bf16);
 #pragma omp barrier
-        x = pack(all.attended, attended_size, n, attended_size, own.pack_buffer);
-        for (Range r; next_range(phase_loop(step, l, OUT, thread), MIN_CHUNK, &r);)
+        x = prepare(d, all.attended, attended_size, n, attended_size, own.pack_buffer);
+        for (Range r; next_range(phase_loop(step, l, OUT, thread), chunk_size(d, MIN_CHUNK), &r);)
             gemm(&x, layer->out, layer->out_bias, r, all.y, hidden, 0);
 #pragma omp barrier
         add_residual(own.x, all.y, n, hidden, layer->attention_out_norm, d->eps, own.normed);
         rms_norm_rows(own.x, n, hidden, layer->feed_forward_norm, d->eps, own.normed);
-        x = pack(own.normed, hidden, n, hidden, own.pack_buffer);
-        for (Range r; next_range(phase_loop(step, l, GATE_UP, thread), MIN_CHUNK_MLP, &r);) {
+        x = prepare(d, own.normed, hidden, n, hidden, own.pack_buffer);
+        for (Range r; next_range(phase_loop(step, l, GATE_UP, thread), chunk_size(d, MIN_CHUNK_MLP), &r);) {
             const float *bias = layer->gate_up_bias;
             gemm(&x, layer->gate, bias, r, all.gate_up, 2 * inner, 0);
             gemm(&x, layer->up, bias ? bias + inner : 0, r, all.gate_up + inner, 2 * inner, 0);
             act_and_mul(all.gate_up, n, inner, r, d->activation);
         }
 #pragma omp barrier
-        x = pack(all.gate_up, 2 * inner, n, inner, own.pack_buffer);
-        for (Range r; next_range(phase_loop(step, l, DOWN, thread), MIN_CHUNK, &r);)
+        x = prepare(d, all.gate_up, 2 * inner, n, inner, own.pack_buffer);
+        for (Range r; next_range(phase_loop(step, l, DOWN, thread), chunk_size(d, MIN_CHUNK), &r);)
             gemm(&x, layer->down, layer->down_bias, r, all.y, hidden, 0);
 #pragma omp barrier
         add_residual(own.x, all.y, n, hidden, layer->feed_forward_out_norm, d->eps, own.normed);

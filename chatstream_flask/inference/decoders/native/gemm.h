@@ -1,5 +1,6 @@
 /* Matrix products y[M, N] = x[M, K] w[N, K]^T + bias[N]: M rows of float32 (tokens, or queries), N outputs, and
- * weights (or cached keys) as they are stored, float32 or bfloat16. K must be a multiple of LANES. */
+ * weights (or cached keys) as they are stored, float32, bfloat16 or packed. K must be a multiple of LANES, and of
+ * BLOCK with packed weights. */
 
 #pragma once
 
@@ -37,10 +38,31 @@ NOINLINE void gemm_bfloat16(const Matrix *m, const void *w, const float *bias, R
     gemm_typed(m, w, bias, outs, y, y_stride, other, 1);
 }
 
+/* Return the number of floats that `prepare` needs. */
+INLINE int64_t prepared_size(const Decoder *d, int64_t rows, int64_t k) {
+    int64_t quantised = d->has_packed ? rows * (k / BLOCK) * (int64_t)(sizeof(QuantisedBlock) / sizeof(float)) : 0;
+    return quantised + pack_size(rows, k);
+}
+
+/* Prepare x for products with the decoder's matrices. */
+INLINE Matrix prepare(const Decoder *d, const float *x, int64_t stride, int64_t rows, int64_t k, float *buffer) {
+    Matrix m = {x, stride, rows, k, 0, 0, 0, 0, 0};
+    QuantisedBlock *quantised = (QuantisedBlock *)buffer;
+    if (d->has_packed) buffer = (float *)(quantised + rows * (k / BLOCK));
+    if (d->has_plain) m = pack(x, stride, rows, k, buffer);
+    if (d->has_packed) quantise_rows(x, stride, rows, k, quantised);
+    m.quantised = quantised;
+    return m;
+}
+
 /* Compute outputs outs.start..outs.stop-1 of y[rows] = x[rows] w[outs][k]^T + bias. With few rows `other` is
  * prefetched meanwhile; NULL: the weights that follow. */
 INLINE void gemm(const Matrix *m, Weight w, const float *bias, Range outs, float *y, int64_t y_stride,
                  Prefetcher *other) {
+    if (is_packed(w.format)) {
+        packed_product(m->quantised, m->rows, m->k, w, bias, outs.start, outs.stop, y, y_stride);
+        return;
+    }
     (w.format == BFLOAT16 ? gemm_bfloat16 : gemm_float32)(m, w.data, bias, outs, y, y_stride, other);
 }
 

@@ -3,6 +3,7 @@
 
 #pragma once
 
+#include "packed.h"
 #include "parallel_loop.h"
 #include "prefetch.h"
 #include "vector.h"
@@ -83,6 +84,7 @@ typedef struct {
     int64_t panel_vecs, padded_rows; /* vectors per panel, and rows of all panels; 0: few rows, not packed */
     float *panels;                   /* by blocks of K_BLOCK, and within a block panel by panel */
     float *block;                    /* [N_BLOCK][M_BLOCK], a block of y before it is transposed */
+    const QuantisedBlock *quantised; /* for packed matrices */
 } Matrix;
 
 /* Return the number of floats that `pack` needs. */
@@ -92,7 +94,7 @@ INLINE int64_t pack_size(int64_t rows, int64_t k) {
 
 /* Prepare x for products; pack it into panels, padded with zeros, unless gemm_small takes it. */
 NOINLINE Matrix pack(const float *x, int64_t stride, int64_t rows, int64_t k, float *buffer) {
-    Matrix m = {x, stride, rows, k, 0, 0, buffer + N_BLOCK * M_BLOCK, buffer};
+    Matrix m = {x, stride, rows, k, 0, 0, buffer + N_BLOCK * M_BLOCK, buffer, 0};
     if (rows <= SMALL_M) return m;
     int64_t vecs = (rows + LANES - 1) / LANES, by_three = (vecs + 2) / 3 * 3, by_two = (vecs + 1) / 2 * 2;
     m.panel_vecs = by_three <= by_two ? 3 : 2; /* whichever needs less padding */

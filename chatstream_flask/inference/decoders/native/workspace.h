@@ -8,6 +8,9 @@
 enum { MIN_CHUNK = 12, MIN_CHUNK_MLP = 3 * LANES }; /* outputs that a thread computes at least */
 enum { PAD_FLOATS = 16 };                           /* a cache line between the parts of different threads */
 
+/* Return the outputs that a thread computes at least: whole panels of packed matrices. */
+INLINE int64_t chunk_size(const Decoder *d, int64_t of_plain) { return d->has_packed ? PACKED_CHUNK : of_plain; }
+
 /* Phases of a layer; after each the threads meet. STORE_KV is its own phase only where tokens share a slot. */
 enum { QKV, STORE_KV, ATTENTION, OUT, GATE_UP, DOWN, NUM_PHASES };
 
@@ -42,7 +45,7 @@ INLINE int64_t place_thread(const Decoder *d, const Step *step, float *at, Threa
     own->queries = own->normed + n;
     own->scores = own->queries + queries * d->head_dim;
     own->pack_buffer = own->scores + (queries + MAX_PANEL) * score_stride(step);
-    return own->pack_buffer + pack_size(rows, attended > widest ? attended : widest) + PAD_FLOATS - at;
+    return own->pack_buffer + prepared_size(d, rows, attended > widest ? attended : widest) + PAD_FLOATS - at;
 }
 
 INLINE ParallelLoop phase_loop(const Step *step, int64_t layer, int64_t phase, int64_t thread) {
@@ -86,15 +89,16 @@ INLINE void init_loops(const Decoder *d, const Step *step) {
     const struct {
         int64_t size, chunk;
     } phases[NUM_PHASES] = {
-        [QKV] = {heads * d->head_dim, MIN_CHUNK},
+        [QKV] = {heads * d->head_dim, chunk_size(d, MIN_CHUNK)},
         [STORE_KV] = {step->num_tokens * d->num_kv_heads, 1},
         [ATTENTION] = {blocks * d->num_kv_heads, 1},
-        [OUT] = {d->hidden_size, MIN_CHUNK},
-        [GATE_UP] = {d->intermediate_size, MIN_CHUNK_MLP},
-        [DOWN] = {d->hidden_size, MIN_CHUNK},
+        [OUT] = {d->hidden_size, chunk_size(d, MIN_CHUNK)},
+        [GATE_UP] = {d->intermediate_size, chunk_size(d, MIN_CHUNK_MLP)},
+        [DOWN] = {d->hidden_size, chunk_size(d, MIN_CHUNK)},
     };
     for (int64_t l = 0; l < d->num_layers; l++)
         for (int p = 0; p < NUM_PHASES; p++)
             init_loop(phase_loop(step, l, p, 0).shares, phases[p].size, phases[p].chunk, step->num_threads);
-    init_loop(phase_loop(step, d->num_layers, 0, 0).shares, d->vocab_size, MIN_CHUNK, step->num_threads);
+    init_loop(phase_loop(step, d->num_layers, 0, 0).shares, d->vocab_size, chunk_size(d, MIN_CHUNK),
+              step->num_threads);
 }
