@@ -145,6 +145,9 @@ class ScriptedSource:
     def best_num_threads(self, num_sequences: int) -> int:
         return 1
 
+    def upstreams(self) -> tuple[()]:
+        return ()
+
     def make_runner(self, num_slots: int, num_threads: int, device: int) -> Runner:
         return self.runner
 

@@ -19,6 +19,7 @@ from ..http.disconnect import make_probe
 from ..http.server_check import ServerCheck
 from ..model_source import ModelSource
 from ..model_source.reasoning import fit_prompt, reasoning_of
+from ..monitoring.origin import Origin
 from ..prompts import AbstractChatPrompt
 from ..prompts.replacer import Replacer
 from ..prompts.template_params import TemplateParams
@@ -91,6 +92,7 @@ class Admission:
                 after_done=completion.tell,
                 cache_owner=conversation_id,
                 num_shared=self.shared_prefix.length(fitted.token_ids),
+                headers=Origin.from_request(request).onward_headers,
                 timeout_sec=state.settings.request_timeout_sec,
             )
             reply = Reply(

@@ -68,6 +68,7 @@ class ChatService:
         self.chat_prompt_clazz = chat_prompt_clazz
         self.logger = logger
         self.engine = Engine(engine_config, self._make_runner)
+        self.engine.upstreams = source.upstreams
         self.check_server = ServerCheck(self.engine, lambda: engine_configs_of(current_app))
         self._check_cookie = CookieCheck(logger)
         self._readers = Readers(engine_config.max_extra_readers)

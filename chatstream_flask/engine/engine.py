@@ -7,10 +7,17 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..config import NO_LIMITS, EngineConfig, VisitorLimits
-from ..errors import ChatStreamError, EngineBroken, EngineFailing, NotAccepting, TooManyRequests
+from ..errors import (
+    ChatStreamError,
+    EngineBroken,
+    EngineFailing,
+    EngineUnavailable,
+    NotAccepting,
+    TooManyRequests,
+)
 from .engine_run import EngineRun
 from .engine_stats import EngineStats
 from .outcome import FinishReason
@@ -19,6 +26,7 @@ from .request import GenerationRequest, Status
 from .request_queue import RequestQueue
 from .runner import Runner
 from .sharing import Sharing
+from .upstream_stats import UpstreamStats
 from .wait_estimate import WaitEstimate
 from .worker import Worker
 
@@ -49,6 +57,7 @@ class Engine:
         self.stats = EngineStats(clock)
         self.hung_after_sec = 30.0  # a busy worker thread that makes no step for this long is replaced
         self.sharing: Sharing | None = None  # set before the start, for an engine that has others beside it
+        self.upstreams: Callable[[], Sequence[UpstreamStats]] = lambda: ()  # servers that generate instead
         self.is_stopped = False  # by `stop`; only an explicit `start` starts it again
         self.is_draining = False  # by `begin_drain`; accepts nothing until `stop` and `start`
         self._clock = clock
@@ -109,6 +118,12 @@ class Engine:
         """Whether nothing is accepted until worker threads that fail at each step have been replaced."""
         pool = self._run.pool
         return pool is not None and pool.is_failing
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether other servers generate for this process, and none of them is up."""
+        upstreams = self.upstreams()
+        return bool(upstreams) and not any(upstream.is_up for upstream in upstreams)
 
     def fault_of(self, worker: Worker) -> str | None:
         """Return why the watchdog is about to replace one of `workers`; None if nothing is wrong."""
@@ -191,12 +206,15 @@ class Engine:
         :param limits: limits of this visitor from now on
         :raises TooManyRequests: there are not enough places, or not for this visitor
         :raises NotAccepting: the engine is stopping or stopped
+        :raises EngineUnavailable: no server that generates for this process is up
         :raises EngineFailing: the model fails at each step, and its worker threads are being replaced
         :raises EngineBroken: a worker thread could not be replaced
         """
         try:
             if self.broken:
                 raise EngineBroken("nothing can be generated any more; the server has to be restarted")
+            if self.is_cut_off:
+                raise EngineUnavailable("no engine is available; try again later")
             if self.is_failing:
                 raise EngineFailing("the model fails at each step and is being restarted; try again later")
             reservations = self._queue.reserve_all(num, visitor, priority, limits)

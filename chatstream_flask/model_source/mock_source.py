@@ -51,6 +51,9 @@ class MockSource:
     def best_num_threads(self, num_sequences: int) -> int:
         return 1
 
+    def upstreams(self) -> tuple[()]:
+        return ()
+
     def make_runner(self, num_slots: int, num_threads: int, device: int) -> Runner:
         return MockRunner(self._params)
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from ..config import ContextPolicy, SamplingParams
 from ..engine.runner import Runner
+from ..engine.upstream_stats import UpstreamStats
 from ..prompts import AbstractChatPrompt
 from ..prompts.fit import FittedPrompt
 from ..prompts.message_forms import Message
@@ -31,6 +32,9 @@ class ModelSource(Protocol):
 
     def make_runner(self, num_slots: int, num_threads: int, device: int) -> Runner:
         """Create the runner of one of `num_threads` worker threads, on the device with index `device`."""
+
+    def upstreams(self) -> Sequence[UpstreamStats]:
+        """Return the servers that generate in place of this process."""
 
     def fit(self, prompt: AbstractChatPrompt, max_tokens: int, policy: ContextPolicy) -> FittedPrompt:
         """Encode the prompt into at most `max_tokens` tokens.

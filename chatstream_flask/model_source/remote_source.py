@@ -8,6 +8,7 @@ from typing import Any
 
 from ..config import EngineConfig, SamplingParams
 from ..engine.runner import Runner
+from ..engine.upstream_stats import UpstreamStats
 from ..errors import BadRequest, ConfigError
 from ..inference.loading.tokenizer_files import TokenizerFiles, eos_ids_of, read_tokenizer
 from ..inference.own_tokenizer import own_tokenizer
@@ -57,6 +58,9 @@ class RemoteSource(TokenizerSource):
 
     def make_runner(self, num_slots: int, num_threads: int, device: int) -> Runner:
         return RemoteRunner(self.engines, self._tokenizer, self._eos_ids)
+
+    def upstreams(self) -> Sequence[UpstreamStats]:
+        return self.engines.upstreams.all
 
     def check(self, params: SamplingParams) -> None:
         ids = [token_id for token_id, _ in params.logit_bias]

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from ..config import ContextPolicy
+from ..engine.upstream_stats import UpstreamStats
 from ..inference.text_decoder import UNFINISHED
 from ..prompts import AbstractChatPrompt
 from ..prompts.fit import FittedPrompt, fit_to_context
@@ -42,6 +43,9 @@ class TokenizerSource:
     @property
     def tokenizer(self) -> Any:
         return self._tokenizer
+
+    def upstreams(self) -> Sequence[UpstreamStats]:
+        return ()
 
     def fit(self, prompt: AbstractChatPrompt, max_tokens: int, policy: ContextPolicy) -> FittedPrompt:
         fitted = fit_to_context(prompt, self._tokenizer, max_tokens, self._add_special_tokens, policy)

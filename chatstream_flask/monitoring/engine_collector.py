@@ -49,6 +49,7 @@ class EngineCollector(Collector):
         yield from self._gauges()
         yield from self._counters(steps)
         yield from self._histograms(steps)
+        yield from self._upstreams()
 
     def _gauges(self) -> Iterable[Metric]:
         engine, config = self._engine, self._engine.config
@@ -58,6 +59,26 @@ class EngineCollector(Collector):
         yield _gauge("max_requests_waiting", "Requests that may wait in the queue", config.max_queue_size)
         yield _gauge("kv_cache_usage_perc", "Fraction of the KV cache in use, 0 to 1", engine.kv_usage)
         yield _gauge("ready", "1 if /health/ready returns 200, else 0", is_ready(engine))
+
+    def _upstreams(self) -> Iterable[Metric]:
+        """Return the metrics of the servers that generate for this process, if there are any."""
+        if not (upstreams := self._engine.upstreams()):
+            return
+        up = GaugeMetricFamily(PREFIX + "engine_up", "1 if the engine gets requests, else 0", labels=["url"])
+        running = GaugeMetricFamily(
+            PREFIX + "engine_requests_running", "Replies that the engine generates", labels=["url"]
+        )
+        for upstream in upstreams:
+            up.add_metric([upstream.url], upstream.is_up)
+            running.add_metric([upstream.url], upstream.num_running)
+        yield from (up, running)
+        for name, text, counts in (
+            ("engine_requests", "Requests to the engine", [it.num_requests for it in upstreams]),
+            ("engine_failures", "Streams of the engine that failed", [it.num_failures for it in upstreams]),
+            ("engine_tokens", "Tokens that the engine generated", [it.num_tokens for it in upstreams]),
+        ):
+            values = dict(zip((it.url for it in upstreams), counts, strict=True))
+            yield _counters(name, text, "url", values)
 
     def _counters(self, steps: WorkerStats) -> Iterable[Metric]:
         stats = self._engine.stats

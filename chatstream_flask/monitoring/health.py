@@ -23,6 +23,8 @@ def readiness(engine: Engine) -> str:
         return "stopped"
     if not engine.is_started:
         return "not_started"
+    if engine.is_cut_off:
+        return "no_engine"
     workers = engine.workers
     if any(is_failing(worker) for worker in workers):
         return "thread_failing"

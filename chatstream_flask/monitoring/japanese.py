@@ -9,6 +9,14 @@ import logging
 from weakref import WeakKeyDictionary
 
 MESSAGES = {
+    "the engine at %s failed: %s": "%s のエンジンが失敗しました: %s",
+    "the engine at %s is not used until it answers again": ("%s のエンジンは、再び応答するまで使いません"),
+    "the engine at %s is used": "%s のエンジンを使います",
+    "the engine at %s is not used: %s": "%s のエンジンは使いません: %s",
+    "the engine at %s refused a request: %s": "%s のエンジンがリクエストを拒否しました: %s",
+    "the stream of %r failed": "%r のストリームが失敗しました",
+    "the list of engines stays as it was: %s": "エンジンの一覧は元のままです: %s",
+    "a check of the engines failed; it goes on": "エンジンの確認に失敗しました。続行します",
     "%d generation threads did not end within %s s": "生成スレッド %d 本が %s 秒以内に終わりませんでした",
     "%d replies may finish, for up to %g s; a second signal ends them": (
         "応答 %d 件の終了を最大 %g 秒待ちます。もう一度シグナルを送るとすぐに終了します"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from flask import Request, Response, request
 
-from .tracing import parent_context
+from .tracing import parent_context, trace_headers
 
 REQUEST_ID = "chatstream.request_id"  # key of the WSGI environ
 SANE_ID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
@@ -23,15 +24,17 @@ class Origin:
     method: str
     route: str  # the URL rule, not the path, so that all requests of one view have the same value
     parent: Any  # OpenTelemetry context of the parent span, if there is one
+    onward_headers: Mapping[str, str]  # for requests to other servers that belong to it
 
     @classmethod
     def from_request(cls, request: Request) -> Origin:
-        rule = request.url_rule
+        rule, request_id, parent = request.url_rule, get_request_id(request), parent_context(request.headers)
         return cls(
-            request_id=get_request_id(request),
+            request_id=request_id,
             method=request.method,
             route="-" if rule is None else rule.rule,
-            parent=parent_context(request.headers),
+            parent=parent,
+            onward_headers={"X-Request-Id": request_id, **trace_headers(parent, request.headers)},
         )
 
 

@@ -5,6 +5,7 @@ Without OpenTelemetry installed nothing is recorded.
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from werkzeug.datastructures import Headers
 
+TRACEPARENT = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 PHASES = ("queue", "prefill", "decode")  # names of the child spans
 
 
@@ -34,6 +36,20 @@ def parent_context(headers: Headers) -> Context | None:
         return context.get_current()
     carrier = {name: headers[name] for name in ("traceparent", "tracestate") if name in headers}
     return TraceContextTextMapPropagator().extract(carrier)
+
+
+def trace_headers(parent: Context | None, headers: Headers) -> dict[str, str]:
+    """Return the headers by which another server continues the trace.
+
+    :param parent: the context of the parent span, if OpenTelemetry is installed
+    :param headers: those of the request, which are passed on as they are without OpenTelemetry
+    """
+    if parent is not None:
+        carrier: dict[str, str] = {}
+        TraceContextTextMapPropagator().inject(carrier, parent)
+        return carrier
+    traceparent = headers.get("traceparent", "")
+    return {"traceparent": traceparent} if TRACEPARENT.fullmatch(traceparent) else {}
 
 
 def record_span(

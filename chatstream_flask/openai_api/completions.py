@@ -173,7 +173,8 @@ class Completions:
         marks = self._source.reply_format.reasoning_tokens if is_chat else {}
         stop_ids = self._source.stop_ids(params.stop) | frozenset(body.stop_token_ids or ())
         owner = cache_owner_of(request, self.settings.api_keys, body.prompt_cache_key or body.user)
-        report = partial(self._service.state.reports.ended, Origin.from_request(request))
+        origin = Origin.from_request(request)
+        report = partial(self._service.state.reports.ended, origin)
         generations.submit(
             [
                 Choice(
@@ -195,6 +196,7 @@ class Completions:
                         cache_owner=owner,
                         owner_kind="key",
                         num_shared=self._encoder.shared_prefix.length(prompt_ids) if is_chat else 0,
+                        headers=origin.onward_headers,
                         timeout_sec=self.settings.request_timeout_sec,
                         changed=generations.changed,
                     ),

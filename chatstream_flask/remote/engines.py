@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from .probe import Probed, Vocabulary, probe
-from .upstream import State, Upstream
+from .upstream import Upstream
 from .upstreams import Upstreams
 from .urls import EngineList
 
@@ -114,7 +114,3 @@ class Engines:
             return None
         upstream.record_probe(probed.dialect, None)
         return probed
-
-    @property
-    def are_up(self) -> bool:
-        return any(upstream.state is State.UP for upstream in self.upstreams.all)

@@ -53,6 +53,10 @@ class Upstream:
         return f"<Upstream {self.url} {self.state.value} [{self.num_running} running]>"
 
     @property
+    def is_up(self) -> bool:
+        return self.state is State.UP
+
+    @property
     def is_busy(self) -> bool:
         """Whether it has asked for no requests for a while."""
         return self._clock() < self._busy_until

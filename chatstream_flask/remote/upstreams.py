@@ -33,7 +33,7 @@ class Upstreams:
 
     @property
     def up(self) -> list[Upstream]:
-        return [upstream for upstream in self._all if upstream.state is State.UP]
+        return [upstream for upstream in self._all if upstream.is_up]
 
     def change(self, urls: Iterable[str]) -> None:
         """Add engines that are new, and drain those that are not named any more."""

@@ -6,13 +6,17 @@ import itertools
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_engine import EOS_ID, FakeEngine, Fault, continued, fake_engine
 from fakes import TIMEOUT
+from flask import Flask
 from transformers import AutoTokenizer
 
+from chatstream_flask import ChatStream
+from chatstream_flask.client.events import parse_events, text_of
 from chatstream_flask.config import EngineConfig, SamplingParams
 from chatstream_flask.demo_model import PATH as DEMO_MODEL
 from chatstream_flask.engine.engine import Engine
@@ -22,8 +26,10 @@ from chatstream_flask.errors import ConfigError
 from chatstream_flask.model_source.remote_source import RemoteSource
 from chatstream_flask.remote import reply as remote_reply
 from chatstream_flask.remote.upstream import State
+from chatstream_flask.serving.app import create_app
 
 PROMPT = [11, 12, 13]
+SSE = {"Accept": "text/event-stream"}
 
 
 @pytest.fixture(scope="module")
@@ -297,3 +303,63 @@ def test_engines_that_do_not_answer_are_refused(tokenizer: Any) -> None:
 def test_what_is_no_url_is_refused(urls: str, tokenizer: Any) -> None:
     with pytest.raises(ConfigError):
         RemoteSource(urls, tokenizer, 512, None)
+
+
+# -- in an app ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def app(fakes: list[FakeEngine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
+    monkeypatch.chdir(tmp_path)
+    urls = [fake.url for fake in fakes]
+    chat_stream = ChatStream.from_pretrained(DEMO_MODEL, engine=urls, max_new_tokens=40, temperature=0)
+    config = {"CHATSTREAM_STORE": "memory://", "CHATSTREAM_COOKIE_SECURE": False}
+    yield create_app(chat_stream, config)
+    chat_stream.close()
+
+
+def test_an_engine_gets_the_id_and_the_trace_of_the_request(fakes: list[FakeEngine], app: Flask) -> None:
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    headers = {"X-Request-Id": "mine", "traceparent": trace}
+    for path, body in (
+        ("/chat_stream", {"user_input": "Hello"}),
+        ("/v1/completions", {"prompt": "Hello"}),
+    ):
+        app.test_client().post(path, json=body, headers=headers).get_data()
+        (got,) = [headers for fake in fakes for headers in fake.headers]
+        assert got["X-Request-Id"] == "mine"
+        assert got["traceparent"].split("-")[1] == trace.split("-")[1]
+        for fake in fakes:
+            fake.headers.clear()
+
+
+def test_the_history_keeps_the_part_of_a_reply_that_no_engine_continues(
+    fakes: list[FakeEngine], app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_reply, "MAX_WAIT_SEC", 0.1)
+    for fake in fakes:
+        fake.faults += [Fault(12)] + [Fault(0)] * 10
+    client = app.test_client()
+    response = client.post("/chat_stream", json={"user_input": "Hello"}, headers=SSE)
+    events = parse_events(response.data)
+    assert events[-1].name == "error"
+    assert events[-1].data["code"] == "engine_unavailable"
+    last = client.get("/conversation").get_json()["messages"][-1]
+    assert last["text"] == text_of(events) != ""
+    assert last["is_interrupted"]
+
+
+def test_without_any_engine_requests_are_refused(
+    fakes: list[FakeEngine], app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_reply, "MAX_WAIT_SEC", 0.1)
+    client = app.test_client()
+    for fake in fakes:
+        fake.is_down = True
+        fake.faults += [Fault(0)] * 20
+    for _ in range(2):
+        client.post("/v1/completions", json={"prompt": "Hello", "max_tokens": 1})
+    assert client.get("/health/ready").get_json()["status"] == "no_engine"
+    response = client.post("/v1/completions", json={"prompt": "Hello"})
+    assert response.status_code == 503
+    assert response.get_json()["error"]["code"] == "engine_unavailable"
