@@ -168,11 +168,13 @@ class Node:
         return facts, RemoteReply(self._shared, message_id, facts)
 
     def running(self, conversation_id: str) -> tuple[dict[str, str], RemoteReply] | None:
-        """Return the running reply of a conversation with its facts; None if there is none.
+        """Return the running reply that another server writes for a conversation, with its facts, if any.
 
         :raises StoreUnavailable: Redis failed
         """
-        key = self._shared.key("running", conversation_id)
+        key = self._shared.key("reply_in", conversation_id)
         message_id = call(lambda: self._shared.client.get(key))
         found = None if message_id is None else self.find(conversation_id, text_of(message_id))
-        return found if found is not None and found[1].is_running else None
+        if found is None or found[0]["node"] == self._shared.node:  # one of this server that has just ended
+            return None
+        return found if found[1].is_running else None

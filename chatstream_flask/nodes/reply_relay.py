@@ -18,7 +18,7 @@ MAX_COMMANDS = 100  # that are taken from Redis at once
 
 # A reply has a hash `reply:<message id>` of facts and a stream `text:<message id>`. The id of an entry of the
 # stream is the number of characters of the reply up to its end, followed by 0, or by 1 for the entry that
-# says that the reply has ended. `running:<conversation id>` is the id of the conversation's newest reply.
+# says that the reply has ended. `reply_in:<conversation id>` is the id of the conversation's newest reply.
 
 
 class RelayedReply:
@@ -98,7 +98,7 @@ class ReplyRelay:
         shared, facts = self._shared, reply.facts
         pipe.hset(shared.key("reply", reply.message_id), mapping=facts | {"node": shared.node})
         pipe.expire(shared.key("reply", reply.message_id), RUNNING_TTL_SEC)
-        pipe.set(shared.key("running", facts["conversation_id"]), reply.message_id, ex=RUNNING_TTL_SEC)
+        pipe.set(shared.key("reply_in", facts["conversation_id"]), reply.message_id, ex=RUNNING_TTL_SEC)
         reply.state, reply.renew_at = "", self._clock() + RENEW_SEC
 
     def _write(self, reply: RelayedReply, pipe: Any) -> None:
@@ -127,7 +127,7 @@ class ReplyRelay:
             pipe.expire(keys[1], RUNNING_TTL_SEC)
         if outcome is None and self._clock() >= reply.renew_at:
             pipe.expire(keys[0], RUNNING_TTL_SEC)
-            pipe.expire(shared.key("running", reply.facts["conversation_id"]), RUNNING_TTL_SEC)
+            pipe.expire(shared.key("reply_in", reply.facts["conversation_id"]), RUNNING_TTL_SEC)
             reply.renew_at = self._clock() + RENEW_SEC
 
     # -- readers on other servers --------------------------------------------------------------------

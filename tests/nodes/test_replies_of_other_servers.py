@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import redis
 from fakes import wait_until
+from flask import Request
 from flask.testing import FlaskClient
 from flask_fakes import SSE, ScriptedRunner, read_events, read_until
 from tcp_proxy import TCPProxy
 from werkzeug.test import TestResponse
 
+from chatstream_flask.chat.request_handler import SimpleSessionRequestHandler
 from chatstream_flask.nodes.remote_reply import DIED
 
 from .conftest import MakeServer, same_visitor
@@ -71,6 +73,24 @@ def test_a_reply_that_has_ended_can_be_read_again_through_another_server(server:
         events = list(read_events(resume(there, id_of(response), 3)))
         assert (text_in(events), events[-1].name) == (TEXT[3:], "done")
         assert [e.name for e in read_events(resume(there, id_of(response), len(TEXT)))][-1] == "done"
+
+
+class NamedHandler(SimpleSessionRequestHandler):
+    """The visitor and the conversation have one name."""
+
+    def get_conversation_id(self, request: Request) -> str:
+        return "alice"
+
+    def get_visitor(self, request: Request) -> str:
+        return "alice"
+
+
+def test_a_visitor_may_have_the_name_of_a_conversation(server: MakeServer) -> None:
+    with server(request_handler=NamedHandler()) as one, server(request_handler=NamedHandler()) as other:
+        for chat in (one, other):
+            assert text_in(read_events(begin(chat.client()))) == "ok"
+            assert chat.word() == "success"
+        assert other.client().get("/api/conversation").get_json()["running"] is None
 
 
 def test_nobody_else_finds_it_there(server: MakeServer) -> None:
