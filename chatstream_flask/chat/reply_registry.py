@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..engine.reply_source import ReplySource
 from ..errors import NotFound
@@ -105,16 +105,6 @@ class ReplyRegistry:
             del self._ended[message_id]
 
 
-def _reply_of(found: tuple[dict[str, str], ReplySource] | None) -> Reply | None:
+def _reply_of(found: tuple[dict[str, Any], ReplySource] | None) -> Reply | None:
     """Return a reply of another server."""
-    if found is None:
-        return None
-    facts, source = found
-    return Reply(
-        conversation_id=facts["conversation_id"],
-        message_id=facts["message_id"],
-        user_input=facts["user_input"],
-        num_kept=int(facts["num_kept"]),
-        num_dropped_turns=int(facts["num_dropped_turns"]),
-        source=source,
-    )
+    return None if found is None else Reply(**found[0], source=found[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 from ..engine.reply_source import ReplySource
 from ..engine.sharing import Place, SharedQueue
 from ..errors import StoreUnavailable
-from .remote_reply import RemoteReply, facts_of
+from .remote_reply import RemoteReply, fields_of
 from .reply_relay import ReplyRelay
 from .shared_limits import SharedLimits
 from .shared_redis import SharedRedis, call, text_of
@@ -157,17 +158,18 @@ class Node:
         self._relay.add(facts, source, grace_sec)
         self._wake.set()
 
-    def find(self, conversation_id: str, message_id: str) -> tuple[dict[str, str], RemoteReply] | None:
+    def find(self, conversation_id: str, message_id: str) -> tuple[dict[str, Any], RemoteReply] | None:
         """Return a running or just ended reply of another server with its facts; None if there is none.
 
         :raises StoreUnavailable: Redis failed
         """
-        facts = facts_of(self._shared, message_id)
+        fields = fields_of(self._shared, message_id)
+        facts = json.loads(fields.get("facts", "{}"))
         if facts.get("conversation_id") != conversation_id:
             return None
-        return facts, RemoteReply(self._shared, message_id, facts)
+        return facts, RemoteReply(self._shared, message_id, fields)
 
-    def running(self, conversation_id: str) -> tuple[dict[str, str], RemoteReply] | None:
+    def running(self, conversation_id: str) -> tuple[dict[str, Any], RemoteReply] | None:
         """Return the running reply that another server writes for a conversation, with its facts, if any.
 
         :raises StoreUnavailable: Redis failed
@@ -175,6 +177,6 @@ class Node:
         key = self._shared.key("reply_in", conversation_id)
         message_id = call(lambda: self._shared.client.get(key))
         found = None if message_id is None else self.find(conversation_id, text_of(message_id))
-        if found is None or found[0]["node"] == self._shared.node:  # one of this server that has just ended
+        if found is None or found[1].node == self._shared.node:  # one of this server, which has just ended
             return None
         return found if found[1].is_running else None

@@ -16,7 +16,7 @@ from .outcome_json import from_json
 from .reply_relay import READER_SEC
 from .shared_redis import SharedRedis, call, text_of
 
-FACTS_SEC = 0.2  # interval at which the state of a reply without new text is read
+FIELDS_SEC = 0.2  # interval at which the state of a reply without new text is read
 GIVE_UP_SEC = 30.0  # without Redis
 
 IS_ALIVE = """
@@ -39,18 +39,18 @@ class RemoteReply:
         self,
         shared: SharedRedis,
         message_id: str,
-        facts: dict[str, str],
+        fields: dict[str, str],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Make a source.
 
-        :param facts: what Redis has of the reply
+        :param fields: of its hash in Redis
         """
         self._shared = shared
         self._message_id = message_id
-        self._facts = facts
+        self._fields = fields
         self._clock = clock
-        self._read_at = clock()  # the facts
+        self._read_at = clock()  # the fields
         self._told_at = float("-inf")  # the other server of this reader
         self._reached_at = clock()  # Redis
 
@@ -71,7 +71,12 @@ class RemoteReply:
 
         :raises StoreUnavailable: Redis failed
         """
-        return "outcome" not in self._facts and self._is_server_alive
+        return "outcome" not in self._fields and self._is_server_alive
+
+    @property
+    def node(self) -> str:
+        """The server that generates it."""
+        return self._fields["node"]
 
     @property
     def is_waiting(self) -> bool:
@@ -88,11 +93,11 @@ class RemoteReply:
 
     @property
     def _state(self) -> str:
-        return self._facts.get("state", "")
+        return self._fields.get("state", "")
 
     @property
     def _is_server_alive(self) -> bool:
-        return bool(self._shared.run(IS_ALIVE, self._facts["node"]))
+        return bool(self._shared.run(IS_ALIVE, self._fields["node"]))
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -126,37 +131,40 @@ class RemoteReply:
         if self._clock() - self._told_at >= READER_SEC / 3:
             self._told_at = self._clock()
             self._tell("read")
-        key, block_ms = self._shared.key("text", self._message_id), max(round(timeout * 1000), 1)
+        pieces, outcome = self._new_entries(offset, max(round(timeout * 1000), 1))
+        if pieces:
+            self._fields["state"] = "started"
+        elif outcome is None and self._clock() - self._read_at >= FIELDS_SEC:
+            self._fields = fields_of(self._shared, self._message_id) | {"node": self._fields["node"]}
+            self._read_at = self._clock()
+            if (end := self._end()) is not None:
+                pieces, outcome = self._new_entries(offset, None)  # that have come since
+                outcome = outcome or end
+        return pieces, outcome
+
+    def _new_entries(self, offset: int, block_ms: int | None) -> tuple[list[Piece], Outcome | None]:
+        """Return what the stream has after the first `offset` characters; wait so long if it has nothing."""
+        key = self._shared.key("text", self._message_id)
         found = call(lambda: self._shared.client.xread({key: f"{offset}-0"}, block=block_ms))
         pieces: list[Piece] = []
         for entry_id, fields in found[0][1] if found else []:
-            end, is_end = map(int, entry_id.split(b"-"))
-            if is_end:
-                self._read_facts()
-                return joined(pieces), self._outcome()
+            end = int(entry_id.split(b"-")[0])
             ((kind, value),) = fields.items()
             text = text_of(value)
+            if kind == b"outcome":
+                return joined(pieces), from_json(text)
             if len(text) < end - offset:  # Redis has lost what was before it, and will get it again
-                time.sleep(timeout)
+                time.sleep((block_ms or 0) / 1000)
                 break
             pieces.append(Piece(text[offset - end :], kind == b"reasoning"))
             offset = end
-        if pieces:
-            self._facts["state"] = "started"
-            return joined(pieces), None
-        if self._clock() - self._read_at >= FACTS_SEC:
-            self._read_facts()
-            return [], self._outcome()
-        return [], None
+        return joined(pieces), None
 
-    def _read_facts(self) -> None:
-        self._facts = facts_of(self._shared, self._message_id) | {"node": self._facts["node"]}
-        self._read_at = self._clock()
-
-    def _outcome(self) -> Outcome | None:
-        if "outcome" in self._facts:
-            return from_json(self._facts["outcome"])
-        if "message_id" in self._facts and self._is_server_alive:
+    def _end(self) -> Outcome | None:
+        """Return how the reply has ended; None if it has not."""
+        if "outcome" in self._fields:
+            return from_json(self._fields["outcome"])
+        if "facts" in self._fields and self._is_server_alive:
             return None
         return Outcome(finish_reason=FinishReason.ERROR, error=DIED)
 
@@ -171,17 +179,17 @@ class RemoteReply:
         self._tell("answer_now")
 
     def _tell(self, command: str) -> None:
-        key = self._shared.key("commands", self._facts["node"])
+        key = self._shared.key("commands", self._fields["node"])
         pipe = self._shared.pipeline()
         pipe.rpush(key, json.dumps({"command": command, "message_id": self._message_id}))
         pipe.expire(key, round(2 * NODE_TTL_SEC))
         call(pipe.execute)
 
 
-def facts_of(shared: SharedRedis, message_id: str) -> dict[str, str]:
-    """Return what Redis has of a reply; {} if it has nothing.
+def fields_of(shared: SharedRedis, message_id: str) -> dict[str, str]:
+    """Return the fields of a reply's hash in Redis; {} if there is none.
 
     :raises StoreUnavailable: Redis failed
     """
-    facts = call(lambda: shared.client.hgetall(shared.key("reply", message_id)))
-    return {text_of(name): text_of(value) for name, value in facts.items()}
+    fields = call(lambda: shared.client.hgetall(shared.key("reply", message_id)))
+    return {text_of(name): text_of(value) for name, value in fields.items()}

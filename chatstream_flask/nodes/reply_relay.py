@@ -16,9 +16,10 @@ RENEW_SEC = 15.0  # interval at which a running reply is kept from that
 READER_SEC = 3.0  # a reader on another server that has not been heard of for so long has gone
 MAX_COMMANDS = 100  # that are taken from Redis at once
 
-# A reply has a hash `reply:<message id>` of facts and a stream `text:<message id>`. The id of an entry of the
-# stream is the number of characters of the reply up to its end, followed by 0, or by 1 for the entry that
-# says that the reply has ended. `reply_in:<conversation id>` is the id of the conversation's newest reply.
+# A reply has a hash `reply:<message id>` with `facts`, `node`, `state` and at last `outcome`, and a stream
+# `text:<message id>`. The id of an entry of the stream is the number of characters of the reply up to its
+# end, followed by 0, or by 1 for the last one, which has the outcome. `reply_in:<conversation id>` is the id
+# of the conversation's newest reply.
 
 
 class RelayedReply:
@@ -89,14 +90,15 @@ class ReplyRelay:
 
     def start_over(self) -> None:
         """Copy every reply from its beginning: what Redis has is not known, or not all."""
-        for reply in self._replies.values():
+        for reply in list(self._replies.values()):
             reply.is_unknown = True
 
     # -- copying -------------------------------------------------------------------------------------
 
     def _introduce(self, reply: RelayedReply, pipe: Any) -> None:
         shared, facts = self._shared, reply.facts
-        pipe.hset(shared.key("reply", reply.message_id), mapping=facts | {"node": shared.node})
+        mapping = {"facts": json.dumps(facts), "node": shared.node}
+        pipe.hset(shared.key("reply", reply.message_id), mapping=mapping)
         pipe.expire(shared.key("reply", reply.message_id), RUNNING_TTL_SEC)
         pipe.set(shared.key("reply_in", facts["conversation_id"]), reply.message_id, ex=RUNNING_TTL_SEC)
         reply.state, reply.renew_at = "", self._clock() + RENEW_SEC
@@ -119,7 +121,7 @@ class ReplyRelay:
             reply.state = state
         if outcome is not None:
             pipe.hset(keys[0], "outcome", to_json(outcome))
-            pipe.xadd(keys[1], {"end": 1}, id=f"{reply.num_chars}-1")
+            pipe.xadd(keys[1], {"outcome": to_json(outcome)}, id=f"{reply.num_chars}-1")
             for key in keys:
                 pipe.pexpire(key, max(round(reply.grace_sec * 1000), 1))
             reply.has_ended = True
@@ -147,7 +149,7 @@ class ReplyRelay:
                 reply.read_until = self._clock() + READER_SEC
 
     def _let_readers_go(self) -> None:
-        for reply in self._replies.values():
+        for reply in list(self._replies.values()):
             if reply.read_until is not None and self._clock() >= reply.read_until:
                 reply.read_until = None
                 reply.source.detach(reply, reply.grace_sec)

@@ -61,6 +61,34 @@ def test_the_compose_files_are_whole() -> None:
     assert set(yaml.safe_load(read("compose.gpu.yaml"))["services"]) == {"chat"}
 
 
+def test_the_compose_file_of_several_servers_is_whole(tmp_path: Path) -> None:
+    compose: dict[str, Any] = yaml.safe_load(read("compose.several.yaml"))
+    one, services = yaml.safe_load(read("compose.yaml"))["services"], compose["services"]
+    assert services["redis"] == one["redis"]
+    assert {k: services["chat"][k] for k in ("build", "stop_grace_period")} == {
+        k: one["chat"][k] for k in ("build", "stop_grace_period")
+    }
+    environment = services["chat"]["environment"]
+    assert environment["FLASK_CHATSTREAM_SHARED_REDIS"] == environment["FLASK_CHATSTREAM_STORE"]
+    site = compose["configs"]["nginx"]["content"].replace("$$", "$")
+    settings = re.findall(r"(client_max_body_size|proxy_read_timeout|proxy_next_upstream) ([^;]+);", site)
+    assert len(settings) == 3
+    assert all(f"{name} {value};" in read("nginx.conf") for name, value in settings)
+    check_nginx(tmp_path, site.replace("server chat:", "server 127.0.0.1:").replace("80;", "8080;"))
+
+
+def check_nginx(folder: Path, site: str) -> None:
+    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if program is None:
+        pytest.skip("nginx is not installed; scripts/test installs it where it can")
+    (folder / "nginx.conf").write_text(
+        f"pid {folder}/pid; error_log stderr warn; events {{}} http {{ access_log off; {site} }}"
+    )
+    command = [program, "-t", "-q", "-p", str(folder), "-c", str(folder / "nginx.conf")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_every_setting_is_known() -> None:
     """FLASK_CHATSTREAM_X, wherever it stands."""
     known = {f"FLASK_CHATSTREAM_{name.upper()}" for name in Settings.__dataclass_fields__}

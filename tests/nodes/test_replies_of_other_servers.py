@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import redis
-from fakes import wait_until
+from fakes import ask, text_of, wait_until
 from flask import Request
 from flask.testing import FlaskClient
 from flask_fakes import SSE, ScriptedRunner, read_events, read_until
@@ -14,7 +14,13 @@ from tcp_proxy import TCPProxy
 from werkzeug.test import TestResponse
 
 from chatstream_flask.chat.request_handler import SimpleSessionRequestHandler
-from chatstream_flask.nodes.remote_reply import DIED
+from chatstream_flask.config import EngineConfig
+from chatstream_flask.engine.engine import Engine
+from chatstream_flask.engine.outcome import FinishReason
+from chatstream_flask.engine.reply_source import LocalReply
+from chatstream_flask.nodes.remote_reply import DIED, RemoteReply, fields_of
+from chatstream_flask.nodes.reply_relay import ReplyRelay
+from chatstream_flask.nodes.shared_redis import SharedRedis
 
 from .conftest import MakeServer, same_visitor
 
@@ -91,6 +97,33 @@ def test_a_visitor_may_have_the_name_of_a_conversation(server: MakeServer) -> No
             assert text_in(read_events(begin(chat.client()))) == "ok"
             assert chat.word() == "success"
         assert other.client().get("/api/conversation").get_json()["running"] is None
+
+
+def test_text_that_comes_while_a_reader_looks_for_the_end_is_not_lost(proxy: TCPProxy) -> None:
+    shared = SharedRedis(f"redis://127.0.0.1:{proxy.port}/0", "test")
+    generation = ask("hi")
+    generation.start()
+    relay = ReplyRelay(shared)
+    source = LocalReply(Engine(EngineConfig(), lambda thread: ScriptedRunner()), generation)
+    relay.add({"message_id": "m", "conversation_id": "c"}, source, 30.0)
+    num_calls = 0
+
+    def clock() -> float:
+        """Let the reply end when the reader has found no new text, and asks whether to look for the end."""
+        nonlocal num_calls
+        num_calls += 1
+        if num_calls == 5:
+            generation.add_text("the last words")
+            generation.publish(generation.finish(FinishReason.STOP))
+            relay.flush()
+        return 10.0 * num_calls
+
+    reader = RemoteReply(shared, "m", fields_of(shared, "m"), clock)
+    pieces, outcome = reader.read(0, 0.001)
+    shared.close()
+    assert num_calls > 5
+    assert text_of(pieces) == "the last words"
+    assert outcome is not None and outcome.is_success
 
 
 def test_nobody_else_finds_it_there(server: MakeServer) -> None:
