@@ -1,44 +1,40 @@
-"""The body of a streamed answer: server-sent events, each with one chunk of the API."""
+"""Bodies of streamed answers: server-sent events about the choices of a request."""
 
 from __future__ import annotations
 
 import json
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..engine.reply_text import TokenLogprob
+from ..errors import ChatStreamError
 from ..http.disconnect import Probe
 from .answer import Answer, usage_of
 from .errors import error_object
-from .generations import NO_NEWS, Choice, Generations
+from .generations import NO_NEWS, Choice, Generations, News
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
 
 
-class AnswerStream(Iterator[bytes]):
-    """Iterator over the chunks of an answer; `close` cancels the choices that still run.
+class ChoiceStream(Iterator[bytes], ABC):
+    """Iterator over events about choices; `close` cancels those that still run.
 
-    The first chunk is returned without waiting, so that a client knows at once that it was accepted.
+    The first event is returned without waiting, so that a client knows at once that it was accepted.
     """
 
     def __init__(
         self,
         generations: Generations,
-        answer: Answer,
         *,
-        num_prompts: int,
-        has_usage: bool,
         is_gone: Probe,
         probe_sec: float,
         heartbeat_sec: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._generations = generations
-        self._answer = answer
-        self._num_prompts = num_prompts
-        self._has_usage = has_usage
         self._is_gone = is_gone
         self._wait_sec = min(probe_sec, heartbeat_sec)
         self._heartbeat_sec = heartbeat_sec
@@ -46,41 +42,59 @@ class AnswerStream(Iterator[bytes]):
         self._written_at = clock()
         # Log-probabilities of text that the parser holds back, by choice.
         self._held_logprobs: dict[int, list[TokenLogprob]] = {}
-        self._place: tuple[int, float | None] | None = (
-            None  # position in the queue and estimate that were sent last
-        )
+        # Position in the queue and estimate that were sent last.
+        self._place: tuple[int, float | None] | None = None
         self._has_sent = False
         self._is_over = False
-        self._chunks = self._run()
+        self._events = self._run()
 
     def __repr__(self) -> str:
-        return f"<AnswerStream {self._generations!r}>"
+        return f"<{type(self).__name__} {self._generations!r}>"
 
     def __next__(self) -> bytes:
         """Blocks until there is something to send."""
-        chunk = next(self._chunks)
+        event = next(self._events)
         self._written_at = self._clock()
-        return chunk
+        return event
 
     def close(self) -> None:
         """Cancel what still runs; the server calls it when it is done with the body. Idempotent."""
         self._is_over = True
         self._generations.close()
 
+    @abstractmethod
+    def _begin(self) -> bytes:
+        """Return the events before all others, if there are any."""
+
+    @abstractmethod
+    def _tell(self, index: int, news: News) -> tuple[bytes, News]:
+        """Return the events of new content, and the news that they do not tell."""
+
+    @abstractmethod
+    def _end(self, index: int, choice: Choice, news: News) -> bytes:
+        """Return the events that end a choice, and tell the rest of its news."""
+
+    @abstractmethod
+    def _fail(self, error: ChatStreamError) -> bytes:
+        """Return the events that end the body with an error."""
+
+    @abstractmethod
+    def _finish(self) -> bytes:
+        """Return the events after all choices."""
+
     def _run(self) -> Iterator[bytes]:
-        choices = self._generations.choices
-        firsts = (self._answer.first(i) for i in range(len(choices)))
-        yield b"".join(self._chunk(first) for first in firsts if first is not None) or KEEP_ALIVE
+        yield self._begin() or KEEP_ALIVE
         while not self._is_over:
             if self._has_sent:
                 self._generations.collect(self._clock() - self._written_at)
             if self._is_gone():
                 self.close()
-            elif chunk := self._news():
+            elif events := self._news():
                 self._has_sent = True
-                yield chunk
+                yield events
             elif self._generations.are_over:
-                yield self._last()
+                if last := self._finish():
+                    yield last
                 return
             elif self._clock() - self._written_at >= self._heartbeat_sec:
                 yield KEEP_ALIVE
@@ -99,21 +113,14 @@ class AnswerStream(Iterator[bytes]):
     def _news_of(self, index: int, choice: Choice) -> bytes:
         news = choice.read()
         news = news._replace(logprobs=self._held_logprobs.pop(index, []) + news.logprobs)
-        parts = []
-        for delta in news.deltas:
-            parts.append(self._answer.part(index, delta, news))
-            news = NO_NEWS
+        events, news = self._tell(index, news)
         if choice.outcome is None:
-            if news.token_ids and (part := self._answer.token_chunk(index, news)):
-                parts.append(part)
-                news = NO_NEWS
             self._held_logprobs[index] = news.logprobs
-            return b"".join(map(self._chunk, parts))
+            return events
         if failure := choice.outcome.failure:
             self.close()
-            return b"".join(map(self._chunk, parts)) + _event({"error": error_object(failure)}) + DONE
-        parts.append(self._answer.end(index, choice.finish_reason, news))
-        return b"".join(map(self._chunk, parts))
+            return events + self._fail(failure)
+        return events + self._end(index, choice, news)
 
     def _queue_news(self) -> bytes:
         """Return a comment with a changed position in the queue; clients take every event for a chunk."""
@@ -125,14 +132,47 @@ class AnswerStream(Iterator[bytes]):
         eta = "" if place[1] is None else f" eta={place[1]:.1f}"
         return f": queue position={place[0]}{eta}\n\n".encode() if is_new else b""
 
-    def _chunk(self, choice: dict[str, Any]) -> bytes:
-        return _event(self._answer.chunk([choice]) | ({"usage": None} if self._has_usage else {}))
 
-    def _last(self) -> bytes:
+class AnswerStream(ChoiceStream):
+    """Chunks of a completion, and [DONE]."""
+
+    def __init__(
+        self, generations: Generations, answer: Answer, *, num_prompts: int, has_usage: bool, **options: Any
+    ) -> None:
+        super().__init__(generations, **options)
+        self._answer = answer
+        self._num_prompts = num_prompts
+        self._has_usage = has_usage
+
+    def _begin(self) -> bytes:
+        firsts = (self._answer.first(i) for i in range(len(self._generations.choices)))
+        return b"".join(self._chunk(first) for first in firsts if first is not None)
+
+    def _tell(self, index: int, news: News) -> tuple[bytes, News]:
+        parts = []
+        for delta in news.deltas:
+            parts.append(self._answer.part(index, delta, news))
+            news = NO_NEWS
+        is_running = self._generations.choices[index].outcome is None
+        if is_running and news.token_ids and (part := self._answer.token_chunk(index, news)):
+            parts.append(part)
+            news = NO_NEWS
+        return b"".join(map(self._chunk, parts)), news
+
+    def _end(self, index: int, choice: Choice, news: News) -> bytes:
+        return self._chunk(self._answer.end(index, choice.finish_reason, news))
+
+    def _fail(self, error: ChatStreamError) -> bytes:
+        return _event({"error": error_object(error)}) + DONE
+
+    def _finish(self) -> bytes:
         if not self._has_usage:
             return DONE
         usage = usage_of(self._generations.choices, self._num_prompts)
         return _event(self._answer.chunk([]) | {"usage": usage}) + DONE
+
+    def _chunk(self, choice: dict[str, Any]) -> bytes:
+        return _event(self._answer.chunk([choice]) | ({"usage": None} if self._has_usage else {}))
 
 
 def _event(data: dict[str, Any]) -> bytes:

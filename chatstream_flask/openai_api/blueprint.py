@@ -59,15 +59,19 @@ class ApiBlueprint(Blueprint):
             chat_stream.logger.exception("a request failed")
             return error_response(ChatStreamError("the server failed; its log says why"))
 
-    def add_view(self, path: str, method: str, view: View) -> None:
-        """Add a route for all methods, so that a wrong one also gets an error in OpenAI's format."""
+    def add_view(self, path: str, method: str, view: View, *others: str) -> None:
+        """Add a route for all methods, so that a wrong one also gets an error in OpenAI's format.
+
+        :param others: methods of this path that have views of their own
+        """
 
         def checked(**parts: str) -> Response:
             if request.method not in (method, "HEAD" if method == "GET" else method):
-                return _wrong_method(method)
+                return _wrong_method(", ".join((method, *others)))
             return view(**parts)
 
-        self.add_url_rule(path, endpoint=view.__name__, view_func=checked, methods=METHODS)
+        methods = [name for name in METHODS if name not in others]
+        self.add_url_rule(path, endpoint=view.__name__, view_func=checked, methods=methods)
 
 
 def _wrong_method(allowed: str) -> Response:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from flask import Response, g, request
+from flask import Response, request
 
 from ..chat.service import ChatService
-from ..chat.wire_format import COMMON_HEADERS, ServerSentEvents
 from ..config import SamplingParams
 from ..engine.request import GenerationRequest
-from ..http.disconnect import make_probe
 from ..http.request_body import read_body
 from ..model_source import ModelSource
 from ..model_source.reasoning import reasoning_of
@@ -32,6 +30,7 @@ from .prompts import PromptEncoder, template_params
 from .response_format import grammar_of
 from .sampling import bounded, for_choice, sampling_params
 from .schema import Body, ChatBody, CompletionBody
+from .stream_response import probe, stream_options, stream_response
 from .tools import ToolUse, tool_use
 from .whole_answer import whole_answer
 
@@ -54,21 +53,7 @@ class Completions:
     def chat(self) -> Response:
         """Answer POST /v1/chat/completions."""
         body = parse_body(read_body(request, self.settings.max_body_len), ChatBody)
-        use = tool_use(body)
-        with self._reserve(body) as generations:
-            wanted = answer_format(body)
-            grammar = grammar_of(wanted, use, self._source.reply_format)
-            if grammar is not None and body.continue_final_message:
-                raise ApiError(
-                    "continue_final_message cannot be combined with a format of the answer, a forced tool "
-                    "call or strict functions, which hold from the beginning of a message",
-                    param="continue_final_message",
-                )
-            ids = self._cut(self._encoder.encode(body, use), body)
-            params = self._params(body, grammar, [ids])
-            params = replace(params, max_reasoning_tokens=self._reasoning_limit(body))
-            parsers = [self._parser(body, use, is_free=wanted is None) for _ in range(body.num_choices)]
-            self._submit(body, generations, [ids] * body.num_choices, params, parsers)
+        with self.submit_chat(body) as generations:
             answer = ChatAnswer(*self._about_answer(body))
             return self._response(body, generations, answer, num_prompts=1)
 
@@ -92,6 +77,29 @@ class Completions:
             return self._response(body, generations, answer, num_prompts=len(body.prompts))
 
     # -- into the queue ------------------------------------------------------------------------------
+
+    def submit_chat(self, body: ChatBody) -> Generations:
+        """Submit the choices of a chat request; the caller reads and closes them.
+
+        :raises ApiError: something in the request is not allowed
+        :raises TooManyRequests: the places are taken
+        """
+        use = tool_use(body)
+        with self._reserve(body) as generations:
+            wanted = answer_format(body)
+            grammar = grammar_of(wanted, use, self._source.reply_format)
+            if grammar is not None and body.continue_final_message:
+                raise ApiError(
+                    "continue_final_message cannot be combined with a format of the answer, a forced tool "
+                    "call or strict functions, which hold from the beginning of a message",
+                    param="continue_final_message",
+                )
+            ids = self._cut(self._encoder.encode(body, use), body)
+            params = self._params(body, grammar, [ids])
+            params = replace(params, max_reasoning_tokens=self._reasoning_limit(body))
+            parsers = [self._parser(body, use, is_free=wanted is None) for _ in range(body.num_choices)]
+            self._submit(body, generations, [ids] * body.num_choices, params, parsers)
+            return generations
 
     def _reserve(self, body: Body) -> Generations:
         """Reserve places for the choices, after all cheap checks and before any costly work.
@@ -220,20 +228,10 @@ class Completions:
     def _response(
         self, body: Body, generations: Generations, answer: Answer, *, num_prompts: int
     ) -> Response:
-        is_gone = make_probe(request.environ) or (lambda: False)
         settings = self.settings
         if not body.stream:
-            return whole_answer(generations, answer, is_gone, settings.probe_sec, num_prompts)
-        stream = AnswerStream(
-            generations,
-            answer,
-            num_prompts=num_prompts,
-            has_usage=body.stream_options is not None and body.stream_options.include_usage,
-            is_gone=is_gone,
-            probe_sec=settings.probe_sec,
-            heartbeat_sec=settings.heartbeat_sec,
-        )
-        response = Response(stream, content_type=ServerSentEvents.content_type, headers=COMMON_HEADERS)
-        response.call_on_close(stream.close)
-        g.chatstream_reply = stream
-        return response
+            return whole_answer(generations, answer, probe(), settings.probe_sec, num_prompts)
+        has_usage = body.stream_options is not None and body.stream_options.include_usage
+        options = stream_options(settings)
+        stream = AnswerStream(generations, answer, num_prompts=num_prompts, has_usage=has_usage, **options)
+        return stream_response(stream)

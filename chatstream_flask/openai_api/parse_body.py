@@ -11,6 +11,8 @@ import msgspec
 from ..config import shown
 from .errors import ApiError
 from .other_fields import REFUSED, REFUSED_FOR_CHAT, REFUSED_FOR_TEXT
+from .responses.schema import REFUSED as REFUSED_FOR_RESPONSES
+from .responses.schema import ResponsesBody
 from .schema import ChatBody, CompletionBody
 
 BodyT = TypeVar("BodyT", bound=msgspec.Struct)
@@ -18,6 +20,7 @@ BodyT = TypeVar("BodyT", bound=msgspec.Struct)
 REFUSED_FIELDS: dict[type[msgspec.Struct], dict[str, tuple[Any, ...]]] = {
     ChatBody: REFUSED | REFUSED_FOR_CHAT,
     CompletionBody: REFUSED | REFUSED_FOR_TEXT,
+    ResponsesBody: REFUSED_FOR_RESPONSES,
 }
 
 

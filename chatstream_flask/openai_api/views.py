@@ -15,6 +15,7 @@ from .completions import Completions
 from .errors import ApiError
 from .models import Models
 from .prompts import PromptEncoder
+from .responses.views import Responses
 from .server_routes import ServerRoutes
 
 
@@ -33,7 +34,7 @@ def create_openai_blueprint(
     chat_template_kwargs: Mapping[str, Any] | None = None,
     url_prefix: str | None = None,
 ) -> Blueprint:
-    """Return a blueprint with `chat/completions`, `completions` and `models`.
+    """Return a blueprint with `chat/completions`, `completions`, `responses` and `models`.
 
     :param model_names: names by which clients may call the model; None is the name of its folder or its
         name on the hub
@@ -44,6 +45,7 @@ def create_openai_blueprint(
     models = Models.of(model_names, chat_stream)
     encoder = PromptEncoder(chat_stream, dict(chat_template_kwargs or {}))
     completions = Completions(chat_stream, models, encoder)
+    responses = Responses(chat_stream, models, completions)
     if url_prefix is None:
         url_prefix = f"{chat_stream.name.url_prefix}/v1"
     blueprint = ApiBlueprint(chat_stream, "chatstream_openai", url_prefix)
@@ -57,6 +59,13 @@ def create_openai_blueprint(
 
     blueprint.add_view("/chat/completions", "POST", completions.chat)
     blueprint.add_view("/completions", "POST", completions.text)
+    blueprint.add_view("/responses", "POST", responses.create_response)
+    blueprint.add_view("/responses/<response_id>", "GET", responses.get_response, "DELETE")
+    blueprint.add_view(
+        "/responses/<response_id>", "DELETE", responses.delete_response, "GET", "POST", "PUT", "PATCH"
+    )
+    blueprint.add_view("/responses/<response_id>/cancel", "POST", responses.cancel_response)
+    blueprint.add_view("/responses/<response_id>/input_items", "GET", responses.list_input_items)
     blueprint.add_view("/models", "GET", models.list)
     blueprint.add_view("/models/<path:name>", "GET", models.get)
     for path in ("", "/", f"/<{RestOfPath.name}:path>"):

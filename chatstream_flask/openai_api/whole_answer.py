@@ -16,7 +16,7 @@ def whole_answer(
     generations: Generations, answer: Answer, is_gone: Probe, probe_sec: float, num_prompts: int
 ) -> Response:
     try:
-        read = _read_all(generations, is_gone, probe_sec)
+        read = read_all(generations, is_gone, probe_sec)
     finally:
         generations.close()
     if read is None:
@@ -30,8 +30,8 @@ def whole_answer(
     return jsonify(answer.whole(choices, usage_of(generations.choices, num_prompts)))
 
 
-def _read_all(generations: Generations, is_gone: Probe, probe_sec: float) -> list[News] | None:
-    """Read all choices to their end; None if the client has gone."""
+def read_all(generations: Generations, is_gone: Probe, probe_sec: float) -> list[News] | None:
+    """Read all choices to their end; return None if the client has gone."""
     read = [News([], [], []) for _ in generations.choices]
     while True:
         for whole, choice in zip(read, generations.choices, strict=True):

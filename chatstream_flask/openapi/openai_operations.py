@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec.json import schema_components
 
+from ..openai_api.responses.schema import ResponsesBody
 from ..openai_api.schema import ChatBody, CompletionBody, DetokenizeBody, TokenizeBody
 from .operation import (
     COUNT,
@@ -18,7 +19,7 @@ from .operation import (
 )
 
 TAG = "openai"
-BODIES = (ChatBody, CompletionBody, TokenizeBody, DetokenizeBody)
+BODIES = (ChatBody, CompletionBody, TokenizeBody, DetokenizeBody, ResponsesBody)
 KEY = "apiKey"
 
 ERROR = an_object(
@@ -49,6 +50,8 @@ REFUSED: Json = {
     "5XX": an_answer("The server cannot answer now.", json=a_reference("OpenAIError")),
 }
 CHUNKS = STRING | {"description": "chunks as server-sent events; the last one is `[DONE]`"}
+
+EVENTS = STRING | {"description": "typed server-sent events, from `response.created` to `response.completed`"}
 
 
 def _completion(kind: str, choice: Json) -> Json:
@@ -84,6 +87,16 @@ SCHEMAS: dict[str, Json] = {
     "ChatCompletion": _completion("chat.completion", CHOICE | {"message": CHAT_MESSAGE}),
     "Completion": _completion("text_completion", CHOICE | {"text": STRING}),
     "Model": MODEL,
+    "Response": {
+        "type": "object",
+        "properties": {
+            "id": STRING,
+            "object": {"const": "response"},
+            "status": {"enum": ["completed", "incomplete"]},
+            "output": an_array({"type": "object"}),
+        },
+        "required": ["id", "object", "status", "output"],
+    },
     "Tokens": an_object(
         {"count": COUNT, "max_model_len": COUNT, "tokens": an_array(COUNT), "token_strs": an_array(STRING)},
         optional=("token_strs",),
@@ -129,6 +142,65 @@ OPENAI_OPERATIONS: dict[str, Operation] = {
         body=_body(CompletionBody),
         security=(KEY,),
         answers={"200": an_answer("The text.", json=a_reference("Completion"), events=CHUNKS), **REFUSED},
+    ),
+    "create_response": Operation(
+        summary="Create a response",
+        tag=TAG,
+        method="POST",
+        body=_body(ResponsesBody),
+        security=(KEY,),
+        answers={
+            "200": an_answer("The response.", json=a_reference("Response"), events=EVENTS),
+            **REFUSED,
+        },
+    ),
+    "get_response": Operation(
+        summary="Return a stored response",
+        tag=TAG,
+        method="GET",
+        security=(KEY,),
+        answers={"200": an_answer("The response.", json=a_reference("Response")), **REFUSED},
+    ),
+    "delete_response": Operation(
+        summary="Delete a stored response",
+        tag=TAG,
+        method="DELETE",
+        security=(KEY,),
+        answers={
+            "200": an_answer(
+                "It is deleted.",
+                json=an_object({"id": STRING, "object": {"const": "response"}, "deleted": {"const": True}}),
+            ),
+            **REFUSED,
+        },
+    ),
+    "cancel_response": Operation(
+        summary="Refuse to cancel a response: none runs in the background",
+        tag=TAG,
+        method="POST",
+        security=(KEY,),
+        answers=REFUSED,
+    ),
+    "list_input_items": Operation(
+        summary="List the input of a stored response",
+        tag=TAG,
+        method="GET",
+        security=(KEY,),
+        answers={
+            "200": an_answer(
+                "The items.",
+                json=an_object(
+                    {
+                        "object": {"const": "list"},
+                        "data": an_array({"type": "object"}),
+                        "first_id": STRING,
+                        "last_id": STRING,
+                        "has_more": {"const": False},
+                    }
+                ),
+            ),
+            **REFUSED,
+        },
     ),
     "list": Operation(
         summary="List the names of the model",

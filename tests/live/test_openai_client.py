@@ -324,3 +324,19 @@ def test_a_tool_that_must_be_called_is_called_with_valid_arguments(tmp_path: Pat
                 final = events.get_final_completion().choices[0].message
             assert final.tool_calls is not None
             assert final.tool_calls[0].function.arguments == call.function.arguments
+
+
+def test_responses_remember_what_came_before(client: OpenAI) -> None:
+    with client.responses.stream(model=DEMO, input="Hello!", temperature=0) as stream:
+        first = stream.until_done().get_final_response()
+    assert first.output_text == ask(client, "Hello!", temperature=0)
+    assert client.responses.retrieve(first.id).output_text == first.output_text
+    second = client.responses.create(
+        input="How are you?", previous_response_id=first.id, model=DEMO, temperature=0
+    )
+    messages = [*user("Hello!"), {"role": "assistant", "content": first.output_text}, *user("How are you?")]
+    same = client.chat.completions.create(model=DEMO, messages=messages, temperature=0)
+    assert second.output_text == same.choices[0].message.content
+    client.responses.delete(first.id)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(first.id)

@@ -51,6 +51,10 @@ KINDS = {  # of every route; a new one has to be added here
     "/v1/completions": KEYED,
     "/v1/models": KEYED,
     "/v1/models/<path:name>": KEYED,
+    "/v1/responses": KEYED,
+    "/v1/responses/<response_id>": KEYED,
+    "/v1/responses/<response_id>/cancel": KEYED,
+    "/v1/responses/<response_id>/input_items": KEYED,
     "/version": KEYED,
 }
 WITHOUT_DETAILS = ("/health", "/health/live", "/ping")  # no key opens more
@@ -96,7 +100,12 @@ class Site:
 
     def calls(self, *kinds: str) -> Iterator[tuple[str, str, str]]:
         """Yield rule, method and path of every route of these kinds, of all without any."""
-        values = {"message_id": self.message_id, "path": "nothing", "wanted_version": "0"}
+        values = {
+            "message_id": self.message_id,
+            "response_id": "resp_1",
+            "path": "nothing",
+            "wanted_version": "0",
+        }
         adapter = self.app.url_map.bind("localhost")
         for rule in self.app.url_map.iter_rules():
             if kinds and KINDS[rule.rule] not in kinds:
