@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_gguf import TOKENS, gguf_model, write_tiny_gguf
+from tiny_gguf import FAMILIES, TOKENS, gguf_model, write_family_gguf, write_tiny_gguf
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
@@ -51,6 +51,15 @@ def test_weights_are_those_of_the_file_and_a_plain_model_holds_them(tmp_path: Pa
     assert loaded.dtype == torch.float32
     torch.testing.assert_close(logits_of(loaded), logits_of(model), rtol=1e-4, atol=1e-4)
     loaded.bfloat16().save_pretrained(tmp_path / "folder")  # quantised models can do neither
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_models_of_other_families_are_those_of_their_files(tmp_path: Path, kind: str) -> None:
+    model = write_family_gguf(tmp_path / "a.gguf", kind)
+    loaded = load_model(str(tmp_path / "a.gguf"), "cpu").model
+    ids = torch.arange(60)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(ids).logits, model(ids).logits, rtol=1e-4, atol=1e-4)
 
 
 def test_text_is_split_as_the_file_says(tmp_path: Path) -> None:

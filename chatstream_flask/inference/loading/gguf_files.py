@@ -41,6 +41,8 @@ LLAMA3_ROPE = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }
+# Gemma of this many layers scales its queries in another way than the smaller ones, as in llama.cpp.
+LAYERS_OF_27B = {"gemma2": 46, "gemma3": 62}
 SAMPLING = {  # metadata key below general.sampling -> name in a generation config
     "temp": "temperature",
     "top_k": "top_k",
@@ -78,7 +80,9 @@ class GgufFiles(ModelFiles):
         with self._parsed_once():
             config = AutoConfig.from_pretrained(self._folder, gguf_file=self._file)
         config.dtype = self._saved_dtype()
-        self._scale_rope(config)
+        self._complete(config)
+        if getattr(config, "rope_parameters", None):
+            self._scale_rope(config)
         return config
 
     def _read_tokenizer(self) -> Any:
@@ -160,6 +164,25 @@ class GgufFiles(ModelFiles):
         if kinds <= {Kind.F32}:
             return torch.float32
         return torch.float16 if kinds <= {Kind.F16, Kind.F32} else torch.bfloat16
+
+    def _complete(self, config: Any) -> None:
+        """Add what the file says and transformers reads for some architectures only, or derives otherwise."""
+        architecture = self._field("general.architecture")
+        rope = getattr(config, "rope_parameters", None) or {}
+        rope = rope.get("full_attention", rope)
+        base, head_dim = (
+            self._field(f"{architecture}.{key}") for key in ("rope.freq_base", "attention.key_length")
+        )
+        if base is not None and "rope_theta" in rope:
+            rope["rope_theta"] = float(base)
+        if (num_positions := self._field(f"{architecture}.context_length")) is not None:
+            config.max_position_embeddings = int(num_positions)
+        if head_dim is not None and hasattr(config, "head_dim"):
+            config.head_dim = int(head_dim)
+        if architecture in LAYERS_OF_27B:
+            is_27b = config.num_hidden_layers == LAYERS_OF_27B[architecture]
+            per_head = config.hidden_size // config.num_attention_heads
+            config.query_pre_attn_scalar = per_head if is_27b else config.head_dim
 
     def _scale_rope(self, config: Any) -> None:
         """Add the scaling of Llama 3.1, which the file has as a tensor and transformers does not read.
