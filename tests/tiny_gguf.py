@@ -144,6 +144,7 @@ def write_family_gguf(path: Path, kind: str) -> Any:
     for name, weight in model.state_dict().items():
         if name != "lm_head.weight" or not config.tie_word_embeddings:
             gguf_name = names.get_name(name, try_suffixes=(".weight", ".bias"))
+            assert gguf_name is not None
             writer.add_tensor(gguf_name, _as_in_files(kind, name, weight.numpy()))
     write_all(writer)
     return model

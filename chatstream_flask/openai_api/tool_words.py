@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from ..prompts.message_forms import RESULT_TAGS
 from ..reply_format.tools.syntax import HERMES_FORM
 from .tools import ToolUse
 
@@ -15,7 +16,7 @@ INTRODUCTION = "You can call functions. Here they are, each as a JSON object:"
 EXAMPLE = HERMES_FORM.write([("the name", {"the parameter": "its value"})])
 HOW = f"""To call a function, write its name and arguments as a JSON object between tags:
 {EXAMPLE}
-Results are told between <tool_response> and </tool_response>."""
+Results are told between {" and ".join(RESULT_TAGS)}."""
 NAMED = "Call {} now: reply with nothing but its arguments, as a JSON object."
 REQUIRED = 'Call one of them now: reply with nothing but a JSON object like {"name": "...", "arguments": {}}.'
 

@@ -8,6 +8,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+CALL_TAGS = ("<tool_call>", "</tool_call>")  # of Hermes and Qwen, each on a line of its own
+RESULT_TAGS = ("<tool_response>", "</tool_response>")
+
 Message = dict[str, Any]
 Form = Callable[[Sequence[Message]], list[Message]]
 
@@ -109,11 +112,11 @@ def tools_in_words(messages: Sequence[Message]) -> list[Message]:
     for message in messages:
         if calls := message.get("tool_calls"):
             texts = [_text(message)] if message.get("content") else []
-            texts += [f"<tool_call>\n{_as_json(_named(call))}\n</tool_call>" for call in calls]
+            texts += [_between(CALL_TAGS, _as_json(_named(call))) for call in calls]
             rest = {key: value for key, value in message.items() if key != "tool_calls"}
             told.append(rest | {"content": "\n".join(texts)})
         elif message["role"] == "tool":
-            text = f"<tool_response>\n{_text(message)}\n</tool_response>"
+            text = _between(RESULT_TAGS, _text(message))
             if is_result:
                 told[-1] = told[-1] | {"content": f"{told[-1]['content']}\n{text}"}
             else:
@@ -144,6 +147,10 @@ def in_forms(messages: Sequence[Message], forms: Sequence[Form]) -> list[Message
     for form in forms:
         messages = form(messages)
     return messages
+
+
+def _between(tags: tuple[str, str], text: str) -> str:
+    return f"{tags[0]}\n{text}\n{tags[1]}"
 
 
 def _is_parts(content: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,9 @@ def test_without_the_gguf_package_the_refusal_says_what_to_install(
     monkeypatch.setattr("chatstream_flask.inference.loading.gguf_files.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"GGUF files need gguf and accelerate: pip install"):
         load(tmp_path / "a.gguf")
+
+
+def test_the_page_of_models_lists_the_families_whose_files_are_read() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\w+) \| yes \| (?:yes|no) \| yes \|$", page, re.MULTILINE)
+    assert set(rows) == {"llama"} | {kind.removesuffix("_text") for kind in FAMILIES}

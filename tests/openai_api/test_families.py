@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from families import FAMILIES, FamilyRunner, family_chat
+from families import FAMILIES, ROOT, FamilyRunner, family_chat
 from flask_fakes import Chat, read_events, say
 from openai_fakes import answer, ask, chunks_of
 
@@ -112,3 +113,13 @@ def test_a_strict_function_may_be_called_after_reasoning_and_text(chat: Chat, na
         assert calls_of(message) == [("weather", {"city": "Paris"})]
         assert message["content"] == "Let me see."
         assert message["reasoning_content"] == "Hm."
+
+
+def test_the_page_of_models_lists_the_families() -> None:
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    section = page.partition("\n## What is shown of each family\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (.+) \| (yes|no) \| (yes|not seen) \|$", section, re.MULTILINE)
+    assert rows == [
+        (name, "yes" if family.reasoning else "no", "yes" if family.call else "not seen")
+        for name, family in FAMILIES.items()
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ...prompts.message_forms import CALL_TAGS as TAGS
 from ..harmony import CALL, TOOL_CALL
 from ..markers import APERTUS_CALLS
 from . import gemma
@@ -87,8 +88,7 @@ def _mistral(form: CallForm) -> ToolSyntax:
     return ToolSyntax({"[TOOL_CALLS]": mistral}, inner=inner, form=form, has_short_ids=True)
 
 
-TAGS = ("<tool_call>", "</tool_call>")
-HERMES_FORM = object_form("<tool_call>\n", "\n</tool_call>")
+HERMES_FORM = object_form(f"{TAGS[0]}\n", f"\n{TAGS[1]}")
 HERMES = ToolSyntax({TAGS[0]: json_calls(TAGS[1])}, (TAGS[1],), form=HERMES_FORM)
 LLAMA = ToolSyntax(
     {"<|python_tag|>": python_tag, "<function=": function_tag},
