@@ -12,13 +12,16 @@ import click
 from flask import Flask
 from flask.cli import AppGroup
 
+from ..conversation.file_sessions import make_session_folder
+from ..conversation.folder_lock import FolderLock, lock_folder
 from ..errors import NoChatTemplate
 from ..extension import chat_streams_of
 from ..http.request_check import LOOPBACK_HOSTS
 from ..monitoring.log_format import set_up_logging
-from ..serving.app import create_app
+from ..serving.app import configured_app, create_app
 from ..serving.limits import claim_stores
 from ..serving.waitress_server import serve as serve_waitress
+from ..settings import Settings
 from .completions_only import CompletionsOnly
 from .console_chat import ConsoleChat
 from .console_words import words_of_locale
@@ -188,9 +191,24 @@ def _own_app(
         "CHATSTREAM_MODEL_ALIASES": model_aliases,
         "CHATSTREAM_STORE": store,
     }
+    lock = _lock_conversations(config)  # before the model is loaded; kept until the app has it, too
     try:
         chat_stream = make_chat_stream(**options)
     except NoChatTemplate as error:
         click.echo(f"Serving /v1/completions only: {error}", err=True)
         chat_stream = make_chat_stream(**options, chat_prompt_clazz=CompletionsOnly)
-    return create_app(chat_stream, config)
+    app = create_app(chat_stream, config)
+    claim_stores(app)
+    del lock
+    return app
+
+
+def _lock_conversations(config: dict[str, Any]) -> FolderLock | None:
+    """Lock the folder of the conversations for this process; return None if another store has them.
+
+    :raises FolderInUse: another process uses it
+    :raises ConfigError: it cannot be written, or a setting is not allowed
+    """
+    app = configured_app(config)
+    settings = Settings.from_app(app)
+    return None if settings.store else lock_folder(make_session_folder(app, settings.store_dir))

@@ -112,6 +112,24 @@ def session_folder(app: Flask, directory: str | os.PathLike[str] | None) -> Path
     return Path(directory or os.path.join(app.instance_path, "chatstream"))
 
 
+def make_session_folder(app: Flask, directory: str | os.PathLike[str] | None) -> Path:
+    """Create the folder of the files unless it exists, and return it.
+
+    :raises ConfigError: it cannot be written
+    """
+    path = session_folder(app, directory)
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):  # fails if an existing folder is read-only
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"conversations cannot be stored in {path} ({error.strerror}); set CHATSTREAM_STORE_DIR to a "
+            "folder that can be written"
+        ) from error
+    return path
+
+
 def file_session_interface(
     app: Flask,
     directory: str | os.PathLike[str] | None,
@@ -128,15 +146,6 @@ def file_session_interface(
     :param is_synced: whether what is written is on the disk at once
     :raises ConfigError: the folder cannot be written
     """
-    path = session_folder(app, directory)
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):  # fails if an existing folder is read-only
-            pass
-    except OSError as error:
-        raise ConfigError(
-            f"conversations cannot be stored in {path} ({error.strerror}); set CHATSTREAM_STORE_DIR to a "
-            "folder that can be written"
-        ) from error
+    path = make_session_folder(app, directory)
     max_files = None if max_conversations is None else 2 * max_conversations
     return FileSessionInterface(app, path, JSONFileCache(path, max_files, max_bytes, is_synced=is_synced))

@@ -27,6 +27,8 @@ logger = logging.getLogger("chatstream_flask")
 PROBE_LEN = 65_536  # bytes that must be free on the disk for a reply to be generated
 DAMAGE = (struct.error, ValueError, RecursionError)  # what reading a damaged file raises
 REFRESH_SEC = 60  # a session that is only read is written at most this often
+DAMAGED_SUFFIX = ".damaged"
+MAX_DAMAGED = 100  # files that are kept aside; the oldest go first
 ABANDONED_SEC = 3600  # a file that is not finished by then was left by a process that died
 FILES_AT_ONCE, PAUSE_SEC = 200, 0.01  # of a purge
 NEVER = 2**32  # time of expiry of an entry that stays, later than all others
@@ -140,7 +142,7 @@ class JSONFileCache(FileSystemCache):
             except FileNotFoundError:
                 pass  # another thread was quicker
             except DAMAGE as error:
-                kept = f"{path}.{time.time_ns()}.damaged"
+                kept = f"{path}.{time.time_ns()}{DAMAGED_SUFFIX}"
                 os.rename(path, kept)
                 logger.error(
                     "a session or conversation file is damaged, was moved to %s and begins anew: %s",
@@ -190,7 +192,8 @@ class JSONFileCache(FileSystemCache):
         return len(kept) - num_files
 
     def _entries(self) -> Iterator[Entry]:
-        """Yield what is stored, with pauses; delete what a process that died was writing."""
+        """Yield what is stored, with pauses; delete unfinished files of dead processes, and old damaged."""
+        damaged = []
         with os.scandir(self._path) as files:
             for number, file in enumerate(files, 1):
                 if number % FILES_AT_ONCE == 0:
@@ -198,8 +201,13 @@ class JSONFileCache(FileSystemCache):
                 with suppress(OSError, struct.error):
                     if NAME.fullmatch(file.name):
                         yield Entry.read(file.path)
+                    elif file.name.endswith(DAMAGED_SUFFIX):
+                        damaged.append((file.stat().st_mtime_ns, file.path))
                     elif self._is_abandoned(file):
                         os.remove(file.path)
+        for _, path in sorted(damaged)[:-MAX_DAMAGED]:
+            with suppress(OSError):
+                os.remove(path)
 
     def _is_abandoned(self, file: os.DirEntry[str]) -> bool:
         is_unfinished = file.name.endswith(self._fs_transaction_suffix)

@@ -229,3 +229,14 @@ def test_a_reply_that_its_visitor_could_not_find_again_is_not_generated(tmp_path
             say(chat.client(), "hi")
         assert chat.word() == "unknown_error_occurred"
         chat.check_idle()
+
+
+def test_a_session_id_that_a_client_made_up_is_not_taken_over(tmp_path: Path) -> None:
+    """Whoever plants a cookie in a browser must not know the session that begins with it."""
+    with running_chat(tmp_path) as chat:
+        client = chat.client()
+        name = cookie_name(client)
+        client.set_cookie(name, "A" * 43)
+        talk(client, "hi")
+        cookie = client.get_cookie(name)
+        assert cookie is not None and cookie.value != "A" * 43

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 from flask_fakes import parse_event
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chatstream_flask.chat.wire_format import (
     ChatStreamFrames,
@@ -15,6 +18,7 @@ from chatstream_flask.chat.wire_format import (
     WireFormat,
     choose,
 )
+from chatstream_flask.client import read_events
 from chatstream_flask.config import WireFormatName
 from chatstream_flask.engine.outcome import FinishReason, Outcome
 from chatstream_flask.errors import ChatStreamError, GenerationError
@@ -48,6 +52,25 @@ def test_text_never_breaks_an_event(text: str) -> None:
     assert b"\r" not in chunk
     event = parse_event(chunk.decode().removesuffix("\n\n"))
     assert (event.name, event.id, event.data) == ("text", 9, {"text": text})
+
+
+@given(texts=st.lists(st.text(min_size=1), max_size=5), cuts=st.lists(st.integers(0, 400), max_size=8))
+def test_events_are_read_as_they_were_sent_however_the_network_cuts_them(
+    texts: list[str], cuts: list[int]
+) -> None:
+    wire = ServerSentEvents("m1")
+    sent = wire.start() + b"".join(wire.text(text, i) + wire.heartbeat() for i, text in enumerate(texts))
+    ends = sorted({0, *(cut % len(sent) for cut in cuts), len(sent)})
+    events = list(read_events(sent[start:end] for start, end in pairwise(ends)))
+    assert [event.name for event in events] == ["start"] + ["text"] * len(texts)
+    assert [(event.id, event.data["text"]) for event in events[1:]] == list(enumerate(texts))
+
+
+@given(text=st.text(min_size=1))
+def test_a_line_of_json_is_one_line(text: str) -> None:
+    line = NewlineDelimitedJSON("m1").text(text, 9)
+    assert line.endswith(b"\n") and len(line.decode().splitlines()) == 1
+    assert json.loads(line)["text"] == text
 
 
 def test_done() -> None:

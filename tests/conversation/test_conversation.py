@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,49 @@ from flask_fakes import (
     stopping,
     talk,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chatstream_flask import AbstractRequestHandler
 from chatstream_flask.conversation import Conversation, ConversationStore
+from chatstream_flask.conversation.record_json import from_json
 from chatstream_flask.errors import BadRequest, StoreUnavailable
 from chatstream_flask.views import create_chat_blueprint
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(
+    keys=st.lists(st.integers(0, 99), max_size=5),
+    value=JSON_VALUES,
+    edits=st.dictionaries(st.integers(0), st.integers(0, 255), max_size=3),
+)
+def test_any_record_is_a_conversation_or_an_error_that_says_so(
+    keys: list[int], value: Any, edits: dict[int, int]
+) -> None:
+    """Whatever part of it is replaced, and whatever bytes of its JSON change."""
+    conversation = Conversation.begin(PlainPrompt)
+    conversation.prompt.add_requester_msg("hi")
+    conversation.prompt.add_responder_msg("hello")
+    record: Any = {"record": conversation.to_record()}
+    parent, key = record, "record"
+    for number in keys:
+        if not (inner := parent[key]) or not isinstance(inner, (dict, list)):
+            break
+        parent, key = (
+            inner,
+            list(inner)[number % len(inner)] if isinstance(inner, dict) else number % len(inner),
+        )
+    parent[key] = value
+    data = bytearray(json.dumps(record["record"]).encode())
+    for at, byte in edits.items():
+        data[at % len(data)] = byte
+    with suppress(StoreUnavailable):
+        Conversation.from_record(from_json(bytes(data)), PlainPrompt).prompt.get_contents()
 
 
 def test_the_second_turn_sees_the_first(tmp_path: Path) -> None:

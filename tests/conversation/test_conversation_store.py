@@ -25,7 +25,7 @@ from redis_server import connect, run_redis
 from chatstream_flask import ChatStream
 from chatstream_flask.conversation import ConversationStore, FlaskSessionStore
 from chatstream_flask.conversation.expiry_clock import ExpiryClock
-from chatstream_flask.conversation.json_file_cache import JSONFileCache
+from chatstream_flask.conversation.json_file_cache import DAMAGED_SUFFIX, MAX_DAMAGED, JSONFileCache
 from chatstream_flask.errors import ConfigError, ConversationBusy, StoreUnavailable
 
 DATA: dict[str, Any] = {
@@ -231,6 +231,17 @@ def test_a_damaged_file_is_kept_aside_and_reported_and_the_conversation_begins_a
     assert store.load("a") == DATA
     store.purge()
     assert kept.read_bytes() == content
+
+
+def test_of_damaged_files_the_newest_hundred_are_kept(tmp_path: Path) -> None:
+    """They had no limit."""
+    cache = JSONFileCache(tmp_path)
+    for number in range(MAX_DAMAGED + 5):
+        path = tmp_path / f"{number:064x}.1{DAMAGED_SUFFIX}"
+        path.write_bytes(b"")
+        os.utime(path, (number, number))
+    cache.purge()
+    assert sorted(int(path.name[:64], 16) for path in tmp_path.iterdir()) == list(range(5, MAX_DAMAGED + 5))
 
 
 READ = """

@@ -9,13 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from flask_fakes import running_chat, say, talk
 
+from chatstream_flask.cli.cli import cli
 from chatstream_flask.conversation.folder_lock import FolderInUse, lock_folder
 
 HOLD = """
 import sys
 from pathlib import Path
+from chatstream_flask.cli.cli import cli
 from chatstream_flask.conversation.folder_lock import lock_folder
 lock = lock_folder(Path(sys.argv[1]))
 print("locked", flush=True)
@@ -44,6 +47,19 @@ def test_a_folder_is_locked_until_its_process_is_killed(tmp_path: Path) -> None:
         process.wait()
         lock_folder(tmp_path)
     assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o600
+
+
+def test_serve_on_a_locked_folder_does_not_even_look_for_its_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It loaded a model of gigabytes before it was refused."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "instance" / "chatstream"
+    folder.mkdir(parents=True)
+    with holder(folder) as process:
+        result = CliRunner().invoke(cli, ["serve", "--model", "no-such-model"])
+    assert result.exit_code == 1
+    assert f"used by process {process.pid}, and a second one would" in result.output
 
 
 def test_the_stores_of_one_process_share_the_lock(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from .server import Server, start_mock
 
 pytestmark = pytest.mark.server
 
-NUM_INPUTS = size(200, 10_000)
+NUM_INPUTS = size(200, 5_000)  # on each server
 NUM_AT_ONCE = 16
 QUIET_SEC = 0.2  # after which a server that says nothing waits for more of the request
 RIGHT_5XX = {501, 505}  # the transfer coding, or the version of HTTP, is not known
