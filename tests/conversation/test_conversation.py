@@ -26,7 +26,7 @@ from flask_fakes import (
     stopping,
     talk,
 )
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chatstream_flask import AbstractRequestHandler
@@ -47,6 +47,7 @@ JSON_VALUES = st.recursive(
     value=JSON_VALUES,
     edits=st.dictionaries(st.integers(0), st.integers(0, 255), max_size=3),
 )
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_any_record_is_a_conversation_or_an_error_that_says_so(
     keys: list[int], value: Any, edits: dict[int, int]
 ) -> None:
@@ -55,7 +56,8 @@ def test_any_record_is_a_conversation_or_an_error_that_says_so(
     conversation.prompt.add_requester_msg("hi")
     conversation.prompt.add_responder_msg("hello")
     record: Any = {"record": conversation.to_record()}
-    parent, key = record, "record"
+    parent: Any = record
+    key: Any = "record"
     for number in keys:
         if not (inner := parent[key]) or not isinstance(inner, (dict, list)):
             break

@@ -45,7 +45,7 @@ def server(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
     mock = {"type": "echo", "time_per_token_sec": 0.001}
     options = {"num_of_concurrent_executions": 2 * NUM_AT_ONCE, "max_queue_size": 200}
     folder = tmp_path_factory.mktemp(f"{kind}-rude")
-    with start_mock(kind, folder, mock, config={"CHATSTREAM_RESUME_SEC": 1.0}, **options) as server:
+    with start_mock(kind, folder, mock, config={"CHATSTREAM_RESUME_SEC": 0.0}, **options) as server:
         visit_all(server, [(CHAT, len(CHAT), 100, way) for way in WAYS * NUM_AT_ONCE])  # all threads run now
         server.check_idle()
         yield server
