@@ -175,6 +175,8 @@ class AbstractChatPrompt(PromptSettings, ChatHistory):
 
         :raises StoreUnavailable: the data is damaged, or another version of this package wrote it
         """
+        if not isinstance(data, dict):
+            raise StoreUnavailable(f"a stored conversation is damaged: a {type(data).__name__}, not a dict")
         if data.get("v") != FORMAT:
             raise StoreUnavailable(
                 f"a stored conversation has format {data.get('v')!r}, but this version of chatstream_flask "
