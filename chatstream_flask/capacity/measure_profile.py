@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ..config import Dtype, EngineConfig
+from ..config import Dtype, EngineConfig, Weights
 from ..inference.loading.load_model import load_model, load_tokenizer
 from ..inference.model_size import kv_bytes_per_token, memory_bytes, weights_bytes
 from ..model_source import MockSource, TransformersSource
@@ -31,6 +31,7 @@ class Target:
     thread_counts: tuple[int, ...] = ()  # numbers of worker threads; empty: what a server uses by default
     mock_sec_per_token: float = 0.02
     dtype: str = Dtype.AUTO.value
+    weights: str = Weights.AUTO.value
 
     def config(self, num_threads: int, num_slots: int | None = None) -> EngineConfig:
         """Return the config of a server for measurements; by default with `max_slots` slots."""
@@ -65,14 +66,20 @@ def running_client(target: Target, config: EngineConfig, max_new_tokens: int) ->
     """Yield a client of a server that runs until the end of the block."""
     text_of = _text_maker(target)
     with running_server(
-        target.model, target.device, target.dtype, target.mock_sec_per_token, config, max_new_tokens
+        target.model,
+        target.device,
+        target.dtype,
+        target.weights,
+        target.mock_sec_per_token,
+        config,
+        max_new_tokens,
     ) as port:
         yield LoadClient(port, text_of)
 
 
 def _measured_steps(target: Target, say: Say) -> Profile:
     say(f"Loading {target.model} ...")
-    model, tokenizer, device = load_model(target.model, target.device, target.dtype)
+    model, tokenizer, device = load_model(target.model, target.device, target.dtype, weights=target.weights)
     source = TransformersSource(model, tokenizer, [device], target.context_len, None)
     num_bytes = weights_bytes(model)  # before their layout is changed
     costs = []

@@ -8,7 +8,7 @@ from typing import IO, Any, TypeVar
 
 import click
 
-from ..config import Dtype
+from ..config import Dtype, Weights
 from ..demo_model import PATH as DEMO_MODEL
 from ..extension import ChatStream
 from ..prompts.template_params import EFFORTS
@@ -40,6 +40,13 @@ OPTIONS = [
         default=Dtype.AUTO.value,
         show_default=True,
         help="Data type of the weights; auto: as saved, or float32 where float16 is slow.",
+    ),
+    click.option(
+        "--weights",
+        type=click.Choice([weights.value for weights in Weights]),
+        default=Weights.AUTO.value,
+        show_default=True,
+        help="Round the matrices to 8 or 4 bits, on CPU; auto: as --dtype says.",
     ),
     click.option(
         "--chat-template",
@@ -105,7 +112,7 @@ OPTIONS = [
         "--mock-seconds-per-token", default=0.1, show_default=True, help="Speed of the mock's replies."
     ),
 ]
-FILES_OPTIONS = ("dtype", "revision", "chat_template")  # options that have no meaning for the mock
+FILES_OPTIONS = ("dtype", "weights", "revision", "chat_template")  # options that have no meaning for the mock
 
 
 def model_options(command: Command) -> Command:

@@ -17,7 +17,7 @@ from ..capacity.plan import Goals, gib, make_plan, num_slots_that_fit
 from ..capacity.profile import Profile
 from ..capacity.report import check_text, plan_text, profile_text
 from ..capacity.workload import Workload
-from ..config import Dtype, check_int
+from ..config import Dtype, Weights, check_int
 from ..demo_model import PATH as DEMO_MODEL
 from ..errors import ConfigError
 from ..inference.model_size import memory_bytes, model_size
@@ -109,6 +109,13 @@ CONTEXT_LEN = 1024  # for models whose config names no context length
     show_default=True,
     help="Data type of the weights; auto: as saved, or float32 where float16 is slow.",
 )
+@click.option(
+    "--weights",
+    type=click.Choice([weights.value for weights in Weights]),
+    default=Weights.AUTO.value,
+    show_default=True,
+    help="Round the matrices to 8 or 4 bits, on CPU; auto: as --dtype says.",
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of the simulation.")
 @errors_as_messages()
 def plan(**options: Any) -> None:
@@ -136,7 +143,7 @@ def plan(**options: Any) -> None:
 
 
 def _print_memory(options: dict[str, Any]) -> None:
-    size = model_size(options["model"] or str(DEMO_MODEL), options["dtype"])
+    size = model_size(options["model"] or str(DEMO_MODEL), options["dtype"], options["weights"])
     context_len = options["context_len"] or size.context_len or CONTEXT_LEN
     num_bytes = (
         _bytes(options["memory_gib"]) if options["memory_gib"] else memory_bytes(options["device"] or "cpu")
@@ -164,6 +171,7 @@ def _profile(options: dict[str, Any]) -> tuple[Profile, Target]:
         max_slots=options["measured_slots"],
         thread_counts=_thread_counts(options),
         dtype=options["dtype"],
+        weights=options["weights"],
         mock_sec_per_token=(known and known.mock_sec_per_token) or options["mock_seconds_per_token"],
     )
     profile = known or measure_profile(target, _say)

@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from ..config import Dtype
+from ..config import Dtype, Weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,16 +20,17 @@ class ModelSize:
     context_len: int | None  # positions that it was trained for; None: unknown
 
 
-def model_size(name: str, dtype: str = "auto") -> ModelSize:
+def model_size(name: str, dtype: str = "auto", weights: str = "auto") -> ModelSize:
     """Compute the size of a model from a folder, a GGUF file or the hub.
 
     :param dtype: as for `load_model`, on CPU
+    :param weights: as for `load_model`
     :raises ConfigError: there is no such model
     :raises UnsupportedModel: it cannot be served
     """
     from .loading.load_model import find_model_files
 
-    model = find_model_files(name).skeleton_of(Dtype(dtype), "cpu")
+    model = find_model_files(name).skeleton_of(Dtype(dtype), "cpu", Weights(weights))
     return ModelSize(
         weights_bytes=weights_bytes(model),
         kv_bytes_per_token=kv_bytes_per_token(model),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateSyntaxError
 
-from ..config import Dtype, EngineConfig, SamplingParams, shown
+from ..config import Dtype, EngineConfig, SamplingParams, Weights, shown
 from ..errors import ConfigError
 from ..inference.devices import checked_devices
 from ..prompts.chat_template import TEMPLATE_ERRORS, apply_chat_template, check_has_template
@@ -34,6 +34,7 @@ def load_pretrained(
     given: dict[str, Any],
     *,
     dtype: DtypeLike = "auto",
+    weights: str = "auto",
     device: Devices = None,
     revision: str | None = None,
     chat_template: str | None = None,
@@ -50,6 +51,7 @@ def load_pretrained(
     sampling = {field.name for field in fields(SamplingParams)} & options.keys()
     SamplingParams(**{key: options[key] for key in sampling})
     wanted = Dtype(dtype if isinstance(dtype, str) else str(dtype).removeprefix("torch."))
+    rounding = Weights(weights)
     devices = checked_devices(device)
     from ..inference.context_room import check_weights_fit, context_that_fits
     from ..inference.loading.load_model import best_device, find_model_files
@@ -62,13 +64,13 @@ def load_pretrained(
         tokenizer.chat_template = checked_template(tokenizer, chat_template)
     if "chat_prompt_clazz" not in options:
         check_has_template(tokenizer)
-    skeleton = files.skeleton_of(wanted, devices[0])
+    skeleton = files.skeleton_of(wanted, devices[0], rounding)
     check_weights_fit(skeleton, devices[0])
     if "context_len" not in options:
         num_running = options.get("num_of_concurrent_executions", EngineConfig.max_running)
         num_slots = options.get("kv_cache_slots", num_running)
         options["context_len"] = context_that_fits(skeleton, -(-num_slots // len(devices)), devices[0])
-    model = files.load_weights(wanted, devices[0])
+    model = files.load_weights(wanted, devices[0], rounding)
     origins = add_generation_config(options, model.generation_config)
     options |= {"model": model, "tokenizer": tokenizer, "device": devices}
     return Pretrained(options=options, origins=origins)

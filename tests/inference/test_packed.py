@@ -12,6 +12,8 @@ from tiny_gguf import gguf_model, write_tiny_gguf
 from tiny_models import tiny_model
 from torch import Tensor
 
+from chatstream_flask.config import Dtype, Weights
+from chatstream_flask.errors import ConfigError
 from chatstream_flask.inference.decoders.fuse import fuse
 from chatstream_flask.inference.decoders.native_decoder import NativeDecoder
 from chatstream_flask.inference.decoders.native_library import native_library
@@ -21,9 +23,10 @@ from chatstream_flask.inference.decoders.packed import (
     PackedLinear,
     PackedMatrix,
 )
+from chatstream_flask.inference.decoders.quantise import quantise_model, quantised
 from chatstream_flask.inference.kv_cache import layer_shapes
 from chatstream_flask.inference.loading.gguf_reader import open_gguf
-from chatstream_flask.inference.loading.load_model import load_model
+from chatstream_flask.inference.loading.load_model import find_model_files, load_model
 from chatstream_flask.inference.loading.packed_gguf import PackedGguf
 from chatstream_flask.inference.logits_check import relative_error
 from chatstream_flask.inference.model_size import model_size, weights_bytes
@@ -173,3 +176,58 @@ def test_a_file_of_packed_weights_is_loaded_packed_after_its_size_was_asked_for(
     assert size.weights_bytes == pytest.approx(weights_bytes(loaded.model), rel=0.001)
     assert size.weights_bytes < path.stat().st_size
     assert not isinstance(load_model(str(path), "cpu", "float32").model.lm_head, PackedLinear)
+
+
+@pytest.mark.parametrize(("name", "max_error"), [("Q8_0", 0.01), ("Q4_0", 0.1)])
+def test_weights_are_rounded_with_the_least_error(name: str, max_error: float) -> None:
+    weight = torch.randn(70, 96, generator=torch.Generator().manual_seed(4))
+    weight[3] = 0
+    matrix = quantised(weight, PACKED_FORMATS[name])
+    rounded_weight = matrix.rows(torch.arange(70))
+    assert torch.equal(rounded_weight, unpacked(name, matrix.data.numpy()))
+    assert relative_error(weight, rounded_weight) < max_error
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt_neox"])  # fused, and by its own forward pass
+@pytest.mark.parametrize(("weights", "max_error"), [(Weights.INT8, 0.03), (Weights.INT4, 0.5)])
+def test_any_loaded_model_is_served_with_rounded_weights(
+    kind: str, weights: Weights, max_error: float
+) -> None:
+    model = tiny_model(kind)
+    for parameter in model.parameters():
+        parameter.data *= 0.4  # less chaotic
+    ids = torch.arange(100)[None]
+    expected = model(ids).logits[0].detach()
+    before = weights_bytes(model)
+    quantise_model(model, weights)
+    assert weights_bytes(model) < before / 3
+    prepared = PreparedModel(model, MAX_LEN)
+    prepared.prepare(2)
+    assert relative_error(expected, model(ids).logits[0].detach()) < max_error
+
+
+def test_a_head_that_is_the_embedding_stays_one_matrix() -> None:
+    model = tiny_model("llama", tie_word_embeddings=True)
+    quantise_model(model, Weights.INT4)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+def test_weights_that_cannot_be_rounded_are_refused_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_model("llama").save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"not read")
+    files = find_model_files(str(tmp_path))
+    with pytest.raises(ConfigError, match='are for device="cpu", not for cuda'):
+        files.skeleton_of(Dtype.AUTO, "cuda", Weights.INT8)
+    monkeypatch.setattr("chatstream_flask.inference.loading.model_files.native_library", lambda: None)
+    with pytest.raises(ConfigError, match="need the compiled decoder"):
+        files.load_weights(Dtype.AUTO, "cpu", Weights.INT4)
+
+
+def test_plan_knows_the_size_of_rounded_weights(tmp_path: Path) -> None:
+    model = tiny_model("llama", **SIZES)
+    model.save_pretrained(tmp_path)
+    planned = model_size(str(tmp_path), weights="int4").weights_bytes
+    quantise_model(model, Weights.INT4)
+    assert planned == pytest.approx(weights_bytes(model), rel=0.001)

@@ -17,7 +17,7 @@ import torch
 from tokenizers import pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from ...config import Dtype
+from ...config import Dtype, Weights
 from ...errors import ConfigError, UnsupportedModel
 from .gguf_reader import open_gguf
 from .model_files import ModelFiles, errors_of
@@ -92,14 +92,14 @@ class GgufFiles(ModelFiles):
             _split_as_llama_cpp(tokenizer.backend_tokenizer, self._field("tokenizer.ggml.pre"))
         return tokenizer
 
-    def skeleton_of(self, dtype: Dtype, device: str) -> PreTrainedModel:
-        if self._stays_packed(dtype, device):
+    def skeleton_of(self, dtype: Dtype, device: str, weights: Weights = Weights.AUTO) -> PreTrainedModel:
+        if weights is Weights.AUTO and self._stays_packed(dtype, device):
             return self._packed.replaced(copy.deepcopy(self._skeleton))
-        return super().skeleton_of(dtype, device)
+        return super().skeleton_of(dtype, device, weights)
 
-    def load_weights(self, dtype: Dtype, device: str) -> PreTrainedModel:
-        if not self._stays_packed(dtype, device):
-            return super().load_weights(dtype, device)
+    def load_weights(self, dtype: Dtype, device: str, weights: Weights = Weights.AUTO) -> PreTrainedModel:
+        if weights is not Weights.AUTO or not self._stays_packed(dtype, device):
+            return super().load_weights(dtype, device, weights)
         with errors_of(self.name):
             model = self._packed.load(self.config)
             self._set_generation_config(model.generation_config)

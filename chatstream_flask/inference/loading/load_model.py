@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, NamedTuple
 
-from ...config import Dtype
+from ...config import Dtype, Weights
 
 
 class LoadedModel(NamedTuple):
@@ -17,7 +17,11 @@ class LoadedModel(NamedTuple):
 
 
 def load_model(
-    name: str, device: str | None, dtype: str = "auto", revision: str | None = None
+    name: str,
+    device: str | None,
+    dtype: str = "auto",
+    revision: str | None = None,
+    weights: str = "auto",
 ) -> LoadedModel:
     """Load a model.
 
@@ -25,14 +29,15 @@ def load_model(
     :param device: None: the best device of this machine (CUDA, MPS, CPU)
     :param dtype: "auto", "float32", "bfloat16" or "float16"
     :param revision: branch, tag or commit on the hub
+    :param weights: "auto", or "int8" or "int4" to round matrices, on CPU
     :raises ConfigError: it cannot be loaded
     :raises UnsupportedModel: it cannot be served
     """
-    chosen, device = Dtype(dtype), device or best_device()
+    chosen, rounding, device = Dtype(dtype), Weights(weights), device or best_device()
     files = find_model_files(name, revision)
     files.check_weights()
     tokenizer = files.load_tokenizer()
-    return LoadedModel(files.load_weights(chosen, device), tokenizer, device)
+    return LoadedModel(files.load_weights(chosen, device, rounding), tokenizer, device)
 
 
 def load_tokenizer(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +13,10 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from ...config import Dtype
+from ...config import Dtype, Weights
 from ...errors import ConfigError, UnsupportedModel
+from ..decoders.native_library import native_library
+from ..decoders.quantise import quantise_model
 from ..model_check import check_model
 from .dtype import torch_dtype
 
@@ -59,20 +62,33 @@ class ModelFiles:
         with errors_of(self.name):
             return self._read_tokenizer()
 
-    def skeleton_of(self, dtype: Dtype, device: str) -> PreTrainedModel:
-        """Return the model without memory for its weights, in the data type in which it will be loaded."""
+    def skeleton_of(self, dtype: Dtype, device: str, weights: Weights = Weights.AUTO) -> PreTrainedModel:
+        """Return the model without memory for its weights, in the data type in which it will be loaded.
+
+        :raises ConfigError: `weights` is not supported here
+        """
         chosen = torch_dtype(dtype, self.config.dtype, device)
         model: nn.Module = self._skeleton  # as whose method `to` is typed
         model.to(chosen or torch.float32)
-        return self._skeleton
+        if weights is Weights.AUTO:
+            return self._skeleton
+        _check_rounding(device)
+        rounded = copy.deepcopy(self._skeleton)
+        quantise_model(rounded, weights)
+        return rounded
 
-    def load_weights(self, dtype: Dtype, device: str) -> PreTrainedModel:
+    def load_weights(self, dtype: Dtype, device: str, weights: Weights = Weights.AUTO) -> PreTrainedModel:
         """Return the model, on CPU.
 
         :param device: where it will be served
+        :raises ConfigError: it cannot be loaded, or `weights` is not supported here
         """
+        if weights is not Weights.AUTO:
+            _check_rounding(device)
         with errors_of(self.name):
             model = self._read_weights(torch_dtype(dtype, self.config.dtype, device))
+            if weights is not Weights.AUTO:
+                quantise_model(model, weights)
         return self._finished(model)
 
     def _finished(self, model: PreTrainedModel) -> PreTrainedModel:
@@ -136,6 +152,20 @@ def errors_of(name: str) -> Iterator[None]:
         raise UnsupportedModel(f"the model {name} could not be loaded: {error}") from error
     except Exception as error:  # transformers, tokenizers, safetensors, peft and gguf have no common error
         raise ConfigError(f"the model {name} could not be loaded: {_first_lines(error)}") from error
+
+
+def _check_rounding(device: str) -> None:
+    """Refuse `weights` where packed weights cannot be multiplied.
+
+    :raises ConfigError: with the reason
+    """
+    if device != "cpu":
+        raise ConfigError(f'weights="int8" and "int4" are for device="cpu", not for {device}')
+    if native_library() is None:
+        raise ConfigError(
+            'weights="int8" and "int4" need the compiled decoder, which was not built when the package was '
+            "installed: install it again where there is a C compiler"
+        )
 
 
 def _check_weights(folder: Path) -> None:

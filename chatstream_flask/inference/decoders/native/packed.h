@@ -1,7 +1,6 @@
 /* Packed matrices: weights of 4 to 8 bits in blocks, as they lie in GGUF files. Rows of float32 are multiplied with
  * them as integers of 8 bits. A block of 32 products is summed up exactly and the sums of the blocks are added in
- * their order, so that a row's result is the same whatever rows it is computed with, and on any processor that
- * rounds alike. */
+ * their order, so that a row's result is the same whatever rows it is computed with. */
 
 #pragma once
 
