@@ -16,7 +16,7 @@ class Vllm(Server):
         super().__init__(launch)
         cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
         self.environ |= {
-            "VLLM_CPU_KVCACHE_SPACE": str(math.ceil(launch.key_value_bytes / GB) + 1),
+            "VLLM_CPU_KVCACHE_SPACE": str(math.ceil(launch.key_value_bytes / GB)),
             "VLLM_CPU_OMP_THREADS_BIND": cores,
             "VLLM_NO_USAGE_STATS": "1",
             "PYTHONPATH": "",
