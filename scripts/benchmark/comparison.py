@@ -25,9 +25,9 @@ def compare(rounds: Mapping[Entrant, Sequence[Round]]) -> dict[str, dict[str, An
 def _summary(rounds: Sequence[Round], of_rival: Sequence[Round]) -> dict[str, Any]:
     summary = {
         "tokens_per_s": round(median(r.tokens_per_sec for r in rounds), 1),
-        "first_token_p50_s": round(median(percentile(r.first_token_sec, 50) for r in rounds), 3),
-        "first_token_p95_s": round(median(percentile(r.first_token_sec, 95) for r in rounds), 3),
-        "gap_p99_ms": round(1000 * median(percentile(r.gap_sec, 99) for r in rounds), 1),
+        "first_token_p50_s": round(median(r.first_token_p50_sec for r in rounds), 3),
+        "first_token_p95_s": round(median(r.first_token_p95_sec for r in rounds), 3),
+        "gap_p99_ms": round(1000 * median(r.gap_p99_sec for r in rounds), 1),
         "client_cpu": round(median(r.client_cpu_sec / r.total_sec for r in rounds), 3),
         "all_tokens_per_s": [round(r.tokens_per_sec, 1) for r in rounds],
     }
@@ -35,9 +35,3 @@ def _summary(rounds: Sequence[Round], of_rival: Sequence[Round]) -> dict[str, An
         summary["ratio"] = round(median(ours.tokens_per_sec / r.tokens_per_sec for ours, r in pairs), 2)
         summary["same_text"] = round(median(ours.same_share(r) for ours, r in pairs), 3)
     return summary
-
-
-def percentile(values: Sequence[float], percent: int) -> float:
-    """Return the smallest value that is not below this share of the values; 0 of none."""
-    ordered = sorted(values)
-    return ordered[max(0, -(-percent * len(ordered) // 100) - 1)] if ordered else 0.0

@@ -19,6 +19,7 @@ SERVERS: dict[str, type[Server]] = {
     "transformers": TransformersServe,
     "generate": Generate,
 }
+DEFAULT = {"cpu": [SUBJECT, "vllm", "llama-server"], "cuda": [SUBJECT, "generate"]}
 WHAT = {
     SUBJECT: "this project: serve",
     "vllm": "vLLM's CPU build, in an environment of its own",

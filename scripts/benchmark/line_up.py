@@ -69,9 +69,7 @@ def play_in_turn(
         played = _play_all(line_up, workload, prompts, random, order[first:] + order[:first])
         for entrant, round_ in played.items():
             rounds[entrant].append(round_)
-            say(
-                f"{workload.title}, round {repeat + 1}, {entrant.title}: {round_.tokens_per_sec:.1f} tokens/s"
-            )
+            say(f"{workload.title}, round {repeat + 1}, {entrant.title}: {round_.shown}")
     return {entrant: rounds[entrant] for entrant in line_up.running}
 
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .entrant import GROUPS, SERVERS, WHAT
+from .entrant import DEFAULT, GROUPS, SERVERS, WHAT
 from .settings import Settings
 from .shape import SHAPES, Shape
 from .workload import Workload, defaults
@@ -37,7 +37,7 @@ fixed length. The workload "8 x 512 (480 shared) + 64, closed loop of 2" is 8 st
 each sends a prompt of 512 tokens, of which the first 480 are those of every prompt and were computed before,
 reads 64 tokens, and sends its second prompt. Tables have medians of the rounds.
 
-  scripts/bench --install                         the default run: some two hours on 2 cores
+  scripts/bench --install                         the default run: one to two hours on 2 cores
   scripts/bench --model smollm2 --precision float32 --streams 1 8      some minutes
   scripts/bench --model 1b --precision best --streams 8 --prompt-tokens 512 --shared-tokens 480
 
@@ -114,7 +114,12 @@ def parse(arguments: list[str] | None = None) -> Options:
     parser.add_argument(
         "--precision", nargs="+", choices=GROUPS, help="default: float32 bfloat16 best; on CUDA bfloat16"
     )
-    parser.add_argument("--servers", nargs="+", choices=SERVERS, default=list(SERVERS), help="default: all")
+    parser.add_argument(
+        "--servers",
+        nargs="+",
+        choices=SERVERS,
+        help="default: chatstream vllm llama-server; on CUDA chatstream generate",
+    )
     parser.add_argument(
         "--streams", type=_count, nargs="+", metavar="N", help="instead of the default workloads"
     )
@@ -142,6 +147,7 @@ def parse(arguments: list[str] | None = None) -> Options:
     is_on_cuda = options.device.startswith("cuda")
     options.model = options.model or (["8b"] if is_on_cuda else ["smollm2", "1b"])
     options.precision = options.precision or (["bfloat16"] if is_on_cuda else ["float32", "bfloat16", "best"])
+    options.servers = options.servers or DEFAULT["cuda" if is_on_cuda else "cpu"]
     if options.shared_tokens >= min(options.prompt_tokens or [1 << 30]):
         parser.error("--shared-tokens must be fewer than --prompt-tokens")
     return options

@@ -48,6 +48,25 @@ class Round:
     def tokens_per_sec(self) -> float:
         return self.num_tokens / self.total_sec
 
+    @property
+    def first_token_p50_sec(self) -> float:
+        return percentile(self.first_token_sec, 50)
+
+    @property
+    def first_token_p95_sec(self) -> float:
+        return percentile(self.first_token_sec, 95)
+
+    @property
+    def gap_p99_sec(self) -> float:
+        return percentile(self.gap_sec, 99)
+
+    @property
+    def shown(self) -> str:
+        return (
+            f"{self.tokens_per_sec:.1f} tokens/s, first tokens after {self.first_token_p50_sec:.2f} and "
+            f"{self.first_token_p95_sec:.2f} s, gaps of {1000 * self.gap_p99_sec:.0f} ms"
+        )
+
     def same_share(self, other: Round) -> float:
         """Return the fraction of the texts that is equal up to their first difference."""
         pairs = list(zip(self.texts, other.texts, strict=True))
@@ -58,3 +77,9 @@ class Round:
 def _num_equal(one: str, two: str) -> int:
     shorter = min(len(one), len(two))
     return next((i for i in range(shorter) if one[i] != two[i]), shorter)
+
+
+def percentile(values: Sequence[float], percent: int) -> float:
+    """Return the smallest value that is not below this share of the values; 0 of none."""
+    ordered = sorted(values)
+    return ordered[max(0, -(-percent * len(ordered) // 100) - 1)] if ordered else 0.0

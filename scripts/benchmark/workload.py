@@ -63,12 +63,11 @@ def defaults(is_large: bool) -> list[Workload]:
     new_tokens = 32 if is_large else 64
     streams = (1, 4, 8, 16) if is_large else (1, 4, 8, 16, 32)
     short = [
-        Workload(streams=n, prompt_tokens=32, new_tokens=new_tokens, requests=1 if is_large else 2)
+        Workload(streams=n, prompt_tokens=32, new_tokens=new_tokens, requests=1 if is_large or n > 4 else 2)
         for n in streams
     ]
     return [
         *short,
-        *([] if is_large else [Workload(streams=16, prompt_tokens=32, new_tokens=new_tokens)]),
         Workload(streams=4, prompt_tokens=512, new_tokens=new_tokens),
         Workload(streams=4, prompt_tokens=512, new_tokens=new_tokens, shared_tokens=480),
         Workload(streams=1, prompt_tokens=2048, new_tokens=new_tokens),

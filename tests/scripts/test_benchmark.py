@@ -16,7 +16,7 @@ from benchmark import random_model
 from benchmark.__main__ import main
 from benchmark.actor_process import ActorFailed, ActorProcess
 from benchmark.bandwidth import Bandwidth
-from benchmark.comparison import compare, percentile
+from benchmark.comparison import compare
 from benchmark.entrant import Entrant, entrants
 from benchmark.gguf_file import interleaved, kind_of, tensor_names, write_model
 from benchmark.http_reply import HttpReply
@@ -24,7 +24,7 @@ from benchmark.long_prompt import LongPrompt
 from benchmark.options import parse
 from benchmark.prompts import Prompts
 from benchmark.quantise import q4_k, q6_k
-from benchmark.round import Round
+from benchmark.round import Round, percentile
 from benchmark.servers.launch import Launch
 from benchmark.servers.server import Server
 from benchmark.settings import Settings
@@ -153,7 +153,9 @@ def test_a_table() -> None:
 def test_what_cuda_changes() -> None:
     on_cpu, on_cuda = parse([]), parse(["--device", "cuda:1"])
     assert (on_cpu.model, on_cpu.precision) == (["smollm2", "1b"], ["float32", "bfloat16", "best"])
+    assert on_cpu.servers == ["chatstream", "vllm", "llama-server"]
     assert (on_cuda.model, on_cuda.precision) == (["8b"], ["bfloat16"])
+    assert on_cuda.servers == ["chatstream", "generate"]
     assert on_cuda.settings("/model", "/x").device == "cuda:1"
 
 
@@ -402,7 +404,7 @@ class Fails(Server):
 def test_a_server_that_fails_leaves_no_process(settings: Settings) -> None:
     with pytest.raises(ServerFailed, match="ended with status 3"):
         Fails(Launch(settings=settings, precision="float32", slots=1, context_len=64)).start()
-    pid = int(Path(settings.folder, "Fails-float32.log").read_text())
+    pid = int(Path(settings.folder, "Fails-float32", "log").read_text())
     wait_until(lambda: is_over(pid))
 
 

@@ -10,7 +10,6 @@ GGUF_PRECISIONS = ("q8_0", "q4")
 class Chatstream(Server):
     """`serve` under waitress, as users start it; packed weights come from a GGUF file."""
 
-    precisions = (*Server.precisions, *GGUF_PRECISIONS)
     devices = ("cpu", "cuda")
     ready_path = "/health/ready"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..settings import Settings
 from ..shape import BYTES
@@ -26,8 +25,3 @@ class Launch:
         """The size of the keys and values of all slots together."""
         dtype = self.precision if self.precision in BYTES else "bfloat16"
         return self.settings.shape.key_value_bytes(self.slots * self.context_len, dtype)
-
-    @property
-    def work(self) -> Path:
-        """Folder for what the server writes."""
-        return Path(self.settings.folder)

@@ -10,7 +10,6 @@ from .server import Server
 class LlamaServer(Server):
     """llama.cpp's own server with continuous batching, in a Python process that does nothing else."""
 
-    precisions = (*Server.precisions, "q8_0", "q4")
     needs_gguf = True
 
     def command(self, port: int) -> list[str]:

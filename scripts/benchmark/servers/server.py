@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from time import perf_counter
 from typing import Any, ClassVar
 
@@ -27,7 +28,6 @@ class Server:
     Even a server that only waits for work may take time of the processor that the others need.
     """
 
-    precisions: ClassVar[tuple[str, ...]] = ("float32", "bfloat16", "float16")
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     needs_gguf: ClassVar[bool] = False
     ready_path: ClassVar[str | None] = "/health"
@@ -50,10 +50,9 @@ class Server:
         :raises ServerFailed: it ended, or was not ready in time
         """
         began, port = perf_counter(), free_port()
-        log = self.launch.work / f"{type(self).__name__}-{self.launch.precision}.log"
-        self._process = ServerProcess(
-            self.command(port), port, log, cwd=self.launch.work, environ=self.environ
-        )
+        work = Path(self.launch.settings.folder, f"{type(self).__name__}-{self.launch.precision}")
+        work.mkdir()  # of its own: two servers of this project cannot keep their conversations in one
+        self._process = ServerProcess(self.command(port), port, work / "log", cwd=work, environ=self.environ)
         try:
             self._process.wait_until_ready(self.ready_path, START_SEC)
         except BaseException:  # also when this process is told to end

@@ -11,7 +11,6 @@ from .server import Server
 class TransformersServe(Server):
     """`transformers serve --continuous-batching`."""
 
-    precisions = ("float32", "bfloat16", "float16")
     model_field = None
 
     def __init__(self, launch: Launch) -> None:
