@@ -86,15 +86,14 @@ class ReplyFormat:
         ]
         max_tokens = min(limits, default=None)
         splitter = self.reasoning.make_splitter(prompt_end, is_constrained=is_constrained)
-        is_over = self.reasoning.is_over(prompt_end)
-        is_decided = splitter.is_reasoning or is_over or max_tokens == 0
+        may_begin = not (splitter.is_reasoning or self.reasoning.is_over(prompt_end) or max_tokens == 0)
         return Reasoning(
             splitter=splitter,
             closing_ids=self.first_closing_ids if max_tokens == 0 else self.closing_ids,
             max_tokens=max_tokens,
             num_opening=self.num_opening,
-            opening_ids=() if is_decided else self.opening_ids,
-            separator_ids=() if is_over else self.separator_ids,
+            opening_ids=self.opening_ids if may_begin else (),
+            separator_ids=self.separator_ids if may_begin or splitter.is_reasoning else (),
             is_counted=is_counted,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from fakes import EOS_ID, Bench, EchoRunner, ask
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatstream_flask.engine.outcome import FinishReason
@@ -182,6 +182,7 @@ def test_log_probabilities_are_those_of_the_answer() -> None:
     assert "".join(chr(entry.token_id) for entry in request.token_logprobs(0)) == "yes"
 
 
+@settings(deadline=None)
 @given(script=st.text("ab<>", max_size=30), budget=st.integers(0, 8), max_new_tokens=st.integers(1, 8))
 def test_a_reply_never_has_more_tokens_than_it_was_given_room_for(
     script: str, budget: int, max_new_tokens: int

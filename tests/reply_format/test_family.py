@@ -112,21 +112,22 @@ def test_the_limit_of_reasoning_is_the_budget_or_the_room(
 
 
 @pytest.mark.parametrize(
-    ("prompt_end", "budget", "may_begin"),
+    ("prompt_end", "budget", "may_begin", "may_reason"),
     [
-        ("<|assistant|>", None, True),
-        ("<|assistant|><think>\n", None, False),
-        ("<|assistant|><think>\n\n</think>\n\n", None, False),
-        ("<|assistant|>", 0, False),
+        ("<|assistant|>", None, True, True),
+        ("<|assistant|><think>\n", None, False, True),
+        ("<|assistant|><think>\n\n</think>\n\n", None, False, False),
+        ("<|assistant|>", 0, False, False),
     ],
 )
 def test_a_reply_may_begin_to_reason_where_the_prompt_has_not_decided_it(
-    prompt_end: str, budget: int | None, may_begin: bool
+    prompt_end: str, budget: int | None, may_begin: bool, may_reason: bool
 ) -> None:
-    reply_format = replace(THINK, opening_ids=(5,))
+    reply_format = replace(THINK, opening_ids=(5,), separator_ids=(7,))
     reasoning = reply_format.reasoning_of(prompt_end, room=100, budget=budget)
     assert reasoning is not None
     assert (tuple(reasoning.opening_ids), reasoning.num_opening) == ((5,) if may_begin else (), 1)
+    assert tuple(reasoning.separator_ids) == ((7,) if may_reason else ())
 
 
 def test_prompts_leave_room_for_reasoning() -> None:
