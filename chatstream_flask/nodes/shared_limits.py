@@ -35,6 +35,7 @@ class SharedLimits:
         self._max_waiting = max_waiting
         self._writing = threading.Lock()  # between reading the queue's places and writing them to Redis
         self.is_in_step = False  # what Redis has is what the queue has
+        self._num_failures = 0  # of commands
         self.positions: dict[str, int] = {}  # of waiting requests, by place id
 
     def beat(self) -> bool:
@@ -55,9 +56,10 @@ class SharedLimits:
         :raises StoreUnavailable: Redis failed
         """
         with self._writing:
+            num_failures = self._num_failures
             places = [(place.id, _json(place, state)) for place, state in self._queue.held_places()]
             self._run(scripts.REGISTER, TTL_MS, self._num_slots, *(arg for pair in places for arg in pair))
-            self.is_in_step = True
+            self.is_in_step = self._num_failures == num_failures
 
     def leave(self) -> None:
         """Give up all places.
@@ -138,7 +140,8 @@ class SharedLimits:
     def _run(self, script: str, *args: str | int) -> Any:
         try:
             return self._shared.run(script, self._shared.node, *args)
-        except BaseException:
+        except BaseException:  # whether Redis has done it is not known
+            self._num_failures += 1
             self.is_in_step = False
             raise
 
