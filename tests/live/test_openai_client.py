@@ -194,8 +194,8 @@ def test_a_context_that_overflows_and_other_mistakes(client: OpenAI) -> None:
     assert caught.value.param == "temperature"
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(model="gpt-9", messages=user("Hello!"))
-    with pytest.raises(openai.BadRequestError, match="min_tokens is not supported"):
-        ask(client, "Hello!", extra_body={"min_tokens": 5})
+    with pytest.raises(openai.BadRequestError, match="use_beam_search is not supported"):
+        ask(client, "Hello!", extra_body={"use_beam_search": True})
 
 
 def test_tools_for_a_template_that_knows_none(client: OpenAI) -> None:
