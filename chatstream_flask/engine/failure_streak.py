@@ -22,6 +22,7 @@ class FailureStreak:
         """
         self.num_failures = 0
         self.follows_failing = follows_failing  # until the first success
+        self.has_succeeded = False
 
     def __repr__(self) -> str:
         return f"<FailureStreak [{self.num_failures}/{MAX_FAILURES}]>"
@@ -36,3 +37,4 @@ class FailureStreak:
     def record_success(self) -> None:
         self.num_failures = 0
         self.follows_failing = False
+        self.has_succeeded = True

@@ -52,6 +52,7 @@ class Worker(WorkerThread):
         on_end: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         follows_failing: bool = False,
+        begins_with_test: bool = False,
     ) -> None:
         """Create a worker that is not started.
 
@@ -59,6 +60,8 @@ class Worker(WorkerThread):
         :param complete: called with each request of this thread that has ended
         :param on_end: called by the thread when it ends, for whatever reason
         :param follows_failing: whether it replaces a worker whose runner failed too often in a row
+        :param begins_with_test: show by a test prompt that the runner works, and so that the fault of the
+            worker before it was that of a request
         """
         super().__init__(f"chatstream-generation-{index}", on_end, clock)
         self.index = index
@@ -66,6 +69,7 @@ class Worker(WorkerThread):
         self.runner = runner
         self.scheduler = scheduler
         self.failures = FailureStreak(follows_failing=follows_failing)
+        self._begins_with_test = begins_with_test
         self._complete = complete
         self._prefill_budget = PrefillBudget(scheduler.prefill_chunk_len)
 
@@ -79,6 +83,8 @@ class Worker(WorkerThread):
         self.queue.set_ready(self.index)
 
     def _generate(self) -> None:
+        if self._begins_with_test and can_generate(self.runner, self.scheduler):
+            self.failures.record_success()
         try:
             while not self.is_failing and self.admit(wait=True):
                 self._step_safely()

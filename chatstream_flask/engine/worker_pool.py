@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 from ..config import EngineConfig
 from .engine_stats import EngineStats
@@ -19,8 +19,21 @@ from .worker import FAILED, Complete, Worker
 
 logger = logging.getLogger("chatstream_flask")
 
-MAX_REPLACED = 5  # more replacements within REPLACED_SEC do not help any more
+MAX_REPLACED = 5  # replacements within REPLACED_SEC that did not help; more would not, either
 REPLACED_SEC = 600.0
+
+
+class Replacement(NamedTuple):
+    """A worker that was replaced, and its successor."""
+
+    at: float
+    worker: Worker
+    successor: Worker
+
+    @property
+    def has_helped(self) -> bool:
+        """Whether the fault was that of a request: the successor works, and the replaced thread has ended."""
+        return self.successor.failures.has_succeeded and not self.worker.is_alive
 
 
 def is_failing(worker: Worker) -> bool:
@@ -53,7 +66,7 @@ class WorkerPool:
         self._complete = complete
         self._stats = stats
         self._clock = clock
-        self._replaced_at: deque[float] = deque(maxlen=MAX_REPLACED + 1)
+        self._replacements: list[Replacement] = []  # the newest ones that have not helped yet
         self._changing = threading.Lock()  # guards everything below, and `broken`
         self._is_stopping = False
         self.watchdog = Watchdog(lambda: self.workers, self._on_fault, hung_after_sec, clock)
@@ -134,7 +147,9 @@ class WorkerPool:
                     self._queue.add_worker(worker.index),
                     position,
                     follows_failing=worker.is_failing or worker.failures.follows_failing,
+                    begins_with_test=not worker.is_failing,
                 )
+                self._replacements.append(Replacement(self._clock(), worker, successor))
                 successor.start()
                 return successor
             except Exception as error:
@@ -144,20 +159,22 @@ class WorkerPool:
 
     def _why_broken(self, worker: Worker, fault: str) -> str | None:
         """Return why replacing this worker would not help; None if it may."""
-        now = self._clock()
-        self._replaced_at.append(now)
+        since = self._clock() - REPLACED_SEC
+        self._replacements = [r for r in self._replacements if r.at > since and not r.has_helped]
         if not worker.is_open:
             return f"generation thread {worker.index} {fault}"
         if worker.is_failing and worker.failures.follows_failing:
             return f"generation thread {worker.index} {fault}, as the one before it did"
-        if len(self._replaced_at) > MAX_REPLACED and now - self._replaced_at[0] < REPLACED_SEC:
+        if len(self._replacements) >= MAX_REPLACED:
             return (
                 f"{MAX_REPLACED} generation threads were replaced within {REPLACED_SEC / 60:.0f} minutes, "
                 "and another one failed"
             )
         return None
 
-    def _make_worker(self, index: int, position: int, *, follows_failing: bool = False) -> Worker:
+    def _make_worker(
+        self, index: int, position: int, *, follows_failing: bool = False, begins_with_test: bool = False
+    ) -> Worker:
         config = self._config
         runner = self._make_runner(position)
         scheduler = Scheduler(
@@ -175,6 +192,7 @@ class WorkerPool:
             on_end=self.watchdog.wake,
             clock=self._clock,
             follows_failing=follows_failing,
+            begins_with_test=begins_with_test,
         )
         self._stats.threads.append(worker.stats)
         return worker

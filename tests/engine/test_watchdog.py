@@ -62,6 +62,11 @@ class DyingRunner(EchoRunner):
         return super().decode(sequences)
 
 
+class DiesAlwaysRunner(EchoRunner):
+    def decode(self, sequences: list[Sequence]) -> list[list[int]]:
+        raise SystemExit
+
+
 class DyingEndlessRunner(DyingRunner, EndlessRunner): ...
 
 
@@ -312,15 +317,45 @@ def test_successor_that_never_opens_breaks_the_engine(start_pool: StartPool) -> 
 
 
 def test_threads_that_die_again_and_again_break_the_engine(start_pool: StartPool) -> None:
-    pool = start_pool(*[DyingRunner() for _ in range(9)], max_running=1)
-    for _ in range(6):
-        (dies,) = pool.submit("die")
-        assert reason(dies) is FinishReason.ERROR
+    """The successors die at their test prompt."""
+    pool = start_pool(*[DiesAlwaysRunner() for _ in range(9)], max_running=1)
+    (dies,) = pool.submit("any prompt")
+    assert reason(dies) is FinishReason.ERROR
     pool.wait_until_broken()
     assert pool.engine.broken == (
         "5 generation threads were replaced within 10 minutes, and another one failed"
     )
     assert pool.engine.stats.num_replaced == {"died": 5}
+
+
+def test_a_prompt_that_kills_its_thread_breaks_nothing_however_often_it_comes(start_pool: StartPool) -> None:
+    """Sent six times, it ended in "broken"."""
+    pool = start_pool(*[DyingRunner() for _ in range(9)], max_running=1)
+    for _ in range(8):
+        (dies,) = pool.submit("die")
+        assert reason(dies) is FinishReason.ERROR
+    (works,) = pool.submit("works")
+    assert (reason(works), pool.engine.broken) == (FinishReason.STOP, None)
+
+
+@pytest.mark.parametrize("is_for_ever", [False, True])
+def test_a_prompt_that_hangs_breaks_the_engine_only_if_too_many_threads_never_move_again(
+    start_pool: StartPool, is_for_ever: bool
+) -> None:
+    """What they hold of the memory is never freed. A prompt that hung for a while ended so, too."""
+    hanging = [HangingRunner() for _ in range(6)]
+    pool = start_pool(*hanging, max_running=1)
+    for runner in hanging:
+        works, hung = pool.submit("works", HANG)
+        assert reason(works) is FinishReason.STOP
+        assert runner.hangs.wait(TIMEOUT)
+        (worker,) = pool.engine.workers
+        pool.pass_time(HUNG_AFTER + 1)
+        assert reason(hung) is FinishReason.ERROR
+        if not is_for_ever:
+            runner.wakes.set()
+            assert worker.join(TIMEOUT)
+    assert (pool.engine.broken is not None) == is_for_ever
 
 
 def test_stop_ends_the_requests_of_a_hung_thread(start_pool: StartPool) -> None:
