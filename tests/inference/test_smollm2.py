@@ -12,6 +12,7 @@ from chatstream_flask import ChatStream
 from chatstream_flask.inference.decoders.native_decoder import NativeDecoder
 from chatstream_flask.inference.decoders.native_library import native_library
 from chatstream_flask.inference.loading.load_model import load_model
+from chatstream_flask.inference.prepared_model import PreparedModel
 
 NUM_TOKENS = 32
 # As llama.cpp tokenises them with the GGUF file of the same model.
@@ -64,6 +65,15 @@ def test_its_defaults_and_its_fastest_forward_are_used() -> None:
         assert prepared.model.dtype == torch.bfloat16
     finally:
         chat_stream.close()
+
+
+@pytest.mark.skipif(native_library() is None, reason="no C compiler when this was installed")
+def test_rounded_weights_are_served_in_float32() -> None:
+    """Rounded inputs make differences in the last bit larger, from layer to layer."""
+    model = load_model(str(smollm2_folder()), "cpu", "float32", weights="int8").model
+    prepared = PreparedModel(model, 64)
+    prepared.prepare(1)
+    assert isinstance(prepared.forward, NativeDecoder)
 
 
 def test_text_becomes_the_tokens_of_llama_cpp() -> None:
