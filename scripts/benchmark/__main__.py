@@ -69,8 +69,12 @@ def _has_failed(part: dict[str, Any]) -> bool:
     return "error" in part or any(title.split()[0] == SUBJECT for title in left_out)
 
 
+def _end(*_: object) -> None:
+    """Raise SystemExit, so that the servers are ended; a second signal does not interrupt that."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(128 + signal.SIGTERM)
+
+
 if __name__ == "__main__":
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
-    )  # raises SystemExit, so that the servers are ended
+    signal.signal(signal.SIGTERM, _end)
     sys.exit(main())
