@@ -20,7 +20,7 @@ from chatstream_flask.engine.outcome import FinishReason, Outcome
 from chatstream_flask.engine.request import GenerationRequest, Status
 from chatstream_flask.engine.runner import Runner
 from chatstream_flask.engine.sequence import Sequence
-from chatstream_flask.errors import ConfigError, NotAccepting, TooManyRequests
+from chatstream_flask.errors import ChatStreamError, ConfigError, NotAccepting, TooManyRequests
 
 StartEngine = Callable[..., Engine]
 
@@ -46,7 +46,12 @@ def start_engine() -> Iterator[StartEngine]:
 
 def submit(engine: Engine, *requests: GenerationRequest) -> None:
     for request in requests:
-        engine.submit(request, engine.reserve())
+        reservation = engine.reserve()
+        try:
+            engine.submit(request, reservation)
+        except ChatStreamError:
+            reservation.close()
+            raise
 
 
 def end_of(request: GenerationRequest) -> Outcome:
