@@ -223,6 +223,7 @@ class EngineConfig:
     num_of_generation_threads: int = 1
     context_len: int = 1024  # tokens of prompt and reply together
     prefill_chunk_len: int = 256  # maximum of prompt tokens computed in one step
+    prefill_priority: float = 0.63  # share of a step that prompts may take while replies are running
     kv_cache_slots: int | None = None  # sequences whose keys and values are kept; None: max_running
     num_devices: int = 1  # each has a copy of the model and the same number of threads
 
@@ -232,6 +233,7 @@ class EngineConfig:
         check_int("num_of_generation_threads", self.num_of_generation_threads, 1, 64)
         check_int("context_len", self.context_len, 2)
         check_int("prefill_chunk_len", self.prefill_chunk_len, 1)
+        check_number("prefill_priority", self.prefill_priority, 0, 1)
         check_int("num_devices", self.num_devices, 1)
         self._check_devices()
         if self.num_of_generation_threads > self.max_running:
@@ -265,7 +267,7 @@ class EngineConfig:
         """Readers of replies beyond the first of each: second tabs, reconnections."""
         return max(self.num_places, MIN_EXTRA_READERS)
 
-    def to_dict(self) -> dict[str, int | None]:
+    def to_dict(self) -> dict[str, float | None]:
         """Return the settings, named as the parameters of `ChatStream` are."""
         settings = asdict(self)
         return {"num_of_concurrent_executions": settings.pop("max_running"), **settings}

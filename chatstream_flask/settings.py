@@ -98,6 +98,11 @@ class Settings:
     log_prompts: bool = _key(False, "Whether the access log contains what visitors wrote and the replies.")
     max_body_len: int = _key(1_048_576, "Largest request body in bytes.")
     max_input_len: int = _key(65_536, "Longest `user_input` in characters.")
+    prefill_priority: float | None = _key(
+        None,
+        "In place of the constructor's `prefill_priority`: the share of a step's time, 0 to 1, that prompts "
+        "may take while replies are running. `None`: the constructor's.",
+    )
     probe_sec: float = _key(
         0.1, "Seconds between two checks whether the client of a reply is still connected."
     )
@@ -216,6 +221,8 @@ class Settings:
         check_number("drain_sec", self.drain_sec, 0, 3600)
         check_number("heartbeat_sec", self.heartbeat_sec, 0.01, 3600)
         check_number("hung_after_sec", self.hung_after_sec, 0.1, 86_400)
+        if self.prefill_priority is not None:
+            check_number("prefill_priority", self.prefill_priority, 0, 1)
         check_int("max_body_len", self.max_body_len, 1)
         check_int("max_input_len", self.max_input_len, 1)
         check_number("probe_sec", self.probe_sec, 0.001, 60)

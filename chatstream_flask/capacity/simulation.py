@@ -83,6 +83,7 @@ class Simulation:
                 Scheduler(num, config.prefill_chunk_len, config.num_kept_slots(i)),
                 self._complete,
                 clock=self.clock,
+                prefill_priority=config.prefill_priority,
             )
             for i, num in enumerate(slots)
         ]

@@ -7,7 +7,7 @@ from flask import Flask
 from ..errors import ConfigError
 from ..settings import Settings
 
-NAMES = ("hung_after_sec", "locale", "shared_redis")
+NAMES = ("hung_after_sec", "locale", "prefill_priority", "shared_redis")
 
 
 class SharedSettings:

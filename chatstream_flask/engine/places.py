@@ -64,6 +64,11 @@ class Places:
         return len(self._reserved) + len(self.submitted)
 
     @property
+    def num_reserved(self) -> int:
+        """Places whose requests are still to come."""
+        return len(self._reserved)
+
+    @property
     def num_startable(self) -> int:
         """How many waiting requests may run as soon as there are slots."""
         return sum(visitor.num_startable for visitor in self.visitors.values())

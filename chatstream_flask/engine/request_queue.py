@@ -177,6 +177,15 @@ class RequestQueue:
             self._notify()
             return request
 
+    def wait_for_arriving(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds while no request is ready and places are reserved for some to come.
+
+        :returns: whether a request is ready
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting.has_ready or not self._places.num_reserved, timeout)
+            return self._waiting.has_ready
+
     def done(self, worker: int, request: GenerationRequest) -> bool:
         """Report that a request has left its slot.
 

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from ..config import EngineConfig
 from ..errors import ChatStreamError
 from .detokenizer import Detokenizer
 from .failure_streak import FailureStreak
@@ -25,6 +26,7 @@ from .worker_thread import WorkerThread
 
 logger = logging.getLogger("chatstream_flask")
 
+GATHER_SHARE = 0.1  # of the time that prompts will take, for which others of the same burst are waited for
 FAILED = "generation failed"  # the only detail that clients get; the log has the rest
 
 Complete = Callable[[GenerationRequest, FinishReason, str | ChatStreamError | None], None]
@@ -51,6 +53,7 @@ class Worker(WorkerThread):
         *,
         on_end: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
+        prefill_priority: float = EngineConfig.prefill_priority,
         follows_failing: bool = False,
         begins_with_test: bool = False,
     ) -> None:
@@ -59,6 +62,7 @@ class Worker(WorkerThread):
         :param index: number of the thread in the queue
         :param complete: called with each request of this thread that has ended
         :param on_end: called by the thread when it ends, for whatever reason
+        :param prefill_priority: as in PrefillBudget
         :param follows_failing: whether it replaces a worker whose runner failed too often in a row
         :param begins_with_test: show by a test prompt that the runner works, and so that the fault of the
             worker before it was that of a request
@@ -71,7 +75,7 @@ class Worker(WorkerThread):
         self.failures = FailureStreak(follows_failing=follows_failing)
         self._begins_with_test = begins_with_test
         self._complete = complete
-        self._prefill_budget = PrefillBudget(scheduler.prefill_chunk_len)
+        self._prefill_budget = PrefillBudget(scheduler.prefill_chunk_len, prefill_priority)
 
     def __repr__(self) -> str:
         return f"<Worker {self.index} {self.scheduler!r}>"
@@ -133,18 +137,43 @@ class Worker(WorkerThread):
         :returns: False if nothing runs and nothing will come
         :raises Retired: this thread was replaced
         """
-        while (
-            self.scheduler.num_free
-            and self.scheduler.num_to_prefill < self.scheduler.prefill_chunk_len
-            and not self.failures.is_too_long  # a copy failed
-        ):
+        was_idle = wait and not self.scheduler.running
+        while self._has_room:
             request = self._take(wait=wait and not self.scheduler.running)
             if request is None:
                 break
             self._start(request)
+        if was_idle and self.scheduler.running:
+            self._gather()
         if self.queue.is_retired(self.index):
             raise Retired
         return bool(self.scheduler.running) or not self.queue.is_exhausted
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether another prompt can begin in the next step."""
+        return (
+            self.scheduler.num_free > 0
+            and self.scheduler.num_to_prefill < self.scheduler.prefill_chunk_len
+            and not self.failures.is_too_long  # a copy failed
+        )
+
+    def _gather(self) -> None:
+        """Wait for requests that are just arriving, so that the prompts of a burst are computed together.
+
+        Once one of them has its first token, its next tokens have to be weighed against the other prompts.
+        """
+        began = self._clock()
+        while self._has_room:
+            waited = self._clock() - began
+            most = GATHER_SHARE * self._prefill_budget.prefill_sec(self.scheduler.num_to_prefill)
+            if waited >= most or not self.queue.wait_for_arriving(most - waited):
+                break
+            request = self._take(wait=False)
+            if request is None:  # it is for another thread
+                break
+            self._start(request)
+        self.last_step_at = self._clock()
 
     def _take(self, *, wait: bool) -> GenerationRequest | None:
         self.is_idle = wait
@@ -216,8 +245,8 @@ class Worker(WorkerThread):
         self._end_overdue()
         self.runner.share_cores(self.queue.num_busy)
         self._reuse_awaited()
-        is_decoding = bool(self.scheduler.decoding())
-        chunks = self.scheduler.next_chunks(self._prefill_budget.num_tokens(is_decoding=is_decoding))
+        num_decoding = len(self.scheduler.decoding())
+        chunks = self.scheduler.next_chunks(self._prefill_budget.num_tokens(num_decoding))
         if chunks:
             self._prefill(chunks)
             self.last_step_at = self._clock()
@@ -226,7 +255,7 @@ class Worker(WorkerThread):
         self.last_step_at = self._clock()
         step_sec = self.last_step_at - began
         num_prefilled = sum(chunk.num_tokens for chunk in chunks)
-        self._prefill_budget.record_step(step_sec, num_prefilled, is_decoding=is_decoding)
+        self._prefill_budget.record_step(step_sec, num_prefilled, len(sequences))
         self.stats.step_sec.add(step_sec)
 
     def _end_overdue(self) -> None:

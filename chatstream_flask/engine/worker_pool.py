@@ -191,6 +191,7 @@ class WorkerPool:
             self._complete,
             on_end=self.watchdog.wake,
             clock=self._clock,
+            prefill_priority=config.prefill_priority,
             follows_failing=follows_failing,
             begins_with_test=begins_with_test,
         )

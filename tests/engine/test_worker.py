@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from fakes import Bench, CharDecoder, EchoRunner, EndlessRunner, FakeClock, ListMatcher, ask
 
@@ -303,3 +305,20 @@ def test_a_grammar_that_cannot_begin_or_go_on_ends_only_its_reply(caplog: pytest
     assert [reason(request) for request in (never, other)] == [FinishReason.ERROR] * 2
     assert (never.text, plain.text, reason(plain)) == ("", "abc", FinishReason.STOP)
     check_idle(bench)
+
+
+@pytest.mark.parametrize("is_coming", [True, False])
+def test_a_burst_is_gathered_while_places_are_reserved(is_coming: bool) -> None:
+    """Only the first one of a burst had begun: its next tokens were weighed against the other prompts."""
+    bench = Bench(slots=[4])
+    bench.workers[0]._prefill_budget.record_step(100.0, 1, 0)  # seconds for a prompt token
+    place = bench.queue.reserve()
+    bench.submit(ask("xy"))
+    if not is_coming:
+        place.close()
+    late = threading.Timer(0.05, lambda: bench.queue.put(ask("zz"), place))
+    if is_coming:
+        late.start()
+    assert bench.workers[0].admit(wait=True)
+    assert len(bench.running) == (2 if is_coming else 1)
+    bench.finish_all()

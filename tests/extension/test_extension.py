@@ -276,3 +276,13 @@ def test_the_mock_needs_no_torch(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.splitlines() == ["1. Hello! This is a mock reply, so no model was asked.", "[]"]
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(("configured", "expected"), [(0.9, 0.9), (None, 0.2)])
+def test_the_apps_config_may_set_the_priority_of_prompts(
+    tmp_path: Path, configured: float | None, expected: float
+) -> None:
+    app = Flask("host", instance_path=str(tmp_path))
+    app.config["CHATSTREAM_PREFILL_PRIORITY"] = configured
+    chat_stream = ChatStream(use_mock_response=True, prefill_priority=0.2, app=app)
+    assert chat_stream.engine.config.prefill_priority == expected
