@@ -28,6 +28,7 @@ NUM_SLOTS = 50
 VOCAB_SIZE = 203  # not a multiple of a tile
 MAX_ERRORS = {
     torch.float32: 1e-4,
+    torch.float16: 0.03,
     torch.bfloat16: 0.06,
 }  # the cache rounds keys and values to bfloat16 as well
 
@@ -78,6 +79,15 @@ def test_any_number_of_tokens_gives_the_logits_of_plain_products(
     for rows, tokens in [*decoded, (1, 7), (1, 30), (2, 11), (3, 43), (48, 8), (1, 128), (1, 129), (1, 200)]:
         error = relative_error(logits(plain, rows, tokens), logits(native, rows, tokens))
         assert error < MAX_ERRORS[dtype], f"{rows} rows of {tokens} tokens: {error:.2g}"
+
+
+@needs_library
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_a_row_has_the_same_logits_to_the_last_bit_whatever_rows_are_beside_it(dtype: torch.dtype) -> None:
+    native = make_slot_model(dtype, use_native=True)
+    together = logits(native, NUM_SLOTS, 1)
+    for rows in (1, 2, 3, 4, 5, 7, 8, 13, 33):
+        assert torch.equal(logits(native, rows, 1), together[:rows]), f"{rows} rows"
 
 
 @needs_library

@@ -33,7 +33,7 @@ class NotNative(Exception):
 # -- the structs of native/interface.h ------------------------------------------------------------------
 
 
-FORMATS = {torch.float32: 0, torch.bfloat16: 30}  # of matrices, numbered as in GGUF files
+FORMATS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 30}  # of matrices, numbered as in GGUF files
 NATIVE_DTYPES = tuple(FORMATS)
 
 
@@ -56,7 +56,7 @@ class _Decoder(Structure):
         ("head", Weight),
         ("head_bias", c_void_p),
         *((name, c_int64) for name in ("num_layers", "hidden_size", "num_heads", "num_kv_heads", "head_dim")),
-        *((name, c_int64) for name in ("intermediate_size", "vocab_size", "activation", "is_bf16")),
+        *((name, c_int64) for name in ("intermediate_size", "vocab_size", "activation", "format")),
         *((name, c_int64) for name in ("has_plain", "has_packed")),
         *((name, c_float) for name in ("eps", "scale", "softcap", "logit_softcap")),
     ]
@@ -128,6 +128,8 @@ class NativeDecoder:
                 f"hidden_size {hidden_size}, head_dim {head_dim} and intermediate_size {intermediate_size} "
                 f"are not all multiples of {LANES}"
             )
+        if _shape(fused.head)[0] < LANES:
+            raise NotNative(f"its vocabulary has fewer than {LANES} tokens")
         self._layers = (_Layer * len(fused.layers))(*map(self._layer, fused.layers))
         self._decoder = _Decoder(
             layers=self._layers,
@@ -142,7 +144,7 @@ class NativeDecoder:
             intermediate_size=intermediate_size,
             vocab_size=_shape(fused.head)[0],
             activation=ACTIVATIONS[activation],
-            is_bf16=self._dtype == torch.bfloat16,
+            format=FORMATS[self._dtype],
             has_plain=self._num_plain > 0,
             has_packed=self._num_packed > 0,
             eps=self._eps,

@@ -4,7 +4,8 @@
 #pragma once
 
 #include "elementwise.h"
-#include "gemm.h"
+#include "gemm_large.h"
+#include "gemm_small.h"
 #include "prefetch.h"
 #include "workspace.h"
 
@@ -12,7 +13,7 @@ enum { KEY_BLOCK = 32, VALUE_VECS = 4, QUERY_TILE = ACCUMULATORS / VALUE_VECS };
 
 /* Norm and rotate one key head of a token and its queries; store its key and value in the cache. */
 INLINE void store_kv(const Decoder *d, const Layer *layer, const LayerCache *cache, const Step *step, int64_t token,
-                     int64_t kv_head, float *qkv, int is_bf16) {
+                     int64_t kv_head, float *qkv, int format) {
     int64_t dim = d->head_dim, group = d->num_heads / d->num_kv_heads, position = step->positions[token];
     int64_t slot = step->slots[token];
     float *key = qkv + (d->num_heads + kv_head) * dim, *value = key + d->num_kv_heads * dim;
@@ -24,8 +25,8 @@ INLINE void store_kv(const Decoder *d, const Layer *layer, const LayerCache *cac
     }
     int64_t at = ((slot * d->num_kv_heads + kv_head) * step->slot_len + step->cache_positions[token]) * dim;
     for (int64_t i = 0; i < dim; i += LANES) {
-        store(cache->keys, at + i, *(const vec_u *)(key + i), is_bf16);
-        store(cache->values, at + i, *(const vec_u *)(value + i), is_bf16);
+        store(cache->keys, at + i, *(const vec_u *)(key + i), format);
+        store(cache->values, at + i, *(const vec_u *)(value + i), format);
     }
 }
 
@@ -41,7 +42,7 @@ NOINLINE void softmax(const Decoder *d, float *scores, int64_t num_keys, int64_t
     vec max = broadcast(-INFINITY), total = broadcast(0);
     for (int64_t c = 0; c < padded; c += LANES) {
         vec s = *(const vec_u *)(scores + c);
-        max = select(s > max, s, max);
+        max = blend(s > max, s, max);
     }
     float top = max[0];
     for (int i = 1; i < LANES; i++) top = max[i] > top ? max[i] : top;
@@ -63,12 +64,12 @@ NOINLINE void softmax_transposed(const Decoder *d, float *scores, int64_t stride
         ivec key = (int32_t)c - (ivec){0};
         vec s = *(vec_u *)(scores + c * stride) * d->scale;
         if (d->softcap) s = d->softcap * tanh_v(s / d->softcap);
-        s = select((key >= first) & (key <= last), s, masked);
+        s = blend((key >= first) & (key <= last), s, masked);
         *(vec_u *)(scores + c * stride) = s;
-        max = select(s > max, s, max);
+        max = blend(s > max, s, max);
     }
     for (int64_t c = 0; c < num_keys; c++) {
-        vec s = *(vec_u *)(scores + c * stride), e = select(s > masked, exp_v(s - max), broadcast(0));
+        vec s = *(vec_u *)(scores + c * stride), e = blend(s > masked, exp_v(s - max), broadcast(0));
         *(vec_u *)(scores + c * stride) = e;
         total += e;
     }
@@ -83,7 +84,7 @@ typedef struct {
 
 /* Micro-kernel: out[num][dim] += weights[num][num_keys] values[num_keys][dim], for QUERY_TILE queries or fewer. */
 INLINE void weighted_sum_tile(Weights weights, int num, const void *values, int64_t at, int64_t num_keys, int64_t dim,
-                              float *out, Prefetcher *next, int is_bf16) {
+                              float *out, Prefetcher *next, int format) {
     for (int64_t i = 0; i < dim; i += VALUE_VECS * LANES) {
         int num_vecs = (int)min_i64((dim - i) / LANES, VALUE_VECS);
         vec acc[QUERY_TILE][VALUE_VECS];
@@ -92,9 +93,9 @@ INLINE void weighted_sum_tile(Weights weights, int num, const void *values, int6
                 acc[q][k] = k < num_vecs ? (vec) * (vec_u *)(out + q * dim + i + k * LANES) : (vec){0};
         for (int64_t c = 0; c < num_keys; c++) {
             vec v[VALUE_VECS];
-            if (next) prefetch(next, (int)(VALUE_VECS * LANES * element_size(is_bf16) / CACHE_LINE));
+            if (next) prefetch(next, (int)(VALUE_VECS * LANES * element_size(format) / CACHE_LINE));
             for (int k = 0; k < VALUE_VECS; k++)
-                v[k] = load(values, at + c * dim + i + (k < num_vecs ? k : 0) * LANES, is_bf16);
+                v[k] = load(values, at + c * dim + i + (k < num_vecs ? k : 0) * LANES, format);
             for (int q = 0; q < num; q++)
                 for (int k = 0; k < VALUE_VECS; k++)
                     acc[q][k] += v[k] * weights.data[q * weights.query_stride + c * weights.key_stride];
@@ -107,14 +108,14 @@ INLINE void weighted_sum_tile(Weights weights, int num, const void *values, int6
 /* out = weights values. A block of values stays in the L1 cache for all queries; `next` is prefetched in the last
  * tile of queries, and only there. */
 INLINE void weighted_sum(Weights weights, int64_t num, const void *values, int64_t at, int64_t num_keys, int64_t dim,
-                         float *out, Prefetcher *next, int is_bf16) {
+                         float *out, Prefetcher *next, int format) {
     memset(out, 0, num * dim * sizeof(float));
     for (int64_t block = 0; block < num_keys; block += KEY_BLOCK) {
         int64_t keys = min_i64(num_keys - block, KEY_BLOCK), from = at + block * dim;
         for (int64_t q = 0; q < num; q += QUERY_TILE) {
             const float *data = weights.data + q * weights.query_stride + block * weights.key_stride;
             Weights w = {data, weights.query_stride, weights.key_stride};
-#define TILE(n, next) weighted_sum_tile(w, n, values, from, keys, dim, out + q * dim, next, is_bf16)
+#define TILE(n, next) weighted_sum_tile(w, n, values, from, keys, dim, out + q * dim, next, format)
             if (num > QUERY_TILE && num - q >= QUERY_TILE) {
                 TILE(QUERY_TILE, 0);
                 continue;
@@ -151,11 +152,11 @@ INLINE int64_t first_key(const Decoder *d, const Layer *layer, const Step *step,
  * own.queries. */
 INLINE void attend_packed(const Decoder *d, const Layer *layer, const Matrix *queries, const int64_t *positions,
                           int64_t group, int64_t first, const void *keys, const void *values, int64_t at,
-                          int64_t num_keys, ThreadWorkspace own, int is_bf16) {
+                          int64_t num_keys, ThreadWorkspace own, int format) {
     int64_t dim = queries->k, stride = queries->padded_rows;
     float totals[MAX_PANEL];
     memset(own.scores, 0, num_keys * stride * sizeof(float));
-    (is_bf16 ? gemm_transposed_bfloat16 : gemm_transposed_float32)(queries, keys, num_keys, own.scores);
+    gemm_transposed_any(queries, keys, num_keys, own.scores, format);
     for (int64_t start = 0; start < queries->rows; start += MAX_PANEL) {
         int64_t num = min_i64(queries->rows - start, MAX_PANEL);
         for (int64_t q = 0; q < num; q += LANES) {
@@ -168,7 +169,7 @@ INLINE void attend_packed(const Decoder *d, const Layer *layer, const Matrix *qu
             softmax_transposed(d, own.scores + start + q, stride, num_keys, first_keys, last_keys, totals + q);
         }
         weighted_sum((Weights){own.scores + start, 1, stride}, num, values, at, num_keys, dim,
-                     own.queries + start * dim, 0, is_bf16);
+                     own.queries + start * dim, 0, format);
         for (int64_t q = 0; q < num; q++)
             for (int64_t i = 0; i < dim; i += LANES)
                 *(vec_u *)(own.queries + (start + q) * dim + i) *= broadcast(1.0f / totals[q]);
@@ -178,7 +179,7 @@ INLINE void attend_packed(const Decoder *d, const Layer *layer, const Matrix *qu
 /* Attention of one key head of a query block. Meanwhile its values and then `next` are prefetched. */
 INLINE void attend(const Decoder *d, const Layer *layer, const LayerCache *cache, const Step *step, int64_t token,
                    int64_t num_tokens, int64_t kv_head, Prefetcher *next, const float *qkv, float *out,
-                   ThreadWorkspace own, int is_bf16) {
+                   ThreadWorkspace own, int format) {
     int64_t dim = d->head_dim, group = d->num_heads / d->num_kv_heads, stride = score_stride(step);
     int64_t heads = (d->num_heads + 2 * d->num_kv_heads) * dim, num = num_tokens * group, first;
     const int64_t *positions = step->positions + token;
@@ -187,18 +188,18 @@ INLINE void attend(const Decoder *d, const Layer *layer, const LayerCache *cache
         memcpy(own.queries + t * group * dim, qkv + (token + t) * heads + kv_head * group * dim,
                group * dim * sizeof(float));
     Matrix queries = pack(own.queries, dim, num, dim, own.pack_buffer);
-    const void *keys = (const char *)cache->keys + at * element_size(is_bf16);
+    const void *keys = (const char *)cache->keys + at * element_size(format);
     if (queries.panel_vecs) {
-        attend_packed(d, layer, &queries, positions, group, first, keys, cache->values, at, num_keys, own, is_bf16);
+        attend_packed(d, layer, &queries, positions, group, first, keys, cache->values, at, num_keys, own, format);
     } else {
-        Prefetcher values = prefetcher(cache->values, at, num_keys * dim, 0, is_bf16);
-        gemm(&queries, (Weight){keys, is_bf16 ? BFLOAT16 : FLOAT32}, 0, (Range){0, num_keys}, own.scores, stride, &values);
+        Prefetcher values = prefetcher(cache->values, at, num_keys * dim, 0, format);
+        gemm_small(queries.x, dim, num, dim, keys, 0, (Range){0, num_keys}, own.scores, stride, &values, format);
         for (int64_t q = 0; q < num; q++) {
             int64_t position = positions[q / group], oldest = first_position(layer, position);
             softmax(d, own.scores + q * stride, num_keys, oldest > first ? oldest - first : 0, position - first);
         }
         weighted_sum((Weights){own.scores, stride, 1}, num, cache->values, at, num_keys, dim, own.queries, next,
-                     is_bf16);
+                     format);
     }
     for (int64_t t = 0; t < num_tokens; t++)
         memcpy(out + ((token + t) * d->num_heads + kv_head * group) * dim, own.queries + t * group * dim,
@@ -208,25 +209,25 @@ INLINE void attend(const Decoder *d, const Layer *layer, const LayerCache *cache
 /* One thread's part of a layer's attention: the key heads of query blocks that it takes from `blocks`. */
 INLINE void attention(const Decoder *d, const Layer *layer, const LayerCache *cache, const Step *step,
                       SharedWorkspace all, ThreadWorkspace own, ParallelLoop tokens, ParallelLoop blocks,
-                      int is_bf16) {
+                      int format) {
     int64_t heads = (d->num_heads + 2 * d->num_kv_heads) * d->head_dim, num_heads = d->num_kv_heads, first;
     int one_per_slot = 1;
     for (int64_t t = 1; t < step->num_tokens; t++) one_per_slot &= step->slots[t] > step->slots[t - 1];
     if (!one_per_slot) { /* tokens of a slot attend to each other: all keys must be stored first */
         for (Range r; next_range(tokens, 1, &r);)
             for (int64_t u = r.start; u < r.stop; u++)
-                store_kv(d, layer, cache, step, u / num_heads, u % num_heads, all.qkv + u / num_heads * heads, is_bf16);
+                store_kv(d, layer, cache, step, u / num_heads, u % num_heads, all.qkv + u / num_heads * heads, format);
 #pragma omp barrier
     }
     for (Range r; next_range(blocks, 1, &r);)
         for (int64_t u = r.start; u < r.stop; u++) {
             int64_t kv_head = u % num_heads, *block = all.blocks + u / num_heads, token = block[0];
-            if (one_per_slot) store_kv(d, layer, cache, step, token, kv_head, all.qkv + token * heads, is_bf16);
+            if (one_per_slot) store_kv(d, layer, cache, step, token, kv_head, all.qkv + token * heads, format);
             int64_t then = kv_head + 1 == num_heads && block[1] < step->num_tokens ? block[1] : token;
             int64_t from = first_key(d, layer, step, then, (kv_head + 1) % num_heads, &first);
             int64_t size = (step->positions[then] - first + 1) * d->head_dim;
-            Prefetcher next = prefetcher(cache->keys, from, size, 0, is_bf16);
+            Prefetcher next = prefetcher(cache->keys, from, size, 0, format);
             attend(d, layer, cache, step, token, block[1] - token, kv_head, &next, all.qkv, all.attended, own,
-                   is_bf16);
+                   format);
         }
 }

@@ -2,6 +2,10 @@
 
 #include "interface.h"
 
+#ifdef CPU_DISPATCH
+#include <cpuid.h>
+#endif
+
 typedef struct {
     int64_t (*work_size)(const Decoder *d, const Step *step);
     void (*forward)(const Decoder *d, const LayerCache *cache, const Step *step);
@@ -18,12 +22,20 @@ BUILD(avx2)
 BUILD(avx512)
 #endif
 
+#ifdef CPU_DISPATCH
+/* Return whether the CPU converts float16; compilers before GCC 11 do not know its name. */
+static int has_f16c(void) {
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+#endif
+
 static Build build_for(const Decoder *d) {
 #ifdef CPU_DISPATCH
     int has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     if (has_avx512 && (d->hidden_size | d->head_dim | d->intermediate_size) % 16 == 0) return avx512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return avx2;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) return avx2;
 #endif
     return plain;
 }

@@ -3,7 +3,8 @@
 #include "interface.h"
 
 #ifdef CPU_DISPATCH
-#pragma GCC target("avx2,fma")
+#pragma GCC target("avx2,fma,f16c")
+#define USES_F16C
 #define LANES 8
 #define TILE_M 4
 #define TILE_N 3

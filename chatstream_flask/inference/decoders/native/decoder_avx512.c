@@ -4,6 +4,7 @@
 
 #ifdef CPU_DISPATCH
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma")
+#define USES_F16C
 #define LANES 16
 #define TILE_M 6
 #define TILE_N 4

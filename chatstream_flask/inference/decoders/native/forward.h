@@ -27,9 +27,9 @@ INLINE void compute_logits(const Decoder *d, const Step *step, ThreadWorkspace o
     int64_t hidden = d->hidden_size, num = step->num_logits;
     for (int64_t i = 0; i < num; i++)
         rms_norm(own.x + step->logits_indices[i] * hidden, hidden, d->norm, d->eps, own.normed + i * hidden);
-    Matrix x = prepare(d, own.normed, hidden, num, hidden, own.pack_buffer);
+    Rows x = prepare(d, own.normed, hidden, num, hidden, own.pack_buffer);
     for (Range r; next_range(loop, chunk_size(d, MIN_CHUNK), &r);) {
-        gemm(&x, d->head, d->head_bias, r, step->logits, d->vocab_size, 0);
+        gemm(&x, d->head, d->head_bias, r, step->logits, d->vocab_size);
         for (int64_t i = 0; d->logit_softcap && i < num; i++)
             for (int64_t o = r.start; o < r.stop; o++) {
                 float *to = step->logits + i * d->vocab_size + o;
@@ -39,18 +39,18 @@ INLINE void compute_logits(const Decoder *d, const Step *step, ThreadWorkspace o
 }
 
 /* Compute outputs outs.start..outs.stop-1 of queries, keys and values, which follow each other in `qkv`. */
-INLINE void project_qkv(const Decoder *d, const Layer *layer, const Matrix *x, Range outs, float *qkv) {
+INLINE void project_qkv(const Decoder *d, const Layer *layer, const Rows *x, Range outs, float *qkv) {
     int64_t queries = d->num_heads * d->head_dim, keys = d->num_kv_heads * d->head_dim, heads = queries + 2 * keys;
     const Weight weights[] = {layer->q, layer->k, layer->v};
     const int64_t bounds[] = {0, queries, queries + keys, heads};
     for (int i = 0; i < 3; i++) {
         Range r = {max_i64(outs.start, bounds[i]) - bounds[i], min_i64(outs.stop, bounds[i + 1]) - bounds[i]};
         const float *bias = layer->qkv_bias ? layer->qkv_bias + bounds[i] : 0;
-        if (r.start < r.stop) gemm(x, weights[i], bias, r, qkv + bounds[i], heads, 0);
+        if (r.start < r.stop) gemm(x, weights[i], bias, r, qkv + bounds[i], heads);
     }
 }
 
-INLINE void run_thread(const Decoder *d, const LayerCache *cache, const Step *step, int64_t thread, int is_bf16) {
+INLINE void run_thread(const Decoder *d, const LayerCache *cache, const Step *step, int64_t thread, int format) {
     int64_t n = step->num_tokens, hidden = d->hidden_size, inner = d->intermediate_size;
     int64_t attended_size = d->num_heads * d->head_dim;
     SharedWorkspace all;
@@ -63,30 +63,30 @@ INLINE void run_thread(const Decoder *d, const LayerCache *cache, const Step *st
     for (int64_t l = 0; l < d->num_layers; l++) {
         const Layer *layer = d->layers + l;
         rms_norm_rows(own.x, n, hidden, layer->attention_norm, d->eps, own.normed);
-        Matrix x = prepare(d, own.normed, hidden, n, hidden, own.pack_buffer);
+        Rows x = prepare(d, own.normed, hidden, n, hidden, own.pack_buffer);
         for (Range r; next_range(phase_loop(step, l, QKV, thread), chunk_size(d, MIN_CHUNK), &r);)
             project_qkv(d, layer, &x, r, all.qkv);
 #pragma omp barrier
         attention(d, layer, cache + l, step, all, own, phase_loop(step, l, STORE_KV, thread),
-                  phase_loop(step, l, ATTENTION, thread), is_bf16);
+                  phase_loop(step, l, ATTENTION, thread), format);
 #pragma omp barrier
         x = prepare(d, all.attended, attended_size, n, attended_size, own.pack_buffer);
         for (Range r; next_range(phase_loop(step, l, OUT, thread), chunk_size(d, MIN_CHUNK), &r);)
-            gemm(&x, layer->out, layer->out_bias, r, all.y, hidden, 0);
+            gemm(&x, layer->out, layer->out_bias, r, all.y, hidden);
 #pragma omp barrier
         add_residual(own.x, all.y, n, hidden, layer->attention_out_norm, d->eps, own.normed);
         rms_norm_rows(own.x, n, hidden, layer->feed_forward_norm, d->eps, own.normed);
         x = prepare(d, own.normed, hidden, n, hidden, own.pack_buffer);
         for (Range r; next_range(phase_loop(step, l, GATE_UP, thread), chunk_size(d, MIN_CHUNK_MLP), &r);) {
             const float *bias = layer->gate_up_bias;
-            gemm(&x, layer->gate, bias, r, all.gate_up, 2 * inner, 0);
-            gemm(&x, layer->up, bias ? bias + inner : 0, r, all.gate_up + inner, 2 * inner, 0);
+            gemm(&x, layer->gate, bias, r, all.gate_up, 2 * inner);
+            gemm(&x, layer->up, bias ? bias + inner : 0, r, all.gate_up + inner, 2 * inner);
             act_and_mul(all.gate_up, n, inner, r, d->activation);
         }
 #pragma omp barrier
         x = prepare(d, all.gate_up, 2 * inner, n, inner, own.pack_buffer);
         for (Range r; next_range(phase_loop(step, l, DOWN, thread), chunk_size(d, MIN_CHUNK), &r);)
-            gemm(&x, layer->down, layer->down_bias, r, all.y, hidden, 0);
+            gemm(&x, layer->down, layer->down_bias, r, all.y, hidden);
 #pragma omp barrier
         add_residual(own.x, all.y, n, hidden, layer->feed_forward_out_norm, d->eps, own.normed);
     }
@@ -96,8 +96,9 @@ INLINE void run_thread(const Decoder *d, const LayerCache *cache, const Step *st
 void EXPORT(forward)(const Decoder *d, const LayerCache *cache, const Step *step) {
     init_loops(d, step);
 #pragma omp parallel num_threads((int)step->num_threads)
-    if (d->is_bf16)
-        run_thread(d, cache, step, omp_get_thread_num(), 1);
-    else
-        run_thread(d, cache, step, omp_get_thread_num(), 0);
+    switch (d->format) {
+        case BFLOAT16: run_thread(d, cache, step, omp_get_thread_num(), BFLOAT16); break;
+        case FLOAT16: run_thread(d, cache, step, omp_get_thread_num(), FLOAT16); break;
+        default: run_thread(d, cache, step, omp_get_thread_num(), FLOAT32);
+    }
 }

@@ -1,9 +1,9 @@
-/* Products with more than SMALL_M rows: x is packed into transposed panels in which each lane is a row, and each
- * weight is broadcast to all lanes, so that weights are read as they are stored. */
+/* Products of keys with more than SMALL_M queries, and of float32 weights with more than SMALL_M rows: x is packed
+ * into transposed panels in which each lane is a row, and each weight is broadcast to all lanes, so that weights are
+ * read as they are stored. */
 
 #pragma once
 
-#include "packed.h"
 #include "parallel_loop.h"
 #include "prefetch.h"
 #include "vector.h"
@@ -38,9 +38,10 @@ NOINLINE void transpose(const float *from, int64_t from_stride, int64_t rows, in
         for (int64_t c = 0; c < columns; c++) to[c * to_stride + r] = from[r * from_stride + c];
 }
 
-/* Weight `even + is_odd` in all lanes; bfloat16 weights are read in pairs, as one int32. */
-INLINE vec broadcast_weight(const void *w, int64_t even, int is_odd, int is_bf16) {
-    if (!is_bf16) return broadcast(((const float *)w)[even + is_odd]);
+/* Element `even + is_odd` in all lanes; elements of bfloat16 are read in pairs, as one int32. */
+INLINE vec broadcast_element(const void *w, int64_t even, int is_odd, int format) {
+    if (format == FLOAT32) return broadcast(((const float *)w)[even + is_odd]);
+    if (format == FLOAT16) return widen_float16(((const uint16_t *)w)[even + is_odd] - (halves){0});
     int32_t pair;
     memcpy(&pair, (const uint16_t *)w + even, sizeof pair);
     ivec bits = pair - (ivec){0};
@@ -49,7 +50,7 @@ INLINE vec broadcast_weight(const void *w, int64_t even, int is_odd, int is_bf16
 
 /* Micro-kernel: acc[o][row] += w[o][0..k-1] panel[k][row] for the vecs * LANES rows of a panel. */
 INLINE void gemm_large_tile(const float *panel, int64_t size, const void *w, int64_t w_stride, int num,
-                            Prefetcher *next, int num_lines, float *to, int64_t to_stride, int vecs, int is_bf16) {
+                            Prefetcher *next, int num_lines, float *to, int64_t to_stride, int vecs, int format) {
     const int outs = ACCUMULATORS / vecs;
     vec acc[ACCUMULATORS];
     int64_t offset[ACCUMULATORS];
@@ -65,7 +66,7 @@ INLINE void gemm_large_tile(const float *panel, int64_t size, const void *w, int
                 for (int v = 0; v < vecs; v++) x[v] = *(const vec_u *)(panel + ((k + odd) * vecs + v) * LANES);
 #pragma GCC unroll 12
                 for (int o = 0; o < outs; o++) {
-                    vec wo = broadcast_weight(w, offset[o] + k, odd, is_bf16);
+                    vec wo = broadcast_element(w, offset[o] + k, odd, format);
 #pragma GCC unroll 3
                     for (int v = 0; v < vecs; v++) acc[o * vecs + v] += x[v] * wo;
                 }
@@ -84,7 +85,6 @@ typedef struct {
     int64_t panel_vecs, padded_rows; /* vectors per panel, and rows of all panels; 0: few rows, not packed */
     float *panels;                   /* by blocks of K_BLOCK, and within a block panel by panel */
     float *block;                    /* [N_BLOCK][M_BLOCK], a block of y before it is transposed */
-    const QuantisedBlock *quantised; /* for packed matrices */
 } Matrix;
 
 /* Return the number of floats that `pack` needs. */
@@ -94,7 +94,7 @@ INLINE int64_t pack_size(int64_t rows, int64_t k) {
 
 /* Prepare x for products; pack it into panels, padded with zeros, unless gemm_small takes it. */
 NOINLINE Matrix pack(const float *x, int64_t stride, int64_t rows, int64_t k, float *buffer) {
-    Matrix m = {x, stride, rows, k, 0, 0, buffer + N_BLOCK * M_BLOCK, buffer, 0};
+    Matrix m = {x, stride, rows, k, 0, 0, buffer + N_BLOCK * M_BLOCK, buffer};
     if (rows <= SMALL_M) return m;
     int64_t vecs = (rows + LANES - 1) / LANES, by_three = (vecs + 2) / 3 * 3, by_two = (vecs + 1) / 2 * 2;
     m.panel_vecs = by_three <= by_two ? 3 : 2; /* whichever needs less padding */
@@ -113,30 +113,64 @@ NOINLINE Matrix pack(const float *x, int64_t stride, int64_t rows, int64_t k, fl
 }
 
 /* to[outs][r.stop - r.start] += w[outs][k] x[rows r.start..r.stop-1][k]^T, for packed rows. */
-INLINE void gemm_transposed(const Matrix *m, Range r, const void *w, int64_t outs, float *to, int vecs, int is_bf16) {
+INLINE void gemm_transposed(const Matrix *m, Range r, const void *w, int64_t outs, float *to, int vecs, int format) {
     const int width = vecs * LANES, step = ACCUMULATORS / vecs;
-    int64_t size = m->k, bytes = element_size(is_bf16), stride = r.stop - r.start;
+    int64_t size = m->k, bytes = element_size(format), stride = r.stop - r.start;
     int64_t lines = (step * 8 * bytes * width + CACHE_LINE * stride - 1) / (CACHE_LINE * stride);
     for (int64_t k = 0; k < size; k += K_BLOCK) {
         int64_t num_k = min_i64(size - k, K_BLOCK);
         for (int64_t o = 0; o < outs; o += step) {
             int64_t first = o * size + k;
             int num = (int)min_i64(outs - o, step);
-            Prefetcher next = prefetcher(w, first + step * size, num_k, size, is_bf16);
+            Prefetcher next = prefetcher(w, first + step * size, num_k, size, format);
             for (int64_t t = r.start; t < r.stop; t += width)
                 gemm_large_tile(m->panels + k * m->padded_rows + t * num_k, num_k, (const char *)w + first * bytes,
-                                size, num, &next, (int)lines, to + o * stride + t - r.start, stride, vecs, is_bf16);
+                                size, num, &next, (int)lines, to + o * stride + t - r.start, stride, vecs, format);
         }
     }
 }
 
-/* As `gemm`, for packed rows r.start..r.stop-1; at most M_BLOCK rows and N_BLOCK outputs. */
-INLINE void gemm_large(const Matrix *m, Range r, const void *w, const float *bias, int64_t first, int64_t num_outs,
-                       float *y, int64_t y_stride, int vecs, int is_bf16) {
-    int64_t stride = r.stop - r.start, num_rows = min_i64(m->rows, r.stop) - r.start;
+NOINLINE void gemm_transposed_any(const Matrix *m, const void *w, int64_t outs, float *to, int format) {
+    Range all = {0, m->padded_rows};
+#define CASE(format)                                                    \
+    case format:                                                        \
+        if (m->panel_vecs == 2)                                         \
+            gemm_transposed(m, all, w, outs, to, 2, format);            \
+        else                                                            \
+            gemm_transposed(m, all, w, outs, to, 3, format);            \
+        break;
+    switch (format) {
+        CASE(FLOAT32)
+        CASE(BFLOAT16)
+        CASE(FLOAT16)
+    }
+#undef CASE
+}
+
+/* At most M_BLOCK packed rows r.start..r.stop-1, and N_BLOCK outputs. */
+INLINE void gemm_large_block(const Matrix *m, Range r, const float *w, const float *bias, Range outs, float *y,
+                             int64_t y_stride, int vecs) {
+    int64_t stride = r.stop - r.start, num_rows = min_i64(m->rows, r.stop) - r.start, num_outs = outs.stop - outs.start;
     memset(m->block, 0, num_outs * stride * sizeof(float));
-    gemm_transposed(m, r, (const char *)w + first * m->k * element_size(is_bf16), num_outs, m->block, vecs, is_bf16);
-    transpose(m->block, stride, num_outs, num_rows, y + r.start * y_stride + first, y_stride);
+    gemm_transposed(m, r, w + outs.start * m->k, num_outs, m->block, vecs, FLOAT32);
+    transpose(m->block, stride, num_outs, num_rows, y + r.start * y_stride + outs.start, y_stride);
     for (int64_t i = r.start; bias && i < r.start + num_rows; i++)
-        for (int64_t o = first; o < first + num_outs; o++) y[i * y_stride + o] += bias[o];
+        for (int64_t o = outs.start; o < outs.stop; o++) y[i * y_stride + o] += bias[o];
+}
+
+/* y[rows] = x[rows] w[outs][k]^T + bias for packed rows and outputs outs.start..outs.stop-1. */
+NOINLINE void gemm_large(const Matrix *m, const float *w, const float *bias, Range outs, float *y, int64_t y_stride) {
+    int64_t width = m->panel_vecs * LANES, num_panels = m->padded_rows / width, max_panels = M_BLOCK / width;
+    int64_t num_blocks = (num_panels + max_panels - 1) / max_panels;
+    int64_t block = (num_panels + num_blocks - 1) / num_blocks * width;
+    for (int64_t first = outs.start; first < outs.stop; first += N_BLOCK) {
+        Range some = {first, min_i64(first + N_BLOCK, outs.stop)};
+        for (int64_t start = 0; start < m->padded_rows; start += block) {
+            Range rows = {start, min_i64(start + block, m->padded_rows)};
+            if (m->panel_vecs == 2)
+                gemm_large_block(m, rows, w, bias, some, y, y_stride, 2);
+            else
+                gemm_large_block(m, rows, w, bias, some, y, y_stride, 3);
+        }
+    }
 }

@@ -7,7 +7,7 @@
 enum { SILU = 0, GELU_TANH = 1 };
 
 /* Formats of matrices, numbered as in GGUF files; those of packed_blocks.h, too. */
-enum { FLOAT32 = 0, BFLOAT16 = 30 };
+enum { FLOAT32 = 0, FLOAT16 = 1, BFLOAT16 = 30 };
 
 /* A matrix [outputs, inputs]. */
 typedef struct {
@@ -31,7 +31,7 @@ typedef struct {
     Weight head; /* [vocab_size, hidden_size] */
     const float *head_bias;
     int64_t num_layers, hidden_size, num_heads, num_kv_heads, head_dim, intermediate_size, vocab_size;
-    int64_t activation, is_bf16; /* keys and values are bfloat16 */
+    int64_t activation, format;    /* of keys, values and the matrices that are not packed */
     int64_t has_plain, has_packed; /* matrices */
     float eps, scale, softcap, logit_softcap; /* a softcap of 0: not capped */
 } Decoder;

@@ -16,8 +16,6 @@ typedef struct {
     int8_t values[BLOCK];
 } QuantisedBlock;
 
-static inline int is_packed(int64_t format) { return format != FLOAT32 && format != BFLOAT16; }
-
 /* Quantise rows x[rows][k] to `to`[rows][k / BLOCK]. */
 void quantise_rows(const float *x, int64_t stride, int64_t rows, int64_t k, QuantisedBlock *to);
 

@@ -14,8 +14,8 @@ typedef struct {
 } Prefetcher;
 
 /* Start at element `first`; `row` and `stride` are counted in elements, too. */
-INLINE Prefetcher prefetcher(const void *from, int64_t first, int64_t row, int64_t stride, int is_bf16) {
-    int64_t size = element_size(is_bf16);
+INLINE Prefetcher prefetcher(const void *from, int64_t first, int64_t row, int64_t stride, int format) {
+    int64_t size = element_size(format);
     const char *address = (const char *)from + first * size;
     return (Prefetcher){address, address + row * size, row * size, stride * size};
 }

@@ -23,7 +23,7 @@ typedef struct {
     float *x, *normed;  /* [num_tokens, hidden_size] */
     float *queries;     /* [block_tokens * group, head_dim]; overwritten by the output of attention */
     float *scores;      /* [block_tokens * group, score_stride], or transposed where queries are packed */
-    float *pack_buffer; /* of a Matrix */
+    float *pack_buffer; /* of Rows, or of a Matrix */
 } ThreadWorkspace;
 
 /* Return the most tokens of a query block: as many as fill a panel with the queries of one key head. */
@@ -38,14 +38,14 @@ INLINE int64_t score_stride(const Step *step) { return (step->slot_len + LANES) 
 INLINE int64_t place_thread(const Decoder *d, const Step *step, float *at, ThreadWorkspace *own) {
     int64_t n = step->num_tokens * d->hidden_size, attended = d->num_heads * d->head_dim;
     int64_t queries = min_i64(step->num_tokens, block_tokens(d)) * d->num_heads / d->num_kv_heads;
-    int64_t widest = d->intermediate_size > d->hidden_size ? d->intermediate_size : d->hidden_size;
-    int64_t rows = step->num_tokens > queries ? step->num_tokens : queries;
+    int64_t widest = max_i64(d->intermediate_size, d->hidden_size);
     own->x = at;
     own->normed = own->x + n;
     own->queries = own->normed + n;
     own->scores = own->queries + queries * d->head_dim;
     own->pack_buffer = own->scores + (queries + MAX_PANEL) * score_stride(step);
-    return own->pack_buffer + prepared_size(d, rows, attended > widest ? attended : widest) + PAD_FLOATS - at;
+    int64_t prepared = prepared_size(d, step->num_tokens, max_i64(attended, widest));
+    return own->pack_buffer + max_i64(prepared, pack_size(queries, d->head_dim)) + PAD_FLOATS - at;
 }
 
 INLINE ParallelLoop phase_loop(const Step *step, int64_t layer, int64_t phase, int64_t thread) {
