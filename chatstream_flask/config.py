@@ -63,7 +63,7 @@ class WireFormatName(SettingEnum):
 class Dtype(SettingEnum):
     """Data type in which a model's weights are loaded."""
 
-    AUTO = "auto"  # as they were saved, unless another one is faster and loses nothing
+    AUTO = "auto"  # as they were saved
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"

@@ -39,7 +39,7 @@ OPTIONS = [
         type=click.Choice([dtype.value for dtype in Dtype]),
         default=Dtype.AUTO.value,
         show_default=True,
-        help="Data type of the weights; auto: as saved, or float32 where float16 is slow.",
+        help="Data type of the weights; auto: as saved.",
     ),
     click.option(
         "--weights",

@@ -119,6 +119,9 @@ MESSAGES = {
         "ステップを CUDA グラフとして記録できません。演算を 1 つずつ起動します"
     ),
     "Triton kernels, which would be faster, are not used: %s": "より速い Triton カーネルを使えません: %s",
+    "the compiled decoder is older than its source and is not used: run scripts/install": (
+        "コンパイル済みデコーダーがソースより古いため使いません。scripts/install を実行してください"
+    ),
     "the compiled decoder is not used: %s": "コンパイル済みデコーダーは使いません: %s",
     "the %s forward pass is not used: %s": "%s 方式の forward は使いません: %s",
     "nothing can be generated any more: %s": "これ以上生成できません: %s",

@@ -99,16 +99,13 @@ def test_a_hub_id_that_is_not_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> N
 # -- what is loaded -----------------------------------------------------------------------------------
 
 
-def test_auto_keeps_the_saved_dtype_unless_it_is_slow() -> None:
-    assert torch_dtype(Dtype.AUTO, torch.bfloat16, "cpu") is torch.bfloat16
-    assert torch_dtype(Dtype.AUTO, torch.float32, "cuda") is torch.float32
-    assert torch_dtype(Dtype.AUTO, torch.float16, "cuda") is torch.float16
-    assert torch_dtype(Dtype.BFLOAT16, torch.float32, "cpu") is torch.bfloat16
-    if not torch.ops.mkldnn._is_mkldnn_fp16_supported():
-        assert torch_dtype(Dtype.AUTO, torch.float16, "cpu") is torch.float32
+def test_auto_keeps_the_saved_dtype() -> None:
+    for saved in (torch.float32, torch.bfloat16, torch.float16, None):
+        assert torch_dtype(Dtype.AUTO, saved) is saved
+    assert torch_dtype(Dtype.BFLOAT16, torch.float32) is torch.bfloat16
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_checkpoint_is_served_in_the_dtype_that_it_has(folder: Path, dtype: torch.dtype) -> None:
     weights = {name: weight.to(dtype) for name, weight in load_file(folder / "model.safetensors").items()}
     save_file(weights, folder / "model.safetensors", {"format": "pt"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from chatstream_flask.inference.batched_prefill import Part, make_batched_prefil
 from chatstream_flask.inference.decoders import native as native_sources
 from chatstream_flask.inference.decoders.fuse import fuse
 from chatstream_flask.inference.decoders.native_decoder import NativeDecoder
-from chatstream_flask.inference.decoders.native_library import native_library
+from chatstream_flask.inference.decoders.native_library import is_older_than_source, native_library
 from chatstream_flask.inference.kv_cache import layer_shapes
 from chatstream_flask.inference.logits_check import relative_error
 from chatstream_flask.inference.slot_model import Forward, SlotModel
@@ -139,3 +140,13 @@ def test_a_change_of_any_header_rebuilds_the_library() -> None:
     depends = project.partition("depends = [")[2].partition("]")[0]
     listed = {line.strip(' ",').rpartition("/")[2] for line in depends.splitlines() if line.strip()}
     assert listed == {header.name for header in folder.glob("*.h")}
+
+
+def test_a_library_that_is_older_than_its_interface_is_not_used(tmp_path: Path) -> None:
+    library, source = tmp_path / "_decoder.so", tmp_path / "interface.h"
+    library.touch()
+    assert not is_older_than_source(library)  # an installed wheel
+    source.touch()
+    for age_sec, is_older in ((-5, False), (5, True)):
+        os.utime(source, (library.stat().st_mtime + age_sec,) * 2)
+        assert is_older_than_source(library) == is_older

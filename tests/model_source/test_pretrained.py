@@ -72,7 +72,7 @@ def test_context_and_reply_are_as_long_as_the_model_allows() -> None:
 
 
 def test_the_context_is_shorter_if_the_memory_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(context_room, "free_bytes", lambda device: 50 * 2**20)
+    monkeypatch.setattr(context_room, "free_bytes", lambda device: 25 * 2**20)
     chat_stream = ChatStream.from_pretrained(DEMO_MODEL, device="cpu")
     assert chat_stream.engine.config.context_len == 768
 
@@ -83,7 +83,7 @@ def test_weights_larger_than_the_memory_are_refused_unread(
     folder = make_folder(tmp_path)
     (folder / "model.safetensors").write_text("is not read")
     monkeypatch.setattr(context_room, "free_bytes", lambda device: 2**20)
-    with pytest.raises(ConfigError, match="the weights need 7 MiB, but only 1 MiB are free on cpu"):
+    with pytest.raises(ConfigError, match="the weights need 4 MiB, but only 1 MiB are free on cpu"):
         ChatStream.from_pretrained(folder, device="cpu")
 
 

@@ -5,20 +5,14 @@ from __future__ import annotations
 import torch
 
 from ...config import Dtype
-from ..decoders.linear import has_fast_matmul
 
 
-def torch_dtype(dtype: Dtype, saved: torch.dtype | None, device: str) -> torch.dtype | None:
+def torch_dtype(dtype: Dtype, saved: torch.dtype | None) -> torch.dtype | None:
     """Return the data type to load weights in; None: as each was saved.
 
-    AUTO keeps the saved one, except float16 on a processor that has no products of it: it becomes float32,
-    which loses nothing and is several times faster there.
-
-    :param saved: data type of most of the weights, if the config tells it
-    :param device: where the model will be served
+    :param saved: data type of most of the weights, if the config tells it; AUTO keeps it
     """
-    if dtype is not Dtype.AUTO:
-        chosen: torch.dtype = getattr(torch, dtype.value)
-        return chosen
-    is_slow = device == "cpu" and saved == torch.float16 and not has_fast_matmul(saved)
-    return torch.float32 if is_slow else saved
+    if dtype is Dtype.AUTO:
+        return saved
+    chosen: torch.dtype = getattr(torch, dtype.value)
+    return chosen

@@ -67,7 +67,7 @@ class ModelFiles:
 
         :raises ConfigError: `weights` is not supported here
         """
-        chosen = torch_dtype(dtype, self.config.dtype, device)
+        chosen = torch_dtype(dtype, self.config.dtype)
         model: nn.Module = self._skeleton  # as whose method `to` is typed
         model.to(chosen or torch.float32)
         if weights is Weights.AUTO:
@@ -86,7 +86,7 @@ class ModelFiles:
         if weights is not Weights.AUTO:
             _check_rounding(device)
         with errors_of(self.name):
-            model = self._read_weights(torch_dtype(dtype, self.config.dtype, device))
+            model = self._read_weights(torch_dtype(dtype, self.config.dtype))
             if weights is not Weights.AUTO:
                 quantise_model(model, weights)
         return self._finished(model)
