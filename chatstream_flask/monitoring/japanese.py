@@ -119,6 +119,13 @@ MESSAGES = {
         "ステップを CUDA グラフとして記録できません。演算を 1 つずつ起動します"
     ),
     "Triton kernels, which would be faster, are not used: %s": "より速い Triton カーネルを使えません: %s",
+    "%.1f MiB of weights are served as they are packed in %s": (
+        "重み %.1f MiB を、%s に圧縮されたまま使います"
+    ),
+    "the weights of %s are unpacked: %s": "%s の重みを展開して使います: %s",
+    "weights are rounded to %s: %.1f MiB instead of %.1f MiB": (
+        "重みを %s に丸めます: %.1f MiB（丸める前は %.1f MiB）"
+    ),
     "the compiled decoder is older than its source and is not used: run scripts/install": (
         "コンパイル済みデコーダーがソースより古いため使いません。scripts/install を実行してください"
     ),

@@ -11,16 +11,20 @@ import msgspec
 from ..config import shown
 from .errors import ApiError
 from .other_fields import REFUSED, REFUSED_FOR_CHAT, REFUSED_FOR_TEXT
+from .responses.schema import HARMLESS as HARMLESS_FOR_RESPONSES
 from .responses.schema import REFUSED as REFUSED_FOR_RESPONSES
 from .responses.schema import ResponsesBody
 from .schema import ChatBody, CompletionBody
 
 BodyT = TypeVar("BodyT", bound=msgspec.Struct)
 
+# Fields of chat completions that responses do not have.
+ONLY_FOR_CHAT = set(ChatBody.__struct_fields__) - {*ResponsesBody.__struct_fields__, *HARMLESS_FOR_RESPONSES}
+
 REFUSED_FIELDS: dict[type[msgspec.Struct], dict[str, tuple[Any, ...]]] = {
     ChatBody: REFUSED | REFUSED_FOR_CHAT,
     CompletionBody: REFUSED | REFUSED_FOR_TEXT,
-    ResponsesBody: REFUSED_FOR_RESPONSES,
+    ResponsesBody: dict.fromkeys(ONLY_FOR_CHAT, ()) | REFUSED | REFUSED_FOR_RESPONSES,
 }
 
 

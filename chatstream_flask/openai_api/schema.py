@@ -216,7 +216,7 @@ class CompletionBody(Body, kw_only=True):
         return self.logprobs
 
 
-class TokenizeBody(Struct):
+class TokenizeBody(Struct, forbid_unknown_fields=True):
     """Body of POST /tokenize for a text: `prompt` and its fields of vLLM, `content` and its of llama.cpp."""
 
     model: str | None = None
@@ -224,6 +224,7 @@ class TokenizeBody(Struct):
     content: str | None = None
     add_special_tokens: bool | None = None
     add_special: bool | None = None
+    parse_special: Literal[True] | None = None  # control tokens are always recognised
     return_token_strs: bool | None = None
 
     @property
@@ -234,7 +235,7 @@ class TokenizeBody(Struct):
         return True if self.add_special_tokens is None else self.add_special_tokens
 
 
-class DetokenizeBody(Struct):
+class DetokenizeBody(Struct, forbid_unknown_fields=True):
     """Body of POST /detokenize."""
 
     tokens: list[TokenId]

@@ -239,6 +239,8 @@ class EngineMachine(RuleBasedStateMachine):
         must_end = [r for r in waiting if r.stop_reason]
         self.bench.workers[worker].admit()
         self.step_as_thread(self.bench.workers[worker])
+        if self.bench.workers[worker].is_failing:
+            self.bench.replace(worker)
         assert all(r.outcome is not None for r in overdue + must_end)
         if not must_end:  # one that ends when it is taken lets the next one start
             started = [r for r in waiting if r.status is not Status.WAITING]

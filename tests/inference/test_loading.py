@@ -142,7 +142,7 @@ def test_an_adapter_is_merged_into_its_base_model(folder: Path, tmp_path: Path) 
     ids = torch.arange(1, 12)[None]
     with torch.no_grad():
         expected = tuned(ids).logits
-        loaded = load_model(str(tmp_path / "adapter"), "cpu")
+        loaded = load_model(str(tmp_path / "adapter"), "cpu", "float32")
         torch.testing.assert_close(loaded.model(ids).logits, expected, rtol=1e-4, atol=1e-4)
     assert type(loaded.model) is LlamaForCausalLM
     assert loaded.model.config.name_or_path == str(tmp_path / "adapter")

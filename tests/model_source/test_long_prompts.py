@@ -37,7 +37,7 @@ assert MAX_CHARS > LONG
 )
 def test_what_cannot_fit_is_refused_before_it_is_tokenized(prompt: Any) -> None:
     with (
-        pytest.raises(PromptTooLong, match=f"tokens cannot hold more than {MAX_CHARS}") as caught,
+        pytest.raises(PromptTooLong, match=f"tokens, which cannot hold more than {MAX_CHARS}") as caught,
         LongPrompts(Vocabulary(), CONTEXT_LEN).tokenizing(prompt),
     ):
         pytest.fail("it is tokenized")

@@ -21,6 +21,9 @@ GOOD: dict[str, dict[str, Any]] = {
     "/set_feedback": {"message_id": "none", "is_like": True},  # 404
     "/v1/chat/completions": {"model": "mock", "messages": MESSAGES},
     "/v1/completions": {"model": "mock", "prompt": "Hi"},
+    "/v1/responses": {"model": "mock", "input": "Hi"},
+    "/tokenize": {"prompt": "Hi"},
+    "/detokenize": {"tokens": [72, 105]},
 }
 NO_BODY = {"/clear_context", "/chat_stream/<message_id>/cancel"}  # they read none
 MANY = {"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(5000)}}
