@@ -24,6 +24,7 @@ from .operation import (
     a_reference,
     an_answer,
     an_array,
+    an_event,
     an_object,
 )
 
@@ -67,7 +68,7 @@ CHAT_REQUEST = an_object(
         {"required": ["regenerate"], "properties": {"regenerate": {"const": True}}},
     ]
 }
-EVENTS = STRING | {"description": "events `queue`, `start`, `reasoning`, `text`, `done` and `error`"}
+EVENTS = an_event("`queue`, `start`, `reasoning`, `text`, `done` or `error`, each with JSON")
 MESSAGE = an_object(
     {
         "role": STRING,

@@ -15,6 +15,7 @@ from .operation import (
     a_reference,
     an_answer,
     an_array,
+    an_event,
     an_object,
 )
 
@@ -49,9 +50,9 @@ REFUSED: Json = {
     "4XX": an_answer("The request is refused.", json=a_reference("OpenAIError")),
     "5XX": an_answer("The server cannot answer now.", json=a_reference("OpenAIError")),
 }
-CHUNKS = STRING | {"description": "chunks as server-sent events; the last one is `[DONE]`"}
+CHUNKS = an_event("a chunk as JSON; the last one is `[DONE]`")
 
-EVENTS = STRING | {"description": "typed server-sent events, from `response.created` to `response.completed`"}
+EVENTS = an_event("from `response.created` to `response.completed`, each as JSON")
 
 
 def _completion(kind: str, choice: Json) -> Json:
@@ -123,131 +124,88 @@ def _health(summary: str) -> Operation:
     )
 
 
+def _keyed(method: str, summary: str, answer: Json | None, body: Json | None = None) -> Operation:
+    """Return an operation that needs an API key.
+
+    :param answer: with status 200; None: it is always refused
+    """
+    answers = REFUSED if answer is None else {"200": answer, **REFUSED}
+    return Operation(summary=summary, tag=TAG, method=method, body=body, security=(KEY,), answers=answers)
+
+
 OPENAI_OPERATIONS: dict[str, Operation] = {
-    "chat": Operation(
-        summary="Answer messages",
-        tag=TAG,
-        method="POST",
-        body=_body(ChatBody),
-        security=(KEY,),
-        answers={
-            "200": an_answer("The answer.", json=a_reference("ChatCompletion"), events=CHUNKS),
-            **REFUSED,
-        },
+    "chat": _keyed(
+        "POST",
+        "Answer messages",
+        an_answer("The answer.", json=a_reference("ChatCompletion"), events=CHUNKS),
+        _body(ChatBody),
     ),
-    "text": Operation(
-        summary="Continue a text",
-        tag=TAG,
-        method="POST",
-        body=_body(CompletionBody),
-        security=(KEY,),
-        answers={"200": an_answer("The text.", json=a_reference("Completion"), events=CHUNKS), **REFUSED},
+    "text": _keyed(
+        "POST",
+        "Continue a text",
+        an_answer("The text.", json=a_reference("Completion"), events=CHUNKS),
+        _body(CompletionBody),
     ),
-    "create_response": Operation(
-        summary="Create a response",
-        tag=TAG,
-        method="POST",
-        body=_body(ResponsesBody),
-        security=(KEY,),
-        answers={
-            "200": an_answer("The response.", json=a_reference("Response"), events=EVENTS),
-            **REFUSED,
-        },
+    "create_response": _keyed(
+        "POST",
+        "Create a response",
+        an_answer("The response.", json=a_reference("Response"), events=EVENTS),
+        _body(ResponsesBody),
     ),
-    "get_response": Operation(
-        summary="Return a stored response",
-        tag=TAG,
-        method="GET",
-        security=(KEY,),
-        answers={"200": an_answer("The response.", json=a_reference("Response")), **REFUSED},
+    "get_response": _keyed(
+        "GET", "Return a stored response", an_answer("The response.", json=a_reference("Response"))
     ),
-    "delete_response": Operation(
-        summary="Delete a stored response",
-        tag=TAG,
-        method="DELETE",
-        security=(KEY,),
-        answers={
-            "200": an_answer(
-                "It is deleted.",
-                json=an_object({"id": STRING, "object": {"const": "response"}, "deleted": {"const": True}}),
+    "delete_response": _keyed(
+        "DELETE",
+        "Delete a stored response",
+        an_answer(
+            "It is deleted.",
+            json=an_object({"id": STRING, "object": {"const": "response"}, "deleted": {"const": True}}),
+        ),
+    ),
+    "cancel_response": _keyed("POST", "Refuse to cancel a response: none runs in the background", None),
+    "list_input_items": _keyed(
+        "GET",
+        "List the input of a stored response",
+        an_answer(
+            "The items.",
+            json=an_object(
+                {
+                    "object": {"const": "list"},
+                    "data": an_array({"type": "object"}),
+                    "first_id": STRING,
+                    "last_id": STRING,
+                    "has_more": {"const": False},
+                }
             ),
-            **REFUSED,
-        },
+        ),
     ),
-    "cancel_response": Operation(
-        summary="Refuse to cancel a response: none runs in the background",
-        tag=TAG,
-        method="POST",
-        security=(KEY,),
-        answers=REFUSED,
+    "list": _keyed(
+        "GET",
+        "List the names of the model",
+        an_answer(
+            "The names.",
+            json=an_object({"object": {"const": "list"}, "data": an_array(a_reference("Model"))}),
+        ),
     ),
-    "list_input_items": Operation(
-        summary="List the input of a stored response",
-        tag=TAG,
-        method="GET",
-        security=(KEY,),
-        answers={
-            "200": an_answer(
-                "The items.",
-                json=an_object(
-                    {
-                        "object": {"const": "list"},
-                        "data": an_array({"type": "object"}),
-                        "first_id": STRING,
-                        "last_id": STRING,
-                        "has_more": {"const": False},
-                    }
-                ),
-            ),
-            **REFUSED,
-        },
-    ),
-    "list": Operation(
-        summary="List the names of the model",
-        tag=TAG,
-        method="GET",
-        security=(KEY,),
-        answers={
-            "200": an_answer(
-                "The names.",
-                json=an_object({"object": {"const": "list"}, "data": an_array(a_reference("Model"))}),
-            ),
-            **REFUSED,
-        },
-    ),
-    "get": Operation(
-        summary="Describe a model",
-        tag=TAG,
-        method="GET",
-        security=(KEY,),
-        answers={"200": an_answer("The model.", json=a_reference("Model")), **REFUSED},
-    ),
+    "get": _keyed("GET", "Describe a model", an_answer("The model.", json=a_reference("Model"))),
     "health": _health("Tell whether requests are accepted, as vLLM and llama.cpp do"),
     "ping": _health("Tell the same under another name"),
-    "version": Operation(
-        summary="Tell the version of this package",
-        tag=TAG,
-        method="GET",
-        security=(KEY,),
-        answers={"200": an_answer("The version.", json=an_object({"version": STRING})), **REFUSED},
+    "version": _keyed(
+        "GET",
+        "Tell the version of this package",
+        an_answer("The version.", json=an_object({"version": STRING})),
     ),
-    "tokenize": Operation(
-        summary="Return the tokens of a text, or of the prompt that messages make",
-        tag=TAG,
-        method="POST",
-        body={"anyOf": [_body(TokenizeBody), _body(ChatBody)]},
-        security=(KEY,),
-        answers={"200": an_answer("The tokens.", json=a_reference("Tokens")), **REFUSED},
+    "tokenize": _keyed(
+        "POST",
+        "Return the tokens of a text, or of the prompt that messages make",
+        an_answer("The tokens.", json=a_reference("Tokens")),
+        {"anyOf": [_body(TokenizeBody), _body(ChatBody)]},
     ),
-    "detokenize": Operation(
-        summary="Return the text of tokens",
-        tag=TAG,
-        method="POST",
-        body=_body(DetokenizeBody),
-        security=(KEY,),
-        answers={
-            "200": an_answer("The text, twice.", json=an_object({"prompt": STRING, "content": STRING})),
-            **REFUSED,
-        },
+    "detokenize": _keyed(
+        "POST",
+        "Return the text of tokens",
+        an_answer("The text, twice.", json=an_object({"prompt": STRING, "content": STRING})),
+        _body(DetokenizeBody),
     ),
 }

@@ -29,6 +29,12 @@ def an_array(items: Json) -> Json:
     return {"type": "array", "items": items}
 
 
+def an_event(description: str) -> Json:
+    """Return the schema of each event of a `text/event-stream`."""
+    properties = {"data": STRING, "event": STRING, "id": STRING}
+    return {"type": "object", "description": description, "properties": properties, "required": ["data"]}
+
+
 def a_reference(name: str) -> Json:
     """Return a reference to a schema of the document's components."""
     return {"$ref": f"#/components/schemas/{name}"}

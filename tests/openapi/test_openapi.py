@@ -78,6 +78,26 @@ def test_answers_are_as_described(tmp_path: Path) -> None:
     print(sum(num_requests), "requests")
 
 
+STREAMED = [
+    ("/chat_stream", {"user_input": "Hi"}),
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}], "stream": True}),
+    ("/v1/completions", {"prompt": "Hi", "stream": True}),
+    ("/v1/responses", {"input": "Hi", "stream": True}),
+]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(("path", "body"), STREAMED)
+def test_events_are_as_described(tmp_path: Path, path: str, body: dict[str, Any]) -> None:
+    """Generated bodies are seldom those of a stream."""
+    with closing(make_chat_stream()) as chat_stream:
+        document = schemathesis.openapi.from_wsgi("/openapi.json", make_app(chat_stream, tmp_path))
+        headers = {"Accept": "text/event-stream"}
+        case = document[path]["POST"].Case(body=body, headers=headers, media_type="application/json")
+        response = case.call_and_validate(excluded_checks=NOT_PROMISED)
+    assert response.headers["content-type"] == ["text/event-stream; charset=utf-8"]
+
+
 def check_answers(operation: Any) -> int:
     """Return the number of requests that were sent."""
     num_requests = 0
