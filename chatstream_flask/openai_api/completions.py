@@ -85,6 +85,7 @@ class Completions:
         :raises TooManyRequests: the places are taken
         """
         use = tool_use(body)
+        checked = self._encoder.check(body)
         with self._reserve(body) as generations:
             wanted = answer_format(body)
             grammar = grammar_of(wanted, use, self._source.reply_format)
@@ -94,7 +95,7 @@ class Completions:
                     "call or strict functions, which hold from the beginning of a message",
                     param="continue_final_message",
                 )
-            ids = self._cut(self._encoder.encode(body, use), body)
+            ids = self._cut(self._encoder.encode(*checked, use), body)
             params = self._params(body, grammar, [ids])
             params = replace(params, max_reasoning_tokens=self._reasoning_limit(body))
             parsers = [self._parser(body, use, is_free=wanted is None) for _ in range(body.num_choices)]

@@ -26,17 +26,25 @@ class PromptEncoder:
         self._template_kwargs = {**service.template_params.to_kwargs(), **template_kwargs}
         self.shared_prefix = ApiSharedPrefix(self._source, self._template_kwargs, service.shared_system_texts)
 
-    def encode(self, body: ChatBody, use: ToolUse) -> list[int]:
-        """Return the token ids of the prompt that the messages and tools make.
+    def check(self, body: ChatBody) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Return the messages and the arguments of the chat template, without any costly work.
 
-        :raises BadRequest: the chat template refuses them, or the model has no embedding for a token
+        :raises ApiError: one of them is not allowed
         """
-        messages = template_messages(body.messages)
         template_kwargs = {
             **self._template_kwargs,
             **template_params(body).to_kwargs(),
             **body.template_options,
         }
+        return template_messages(body.messages), template_kwargs
+
+    def encode(
+        self, messages: list[dict[str, Any]], template_kwargs: dict[str, Any], use: ToolUse
+    ) -> list[int]:
+        """Return the token ids of the prompt that checked messages and tools make.
+
+        :raises BadRequest: the chat template refuses them, or the model has no embedding for a token
+        """
         if use.tools and not self._source.reply_format.knows_tools:
             return self._source.encode_messages(with_tools_in_words(messages, use), [], template_kwargs)
         return self._source.encode_messages(messages, use.tools, template_kwargs)

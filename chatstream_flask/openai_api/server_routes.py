@@ -70,7 +70,7 @@ class ServerRoutes:
 
     def _ids_of(self, body: ChatBody | TokenizeBody) -> list[int]:
         if isinstance(body, ChatBody):
-            return self._encoder.encode(body, tool_use(body))
+            return self._encoder.encode(*self._encoder.check(body), tool_use(body))
         text = body.content if body.prompt is None else body.prompt
         if text is None:
             raise ApiError("prompt or messages is missing", param="prompt", code="missing_required_parameter")

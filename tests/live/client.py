@@ -7,7 +7,8 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -179,3 +180,16 @@ class SocketChat:
     @property
     def _raw_body(self) -> bytes:
         return self.raw.partition(b"\r\n\r\n")[2]
+
+
+@contextmanager
+def beside(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Run a function in a thread of its own; it gets an event that is set at the end of the block."""
+    is_over = threading.Event()
+    thread = threading.Thread(target=work, args=(is_over,), name="chatstream-test-beside")
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()

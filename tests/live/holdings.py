@@ -12,7 +12,7 @@ import psutil
 
 from chatstream_flask.engine.finisher import MAX_THREADS  # it starts them when it needs them
 
-from .client import Visitor, wait_until
+from .client import Visitor, beside, wait_until
 from .server import Server
 
 MAX_DELAY_SEC = 1.0  # that others may cause a normal client
@@ -44,22 +44,16 @@ def nothing_is_left(server: Server) -> Iterator[None]:
         alone_sec = max(answer_sec(visitor) for _ in range(5))
     before = held(server)
     seconds: list[float] = []
-    is_over = threading.Event()
 
-    def ask_again_and_again() -> None:
+    def ask_again_and_again(is_over: threading.Event) -> None:
         with Visitor(server.port) as visitor:
             while True:
                 seconds.append(answer_sec(visitor))
                 if is_over.wait(PAUSE_SEC):
                     return
 
-    thread = threading.Thread(target=ask_again_and_again, name="chatstream-test-normal-client")
-    thread.start()
-    try:
+    with beside(ask_again_and_again):
         yield
-    finally:
-        is_over.set()
-        thread.join()
     more: dict[str, int] = {}
 
     def is_left() -> dict[str, int]:

@@ -14,7 +14,7 @@ import pytest
 import requests
 from suite_size import IS_FULL, size
 
-from .client import TIMEOUT_SEC, SocketChat, Visitor
+from .client import TIMEOUT_SEC, SocketChat, Visitor, beside
 from .server import Server, start
 
 pytestmark = pytest.mark.server
@@ -90,22 +90,16 @@ def converse_as_visitor(server: Server, number: int) -> list[str]:
 @contextmanager
 def passers_by(server: Server) -> Iterator[None]:
     """Let clients come and leave in the middle of their replies."""
-    is_over = threading.Event()
 
-    def come_and_leave() -> None:
+    def come_and_leave(is_over: threading.Event) -> None:
         while not is_over.is_set():
             with SocketChat(server.port, "Tell me a story.") as chat:
                 chat.read_until(lambda chat: chat.num_words >= 2)
                 chat.reset()
             is_over.wait(0.1)
 
-    thread = threading.Thread(target=come_and_leave, name="chatstream-test-passers-by")
-    thread.start()
-    try:
+    with beside(come_and_leave):
         yield
-    finally:
-        is_over.set()
-        thread.join()
 
 
 def metric(server: Server, name: str) -> float:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .client import TIMEOUT_SEC, Visitor
+from .client import TIMEOUT_SEC, Visitor, beside
 from .health import check_well
 from .server import Server, start_mock
 
@@ -48,9 +48,8 @@ def connections(server: Server, num: int, first: bytes) -> Iterator[list[socket.
 @contextmanager
 def dribbling(sockets: list[socket.socket], data: bytes, pause_sec: float) -> Iterator[None]:
     """Let each client send one byte of its data after each pause."""
-    is_over = threading.Event()
 
-    def dribble() -> None:
+    def dribble(is_over: threading.Event) -> None:
         for i in range(len(data)):
             if is_over.wait(pause_sec):
                 return
@@ -58,13 +57,8 @@ def dribbling(sockets: list[socket.socket], data: bytes, pause_sec: float) -> It
                 with suppress(OSError):  # closed by the server
                     sock.send(data[i : i + 1])
 
-    thread = threading.Thread(target=dribble, name="chatstream-test-dribble")
-    thread.start()
-    try:
+    with beside(dribble):
         yield
-    finally:
-        is_over.set()
-        thread.join()
 
 
 @pytest.mark.parametrize(

@@ -14,16 +14,16 @@ TEXT_PARTS = ("input_text", "output_text", "text", "reasoning_text", "summary_te
 LOGPROBS = "message.output_text.logprobs"
 
 
-def chat_body(body: ResponsesBody, earlier: Sequence[Message]) -> ChatBody:
+def chat_body(body: ResponsesBody, messages: Sequence[Message]) -> ChatBody:
     """Return the chat request that has the same answer.
 
-    :param earlier: messages of the response that this one follows, without its instructions
-    :raises ApiError: an item or a tool is of a kind that this model cannot read
+    :param messages: those of the response that this one follows, and its own, without instructions
+    :raises ApiError: a tool is of a kind that this model cannot use
     """
     instructions = [Message("system", body.instructions)] if body.instructions else []
     has_logprobs = body.top_logprobs is not None or LOGPROBS in (body.include or ())
     return ChatBody(
-        messages=[*instructions, *earlier, *new_messages(body)],
+        messages=[*instructions, *messages],
         model=body.model,
         temperature=body.temperature,
         top_p=body.top_p,

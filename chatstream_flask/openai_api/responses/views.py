@@ -43,7 +43,8 @@ class Responses:
         body = parse_body(read_body(request, settings.max_body_len), ResponsesBody)
         records, owner, previous = self._records, self._owner(), body.previous_response_id
         earlier = records.load(previous, owner, "previous_response_id").messages if previous else []
-        chat = chat_body(body, earlier)
+        messages = [*earlier, *new_messages(body)]
+        chat = chat_body(body, messages)
         has_logprobs = chat.num_logprobs is not None
         try:
             generations = self._completions.submit_chat(chat)
@@ -55,9 +56,8 @@ class Responses:
 
         def save() -> None:
             if body.is_stored:
-                messages = [*earlier, *new_messages(body), *answer_messages(output.output)]
-                stored = StoredResponse(output.response, input_items(body.input), messages)
-                records.save(owner, stored)
+                following = [*messages, *answer_messages(output.output)]
+                records.save(owner, StoredResponse(output.response, input_items(body.input), following))
 
         with generations:
             if not body.stream:
