@@ -12,8 +12,8 @@ from typing import Any
 from ..deltas import Delta, merged
 from .call_writer import CallWriter
 from .characters import SPACE, BrokenText, Characters, Reading, num_uncertain
+from .json_calls import Reader
 from .open_code import OpenCode
-from .readers import Reader
 from .syntax import ToolSyntax
 
 SYNTAX_CHARS = SPACE + ",;]}`"  # may follow the arguments of a call

@@ -10,21 +10,9 @@ from ..harmony import CALL, TOOL_CALL
 from ..markers import APERTUS_CALLS
 from . import gemma
 from .call_form import CallForm, list_form, object_form
-from .readers import (
-    DEEPSEEK,
-    KIMI,
-    Reader,
-    apertus,
-    arguments_of,
-    deepseek,
-    function_tag,
-    harmony,
-    json_calls,
-    kimi,
-    mistral,
-    python_calls,
-    python_tag,
-)
+from .json_calls import Reader, arguments_of, json_calls
+from .python_calls import python_calls, python_tag
+from .readers import DEEPSEEK, KIMI, apertus, deepseek, function_tag, harmony, kimi, mistral
 from .tagged_parameters import TaggedParameters
 
 

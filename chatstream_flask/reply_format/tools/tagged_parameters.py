@@ -8,7 +8,7 @@ from typing import Any
 
 from .call_writer import CallWriter
 from .characters import BrokenText, Characters, Reading, Write, parse_json
-from .readers import json_calls
+from .json_calls import json_calls
 
 PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}  # as templates write them into histories
 TYPES: dict[type, str] = {

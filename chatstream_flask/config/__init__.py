@@ -1,0 +1,31 @@
+"""Settings of the engine, of visitors and of one reply: immutable, and checked when they are made."""
+
+from .checks import check_callback as check_callback
+from .checks import check_int as check_int
+from .checks import check_names as check_names
+from .checks import check_number as check_number
+from .checks import shown as shown
+from .choices import ContextPolicy as ContextPolicy
+from .choices import Dtype as Dtype
+from .choices import OnBusy as OnBusy
+from .choices import SettingEnum as SettingEnum
+from .choices import Weights as Weights
+from .choices import WireFormatName as WireFormatName
+from .engine_config import MAX_RUNNING as MAX_RUNNING
+from .engine_config import NO_LIMITS as NO_LIMITS
+from .engine_config import EngineConfig as EngineConfig
+from .engine_config import VisitorLimits as VisitorLimits
+from .sampling_params import MAX_ALLOWED_TOKENS as MAX_ALLOWED_TOKENS
+from .sampling_params import MAX_BAD_WORDS as MAX_BAD_WORDS
+from .sampling_params import MAX_LOGIT_BIAS as MAX_LOGIT_BIAS
+from .sampling_params import MAX_LOGIT_BIASES as MAX_LOGIT_BIASES
+from .sampling_params import MAX_LOGPROBS as MAX_LOGPROBS
+from .sampling_params import MAX_PENALTY as MAX_PENALTY
+from .sampling_params import MAX_REPETITION_PENALTY as MAX_REPETITION_PENALTY
+from .sampling_params import MAX_STOP_STRING_LEN as MAX_STOP_STRING_LEN
+from .sampling_params import MAX_STOP_STRINGS as MAX_STOP_STRINGS
+from .sampling_params import MAX_TEMPERATURE as MAX_TEMPERATURE
+from .sampling_params import MIN_REPETITION_PENALTY as MIN_REPETITION_PENALTY
+from .sampling_params import MULTIPLICATIVE as MULTIPLICATIVE
+from .sampling_params import SUBTRACTIVE as SUBTRACTIVE
+from .sampling_params import SamplingParams as SamplingParams
