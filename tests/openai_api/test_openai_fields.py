@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
+from client_fields import CHAT, TEXT, fields_of_servers
 from flask_fakes import Chat, ScriptedRunner
 from openai.types import completion_create_params as text_params
 from openai.types.chat import completion_create_params as chat_params
@@ -16,32 +17,12 @@ from openai_fakes import CALL, TOOLS, answer, ask, chunks_of, refusal, running_a
 from chatstream_flask.openai_api.other_fields import HARMLESS, REFUSED, REFUSED_FOR_CHAT, REFUSED_FOR_TEXT
 from chatstream_flask.openai_api.schema import ChatBody, CompletionBody
 
-CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 HONOURED = {CHAT: set(ChatBody.__struct_fields__), TEXT: set(CompletionBody.__struct_fields__)}
 REFUSED_ON = {CHAT: REFUSED | REFUSED_FOR_CHAT, TEXT: REFUSED | REFUSED_FOR_TEXT}
 OPENAI = {
     CHAT: (chat_params.CompletionCreateParamsStreaming, chat_params.CompletionCreateParamsNonStreaming),
     TEXT: (text_params.CompletionCreateParamsStreaming, text_params.CompletionCreateParamsNonStreaming),
 }
-VLLM = """
-add_generation_prompt add_special_tokens allowed_token_ids audio bad_words best_of cache_salt chat_template
-chat_template_kwargs continue_final_message documents echo frequency_penalty guided_choice
-guided_decoding_backend guided_grammar guided_json guided_regex guided_whitespace_pattern ignore_eos
-include_reasoning
-include_stop_str_in_output kv_transfer_params length_penalty logit_bias logits_processors logprobs
-max_completion_tokens max_tokens messages min_p min_tokens mm_processor_kwargs model n parallel_tool_calls
-presence_penalty priority prompt prompt_embeds prompt_logprobs reasoning_effort repetition_penalty request_id
-response_format return_token_ids return_tokens_as_token_ids seed skip_special_tokens
-spaces_between_special_tokens stop stop_token_ids stream stream_options structured_outputs suffix temperature
-thinking_token_budget tool_choice tools top_k top_logprobs top_p truncate_prompt_tokens use_beam_search user
-vllm_xargs
-"""
-OTHERS = """
-grammar json_schema n_predict typical_p mirostat repeat_penalty samplers dry_multiplier xtc_probability
-top_n_sigma dynatemp_range n_probs cache_prompt id_slot n_keep timings_per_token reasoning_format
-regex ebnf separate_reasoning stream_reasoning no_stop_trim stop_regex min_new_tokens lora_path
-custom_logit_processor custom_params rid format options keep_alive think enable_thinking
-"""  # of llama.cpp, SGLang and Ollama
 
 
 @pytest.fixture
@@ -52,7 +33,7 @@ def chat(tmp_path: Path) -> Iterator[Chat]:
 
 @pytest.mark.parametrize("path", [CHAT, TEXT])
 def test_each_field_is_honoured_refused_or_harmless_and_only_one_of_these(path: str) -> None:
-    fields = {name for kind in OPENAI[path] for name in get_type_hints(kind)} | set((VLLM + OTHERS).split())
+    fields = {name for kind in OPENAI[path] for name in get_type_hints(kind)} | fields_of_servers(path)
     kinds = (HONOURED[path], set(REFUSED_ON[path]), set(HARMLESS))
     assert {name: sum(name in kind for kind in kinds) for name in fields} == dict.fromkeys(fields, 1)
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
+from client_fields import RESPONSES as PATH
+from client_fields import fields_of_servers
 from flask.testing import FlaskClient
 from flask_fakes import Chat, ScriptedRunner
 from openai.types.responses import Response, ResponseStreamEvent
@@ -18,11 +20,12 @@ from pydantic import TypeAdapter
 
 from chatstream_flask import ChatStream
 from chatstream_flask.errors import StoreUnavailable
-from chatstream_flask.openai_api.responses.schema import HARMLESS, REFUSED, ResponsesBody
+from chatstream_flask.openai_api.other_fields import HARMLESS as HARMLESS_ANYWHERE
+from chatstream_flask.openai_api.parse_body import REFUSED_FIELDS
+from chatstream_flask.openai_api.responses.schema import HARMLESS, ResponsesBody
 from chatstream_flask.serving.app import create_app
 
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
-PATH = "/v1/responses"
 TOOL = {"type": "function", "name": "f", "parameters": {"type": "object"}}
 KEYS = ["one-key-of-the-tests", "another-key-of-tests"]
 
@@ -203,12 +206,13 @@ def test_what_is_refused(chat: Chat, body: dict[str, Any], param: str) -> None:
     assert refusal(chat.client().post(PATH, json=body), 400)["param"] == param
 
 
-def test_each_field_of_openais_client_is_of_one_kind() -> None:
-    kinds = (set(ResponsesBody.__struct_fields__), set(REFUSED), set(HARMLESS))
+def test_each_field_of_clients_is_of_one_kind() -> None:
+    refused, harmless = set(REFUSED_FIELDS[ResponsesBody]), HARMLESS | HARMLESS_ANYWHERE
+    kinds = (honoured := set(ResponsesBody.__struct_fields__), refused, harmless - honoured - refused)
     fields = {
         name
         for kind in (params.ResponseCreateParamsStreaming, params.ResponseCreateParamsNonStreaming)
         for name in get_type_hints(kind)
-    }
+    } | fields_of_servers(PATH)
     counts = {name: sum(name in kind for kind in kinds) for name in fields}
     assert counts == dict.fromkeys(fields, 1)

@@ -110,8 +110,10 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "background": (False,),
     "conversation": (),
     "context_management": ([],),
+    "enable_response_messages": (False,),
     "max_tool_calls": (),
     "moderation": (),
+    "previous_input_messages": ([],),
     "prompt": (),
     "truncation": ("disabled",),
 }
