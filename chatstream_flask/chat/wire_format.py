@@ -113,7 +113,7 @@ class ServerSentEvents(WireFormat):
         return b": heartbeat\n\n"
 
     def _event(self, name: str, data: dict[str, Any], offset: int) -> bytes:
-        return f"id: {offset}\nevent: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+        return server_sent_event(data, name=name, event_id=offset)
 
 
 class NewlineDelimitedJSON(WireFormat):
@@ -158,6 +158,16 @@ class ChatStreamFrames(PlainText):
     def text(self, text: str, offset: int) -> bytes:
         self._reply += text
         return (self._reply.strip() + self.END_OF_FRAME).encode()
+
+
+def server_sent_event(data: Any, *, name: str | None = None, event_id: int | None = None) -> bytes:
+    """Return one event, with `data` as JSON on one line.
+
+    :param name: its type; None: clients take it for a "message"
+    """
+    head = "" if event_id is None else f"id: {event_id}\n"
+    head += "" if name is None else f"event: {name}\n"
+    return f"{head}data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
 
 
 def describe(outcome: Outcome) -> dict[str, Any]:

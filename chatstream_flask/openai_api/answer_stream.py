@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ..chat.wire_format import server_sent_event
 from ..engine.reply_text import TokenLogprob
 from ..errors import ChatStreamError
 from ..http.disconnect import Probe
@@ -163,17 +163,13 @@ class AnswerStream(ChoiceStream):
         return self._chunk(self._answer.end(index, choice.finish_reason, news))
 
     def _fail(self, error: ChatStreamError) -> bytes:
-        return _event({"error": error_object(error)}) + DONE
+        return server_sent_event({"error": error_object(error)}) + DONE
 
     def _finish(self) -> bytes:
         if not self._has_usage:
             return DONE
         usage = usage_of(self._generations.choices, self._num_prompts)
-        return _event(self._answer.chunk([]) | {"usage": usage}) + DONE
+        return server_sent_event(self._answer.chunk([]) | {"usage": usage}) + DONE
 
     def _chunk(self, choice: dict[str, Any]) -> bytes:
-        return _event(self._answer.chunk([choice]) | ({"usage": None} if self._has_usage else {}))
-
-
-def _event(data: dict[str, Any]) -> bytes:
-    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+        return server_sent_event(self._answer.chunk([choice]) | ({"usage": None} if self._has_usage else {}))

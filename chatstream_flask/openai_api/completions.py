@@ -30,6 +30,7 @@ from .prompts import PromptEncoder, template_params
 from .response_format import grammar_of
 from .sampling import bounded, for_choice, sampling_params
 from .schema import Body, ChatBody, CompletionBody
+from .shared_prefix import ApiSharedPrefix
 from .stream_response import probe, stream_options, stream_response
 from .tools import ToolUse, tool_use
 from .whole_answer import whole_answer
@@ -44,6 +45,9 @@ class Completions:
         self._engine = service.engine
         self._models = models
         self._encoder = encoder
+        self._shared_prefix = ApiSharedPrefix(
+            self._source, encoder.template_kwargs, service.shared_system_texts
+        )
         self._fingerprint = models.fingerprint(service.params)
 
     @property
@@ -204,7 +208,7 @@ class Completions:
                         after_done=report,
                         cache_owner=owner,
                         owner_kind="key",
-                        num_shared=self._encoder.shared_prefix.length(prompt_ids) if is_chat else 0,
+                        num_shared=self._shared_prefix.length(prompt_ids) if is_chat else 0,
                         headers=origin.onward_headers,
                         timeout_sec=self.settings.request_timeout_sec,
                         changed=generations.changed,

@@ -10,7 +10,6 @@ from ..prompts.template_params import TemplateParams
 from .errors import ApiError
 from .messages import template_messages
 from .schema import ChatBody
-from .shared_prefix import ApiSharedPrefix
 from .tool_words import with_tools_in_words
 from .tools import ToolUse
 
@@ -23,8 +22,7 @@ class PromptEncoder:
 
     def __init__(self, service: ChatService, template_kwargs: dict[str, Any]) -> None:
         self._source = service.source
-        self._template_kwargs = {**service.template_params.to_kwargs(), **template_kwargs}
-        self.shared_prefix = ApiSharedPrefix(self._source, self._template_kwargs, service.shared_system_texts)
+        self.template_kwargs = {**service.template_params.to_kwargs(), **template_kwargs}
 
     def check(self, body: ChatBody) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Return the messages and the arguments of the chat template, without any costly work.
@@ -32,7 +30,7 @@ class PromptEncoder:
         :raises ApiError: one of them is not allowed
         """
         template_kwargs = {
-            **self._template_kwargs,
+            **self.template_kwargs,
             **template_params(body).to_kwargs(),
             **body.template_options,
         }

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ...chat.wire_format import server_sent_event
 from ...errors import ChatStreamError
 from ..answer_stream import ChoiceStream
 from ..generations import Choice, Generations, News
@@ -53,5 +53,4 @@ class ResponseStream(ChoiceStream):
 
 def _written(events: Iterable[Json]) -> bytes:
     """Return events as text; each is written at once, as the next one changes the response that it shows."""
-    texts = (f"event: {event['type']}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n" for event in events)
-    return "".join(texts).encode()
+    return b"".join(server_sent_event(event, name=event["type"]) for event in events)
