@@ -6,6 +6,7 @@ from . import errors
 from .chat.request_handler import AbstractRequestHandler, SimpleSessionRequestHandler
 from .config import SamplingParams
 from .extension import ChatStream
+from .hooks import ReplyContext
 from .prompts import AbstractChatPrompt, ChatPrompt
 
 __version__ = version("chatstream-flask")
@@ -15,6 +16,7 @@ __all__ = [
     "AbstractRequestHandler",
     "ChatPrompt",
     "ChatStream",
+    "ReplyContext",
     "SamplingParams",
     "SimpleSessionRequestHandler",
     "__version__",

@@ -9,6 +9,7 @@ ChatStreamError
 │   ├── BodyTimeout        408  the client did not send the whole body in time
 │   └── PromptTooLong      400  the prompt does not fit into the context
 ├── OriginNotAllowed       403  the request comes from a web page of another origin
+├── Refused                403  a function of the app has refused the request, or ended the reply
 ├── NotFound               404  there is no such object, or it belongs to somebody else
 ├── ConversationBusy       409  the conversation already has a running reply
 ├── ReplyCancelled         409  the reply was cancelled, or its client has disconnected
@@ -20,6 +21,7 @@ ChatStreamError
 ├── StoreUnavailable       503  the conversation store cannot be read or written
 │   └── InvalidRecord      503  a conversation cannot be stored as JSON, or its record is damaged
 ├── GenerationTimeout      503  the reply took longer than CHATSTREAM_REQUEST_TIMEOUT_SEC
+├── HookFailed             500  a function of the app that takes part in replies failed
 └── GenerationError        500  generation failed; the conversation is as it was before
     └── EngineUnavailable  503  no engine can continue the reply; the conversation keeps its part
 """
@@ -90,6 +92,13 @@ class OriginNotAllowed(ChatStreamError):
 
     status = 403
     code = "origin_not_allowed"
+
+
+class Refused(ChatStreamError):
+    """A function of the app has refused the request, or ended the reply; the words are the app's."""
+
+    status = 403
+    code = "refused"
 
 
 class NotFound(ChatStreamError):
@@ -171,6 +180,12 @@ class GenerationTimeout(ChatStreamError):
 
     status = 503
     code = "timeout"
+
+
+class HookFailed(ChatStreamError):
+    """A function of the app that takes part in replies failed; the log says how."""
+
+    code = "hook_failed"
 
 
 class GenerationError(ChatStreamError):

@@ -28,6 +28,7 @@ ROOMS = [  # top-level modules and packages; each may import what stands above i
     "model_source",
     "monitoring",
     "nodes",
+    "hooks",
     "chat",
     "webui",
     "status_page",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from flask import Flask, Request
 
@@ -12,15 +13,18 @@ from ..config import ContextPolicy, OnBusy, SamplingParams
 from ..conversation.turn import Turn
 from ..engine.engine import Engine
 from ..engine.places import Reservation
-from ..engine.reply_source import LocalReply
 from ..engine.request import GenerationRequest
 from ..errors import BadRequest, ConfigError
+from ..hooks.hooked_reply import HookedReply
+from ..hooks.registry import Hooks
+from ..hooks.reply_context import ReplyContext
 from ..http.disconnect import make_probe
 from ..http.server_check import ServerCheck
 from ..model_source import ModelSource
 from ..model_source.reasoning import fit_prompt, reasoning_of
 from ..monitoring.origin import Origin
 from ..prompts import AbstractChatPrompt
+from ..prompts.export import to_messages
 from ..prompts.replacer import Replacer
 from ..prompts.template_params import TemplateParams
 from .app_state import AppState
@@ -39,6 +43,7 @@ class Admission:
     """
 
     engine: Engine
+    hooks: Hooks
     source: ModelSource
     conversations: ConversationAccess
     shared_prefix: SharedPrefix
@@ -66,11 +71,20 @@ class Admission:
             undo.push(partial(_give_back, place))
             conversation_id = self.conversations.id_of(request)
             turn = self._begin_turn(request, conversation_id, body, state)
+            context = ReplyContext(
+                request,
+                _messages(turn.prompt),
+                self.params,
+                visitor=visitor,
+                conversation_id=conversation_id,
+            )
+            hooked = HookedReply(self.hooks, context)
             on_close = partial(state.replies.end, conversation_id, turn.message_id)
             completion = Completion(
                 app,
                 request,
                 turn,
+                hooked,
                 on_close,
                 callback,
                 state.reports,
@@ -78,8 +92,11 @@ class Admission:
                 state.settings.store_retry_sec,
             )
             undo.callback(completion.close)
-            params = self._params(body, turn)
-            fitted = fit_prompt(self.source, turn.prompt, params, self.context_policy)
+            context.params = self._params(body, turn)
+            hooked.begin()
+            params = context.params
+            prompt = turn.prompt.with_text_before_newest(context.added_text)
+            fitted = fit_prompt(self.source, prompt, params, self.context_policy)
             completion.num_dropped_turns = fitted.num_dropped_turns
             generation = GenerationRequest(
                 fitted.token_ids,
@@ -90,6 +107,7 @@ class Admission:
                 kept_tokens=self.source.reply_format.reasoning_tokens,
                 before_done=completion.keep,
                 after_done=completion.tell,
+                is_slow_to_end=bool(self.hooks),
                 cache_owner=conversation_id,
                 num_shared=self.shared_prefix.length(fitted.token_ids),
                 headers=Origin.from_request(request).onward_headers,
@@ -101,7 +119,8 @@ class Admission:
                 user_input=turn.prompt.get_requester_last_msg() or "",
                 num_kept=turn.num_kept,
                 num_dropped_turns=fitted.num_dropped_turns,
-                source=LocalReply(self.engine, generation),
+                sources=context.sources,
+                source=hooked.source(self.engine, generation),
             )
             state.replies.add(reply)
             self.engine.submit(generation, place)
@@ -153,6 +172,13 @@ class Admission:
             return replace(params, stop=stop)
         except ConfigError as error:
             raise BadRequest(f"with the stop strings of the chat prompt: {error}") from error
+
+
+def _messages(prompt: AbstractChatPrompt) -> list[dict[str, Any]]:
+    """Return the messages before the reply that is still to come."""
+    system = [{"role": "system", "content": prompt.system}] if prompt.system else []
+    texts = [{name: message[name] for name in ("role", "content")} for message in to_messages(prompt)]
+    return [*system, *texts[:-1]]
 
 
 def _give_back(place: Reservation, kind: object, error: BaseException | None, trace: object) -> None:

@@ -9,9 +9,18 @@ from collections.abc import Callable
 from flask import Flask, Request
 
 from ..conversation.turn import Turn
+from ..engine.finisher import not_stored
 from ..engine.outcome import FinishReason, Outcome
 from ..engine.request import GenerationRequest
-from ..errors import ConversationBusy, EngineUnavailable, InvalidRecord, StoreUnavailable
+from ..errors import (
+    ConversationBusy,
+    EngineUnavailable,
+    HookFailed,
+    InvalidRecord,
+    Refused,
+    StoreUnavailable,
+)
+from ..hooks.hooked_reply import HookedReply
 from ..monitoring.origin import Origin
 from ..monitoring.reports import Reports
 
@@ -24,6 +33,8 @@ DISCONNECTED_BEFORE_STREAMING = "client_disconnected_before_streaming"
 DISCONNECTED_WHILE_STREAMING = "client_disconnected_while_streaming"
 UNKNOWN_ERROR = "unknown_error_occurred"
 
+SOUND = (EngineUnavailable, Refused, HookFailed)  # errors before which a reply was as it should be
+
 Callback = Callable[[Request, str], None]
 
 
@@ -35,6 +46,7 @@ class Completion:
         app: Flask,
         request: Request,
         turn: Turn,
+        hooked: HookedReply,
         on_close: Callable[[], None],
         callback: Callback | None,
         reports: Reports,
@@ -48,6 +60,7 @@ class Completion:
         self._app = app
         self._request = request
         self._turn = turn
+        self._hooked = hooked
         self._on_close = on_close
         self._callback = callback
         self._reports = reports
@@ -56,22 +69,31 @@ class Completion:
         self._origin = Origin.from_request(request)
         self.num_dropped_turns = 0  # set when the prompt has been fitted to the context
 
-    def keep(self, generation: GenerationRequest, outcome: Outcome) -> None:
+    def keep(self, generation: GenerationRequest, outcome: Outcome) -> Outcome:
         """Save the turn and release the conversation, before the client is told of the end.
 
         So the client's next turn finds this one saved and is not refused as busy.
 
+        :returns: the outcome, which may be another one, as hooks of the app have a say
         :raises ConversationBusy: the turn could not be saved, as somebody else changed the conversation
         :raises StoreUnavailable: the turn could not be saved, as the store failed
         """
         try:
+            outcome = self._hooked.finish(generation, outcome)
+            answer, reasoning = self._hooked.texts(generation)
             if outcome.is_success:
                 if not self._save(generation, outcome):
                     raise ConversationBusy("the conversation was deleted or changed meanwhile")
-            elif generation.num_chars and _keeps_part(outcome):
+            elif (answer or reasoning) and _keeps_part(outcome):
                 self._save(generation, outcome)
+        except Exception as error:
+            self._hooked.tell(generation, not_stored(outcome, error))
+            raise
+        else:
+            self._hooked.tell(generation, outcome)
         finally:
             self.close()
+        return outcome
 
     def tell(self, generation: GenerationRequest, outcome: Outcome) -> None:
         """Write the log line and the trace, and call the app's callback."""
@@ -83,6 +105,7 @@ class Completion:
                 session=self._conversation_id,
                 num_dropped_turns=self.num_dropped_turns,
                 user_input=self._turn.prompt.get_requester_last_msg(),
+                reply=self._hooked.texts(generation)[0],
             )
         finally:
             if self._callback is not None:
@@ -91,15 +114,17 @@ class Completion:
 
     def _save(self, generation: GenerationRequest, outcome: Outcome) -> bool:
         """Save the turn; while the store fails, try again for some time, in which the client waits."""
+        answer, reasoning = self._hooked.texts(generation)
         deadline = time.monotonic() + self._save_retry_sec
         is_first_attempt = True
         while True:
             try:
                 return self._turn.save(
-                    generation.text,
-                    reasoning=generation.reasoning_text or None,
+                    answer,
+                    reasoning=reasoning or None,
                     reasoning_sec=outcome.reasoning_sec,
                     is_interrupted=not outcome.is_success,
+                    sources=self._hooked.context.sources,
                 )
             except StoreUnavailable as error:
                 if isinstance(error, InvalidRecord) or time.monotonic() >= deadline:
@@ -122,7 +147,7 @@ class Completion:
 
 def _keeps_part(outcome: Outcome) -> bool:
     """Return whether the part of a reply that was interrupted is sound."""
-    return outcome.finish_reason is not FinishReason.ERROR or outcome.error_class is EngineUnavailable
+    return outcome.finish_reason is not FinishReason.ERROR or outcome.error_class in SOUND
 
 
 def message_of(generation: GenerationRequest, outcome: Outcome) -> str:

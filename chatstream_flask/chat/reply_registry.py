@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..engine.reply_source import ReplySource
@@ -27,6 +27,7 @@ class Reply:
     num_kept: int  # messages of the conversation before this turn
     num_dropped_turns: int  # left out of the prompt
     source: ReplySource
+    sources: list[dict[str, str]] = field(default_factory=list)  # that are shown with it
 
 
 class ReplyRegistry:
@@ -57,6 +58,8 @@ class ReplyRegistry:
         """
         if self._node is not None:
             facts = {name: value for name, value in vars(reply).items() if name != "source"}
+            if not reply.sources:
+                del facts["sources"]  # which servers of earlier versions do not know
             self._node.publish(facts, reply.source, self._keep_sec)
 
     def running(self, conversation_id: str) -> Reply | None:

@@ -41,6 +41,7 @@ def reply_response(
             heartbeat_sec=settings.heartbeat_sec,
             extra={"num_dropped_turns": reply.num_dropped_turns},
             grace_sec=grace_sec,
+            sources=reply.sources,
             offset=0 if isinstance(wire, ChatStreamFrames) else offset,  # each frame holds the whole reply
         ),
     )

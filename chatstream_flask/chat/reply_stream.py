@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..engine.outcome import Outcome
@@ -32,6 +32,7 @@ class ReplyStream(Iterator[bytes]):
         probe_sec: float,
         heartbeat_sec: float,
         extra: dict[str, Any],
+        sources: Sequence[dict[str, str]] = (),
         grace_sec: float = 0.0,
         offset: int = 0,
         clock: Callable[[], float] = time.monotonic,
@@ -42,6 +43,7 @@ class ReplyStream(Iterator[bytes]):
         self._wait_sec = min(probe_sec, heartbeat_sec)
         self._heartbeat_sec = heartbeat_sec
         self._extra = extra  # fields of the last event
+        self._sources = () if offset else sources  # a reader that comes back has them
         self._grace_sec = grace_sec
         self._clock = clock
         self._written_at = clock()
@@ -101,12 +103,15 @@ class ReplyStream(Iterator[bytes]):
             return b""
         if not self._source.is_waiting:
             self._is_started = True
-            return self._wire.start() if self._source.is_started else b""
+            return self._start() if self._source.is_started else b""
         place = self._source.queue_place
         if place is None or place[0] == self._position:
             return b""
         self._position = place[0]
         return self._wire.queue(*place)
+
+    def _start(self) -> bytes:
+        return self._wire.start() + (self._wire.sources(self._sources) if self._sources else b"")
 
     def _piece(self, piece: Piece) -> bytes:
         self._offset += len(piece.text)

@@ -15,6 +15,7 @@ from ..conversation import ConversationStore
 from ..engine.engine import Engine
 from ..engine.runner import Runner
 from ..errors import ChatStreamError, NotAccepting, NotFound, TooManyRequests
+from ..hooks.registry import HookDecorators, Hooks
 from ..http.cookie_check import CookieCheck
 from ..http.problem import problem_response
 from ..http.request_body import parse_offset, read_body
@@ -39,7 +40,7 @@ from .shared_prefix import ChatSharedPrefix
 from .wire_format import choose
 
 
-class ChatService:
+class ChatService(HookDecorators):
     """What views call: the same engine, queue and settings for every app that was set up for it."""
 
     def __init__(
@@ -69,6 +70,7 @@ class ChatService:
         self.logger = logger
         self.engine = Engine(engine_config, self._make_runner)
         self.engine.upstreams = source.upstreams
+        self.hooks = Hooks(self.engine.stats)
         self.check_server = ServerCheck(self.engine, lambda: engine_configs_of(current_app))
         self._check_cookie = CookieCheck(logger)
         self._readers = Readers(engine_config.max_extra_readers)
@@ -79,6 +81,7 @@ class ChatService:
         )
         self._admission = Admission(
             engine=self.engine,
+            hooks=self.hooks,
             source=source,
             conversations=self._conversations,
             shared_prefix=ChatSharedPrefix(source, chat_prompt_clazz),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from ..config import WireFormatName
@@ -25,6 +26,10 @@ class WireFormat(ABC):
 
     @abstractmethod
     def start(self) -> bytes: ...
+
+    def sources(self, sources: Sequence[dict[str, str]]) -> bytes:
+        """Encode what is shown with the reply, each with `title` and perhaps `url`."""
+        return b""
 
     @abstractmethod
     def text(self, text: str, offset: int) -> bytes:
@@ -98,6 +103,9 @@ class ServerSentEvents(WireFormat):
     def start(self) -> bytes:
         return self._event("start", {"message_id": self.message_id}, 0)
 
+    def sources(self, sources: Sequence[dict[str, str]]) -> bytes:
+        return self._event("sources", {"sources": list(sources)}, 0)
+
     def text(self, text: str, offset: int) -> bytes:
         return self._event("text", {"text": text}, offset)
 
@@ -127,6 +135,9 @@ class NewlineDelimitedJSON(WireFormat):
 
     def start(self) -> bytes:
         return self._line("start", message_id=self.message_id)
+
+    def sources(self, sources: Sequence[dict[str, str]]) -> bytes:
+        return self._line("sources", sources=list(sources))
 
     def text(self, text: str, offset: int) -> bytes:
         return self._line("text", text=text)

@@ -62,13 +62,18 @@ class Turn:
         is_interrupted: bool,
         reasoning: str | None = None,
         reasoning_sec: float | None = None,
+        sources: list[dict[str, str]] | None = None,
     ) -> bool:
-        """Store the conversation with this reply, and with what the model reasoned before it.
+        """Store the conversation with this reply, what the model reasoned before it, and its sources.
 
         Return False if it was deleted, or taken over by another process, since the turn began.
         """
         self.prompt.set_responder_last_msg(
-            reply, is_interrupted=is_interrupted, reasoning=reasoning, reasoning_sec=reasoning_sec
+            reply,
+            is_interrupted=is_interrupted,
+            reasoning=reasoning,
+            reasoning_sec=reasoning_sec,
+            sources=sources,
         )
         self.prompt.set_responder_last_msg_id(self.message_id)
         kept = replace(

@@ -55,7 +55,12 @@ class EngineRun:
 
     def start(self) -> None:
         """Start the threads; if one cannot open, end them all and raise its error."""
-        self._finisher = Finisher(self._config.max_running, self.queue.release, self._stats.record_finished)
+        self._finisher = Finisher(
+            self._config.max_running,
+            self._config.num_places,
+            self.queue.release,
+            self._stats.record_finished,
+        )
         self.pool = WorkerPool(
             self._config,
             self.queue,

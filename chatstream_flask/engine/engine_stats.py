@@ -6,12 +6,21 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 from .histogram import FIRST_TOKEN_SEC, GAP_SEC, NUM_TOKENS, REQUEST_SEC, Histogram
 from .outcome import FinishReason, Outcome
 from .worker_stats import WorkerStats
 
 NUM_RECENT = 2048  # outcomes that are kept, for percentiles over the last minutes
+
+
+class HookStats(NamedTuple):
+    """Calls of the app's functions of one kind."""
+
+    num: int = 0
+    total_sec: float = 0.0
+    num_failed: int = 0
 
 
 class EngineStats:
@@ -35,6 +44,7 @@ class EngineStats:
         self._finished: Counter[FinishReason] = Counter()
         self._aborted: Counter[str] = Counter()  # by phase
         self._replaced: Counter[str] = Counter()  # worker threads, by fault
+        self._hooks: dict[str, HookStats] = {}  # by kind
         self._recent: deque[tuple[float, Outcome]] = deque(maxlen=NUM_RECENT)
 
     def __repr__(self) -> str:
@@ -49,6 +59,12 @@ class EngineStats:
     def record_replaced(self, fault: str) -> None:
         with self._lock:
             self._replaced[fault] += 1
+
+    def record_hook(self, kind: str, seconds: float, *, is_failed: bool) -> None:
+        """Count a call of a function of the app that takes part in replies."""
+        with self._lock:
+            num, total_sec, num_failed = self._hooks.get(kind, HookStats())
+            self._hooks[kind] = HookStats(num + 1, total_sec + seconds, num_failed + is_failed)
 
     def record_finished(self, outcome: Outcome) -> None:
         with self._lock:
@@ -94,6 +110,11 @@ class EngineStats:
     def num_replaced(self) -> dict[str, int]:
         with self._lock:
             return dict(self._replaced)
+
+    @property
+    def hooks(self) -> dict[str, HookStats]:
+        with self._lock:
+            return dict(self._hooks)
 
     def recent(self, max_age_sec: float) -> list[Outcome]:
         """Return the outcomes of the last `max_age_sec` seconds, oldest first, at most `NUM_RECENT`."""

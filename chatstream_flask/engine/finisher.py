@@ -20,43 +20,50 @@ class Finisher:
     """Runs for each finished request: `before_done`, `release`, `publish`, and then `after_done`.
 
     So a reply is stored before its readers see the end, and its place is free when they do. A slow store
-    delays only its own reply; `after_done` callbacks have a thread of their own.
+    delays only its own reply; `after_done` callbacks have a thread of their own, and so has each request
+    that is slow to end.
     """
 
     def __init__(
         self,
         num_threads: int,
+        num_places: int,
         release: Callable[[GenerationRequest], None],
         record: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
-        """Start without threads; at most `num_threads` are started as they are needed.
+        """Start without threads, which are started as they are needed.
 
+        :param num_threads: how many finish requests
+        :param num_places: the most requests that are not released, and may be slow to end at the same time
         :param release: frees the place of a request
         :param record: counts an outcome, before readers see it
         """
         self._release = release
         self._record = record
         self._finishers = ThreadPoolExecutor(min(num_threads, MAX_THREADS), "chatstream-finisher")
+        self._slow = ThreadPoolExecutor(num_places, "chatstream-slow-finisher")
         self._callbacks = ThreadPoolExecutor(1, "chatstream-callback")
 
     def submit(self, request: GenerationRequest, outcome: Outcome) -> None:
         try:
-            self._finishers.submit(self._finish, request, outcome)
+            pool = self._slow if request.is_slow_to_end else self._finishers
+            pool.submit(self._finish, request, outcome)
         except RuntimeError:  # the interpreter is shutting down
             self._finish(request, outcome)
 
     def close(self, *, wait: bool) -> None:
         """Accept nothing new; what was submitted is still done. Idempotent."""
         self._finishers.shutdown(wait)
+        self._slow.shutdown(wait)
         self._callbacks.shutdown(wait)
 
     def _finish(self, request: GenerationRequest, outcome: Outcome) -> None:
         try:
             if request.before_done is not None:
-                request.before_done(request, outcome)
+                outcome = request.before_done(request, outcome) or outcome
         except Exception as error:
             logger.exception("the reply of %r could not be stored", request)
-            outcome = _not_stored(outcome, error)
+            outcome = not_stored(outcome, error)
         self._release(request)
         request.before_done = None  # readers may hold the request for long; free what its hooks refer to
         self._record(outcome)
@@ -76,7 +83,8 @@ class Finisher:
         request.after_done = None
 
 
-def _not_stored(outcome: Outcome, error: Exception) -> Outcome:
+def not_stored(outcome: Outcome, error: Exception) -> Outcome:
+    """Return the outcome of a reply that could not be stored."""
     if not isinstance(error, ChatStreamError):
         error_text = "the reply could not be stored; try again"
         return replace(outcome, finish_reason=FinishReason.ERROR, error=error_text)

@@ -32,7 +32,8 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.FINISHED: frozenset(),
 }
 
-Hook = Callable[["GenerationRequest", Outcome], None]
+BeforeDone = Callable[["GenerationRequest", Outcome], Outcome | None]
+AfterDone = Callable[["GenerationRequest", Outcome], None]
 
 
 class TextFilter(Protocol):
@@ -63,8 +64,9 @@ class GenerationRequest:
         shows_special_tokens: bool = False,
         follows_text: bool = False,
         kept_tokens: Mapping[int, str] | None = None,
-        before_done: Hook | None = None,
-        after_done: Hook | None = None,
+        before_done: BeforeDone | None = None,
+        after_done: AfterDone | None = None,
+        is_slow_to_end: bool = False,
         returns_token_ids: bool = False,
         cache_owner: str | None = None,
         owner_kind: str = "conversation",
@@ -82,8 +84,9 @@ class GenerationRequest:
         :param shows_special_tokens: keep special tokens in the text, for a reader that parses them
         :param follows_text: the reply continues the text of the prompt, so its first word keeps its space
         :param kept_tokens: special tokens that stay in the text although others do not, with their text
-        :param before_done: called before readers get the outcome, to store the reply
+        :param before_done: called before readers get the outcome, to store the reply; may return another one
         :param after_done: called after readers got the outcome, to notify the app
+        :param is_slow_to_end: `before_done` calls functions of the app, which may take any time
         :param returns_token_ids: keep the generated ids for readers, in `token_ids`
         :param cache_owner: the conversation or API key that may reuse cached private tokens; None: nobody may
         :param owner_kind: "conversation" or "key", for statistics
@@ -104,6 +107,7 @@ class GenerationRequest:
         self.kept_tokens = kept_tokens or {}
         self.before_done = before_done
         self.after_done = after_done
+        self.is_slow_to_end = is_slow_to_end
         self.cache_owner = cache_owner
         self.owner_kind = owner_kind
         self.num_shared = num_shared

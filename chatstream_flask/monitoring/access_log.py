@@ -56,6 +56,7 @@ class AccessLog:
         session: str | None,  # hash of the conversation's id
         num_dropped_turns: int,
         user_input: str | None,
+        reply: str,
     ) -> None:
         """Log a reply that ended, with its token counts and times."""
         fields: dict[str, Any] = {
@@ -74,7 +75,7 @@ class AccessLog:
             "num_dropped_turns": num_dropped_turns,
         }
         if self._settings.log_prompts:
-            fields |= {"user_input": user_input, "reply": generation.text}
+            fields |= {"user_input": user_input, "reply": reply}
         template = ENDED[self._settings.locale]
         if num_dropped_turns:
             template += TRUNCATED[self._settings.locale]

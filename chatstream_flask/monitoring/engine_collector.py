@@ -11,6 +11,7 @@ from prometheus_client.core import (
     GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
+    SummaryMetricFamily,
 )
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
@@ -50,6 +51,7 @@ class EngineCollector(Collector):
         yield from self._counters(steps)
         yield from self._histograms(steps)
         yield from self._upstreams()
+        yield from self._hooks()
 
     def _gauges(self) -> Iterable[Metric]:
         engine, config = self._engine, self._engine.config
@@ -79,6 +81,19 @@ class EngineCollector(Collector):
         ):
             values = dict(zip((it.url for it in upstreams), counts, strict=True))
             yield _counters(name, text, "url", values)
+
+    def _hooks(self) -> Iterable[Metric]:
+        """Return the metrics of the app's functions, of the kinds that have been called."""
+        if not (hooks := self._engine.stats.hooks):
+            return
+        seconds = SummaryMetricFamily(
+            PREFIX + "hook_seconds", "Time in functions of the app that take part in replies", labels=["hook"]
+        )
+        for kind, stats in hooks.items():
+            seconds.add_metric([kind], stats.num, stats.total_sec)
+        yield seconds
+        failures = {kind: stats.num_failed for kind, stats in hooks.items()}
+        yield _counters("hook_failures", "Calls of these functions that failed", "hook", failures)
 
     def _counters(self, steps: WorkerStats) -> Iterable[Metric]:
         stats = self._engine.stats

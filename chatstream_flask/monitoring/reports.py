@@ -31,11 +31,13 @@ class Reports:
         session: str | None = None,
         num_dropped_turns: int = 0,
         user_input: str | None = None,
+        reply: str | None = None,
     ) -> None:
         """Report the end of a reply; may be called in any thread, after the HTTP request is over.
 
         :param origin: made while the request was being handled
         :param session: the conversation's id
+        :param reply: its text, if that is not the one of `generation`
         """
         session = None if session is None else self._access_log.hash_session(session)
         self._access_log.ended(
@@ -45,6 +47,7 @@ class Reports:
             session=session,
             num_dropped_turns=num_dropped_turns,
             user_input=user_input,
+            reply=generation.text if reply is None else reply,
         )
         record_span(
             origin.parent,

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from flask import Response, request
 
 from ..chat.service import ChatService
 from ..config import SamplingParams
+from ..engine.outcome import Outcome
 from ..engine.request import GenerationRequest
+from ..hooks import ReplyContext
+from ..hooks.hooked_reply import HookedReply
 from ..http.request_body import read_body
 from ..model_source import ModelSource
 from ..model_source.reasoning import reasoning_of
@@ -65,14 +69,19 @@ class Completions:
         """Answer POST /v1/completions."""
         body = parse_body(read_body(request, self.settings.max_body_len), CompletionBody)
         with self._reserve(body) as generations:
-            each = body.num_choices // len(body.prompts)
-            prompts = [ids for prompt in body.prompts for ids in [self._prompt_ids(prompt, body)] * each]
+            num_each = body.num_choices // len(body.prompts)
+            prompts = [ids for prompt in body.prompts for ids in [self._prompt_ids(prompt, body)] * num_each]
             grammar = grammar_of(answer_format(body), ToolUse(), self._source.reply_format)
-            params = self._params(body, grammar, prompts)
+            texts = [
+                given if isinstance(given, str) else self._source.decode(given) for given in body.prompts
+            ]
+            messages = [{"role": "user", "content": text} for text in texts]
+            context = self._begin_hooks(body, messages, self._params(body, grammar))
+            params = bounded(context.params, body, prompts, self._engine.config.context_len)
             parsers: list[ReplyParser] = [
                 TextReply(self._source.decode(ids) if body.echo else "") for ids in prompts
             ]
-            self._submit(body, generations, prompts, params, parsers)
+            self._submit(body, generations, prompts, params, parsers, context)
             answer = CompletionAnswer(
                 *self._about_answer(body),
                 prompts=prompts if body.return_token_ids else None,
@@ -89,7 +98,7 @@ class Completions:
         :raises TooManyRequests: the places are taken
         """
         use = tool_use(body)
-        checked = self._encoder.check(body)
+        messages, template_kwargs = self._encoder.check(body)
         with self._reserve(body) as generations:
             wanted = answer_format(body)
             grammar = grammar_of(wanted, use, self._source.reply_format)
@@ -99,11 +108,13 @@ class Completions:
                     "call or strict functions, which hold from the beginning of a message",
                     param="continue_final_message",
                 )
-            ids = self._cut(self._encoder.encode(*checked, use), body)
-            params = self._params(body, grammar, [ids])
-            params = replace(params, max_reasoning_tokens=self._reasoning_limit(body))
+            params = replace(self._params(body, grammar), max_reasoning_tokens=self._reasoning_limit(body))
+            context = self._begin_hooks(body, messages, params)
+            messages = context.with_added_text(messages)
+            ids = self._cut(self._encoder.encode(messages, template_kwargs, use), body)
+            params = bounded(context.params, body, [ids], self._engine.config.context_len)
             parsers = [self._parser(body, use, is_free=wanted is None) for _ in range(body.num_choices)]
-            self._submit(body, generations, [ids] * body.num_choices, params, parsers)
+            self._submit(body, generations, [ids] * body.num_choices, params, parsers, context)
             return generations
 
     def _reserve(self, body: Body) -> Generations:
@@ -138,10 +149,36 @@ class Completions:
             num = self._engine.config.context_len - (body.max_new_tokens or 1)
         return prompt_ids if num is None else prompt_ids[-max(num, 1) :]
 
-    def _params(self, body: Body, grammar: str | None, prompts: list[list[int]]) -> SamplingParams:
+    def _params(self, body: Body, grammar: str | None) -> SamplingParams:
+        """Return the sampling parameters, not limited to the context yet."""
         params = sampling_params(body, self._service.params, grammar, self._bad_words(body))
         self._source.check(params)
-        return bounded(params, body, prompts, self._engine.config.context_len)
+        return params
+
+    def _begin_hooks(
+        self, body: Body, messages: list[dict[str, Any]], params: SamplingParams
+    ) -> ReplyContext:
+        """Call the app's `before_reply`.
+
+        :raises ChatStreamError: a hook refused or failed
+        :raises ApiError: the client asks for tokens, whose text hooks might have changed
+        """
+        hooks = self._service.hooks
+        asks_for_tokens = body.num_logprobs is not None or getattr(body, "return_token_ids", None)
+        if hooks.on_text and asks_for_tokens:
+            raise ApiError(
+                "logprobs and token ids are not available here, as this app may change the text of replies",
+                param="logprobs",
+                code="unsupported_parameter",
+            )
+        context = ReplyContext(
+            request._get_current_object(),  # type: ignore[attr-defined]
+            messages,
+            params,
+            visitor=visitor_of(request, self.settings.api_keys),
+        )
+        HookedReply(hooks, context).begin()
+        return context
 
     def _bad_words(self, body: Body) -> tuple[tuple[int, ...], ...]:
         """Return the tokens of each bad word, at the beginning of a text and after a space."""
@@ -180,6 +217,7 @@ class Completions:
         prompts: list[list[int]],
         params: SamplingParams,
         parsers: list[ReplyParser],
+        context: ReplyContext,
     ) -> None:
         is_chat = isinstance(body, ChatBody)
         is_counted = body.max_new_tokens is not None  # OpenAI's limits are for all tokens together
@@ -187,7 +225,12 @@ class Completions:
         stop_ids = self._source.stop_ids(params.stop) | frozenset(body.stop_token_ids or ())
         owner = cache_owner_of(request, self.settings.api_keys, body.prompt_cache_key or body.user)
         origin = Origin.from_request(request)
-        report = partial(self._service.state.reports.ended, origin)
+        hooks, reports = self._service.hooks, self._service.state.reports
+
+        def report(hooked: HookedReply, generation: GenerationRequest, outcome: Outcome) -> None:
+            reports.ended(origin, generation, outcome, reply=hooked.texts(generation)[0])
+
+        replies = [HookedReply(hooks, context.copy(), parser) for parser in parsers]
         generations.submit(
             [
                 Choice(
@@ -205,7 +248,9 @@ class Completions:
                             if is_chat
                             else None
                         ),
-                        after_done=report,
+                        before_done=hooked.end if hooks else None,
+                        after_done=partial(report, hooked),
+                        is_slow_to_end=bool(hooks),
                         cache_owner=owner,
                         owner_kind="key",
                         num_shared=self._shared_prefix.length(prompt_ids) if is_chat else 0,
@@ -214,9 +259,12 @@ class Completions:
                         changed=generations.changed,
                     ),
                     parser,
+                    hooked,
                     has_single_call=isinstance(body, ChatBody) and body.parallel_tool_calls is False,
                 )
-                for index, (prompt_ids, parser) in enumerate(zip(prompts, parsers, strict=True))
+                for index, (prompt_ids, parser, hooked) in enumerate(
+                    zip(prompts, parsers, replies, strict=True)
+                )
             ]
         )
 

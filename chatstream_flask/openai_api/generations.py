@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..config import VisitorLimits
 from ..engine.engine import Engine
@@ -13,7 +13,8 @@ from ..engine.outcome import FinishReason, Outcome
 from ..engine.reply_text import TokenLogprob
 from ..engine.request import GenerationRequest
 from ..errors import BadRequest
-from ..reply_format.deltas import CALLS, Delta
+from ..hooks.hooked_reply import HookedReply
+from ..reply_format.deltas import ANNOTATIONS, CALLS, Delta
 from ..reply_format.reply_parser import ReplyParser
 
 
@@ -32,14 +33,23 @@ class Choice:
     """One choice and how far it has been read."""
 
     def __init__(
-        self, request: GenerationRequest, parser: ReplyParser, *, has_single_call: bool = False
+        self,
+        request: GenerationRequest,
+        parser: ReplyParser,
+        hooked: HookedReply,
+        *,
+        has_single_call: bool = False,
     ) -> None:
         """Start to read.
 
+        :param hooked: through whose hooks the reply passes; it has the same parser
         :param has_single_call: leave out tool calls after the first
         """
         self.request = request
         self.parser = parser
+        self._hooked = hooked
+        self._num_deltas = 0  # that the hooks have let through
+        self._has_begun = False
         self._has_single_call = has_single_call
         self.outcome: Outcome | None = None  # set when everything has been read
         self._num_chars = 0
@@ -55,13 +65,10 @@ class Choice:
         """Return what is new without waiting."""
         if self.outcome is not None:
             return NO_NEWS
-        pieces, self.outcome = self.request.read(self._num_chars, 0)
-        deltas: list[Delta] = []
-        for text, is_reasoning in pieces:
-            self._num_chars += len(text)
-            deltas += [{"reasoning_content": text}] if is_reasoning else self.parser.push(text)
-        if self.outcome is not None:
-            deltas += self.parser.finish()
+        deltas = self._let_through() if self._hooked.is_filtered else self._parsed()
+        if not self._has_begun and (sources := self._hooked.context.sources):
+            deltas.insert(0, {ANNOTATIONS: [_citation(**source) for source in sources]})
+        self._has_begun = True
         if self._has_single_call:
             deltas = [d for d in deltas if all(call["index"] == 0 for call in d.get(CALLS, ()))]
         logprobs: list[TokenLogprob] = []
@@ -72,11 +79,35 @@ class Choice:
         self._num_ids += len(token_ids)
         return News(deltas, logprobs, token_ids)
 
+    def _parsed(self) -> list[Delta]:
+        pieces, self.outcome = self.request.read(self._num_chars, 0)
+        deltas: list[Delta] = []
+        for text, is_reasoning in pieces:
+            self._num_chars += len(text)
+            deltas += [{"reasoning_content": text}] if is_reasoning else self.parser.push(text)
+        return deltas if self.outcome is None else deltas + self.parser.finish()
+
+    def _let_through(self) -> list[Delta]:
+        self._hooked.pump(self.request)
+        self.outcome = self.request.outcome  # first: once it is there, everything has been let through
+        self._num_chars = self._hooked.num_read
+        deltas = self._hooked.deltas_after(self._num_deltas)
+        self._num_deltas += len(deltas)
+        return deltas
+
     @property
     def finish_reason(self) -> str:
         assert self.outcome is not None
         has_called = self.parser.has_called and self.outcome.finish_reason is FinishReason.STOP
         return "tool_calls" if has_called else self.outcome.finish_reason.value
+
+
+def _citation(title: str, url: str = "") -> dict[str, Any]:
+    """Return a source in the API's form; the numbers say that it is of no certain place in the text."""
+    return {
+        "type": "url_citation",
+        "url_citation": {"title": title, "url": url, "start_index": 0, "end_index": 0},
+    }
 
 
 class Generations:

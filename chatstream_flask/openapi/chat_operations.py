@@ -68,7 +68,8 @@ CHAT_REQUEST = an_object(
         {"required": ["regenerate"], "properties": {"regenerate": {"const": True}}},
     ]
 }
-EVENTS = an_event("`queue`, `start`, `reasoning`, `text`, `done` or `error`, each with JSON")
+EVENTS = an_event("`queue`, `start`, `sources`, `reasoning`, `text`, `done` or `error`, each with JSON")
+SOURCE = an_object({"title": STRING, "url": STRING}, optional=("url",))
 MESSAGE = an_object(
     {
         "role": STRING,
@@ -77,8 +78,9 @@ MESSAGE = an_object(
         "is_interrupted": {"type": "boolean"},
         "reasoning": STRING,
         "reasoning_s": NUMBER_OR_NULL,
+        "sources": an_array(SOURCE),
     },
-    optional=("reasoning", "reasoning_s"),
+    optional=("reasoning", "reasoning_s", "sources"),
 )
 RUNNING = an_object({"message_id": STRING, "user_input": STRING, "num_kept": COUNT})
 WORKER = an_object(

@@ -105,6 +105,15 @@ class AbstractChatPrompt(PromptSettings, ChatHistory):
         clone.num_initial = self.num_initial if num_initial is None else num_initial
         return clone
 
+    def with_text_before_newest(self, text: str) -> Self:
+        """Return a copy in which a text stands before the requester's newest message; `self` if it is ""."""
+        contents = self.get_contents()
+        for i in range(len(contents) - 1, -1, -1):
+            if text and contents[i].is_requester:
+                contents[i] = replace(contents[i], message=f"{text}\n\n{contents[i].message or ''}")
+                return self.with_contents(contents)
+        return self
+
     def _with_texts(self, change: Mark) -> Self:
         """Return a copy with each text changed."""
         contents = [

@@ -24,6 +24,7 @@ class ChatContent:
     is_interrupted: bool = False  # whether the reply ended early
     reasoning: str | None = None  # what the model wrote before its answer
     reasoning_sec: float | None = None  # how long it did
+    sources: list[dict[str, str]] | None = None  # shown with the reply: `title` and perhaps `url`
 
     @property
     def is_requester(self) -> bool:
@@ -45,7 +46,7 @@ class ChatContent:
         self.message_id = message_id
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the message as a dict of JSON's types; a message without reasoning has no fields for it."""
+        """Return the message as a dict of JSON's types; reasoning and sources only if it has them."""
         data: dict[str, Any] = {
             "role": self.role.value,
             "message": self.message,
@@ -54,6 +55,8 @@ class ChatContent:
         }
         if self.reasoning is not None:
             data |= {"reasoning": self.reasoning, "reasoning_sec": self.reasoning_sec}
+        if self.sources:
+            data["sources"] = self.sources
         return data
 
     @classmethod
@@ -66,4 +69,5 @@ class ChatContent:
             data["is_interrupted"],
             data.get("reasoning"),
             data.get("reasoning_sec"),
+            data.get("sources"),
         )

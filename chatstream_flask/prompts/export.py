@@ -12,7 +12,7 @@ ROLE_NAMES = {True: "user", False: "assistant"}  # by is_requester
 def to_messages(chat_prompt: AbstractChatPrompt) -> list[dict[str, Any]]:
     """Return the visitor's turns as dicts of JSON's types, without the initial contents.
 
-    Only a reply with reasoning has the field `reasoning`.
+    Only a reply with reasoning has the field `reasoning`, only one with sources `sources`.
     """
     return [
         {
@@ -22,6 +22,7 @@ def to_messages(chat_prompt: AbstractChatPrompt) -> list[dict[str, Any]]:
             "is_interrupted": content.is_interrupted,
         }
         | ({"reasoning": content.reasoning} if content.reasoning else {})
+        | ({"sources": content.sources} if content.sources else {})
         for content in chat_prompt.get_contents()[chat_prompt.num_initial :]
     ]
 
@@ -37,6 +38,9 @@ def to_markdown(chat_prompt: AbstractChatPrompt, title: str = "") -> str:
         if reasoning := message.get("reasoning"):
             parts.append(_quoted("**Reasoning**", reasoning))
         parts.append(_quoted(f"**{message['role'].capitalize()}**{end}", message["content"]))
+        if sources := message.get("sources"):
+            lines = (" ".join([each["title"], each.get("url", "")]).rstrip() for each in sources)
+            parts.append(_quoted("**Sources**", "\n".join(lines)))
     return "\n".join(parts)
 
 

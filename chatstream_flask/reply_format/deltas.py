@@ -9,6 +9,7 @@ from typing import Any
 
 Delta = dict[str, Any]  # with one field
 CALLS = "tool_calls"
+ANNOTATIONS = "annotations"  # sources that the server shows with a reply; no part of its text
 
 
 def make_call(index: int, name: str, arguments: str) -> dict[str, Any]:
@@ -44,9 +45,13 @@ def merged(deltas: list[Delta]) -> list[Delta]:
 def message_of(deltas: Iterable[Delta]) -> dict[str, Any]:
     """Return the message that the deltas add up to."""
     content: dict[str, str] = {}
+    annotations: list[dict[str, Any]] = []
     calls: dict[int, dict[str, Any]] = {}
     for delta in deltas:
         for name, value in delta.items():
+            if name == ANNOTATIONS:
+                annotations += value
+                continue
             if name != CALLS:
                 content[name] = content.get(name, "") + value
                 continue
@@ -61,6 +66,8 @@ def message_of(deltas: Iterable[Delta]) -> dict[str, Any]:
         "refusal": None,
         **content,
     }
+    if annotations:
+        message[ANNOTATIONS] = annotations
     if calls:
         message[CALLS] = [{k: v for k, v in calls[i].items() if k != "index"} for i in sorted(calls)]
     return message

@@ -34,16 +34,18 @@ def conversation_of(chat_stream: ChatService, request: Request) -> dict[str, Any
 
 
 def _message(content: ChatContent) -> dict[str, Any]:
-    """Return a message; only one with reasoning has the fields `reasoning` and `reasoning_s`, its seconds."""
-    message = {
+    """Return a message; `reasoning`, `reasoning_s` (its seconds) and `sources` are there if it has them."""
+    message: dict[str, Any] = {
         "role": content.role.value,
         "text": content.message or "",
         "message_id": content.message_id,
         "is_interrupted": content.is_interrupted,
     }
-    if content.reasoning is None:
-        return message
-    return message | {"reasoning": content.reasoning, "reasoning_s": rounded(content.reasoning_sec)}
+    if content.reasoning is not None:
+        message |= {"reasoning": content.reasoning, "reasoning_s": rounded(content.reasoning_sec)}
+    if content.sources:
+        message["sources"] = content.sources
+    return message
 
 
 def prompt_of(chat_stream: ChatService, request: Request) -> dict[str, Any]:

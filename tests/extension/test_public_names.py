@@ -59,6 +59,7 @@ def test_the_root_has_what_an_app_needs() -> None:
         "AbstractRequestHandler",
         "ChatPrompt",
         "ChatStream",
+        "ReplyContext",
         "SamplingParams",
         "SimpleSessionRequestHandler",
         "__version__",

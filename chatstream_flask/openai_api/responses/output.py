@@ -10,7 +10,7 @@ from typing import Any
 from ...engine.outcome import FinishReason, Outcome
 from ...engine.reply_text import TokenLogprob
 from ...errors import ChatStreamError
-from ...reply_format.deltas import CALLS, Delta
+from ...reply_format.deltas import ANNOTATIONS, CALLS, Delta
 from ..errors import error_object
 
 Json = dict[str, Any]
@@ -33,6 +33,7 @@ class ResponseOutput:
         self.output: list[Json] = []
         self.response = response | {"status": IN_PROGRESS, "output": self.output}
         self._show_logprobs = show_logprobs
+        self._annotations: list[Json] = []  # of each message that follows
         self._num_events = 0
         self._open: Json | None = None  # the last item, while it grows
         self._call: Any = None  # index of the call that is open
@@ -43,7 +44,9 @@ class ResponseOutput:
 
     def add(self, delta: Delta, logprobs: Sequence[TokenLogprob] = ()) -> Iterator[Json]:
         """Add a delta; yield the events that tell it."""
-        if CALLS in delta:
+        if ANNOTATIONS in delta:
+            self._annotations = [{"type": each["type"], **each[each["type"]]} for each in delta[ANNOTATIONS]]
+        elif CALLS in delta:
             for call in delta[CALLS]:
                 yield from self._add_call(call)
         elif "reasoning_content" in delta:
@@ -105,6 +108,13 @@ class ResponseOutput:
         yield self._begin(item)
         item["content"].append(part)
         yield self._of_part("response.content_part.added", part=dict(part))
+        if kind == "reasoning":
+            return
+        part["annotations"] = list(self._annotations)
+        for index, annotation in enumerate(self._annotations):
+            yield self._of_part(
+                "response.output_text.annotation.added", annotation_index=index, annotation=annotation
+            )
 
     def _add_call(self, call: Json) -> Iterator[Json]:
         function = call["function"]

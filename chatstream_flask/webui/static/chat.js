@@ -149,7 +149,7 @@ export class Chat {
     const reader = new ReplyReader(this.api, messageId, this.#listener(running), running.abort.signal);
     const event = await reader.read(stream);
     if (event.name === "gone") throw new Lost();
-    if (event.name === "error") this.#fail(running, word("error_failed"));
+    if (event.name === "error") this.#fault(running, event.data);
     else this.#end(running, event.data);
   }
 
@@ -158,6 +158,7 @@ export class Chat {
     return {
       onQueue: (place) => reply.showQueue(place),
       onStart: () => reply.showStart(),
+      onSources: (sources) => reply.showSources(sources),
       onReasoning: (text) => reply.pushReasoning(text),
       onText: (text) => reply.push(text),
       onLost: this.connection.lost,
@@ -174,6 +175,16 @@ export class Chat {
     if (!isWhole && !turn.reply.text && !turn.reply.reasoning) return this.#fail(running, word("error_stopped"));
     turn.isInterrupted = !isWhole;
     turn.reply.finish(done);
+  }
+
+  /** An error in mid-reply; of what the app has refused, the server keeps the part before. */
+  #fault(running, { code, message }) {
+    const { turn } = running;
+    if (code !== "refused") return this.#fail(running, word("error_failed"));
+    if (!turn.reply.text && !turn.reply.reasoning) return this.#fail(running, message);
+    turn.isInterrupted = true;
+    turn.reply.finish({ finish_reason: "cancelled" });
+    turn.showFailure(message, []);
   }
 
   /** True if only the server knows the outcome of the request. */

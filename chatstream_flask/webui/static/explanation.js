@@ -9,13 +9,15 @@ const KEYS = {
   prompt_too_long: "error_too_long",
   body_too_large: "error_too_long",
   signed_out: "error_signed_out",
+  refused: "refused",
+  hook_failed: "error_failed",
 };
 const KEYS_OF_STATUS = { 401: "error_signed_out", 403: "error_signed_out", 404: "error_not_found", 429: "error_full" };
 
 export function explain(error) {
   if (error instanceof Unreachable) return word("error_connection");
   const key = KEYS[error.code] ?? KEYS_OF_STATUS[error.status];
-  if (key) return word(key, { time: roughly(error.retryAfterSec) });
+  if (key) return word(key, { time: roughly(error.retryAfterSec), detail: error.detail });
   if (error.status >= 502 && error.status <= 504) {
     return word("error_unavailable", { time: roughly(error.retryAfterSec) });
   }

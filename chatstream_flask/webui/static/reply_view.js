@@ -63,6 +63,13 @@ export class ReplyView {
     this.reasoning.push(text);
   }
 
+  /** @param {{title: string, url?: string}[]} sources what the app has given the model to answer from */
+  showSources(sources) {
+    this.sources ??= element("ol", { class: "sources", "aria-label": word("sources") });
+    this.sources.replaceChildren(...sources.map((source) => element("li", {}, sourceLink(source))));
+    this.prose.after(this.sources);
+  }
+
   push(text) {
     this.status.remove();
     if (!this.text) this.reasoning?.end();
@@ -84,7 +91,7 @@ export class ReplyView {
   }
 
   /** Show a reply that had ended before the page was loaded. */
-  showKept({ text, reasoning, reasoning_s: reasoningSec, is_interrupted: isInterrupted }) {
+  showKept({ text, sources, reasoning, reasoning_s: reasoningSec, is_interrupted: isInterrupted }) {
     if (reasoning) {
       this.reasoning = new ReasoningView(null);
       this.reasoning.push(reasoning);
@@ -93,6 +100,7 @@ export class ReplyView {
     }
     this.text = text;
     drawMarkdown(this.prose, text);
+    if (sources) this.showSources(sources);
     if (isInterrupted) this.#note("interrupted");
     this.#showActions(null);
   }
@@ -154,6 +162,12 @@ export class ReplyView {
     label(button, key);
     return button;
   }
+}
+
+/** A link, if it leads to a page; other addresses, such as `javascript:`, are not followed. */
+function sourceLink({ title, url }) {
+  const link = element("a", { href: url, target: "_blank", rel: "noopener" }, title);
+  return url && /^https?:$/.test(link.protocol) ? link : element("span", {}, title);
 }
 
 function figures(timings, usage) {
