@@ -18,9 +18,9 @@ from .text_units import UNIT_NAMES, UnitName
 
 logger = logging.getLogger("chatstream_flask")
 
-BeforeReply = Callable[[ReplyContext], None]
+BeforeReply = Callable[[ReplyContext], object]
 OnText = Callable[[ReplyContext, str], str]
-AfterReply = Callable[[ReplyContext], None]
+AfterReply = Callable[[ReplyContext], object]
 Before = TypeVar("Before", bound=BeforeReply)
 Text = TypeVar("Text", bound=OnText)
 After = TypeVar("After", bound=AfterReply)
