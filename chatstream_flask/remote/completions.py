@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from msgspec import DecodeError, Struct
 from msgspec.json import Decoder
 
-from ..config import SamplingParams
+from ..config import MAX_LOGIT_BIAS, MAX_LOGIT_BIASES, SamplingParams
 from ..engine.reply_text import TokenLogprob
 from ..engine.request import GenerationRequest
 from .dialect import Part, ProtocolError, Reader, check_common, session_of
@@ -45,6 +46,7 @@ class CompletionsDialect:
         self, prompt_ids: Sequence[int], request: GenerationRequest, max_tokens: int, seed: int | None
     ) -> dict[str, Any]:
         params = request.params
+        generated = prompt_ids[len(request.prompt_ids) :]
         body: dict[str, Any] = {
             "model": self.model,
             "prompt": prompt_ids,
@@ -59,9 +61,9 @@ class CompletionsDialect:
             "frequency_penalty": params.frequency_penalty,
             "presence_penalty": params.presence_penalty,
             "seed": seed,
-            "logit_bias": {str(token_id): bias for token_id, bias in params.logit_bias} or None,
+            "logit_bias": _biases(params, generated) or None,
             "allowed_token_ids": params.allowed_token_ids or None,
-            "min_tokens": max(params.min_new_tokens - (params.max_new_tokens - max_tokens), 0) or None,
+            "min_tokens": max(params.min_new_tokens - len(generated), 0) or None,
             "stop_token_ids": sorted(request.stop_ids) or None,
             "ignore_eos": request.ignores_eos or None,
             "logprobs": params.num_logprobs,
@@ -75,6 +77,20 @@ class CompletionsDialect:
 
     def check(self, params: SamplingParams) -> None:
         check_common(params)
+
+
+def _biases(params: SamplingParams, generated: Sequence[int]) -> dict[str, float]:
+    """Return the logit biases, with the penalties for tokens that were generated before this stream.
+
+    To its engine they are part of the prompt, which frequency and presence penalties do not count.
+    """
+    biases = dict(params.logit_bias)
+    if params.frequency_penalty or params.presence_penalty:
+        for token_id, count in Counter(generated).most_common(MAX_LOGIT_BIASES - len(biases)):
+            penalty = count * params.frequency_penalty + params.presence_penalty
+            biases[token_id] = biases.get(token_id, 0.0) - penalty
+    limit = MAX_LOGIT_BIAS
+    return {str(token_id): min(max(bias, -limit), limit) for token_id, bias in biases.items()}
 
 
 class _CompletionsReader:

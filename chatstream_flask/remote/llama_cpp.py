@@ -48,6 +48,7 @@ class LlamaCppDialect:
         self, prompt_ids: Sequence[int], request: GenerationRequest, max_tokens: int, seed: int | None
     ) -> dict[str, Any]:
         params = request.params
+        has_penalty = params.repetition_penalty or params.frequency_penalty or params.presence_penalty
         body: dict[str, Any] = {
             "prompt": prompt_ids,
             "n_predict": max_tokens,
@@ -59,7 +60,7 @@ class LlamaCppDialect:
             "top_k": params.top_k or 0,
             "min_p": params.min_p,
             "repeat_penalty": params.repetition_penalty or 1.0,
-            "repeat_last_n": -1 if params.repetition_penalty else None,
+            "repeat_last_n": len(prompt_ids) + max_tokens if has_penalty else None,  # its default is 64
             "frequency_penalty": params.frequency_penalty,
             "presence_penalty": params.presence_penalty,
             "seed": seed,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from .server import REPOSITORY, Server
 
 NO_NGINX = "nginx is not installed; scripts/test installs it where it can"
 
+SECOND = "    server 127.0.0.1:3002 max_fails=0;\n"
 STICKY = "hash $chat_visitor consistent;"
 AROUND = """
 daemon off;
@@ -36,8 +37,8 @@ http {{
 
 
 @contextmanager
-def nginx(folder: Path, backends: tuple[int, int], *, is_sticky: bool = True) -> Iterator[Server]:
-    """Run nginx in front of two ports, with https and the certificate `folder`/chat.pem.
+def nginx(folder: Path, backends: Sequence[int], *, is_sticky: bool = True) -> Iterator[Server]:
+    """Run nginx in front of two ports or more, with https and the certificate `folder`/chat.pem.
 
     :param is_sticky: a visitor stays with one of them
     """
@@ -46,7 +47,7 @@ def nginx(folder: Path, backends: tuple[int, int], *, is_sticky: bool = True) ->
         yield server
 
 
-def nginx_command(folder: Path, port: int, backends: tuple[int, int], *, is_sticky: bool = True) -> list[str]:
+def nginx_command(folder: Path, port: int, backends: Sequence[int], *, is_sticky: bool = True) -> list[str]:
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if program is None:
         pytest.skip(NO_NGINX)
@@ -58,7 +59,7 @@ def nginx_command(folder: Path, port: int, backends: tuple[int, int], *, is_stic
         "/etc/ssl/chat.example.com.pem": f"{folder}/chat.pem",
         "/etc/ssl/private/chat.example.com.key": f"{folder}/chat.key",
         "127.0.0.1:3001 max": f"127.0.0.1:{backends[0]} max",
-        "127.0.0.1:3002 max": f"127.0.0.1:{backends[1]} max",
+        SECOND: "".join(SECOND.replace("3002", str(port)) for port in backends[1:]),
     }.items():
         assert site.count(theirs) == 1
         site = site.replace(theirs, ours)

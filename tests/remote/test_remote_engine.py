@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -134,6 +135,18 @@ def test_a_sampled_reply_continues_with_another_seed_that_its_own_seed_determine
         seeds.append((fake.bodies.pop()["seed"], other_of(fakes, fake).bodies.pop()["seed"]))
     assert seeds[0] == seeds[1]
     assert seeds[0][0] == 9 != seeds[0][1]
+
+
+def test_penalties_of_tokens_that_another_engine_generated_go_on(
+    fakes: list[FakeEngine], engine: Engine
+) -> None:
+    fake = used_by(fakes, engine, "a")
+    fake.faults.append(Fault(5))
+    outcome_of(submit(engine, frequency_penalty=0.5, presence_penalty=0.25, logit_bias=((3, 2.0),)))
+    assert fake.bodies.pop()["logit_bias"] == {"3": 2.0}
+    counts = Counter(continued(PROMPT, 5))
+    expected = {"3": 2.0} | {str(token_id): -0.5 * num - 0.25 for token_id, num in counts.items()}
+    assert other_of(fakes, fake).bodies.pop()["logit_bias"] == expected
 
 
 def test_a_silent_stream_counts_as_broken(
