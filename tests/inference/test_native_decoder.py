@@ -35,7 +35,7 @@ MAX_ERRORS = {
 
 
 def make_slot_model(dtype: torch.dtype, *, use_native: bool) -> SlotModel:
-    """Make a llama with biases and sizes above one K_BLOCK; the plain one has its weights in float32."""
+    """Make a llama with biases and sizes above one panel of K; the plain one has its weights in float32."""
     sizes = {"hidden_size": 544, "intermediate_size": 1048, "vocab_size": VOCAB_SIZE}
     model = tiny_model("llama", attention_bias=True, mlp_bias=True, **sizes).to(dtype)
     return slot_model_of(model if use_native else model.float(), use_native=use_native)
@@ -83,11 +83,11 @@ def test_any_number_of_tokens_gives_the_logits_of_plain_products(
 
 
 @needs_library
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", MAX_ERRORS, ids=str)
 def test_a_row_has_the_same_logits_to_the_last_bit_whatever_rows_are_beside_it(dtype: torch.dtype) -> None:
     native = make_slot_model(dtype, use_native=True)
     together = logits(native, NUM_SLOTS, 1)
-    for rows in (1, 2, 3, 4, 5, 7, 8, 13, 33):
+    for rows in range(1, 41):
         assert torch.equal(logits(native, rows, 1), together[:rows]), f"{rows} rows"
 
 

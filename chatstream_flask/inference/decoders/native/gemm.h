@@ -3,7 +3,6 @@
 
 #pragma once
 
-#include "gemm_large.h"
 #include "gemm_rows.h"
 #include "packed.h"
 
@@ -11,16 +10,13 @@
 typedef struct {
     int64_t rows, k;
     TiledRows tiled;                 /* for matrices that are not packed */
-    Matrix panels;                   /* instead of it where that is faster: many rows and float32 weights */
     const QuantisedBlock *quantised; /* for packed matrices */
 } Rows;
-
-INLINE int uses_panels(int64_t rows, int64_t format) { return format == FLOAT32 && rows > SMALL_M; }
 
 /* Return the number of floats that `prepare` needs. */
 INLINE int64_t prepared_size(const Decoder *d, int64_t rows, int64_t k) {
     int64_t quantised = d->has_packed ? rows * (k / BLOCK) * (int64_t)(sizeof(QuantisedBlock) / sizeof(float)) : 0;
-    return quantised + (uses_panels(rows, d->format) ? pack_size(rows, k) : rows * k);
+    return quantised + rows * k;
 }
 
 /* Prepare x for products with the decoder's matrices. */
@@ -32,10 +28,7 @@ INLINE Rows prepare(const Decoder *d, const float *x, int64_t stride, int64_t ro
         prepared.quantised = quantised;
         buffer = (float *)(quantised + rows * (k / BLOCK));
     }
-    if (d->has_plain && uses_panels(rows, d->format))
-        prepared.panels = pack(x, stride, rows, k, buffer);
-    else if (d->has_plain)
-        prepared.tiled = tile_rows(x, stride, rows, k, d->format, buffer);
+    if (d->has_plain) prepared.tiled = tile_rows(x, stride, rows, k, d->format, buffer);
     return prepared;
 }
 
@@ -57,12 +50,7 @@ NOINLINE void gemm_float16(const TiledRows *x, const void *w, const float *bias,
 /* Compute outputs outs.start..outs.stop-1 of y[rows] = x[rows] w[outs][k]^T + bias. */
 INLINE void gemm(const Rows *x, Weight w, const float *bias, Range outs, float *y, int64_t y_stride) {
     switch (w.format) {
-        case FLOAT32:
-            if (uses_panels(x->rows, FLOAT32))
-                gemm_large(&x->panels, w.data, bias, outs, y, y_stride);
-            else
-                gemm_float32(&x->tiled, w.data, bias, outs, y, y_stride);
-            break;
+        case FLOAT32: gemm_float32(&x->tiled, w.data, bias, outs, y, y_stride); break;
         case BFLOAT16: gemm_bfloat16(&x->tiled, w.data, bias, outs, y, y_stride); break;
         case FLOAT16: gemm_float16(&x->tiled, w.data, bias, outs, y, y_stride); break;
         default: packed_product(x->quantised, x->rows, x->k, w, bias, outs.start, outs.stop, y, y_stride);

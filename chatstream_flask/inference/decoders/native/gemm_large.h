@@ -1,6 +1,5 @@
-/* Products of keys with more than SMALL_M queries, and of float32 weights with more than SMALL_M rows: x is packed
- * into transposed panels in which each lane is a row, and each weight is broadcast to all lanes, so that weights are
- * read as they are stored. */
+/* Products of keys with more than SMALL_M queries: queries are packed into transposed panels in which each lane is a
+ * query, and each element of a key is broadcast to all lanes, so that keys are read as they are stored. */
 
 #pragma once
 
@@ -8,7 +7,7 @@
 #include "prefetch.h"
 #include "vector.h"
 
-enum { K_BLOCK = 512, N_BLOCK = 48, M_BLOCK = 128 };             /* cache blocking of gemm_large */
+enum { K_BLOCK = 512 };                                          /* cache blocking */
 enum { MAX_PANEL_VECS = 3, MAX_PANEL = MAX_PANEL_VECS * LANES }; /* rows of the widest panel */
 
 /* to[c][r] = from[r][c] */
@@ -84,17 +83,16 @@ typedef struct {
     int64_t stride, rows, k;
     int64_t panel_vecs, padded_rows; /* vectors per panel, and rows of all panels; 0: few rows, not packed */
     float *panels;                   /* by blocks of K_BLOCK, and within a block panel by panel */
-    float *block;                    /* [N_BLOCK][M_BLOCK], a block of y before it is transposed */
 } Matrix;
 
 /* Return the number of floats that `pack` needs. */
 INLINE int64_t pack_size(int64_t rows, int64_t k) {
-    return rows <= SMALL_M ? 0 : N_BLOCK * M_BLOCK + (rows + MAX_PANEL) * k;
+    return rows <= SMALL_M ? 0 : (rows + MAX_PANEL) * k;
 }
 
 /* Prepare x for products; pack it into panels, padded with zeros, unless gemm_small takes it. */
 NOINLINE Matrix pack(const float *x, int64_t stride, int64_t rows, int64_t k, float *buffer) {
-    Matrix m = {x, stride, rows, k, 0, 0, buffer + N_BLOCK * M_BLOCK, buffer};
+    Matrix m = {x, stride, rows, k, 0, 0, buffer};
     if (rows <= SMALL_M) return m;
     int64_t vecs = (rows + LANES - 1) / LANES, by_three = (vecs + 2) / 3 * 3, by_two = (vecs + 1) / 2 * 2;
     m.panel_vecs = by_three <= by_two ? 3 : 2; /* whichever needs less padding */
@@ -112,10 +110,10 @@ NOINLINE Matrix pack(const float *x, int64_t stride, int64_t rows, int64_t k, fl
     return m;
 }
 
-/* to[outs][r.stop - r.start] += w[outs][k] x[rows r.start..r.stop-1][k]^T, for packed rows. */
-INLINE void gemm_transposed(const Matrix *m, Range r, const void *w, int64_t outs, float *to, int vecs, int format) {
+/* to[outs][padded_rows] += w[outs][k] x[padded_rows][k]^T, for packed rows. */
+INLINE void gemm_transposed(const Matrix *m, const void *w, int64_t outs, float *to, int vecs, int format) {
     const int width = vecs * LANES, step = ACCUMULATORS / vecs;
-    int64_t size = m->k, bytes = element_size(format), stride = r.stop - r.start;
+    int64_t size = m->k, bytes = element_size(format), stride = m->padded_rows;
     int64_t lines = (step * 8 * bytes * width + CACHE_LINE * stride - 1) / (CACHE_LINE * stride);
     for (int64_t k = 0; k < size; k += K_BLOCK) {
         int64_t num_k = min_i64(size - k, K_BLOCK);
@@ -123,21 +121,20 @@ INLINE void gemm_transposed(const Matrix *m, Range r, const void *w, int64_t out
             int64_t first = o * size + k;
             int num = (int)min_i64(outs - o, step);
             Prefetcher next = prefetcher(w, first + step * size, num_k, size, format);
-            for (int64_t t = r.start; t < r.stop; t += width)
-                gemm_large_tile(m->panels + k * m->padded_rows + t * num_k, num_k, (const char *)w + first * bytes,
-                                size, num, &next, (int)lines, to + o * stride + t - r.start, stride, vecs, format);
+            for (int64_t t = 0; t < stride; t += width)
+                gemm_large_tile(m->panels + k * stride + t * num_k, num_k, (const char *)w + first * bytes,
+                                size, num, &next, (int)lines, to + o * stride + t, stride, vecs, format);
         }
     }
 }
 
 NOINLINE void gemm_transposed_any(const Matrix *m, const void *w, int64_t outs, float *to, int format) {
-    Range all = {0, m->padded_rows};
 #define CASE(format)                                                    \
     case format:                                                        \
         if (m->panel_vecs == 2)                                         \
-            gemm_transposed(m, all, w, outs, to, 2, format);            \
+            gemm_transposed(m, w, outs, to, 2, format);            \
         else                                                            \
-            gemm_transposed(m, all, w, outs, to, 3, format);            \
+            gemm_transposed(m, w, outs, to, 3, format);            \
         break;
     switch (format) {
         CASE(FLOAT32)
@@ -145,32 +142,4 @@ NOINLINE void gemm_transposed_any(const Matrix *m, const void *w, int64_t outs, 
         CASE(FLOAT16)
     }
 #undef CASE
-}
-
-/* At most M_BLOCK packed rows r.start..r.stop-1, and N_BLOCK outputs. */
-INLINE void gemm_large_block(const Matrix *m, Range r, const float *w, const float *bias, Range outs, float *y,
-                             int64_t y_stride, int vecs) {
-    int64_t stride = r.stop - r.start, num_rows = min_i64(m->rows, r.stop) - r.start, num_outs = outs.stop - outs.start;
-    memset(m->block, 0, num_outs * stride * sizeof(float));
-    gemm_transposed(m, r, w + outs.start * m->k, num_outs, m->block, vecs, FLOAT32);
-    transpose(m->block, stride, num_outs, num_rows, y + r.start * y_stride + outs.start, y_stride);
-    for (int64_t i = r.start; bias && i < r.start + num_rows; i++)
-        for (int64_t o = outs.start; o < outs.stop; o++) y[i * y_stride + o] += bias[o];
-}
-
-/* y[rows] = x[rows] w[outs][k]^T + bias for packed rows and outputs outs.start..outs.stop-1. */
-NOINLINE void gemm_large(const Matrix *m, const float *w, const float *bias, Range outs, float *y, int64_t y_stride) {
-    int64_t width = m->panel_vecs * LANES, num_panels = m->padded_rows / width, max_panels = M_BLOCK / width;
-    int64_t num_blocks = (num_panels + max_panels - 1) / max_panels;
-    int64_t block = (num_panels + num_blocks - 1) / num_blocks * width;
-    for (int64_t first = outs.start; first < outs.stop; first += N_BLOCK) {
-        Range some = {first, min_i64(first + N_BLOCK, outs.stop)};
-        for (int64_t start = 0; start < m->padded_rows; start += block) {
-            Range rows = {start, min_i64(start + block, m->padded_rows)};
-            if (m->panel_vecs == 2)
-                gemm_large_block(m, rows, w, bias, some, y, y_stride, 2);
-            else
-                gemm_large_block(m, rows, w, bias, some, y, y_stride, 3);
-        }
-    }
 }

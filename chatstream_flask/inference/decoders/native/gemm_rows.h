@@ -64,6 +64,10 @@ typedef struct {
     int64_t next_stride;        /* as `stride`; STEP elements: prefetch in the order of addresses */
     float *widened;             /* [k / LANES][outputs of the tile][LANES] */
     vec *sums;                  /* [rows][outputs] */
+    float *y;                   /* [rows][y_stride], for the last elements of K, else NULL */
+    int64_t y_stride;
+    int skipped;                /* first outputs that are not wanted */
+    const float *bias;          /* of the outputs, or NULL */
 } Tile;
 
 /* How a tile gets its weights: widen them; widen and store them; take those that the first tile stored. */
@@ -106,6 +110,24 @@ INLINE void multiply_pair(const Tile *t, int64_t i, vec *sums, int rows, int out
     }
 }
 
+/* Add up the lanes of the sums, and add the bias. */
+INLINE void finish(const Tile *t, const vec *sums, int rows, int outs) {
+    float added[MAX_TILE_SUMS];
+#pragma GCC unroll 8
+    for (int s = 0; s < rows * outs; s += 4) {
+        vec four[4];
+        for (int i = 0; i < 4; i++) four[i] = s + i < rows * outs ? sums[s + i] : broadcast(0);
+        *(vec4_u *)(added + s) = sum4(four[0], four[1], four[2], four[3]);
+    }
+#pragma GCC unroll 8
+    for (int o = 0; o < outs; o++) {
+        if (o < t->skipped) continue;
+        float bias = t->bias ? t->bias[o] : 0;
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) t->y[r * t->y_stride + o] = added[r * outs + o] + bias;
+    }
+}
+
 INLINE void multiply(const Tile *t, int rows, int outs, int format, int source) {
     const int num = rows * outs, step_bytes = STEP * (int)element_size(format);
     const char *next = t->next;
@@ -128,6 +150,10 @@ INLINE void multiply(const Tile *t, int rows, int outs, int format, int source) 
         vec w[MAX_TILE_OUTS];
         for (int o = 0; o < outs; o++) w[o] = load(t->weights + o * t->stride, i, format);
         multiply_tile(t->x + i * rows, w, sums, rows, outs);
+    }
+    if (t->y) {
+        finish(t, sums, rows, outs);
+        return;
     }
 #pragma GCC unroll 24
     for (int s = 0; s < num; s++) t->sums[s] = sums[s];
@@ -155,7 +181,6 @@ INLINE void multiply_rows(const Tile *t, int64_t rows, int is_only_tile, int for
 INLINE void gemm_block(const TiledRows *x, int64_t first, int64_t last, const char *w, const float *bias, Range outs,
                        float *y, int64_t y_stride, int format) {
     float widened[MAX_TILE_OUTS * MAX_K_PANEL] __attribute__((aligned(CACHE_LINE)));
-    float added[MAX_TILE_SUMS]; /* the lanes of each sum, added up */
     vec sums[MAX_ROW_TILES * OUT_BLOCK / TILE_N * MAX_TILE_SUMS];
     const int is_only = x->num_tiles == 1, step = is_only ? tile_outs(x->rows) : TILE_N;
     int64_t k = x->k, size = element_size(format), num_tiles = last - first;
@@ -164,18 +189,22 @@ INLINE void gemm_block(const TiledRows *x, int64_t first, int64_t last, const ch
     memset(sums, 0, (outs.stop - outs.start + step - 1) / step * num_tiles * MAX_TILE_SUMS * sizeof *sums);
     for (int64_t start = 0; start < k; start += panel) {
         Tile t = {.stride = k * size, .k = min_i64(panel, k - start), .widened = widened, .sums = sums};
+        t.y_stride = y_stride;
         t.next_stride = is_only && panel >= k ? STEP * size : t.stride;
         int is_last = start + panel >= k;
         for (int64_t o = outs.start; o < outs.stop; o += step) {
-            int64_t from = max_i64(min_i64(o, outs.stop - step), 0), skipped = o - from;
+            int64_t from = max_i64(min_i64(o, outs.stop - step), 0);
             int64_t next_k = o + step < outs.stop ? start : is_last ? 0 : start + panel;
             int64_t next_out = o + step < outs.stop ? o + step : is_last ? outs.stop : outs.start;
             int64_t prefetched = num_tiles - 1; /* each tile prefetches a part of the next weights */
             t.weights = w + (from * k + start) * size;
             t.next = w + (next_out * k + next_k) * size;
+            t.skipped = (int)(o - from);
+            t.bias = bias ? bias + from : 0;
             for (int64_t tile = first; tile < last; tile++, t.sums += MAX_TILE_SUMS) {
                 int64_t row = tile_start(x, tile), rows = tile_start(x, tile + 1) - row;
                 t.x = x->tiles + row * k + start * rows;
+                t.y = is_last ? y + row * y_stride + from : 0;
                 t.num_next = 0;
                 for (prefetched += step; prefetched >= num_tiles; prefetched -= num_tiles) t.num_next++;
                 if (is_only)
@@ -187,12 +216,6 @@ INLINE void gemm_block(const TiledRows *x, int64_t first, int64_t last, const ch
                 else
                     multiply_rows(&t, rows, 0, format, TAKE);
                 t.next += t.num_next * t.stride;
-                if (!is_last) continue;
-                for (int64_t s = 0; s < rows * step; s += 4)
-                    *(vec4_u *)(added + s) = sum4(t.sums[s], t.sums[s + 1], t.sums[s + 2], t.sums[s + 3]);
-                for (int64_t r = 0; r < rows; r++)
-                    for (int64_t out = skipped; out < step; out++)
-                        y[(row + r) * y_stride + from + out] = added[r * step + out] + (bias ? bias[from + out] : 0);
             }
         }
     }
