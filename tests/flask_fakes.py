@@ -32,6 +32,7 @@ from chatstream_flask.errors import BadRequest, StoreUnavailable
 from chatstream_flask.model_source import ModelSource
 from chatstream_flask.prompts import ChatContent
 from chatstream_flask.prompts.fit import FittedPrompt, fit_to_context
+from chatstream_flask.prompts.message_forms import text_of
 from chatstream_flask.reply_format.family import ReplyFormat
 
 SSE = {"Accept": "text/event-stream"}
@@ -170,7 +171,7 @@ class ScriptedSource:
     ) -> list[int]:
         names = [tool["function"]["name"] for tool in tools]
         lines = [f"T:{','.join(names)}"] if names else []
-        lines += [f"{m['role'][0].upper()}:{m['content']}" for m in messages]
+        lines += [f"{m['role'][0].upper()}:{text_of(m)}" for m in messages]
         return self.encode_text("|".join(lines))
 
     def encode_text(self, text: str, *, add_special_tokens: bool | None = None) -> list[int]:

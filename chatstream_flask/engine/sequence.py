@@ -113,6 +113,8 @@ class Sequence:
         :raises FloatingPointError: the runner found no valid token, which a negative id stands for
         """
         for i, token_id in enumerate(token_ids, start=1):
+            if token_id in self.ending_ids and self.is_reasoning and self.grammar_matcher is not None:
+                self._close_reasoning()  # the answer that the grammar promises is still to come
             is_forced = bool(self._forced_ids)
             if reason := self._append(token_id):
                 return reason
@@ -155,12 +157,17 @@ class Sequence:
 
     def _close_reasoning_if_due(self) -> None:
         reasoning, request = self.request.reasoning, self.request
-        if reasoning is None or self._was_closed or not reasoning.splitter.is_reasoning:
+        if reasoning is None or not reasoning.splitter.is_reasoning:
             return
         is_over = reasoning.max_tokens is not None and request.num_reasoning >= reasoning.max_tokens
         if is_over or request.is_answer_wanted:
+            self._close_reasoning()
+
+    def _close_reasoning(self) -> None:
+        """Let the tokens that close it come next, unless they do already."""
+        if self.request.reasoning is not None and not self._was_closed:
             self._was_closed = True
-            self._forced_ids.extend(reasoning.closing_ids)
+            self._forced_ids.extend(self.request.reasoning.closing_ids)
 
     def flush_text(self) -> None:
         """Emit the text and log-probabilities that were held back; call once, after the last token."""

@@ -11,7 +11,7 @@ from ..errors import BadRequest
 from ..mock.mock_runner import CLOSING_ID, MockParams, MockRunner, encode_mock_prompt
 from ..prompts import AbstractChatPrompt
 from ..prompts.fit import FittedPrompt
-from ..prompts.message_forms import Message
+from ..prompts.message_forms import Message, text_of
 from ..reply_format.family import ReplyFormat
 from ..reply_format.reasoning_tags import ReasoningTags
 
@@ -79,7 +79,7 @@ class MockSource:
     ) -> list[int]:
         if tools:
             raise BadRequest("the mock does not support tools")
-        return encode_mock_prompt([m["content"] for m in messages if m["role"] == "user"] or [""])
+        return encode_mock_prompt([text_of(m) for m in messages if m["role"] == "user"] or [""])
 
     def encode_text(self, text: str, *, add_special_tokens: bool | None = None) -> list[int]:
         return encode_mock_prompt([text])

@@ -10,7 +10,7 @@ from ..config import ContextPolicy
 from ..engine.upstream_stats import UpstreamStats
 from ..inference.text_decoder import UNFINISHED
 from ..prompts import AbstractChatPrompt
-from ..prompts.fit import FittedPrompt, fit_to_context
+from ..prompts.fit import FittedPrompt, KeptStarts, fit_to_context
 from ..prompts.message_forms import Message
 from ..prompts.message_prompt import encode_messages
 from ..reply_format.family import find_reply_format
@@ -39,6 +39,7 @@ class TokenizerSource:
         self._add_special_tokens = add_special_tokens
         self._num_embeddings = num_embeddings
         self._long_prompts = LongPrompts(tokenizer, context_len)
+        self._kept_starts = KeptStarts()
 
     @property
     def tokenizer(self) -> Any:
@@ -48,7 +49,9 @@ class TokenizerSource:
         return ()
 
     def fit(self, prompt: AbstractChatPrompt, max_tokens: int, policy: ContextPolicy) -> FittedPrompt:
-        fitted = fit_to_context(prompt, self._tokenizer, max_tokens, self._add_special_tokens, policy)
+        fitted = fit_to_context(
+            prompt, self._tokenizer, max_tokens, self._add_special_tokens, policy, self._kept_starts
+        )
         self._known(fitted.token_ids)
         return fitted
 

@@ -24,7 +24,7 @@ def template_messages(messages: list[Message]) -> list[dict[str, Any]]:
         param = f"messages[{i}]"
         _check(message, param)
         plain: dict[str, Any] = {"role": ROLES.get(message.role, message.role)}
-        plain["content"] = _text(message, f"{param}.content")
+        plain["content"] = _content(message, f"{param}.content")
         if reasoning := message.reasoning_content or message.reasoning:
             plain["reasoning_content"] = reasoning
         if message.tool_calls:
@@ -58,10 +58,11 @@ def _check(message: Message, param: str) -> None:
             )
 
 
-def _text(message: Message, param: str) -> str:
-    if message.content is None or isinstance(message.content, str):
+def _content(message: Message, param: str) -> str | list[dict[str, str]]:
+    """Return the text of a message, in parts if it was sent so."""
+    if not isinstance(message.content, list):
         return message.content or message.refusal or ""
-    texts = []
+    parts = []
     for i, part in enumerate(message.content):
         text = {"text": part.text, "refusal": part.refusal}.get(part.type)
         if part.type not in ("text", "refusal"):
@@ -72,8 +73,8 @@ def _text(message: Message, param: str) -> str:
             )
         if text is None:
             raise ApiError(f"{param}[{i}].{part.type} is missing", param=f"{param}[{i}].{part.type}")
-        texts.append(text)
-    return "\n".join(texts)
+        parts.append({"type": "text", "text": text})
+    return parts or ""
 
 
 def _call(call: ToolCall) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from ..prompts.message_forms import RESULT_TAGS
+from ..prompts.message_forms import RESULT_TAGS, text_of
 from ..reply_format.tools.syntax import HERMES_FORM
 from .tools import ToolUse
 
@@ -27,7 +27,7 @@ def with_tools_in_words(messages: Sequence[Message], use: ToolUse) -> list[Messa
     words = "\n".join([INTRODUCTION, *listed, "", _how(use)])
     first, *rest = messages
     if first["role"] == "system":
-        return [first | {"content": f"{first['content']}\n\n{words}".lstrip()}, *rest]
+        return [first | {"content": f"{text_of(first)}\n\n{words}".lstrip()}, *rest]
     return [{"role": "system", "content": words}, *messages]
 
 

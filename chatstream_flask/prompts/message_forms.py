@@ -15,10 +15,16 @@ Message = dict[str, Any]
 Form = Callable[[Sequence[Message]], list[Message]]
 
 
+def text_of(message: Message) -> str:
+    """Return the text of a message; parts become lines."""
+    content = message.get("content") or ""
+    return content if isinstance(content, str) else "\n".join(part["text"] for part in content)
+
+
 def content_as_text(messages: Sequence[Message]) -> list[Message]:
     """Join the text parts of each content, one part a line."""
     return [
-        message | {"content": "\n".join(part["text"] for part in message["content"])}
+        message | {"content": text_of(message)}
         if _is_parts(message.get("content"))
         else message
         for message in messages
@@ -97,9 +103,9 @@ def system_in_user(messages: Sequence[Message]) -> list[Message]:
     texts: dict[int, list[str]] = {i: [] for i in users}
     for i, message in enumerate(messages):
         if message["role"] == "system":
-            texts[next((user for user in users if user > i), users[-1])].append(_text(message))
+            texts[next((user for user in users if user > i), users[-1])].append(text_of(message))
     return [
-        message | {"content": "\n\n".join([*texts[i], _text(message)])} if texts.get(i) else message
+        message | {"content": "\n\n".join([*texts[i], text_of(message)])} if texts.get(i) else message
         for i, message in enumerate(messages)
         if message["role"] != "system"
     ]
@@ -111,12 +117,12 @@ def tools_in_words(messages: Sequence[Message]) -> list[Message]:
     is_result = False
     for message in messages:
         if calls := message.get("tool_calls"):
-            texts = [_text(message)] if message.get("content") else []
+            texts = [text_of(message)] if message.get("content") else []
             texts += [_between(CALL_TAGS, _as_json(_named(call))) for call in calls]
             rest = {key: value for key, value in message.items() if key != "tool_calls"}
             told.append(rest | {"content": "\n".join(texts)})
         elif message["role"] == "tool":
-            text = _between(RESULT_TAGS, _text(message))
+            text = _between(RESULT_TAGS, text_of(message))
             if is_result:
                 told[-1] = told[-1] | {"content": f"{told[-1]['content']}\n{text}"}
             else:
@@ -155,11 +161,6 @@ def _between(tags: tuple[str, str], text: str) -> str:
 
 def _is_parts(content: Any) -> bool:
     return isinstance(content, list) and all(isinstance(part.get("text"), str) for part in content)
-
-
-def _text(message: Message) -> str:
-    content = message.get("content") or ""
-    return content if isinstance(content, str) else "\n".join(part["text"] for part in content)
 
 
 def _is_beside_calls(message: Message) -> bool:

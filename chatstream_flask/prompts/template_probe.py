@@ -19,7 +19,7 @@ class Probe:
     def __init__(self, messages: Sequence[Message]) -> None:
         self._numbers = count()
         self._needed: list[tuple[str, str]] = []  # a word, and what it stands for
-        self._spoilt: list[tuple[str, str]] = []  # a text that shows that a value was not written as JSON
+        self._spoilt: list[tuple[str, str]] = []  # a text that shows that a value was written in a wrong form
         self.messages = [self._message(i, message) for i, message in enumerate(messages)]
 
     def lacks(self, prompt: str) -> list[str]:
@@ -40,7 +40,9 @@ class Probe:
         if isinstance(content, str):
             return self._word(name)
         parts = [part | {"text": self._word(name)} if part.get("text") else part for part in content]
-        self._spoilt += [(f"'text': '{part['text']}'", name) for part in parts if part.get("text")]
+        for part in parts:  # a template that takes only strings may write the list itself
+            if part.get("text"):
+                self._spoilt += [(f"'text': '{part['text']}'", name), (f'"text": "{part["text"]}"', name)]
         return parts
 
     def _call(self, call: Message, name: str) -> Message:

@@ -159,6 +159,19 @@ def test_a_reply_with_a_grammar_may_reason_first() -> None:
     assert end(reply("<hm>yes", grammar="yes")) is FinishReason.ERROR
 
 
+@pytest.mark.parametrize("runner", [ScriptRunner, DraftRunner])
+def test_a_model_that_ends_within_its_reasoning_still_gives_the_answer_that_a_grammar_holds(
+    runner: type[ScriptRunner],
+) -> None:
+    end_token = chr(EOS_ID)
+    request = reply(f"hm{end_token}.yes", runner=runner, prompt="<", grammar="yes")
+    assert (parts(request), end(request)) == (("hm!", "yes"), STOP)
+    cut = reply(f"hm{end_token}.yes", runner=runner, prompt="<", grammar="yes", max_new_tokens=3, is_counted=True)
+    assert (parts(cut), end(cut)) == (("hm!", ""), FinishReason.LENGTH)
+    free = reply(f"hm{end_token}.yes", runner=runner, prompt="<")
+    assert (parts(free), end(free)) == (("hm", ""), STOP)
+
+
 @pytest.mark.parametrize(("prompt", "opening", "begin"), [("a", "<", "<"), ("<", "", "")])
 def test_white_space_may_separate_reasoning_from_an_answer_with_a_grammar(
     prompt: str, opening: str, begin: str

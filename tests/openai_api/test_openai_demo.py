@@ -17,6 +17,10 @@ from chatstream_flask.serving.app import create_app
 torch.set_num_threads(1)
 
 CONTENT_ONLY = {"defaults": {}, "start_anchor": "<|assistant|>", "fields": {"content": {"content": "text"}}}
+TAKES_PARTS = (
+    "{% for m in messages %}<|{{ m.role }}|>{% for part in m.content %}[{{ part.text }}]{% endfor %}"
+    "<|end|>{% endfor %}<|assistant|>"
+)
 
 
 @contextmanager
@@ -58,3 +62,18 @@ def test_tokens_of_logprobs_have_their_space_and_parts_of_characters_their_bytes
         assert any(entry["token"].startswith(" ") for entry in entries)
         for token in (top for entry in entries for top in [entry, *entry["top_logprobs"]]):
             assert bytes(token["bytes"]).decode(errors="replace") == token["token"]
+
+
+def test_text_parts_reach_a_template_that_takes_them_as_they_were_sent(tmp_path: Path) -> None:
+    parts = [{"type": "text", "text": "Hello,"}, {"type": "text", "text": "you!"}]
+    with served(tmp_path, chat_template=TAKES_PARTS) as (client, tokenizer):
+        sent: list[tuple[str, dict[str, Any]]] = [
+            ("/v1/chat/completions", {"messages": [{"role": "user", "content": parts}]}),
+            ("/v1/responses", {"input": [{"role": "user", "content": parts}]}),
+        ]
+        expected = tokenizer.apply_chat_template(sent[0][1]["messages"], add_generation_prompt=True)
+        for path, body in sent:
+            usage = client.post(path, json=body).get_json()["usage"]
+            assert usage.get("prompt_tokens", usage.get("input_tokens")) == len(expected["input_ids"])
+        tokens = client.post("/tokenize", json=sent[0][1]).get_json()["tokens"]
+        assert tokens == expected["input_ids"]

@@ -18,7 +18,7 @@ from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from chatstream_flask.errors import BadRequest, ConfigError, PromptTooLong, StoreUnavailable
 from chatstream_flask.prompts import AbstractChatPrompt, ChatContent, ChatPrompt, PromptTTL, RoleType
-from chatstream_flask.prompts.fit import fit_to_context
+from chatstream_flask.prompts.fit import KeptStarts, fit_to_context
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -376,7 +376,7 @@ def test_turns_are_dropped_from_the_oldest_and_examples_stay() -> None:
 
 @given(num_turns=st.integers(1, 12), max_tokens=st.integers(0, 300))
 @settings(deadline=None, max_examples=40)
-def test_fitting_drops_the_oldest_turns_and_at_most_half_of_what_fits(
+def test_fitting_keeps_the_newest_turns_that_fit_into_two_thirds_of_the_room(
     num_turns: int, max_tokens: int
 ) -> None:
     prompt, tokenizer = few_shot(), ByT5Tokenizer()
@@ -389,10 +389,10 @@ def test_fitting_drops_the_oldest_turns_and_at_most_half_of_what_fits(
             fit_to_context(prompt, tokenizer, max_tokens, None)
     else:
         fitted = fit_to_context(prompt, tokenizer, max_tokens, None)
-        num_dropped = fitted.num_dropped_turns
-        assert len(fitted.token_ids) == lengths[num_dropped]
-        assert num_dropped == 0 if 0 in fitting else num_dropped >= fitting[0]
-        assert lengths[num_dropped] >= lengths[fitting[0]] // 2
+        room = max(2 * max_tokens // 3, (lengths[-1] + max_tokens) // 2)
+        small = [n for n in range(num_turns) if lengths[n] <= room]
+        assert fitted.num_dropped_turns == (0 if 0 in fitting else small[0])
+        assert len(fitted.token_ids) == lengths[fitted.num_dropped_turns]
 
 
 class Bytes:
@@ -406,20 +406,20 @@ class Bytes:
 def test_a_full_context_drops_turns_in_one_go_so_that_the_next_prompts_begin_with_this_one(
     max_tokens: int,
 ) -> None:
-    prompt, random = few_shot(), Random(1)
-    fits, changes, fullest = 0, 0, 0
+    prompt, random, starts = few_shot(), Random(1), KeptStarts()
+    longest = max_tokens // 20  # of a message
     before: list[int] = []
-    for _ in range(100):
-        say(prompt, "q" * random.randrange(1, max_tokens // 20), "a" * random.randrange(1, max_tokens // 20))
-        fitted = fit_to_context(prompt, Bytes(), max_tokens, False)
-        fullest = max(fullest, len(fitted.token_ids))
-        if fitted.num_dropped_turns:
-            fits += 1
-            changes += fitted.token_ids[: len(before)] != before
+    lengths = []  # of prompts that do not begin with the one before
+    for i in range(100):
+        say(prompt, "q" * random.randrange(1, longest), "a" * random.randrange(1, longest))
+        prompt.set_responder_last_msg_id(str(i))
+        fitted = fit_to_context(prompt, Bytes(), max_tokens, False, starts=starts)
+        if fitted.token_ids[: len(before)] != before:
+            lengths.append(len(fitted.token_ids))
+            assert len(before) > max_tokens - 3 * longest
         before = fitted.token_ids
-    assert fits > 50
-    assert changes < fits / 3
-    assert fullest > 0.9 * max_tokens
+    assert 5 < len(lengths) < 25
+    assert all(2 / 3 * max_tokens - 3 * longest < length <= 2 / 3 * max_tokens for length in lengths)
 
 
 @pytest.mark.parametrize("num_turns", [100, 10_000])

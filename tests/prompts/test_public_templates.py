@@ -73,7 +73,7 @@ CONVERSATIONS: dict[str, list[dict[str, Any]]] = {
         system(part("Be kind.")),
         user(part("How are you?")),
         assistant(part("Well.")),
-        user(part("So?")),
+        user([*part("So?"), *part("Yes?")]),
     ],
     "thought": [user("How are you?"), assistant(THOUGHT), user("And now?")],
     "reasoning": [user("How are you?"), assistant("Well.", reasoning_content="Easily."), user("And now?")],

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import ApiError
-from ..message_schema import CalledFunction, Function, Message, NamedFunction, NamedTool, Tool, ToolCall
+from ..message_schema import CalledFunction, ContentPart, Function, Message, NamedFunction, NamedTool, Tool, ToolCall
 from ..schema import ChatBody, JsonSchema, ResponseFormat
 from .schema import FunctionTool, Item, Part, ResponsesBody
 
@@ -72,15 +72,15 @@ def answer_messages(output: Sequence[dict[str, Any]]) -> list[Message]:
 def _add(messages: list[Message], item: Item, param: str) -> None:
     match item.type or ("message" if item.role else None):
         case "message":
-            text = _text(item.content, f"{param}.content")
+            content = _content(item.content, f"{param}.content")
             if item.role is None:
                 raise _missing(f"{param}.role")
             if item.role == "assistant":
-                _last_of_assistant(messages).content = text
+                _last_of_assistant(messages).content = content
             else:
-                messages.append(Message(item.role, text))
+                messages.append(Message(item.role, content))
         case "reasoning":
-            text = _text(item.content or [], f"{param}.content")
+            text = "\n".join(_texts(item.content or [], f"{param}.content"))
             if text:
                 _last_of_assistant(messages, begins=True).reasoning_content = text
         case "function_call":
@@ -91,7 +91,7 @@ def _add(messages: list[Message], item: Item, param: str) -> None:
         case "function_call_output":
             if item.call_id is None:
                 raise _missing(f"{param}.call_id")
-            messages.append(Message("tool", _text(item.output, f"{param}.output"), tool_call_id=item.call_id))
+            messages.append(Message("tool", _content(item.output, f"{param}.output"), tool_call_id=item.call_id))
         case None:
             raise _missing(f"{param}.type")
         case kind:
@@ -124,11 +124,17 @@ def _add_call(messages: list[Message], call_id: str, name: str, arguments: str) 
     last.tool_calls = [*(last.tool_calls or ()), ToolCall(CalledFunction(name, arguments), call_id)]
 
 
-def _text(content: str | list[Part] | None, param: str) -> str:
+def _content(content: str | list[Part] | None, param: str) -> str | list[ContentPart]:
     if content is None:
         raise _missing(param)
     if isinstance(content, str):
         return content
+    return [ContentPart("text", text) for text in _texts(content, param)]
+
+
+def _texts(content: str | list[Part], param: str) -> list[str]:
+    if isinstance(content, str):
+        return [content]
     texts = []
     for i, part in enumerate(content):
         text = part.refusal if part.type == "refusal" else part.text
@@ -141,7 +147,7 @@ def _text(content: str | list[Part] | None, param: str) -> str:
         if text is None:
             raise _missing(f"{param}[{i}].text")
         texts.append(text)
-    return "\n".join(texts)
+    return texts
 
 
 def _missing(param: str) -> ApiError:
