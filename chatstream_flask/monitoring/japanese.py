@@ -30,6 +30,9 @@ MESSAGES = {
     "%s is slow on this processor, but float32 would take %.0f MiB more": (
         "このプロセッサでは %s の計算が遅く、float32 にするとメモリがさらに %.0f MiB 必要です"
     ),
+    "the float32 weights of %s are rounded to bfloat16, which is faster here: --dtype float32 keeps them": (
+        "%s の float32 の重みは、ここで速い bfloat16 に丸めて使います。--dtype float32 で元のままになります"
+    ),
     "%s is slow on this processor: the model is computed in float32": (
         "このプロセッサでは %s の計算が遅いため、モデルを float32 で計算します"
     ),

@@ -24,9 +24,7 @@ def text_of(message: Message) -> str:
 def content_as_text(messages: Sequence[Message]) -> list[Message]:
     """Join the text parts of each content, one part a line."""
     return [
-        message | {"content": text_of(message)}
-        if _is_parts(message.get("content"))
-        else message
+        message | {"content": text_of(message)} if _is_parts(message.get("content")) else message
         for message in messages
     ]
 

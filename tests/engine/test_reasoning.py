@@ -166,7 +166,9 @@ def test_a_model_that_ends_within_its_reasoning_still_gives_the_answer_that_a_gr
     end_token = chr(EOS_ID)
     request = reply(f"hm{end_token}.yes", runner=runner, prompt="<", grammar="yes")
     assert (parts(request), end(request)) == (("hm!", "yes"), STOP)
-    cut = reply(f"hm{end_token}.yes", runner=runner, prompt="<", grammar="yes", max_new_tokens=3, is_counted=True)
+    cut = reply(
+        f"hm{end_token}.yes", runner=runner, prompt="<", grammar="yes", max_new_tokens=3, is_counted=True
+    )
     assert (parts(cut), end(cut)) == (("hm!", ""), FinishReason.LENGTH)
     free = reply(f"hm{end_token}.yes", runner=runner, prompt="<")
     assert (parts(free), end(free)) == (("hm", ""), STOP)

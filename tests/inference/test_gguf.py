@@ -28,7 +28,7 @@ LLAMA3 = {
 
 def load(path: Path, **written: Any) -> LoadedModel:
     write_tiny_gguf(path, **written)
-    return load_model(str(path), "cpu")
+    return load_model(str(path), "cpu", "float32")
 
 
 def logits_of(model: Any) -> torch.Tensor:
@@ -57,7 +57,7 @@ def test_weights_are_those_of_the_file_and_a_plain_model_holds_them(tmp_path: Pa
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_models_of_other_families_are_those_of_their_files(tmp_path: Path, kind: str) -> None:
     model = write_family_gguf(tmp_path / "a.gguf", kind)
-    loaded = load_model(str(tmp_path / "a.gguf"), "cpu").model
+    loaded = load_model(str(tmp_path / "a.gguf"), "cpu", "float32").model
     ids = torch.arange(60)[None]
     with torch.no_grad():
         torch.testing.assert_close(loaded(ids).logits, model(ids).logits, rtol=1e-4, atol=1e-4)

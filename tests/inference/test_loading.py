@@ -15,8 +15,9 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from chatstream_flask.config import Dtype
 from chatstream_flask.demo_model import PATH as DEMO_MODEL
 from chatstream_flask.errors import ChatStreamError, ConfigError, UnsupportedModel
+from chatstream_flask.inference.decoders.native_library import native_library
 from chatstream_flask.inference.loading.dtype import torch_dtype
-from chatstream_flask.inference.loading.load_model import load_model
+from chatstream_flask.inference.loading.load_model import find_model_files, load_model
 
 
 @pytest.fixture
@@ -106,11 +107,16 @@ def test_auto_keeps_the_saved_dtype() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_a_checkpoint_is_served_in_the_dtype_that_it_has(folder: Path, dtype: torch.dtype) -> None:
+def test_checkpoints_are_served_in_16_bits_unless_float32_is_asked_for(
+    folder: Path, dtype: torch.dtype
+) -> None:
     weights = {name: weight.to(dtype) for name, weight in load_file(folder / "model.safetensors").items()}
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     change_config(folder, dtype=str(dtype).removeprefix("torch."))
-    assert load_model(str(folder), "cpu").model.dtype is dtype
+    fast = torch.bfloat16 if native_library() is not None and dtype is torch.float32 else dtype
+    assert load_model(str(folder), "cpu").model.dtype is fast
+    assert find_model_files(str(folder)).skeleton_of(Dtype.AUTO, "cpu").dtype is fast
+    assert find_model_files(str(folder)).skeleton_of(Dtype.AUTO, "cuda").dtype is dtype
     assert load_model(str(folder), "cpu", "float32").model.dtype is torch.float32
 
 

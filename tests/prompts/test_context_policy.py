@@ -53,7 +53,10 @@ def test_error() -> None:
 
 def test_drop_oldest_turns() -> None:
     policy = ContextPolicy.DROP_OLDEST_TURNS
-    assert fit(23, policy) == ("S;e0E0;e1E1;q2", 2)  # 19 tokens with q1A1, but 18 are two thirds or half of what q2 leaves
+    assert fit(23, policy) == (
+        "S;e0E0;e1E1;q2",
+        2,
+    )  # 19 tokens with q1A1, but 18 are two thirds or half of what q2 leaves
     assert fit(18, policy) == ("S;e0E0;e1E1;q2", 2)
     with pytest.raises(PromptTooLong, match="the prompt of the newest message has 14 tokens, but 13 are"):
         fit(13, policy)

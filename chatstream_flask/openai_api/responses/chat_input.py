@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import ApiError
-from ..message_schema import CalledFunction, ContentPart, Function, Message, NamedFunction, NamedTool, Tool, ToolCall
+from ..message_schema import (
+    CalledFunction,
+    ContentPart,
+    Function,
+    Message,
+    NamedFunction,
+    NamedTool,
+    Tool,
+    ToolCall,
+)
 from ..schema import ChatBody, JsonSchema, ResponseFormat
 from .schema import FunctionTool, Item, Part, ResponsesBody
 
@@ -91,7 +100,9 @@ def _add(messages: list[Message], item: Item, param: str) -> None:
         case "function_call_output":
             if item.call_id is None:
                 raise _missing(f"{param}.call_id")
-            messages.append(Message("tool", _content(item.output, f"{param}.output"), tool_call_id=item.call_id))
+            messages.append(
+                Message("tool", _content(item.output, f"{param}.output"), tool_call_id=item.call_id)
+            )
         case None:
             raise _missing(f"{param}.type")
         case kind:
