@@ -12,6 +12,7 @@ ChatStreamError
 ├── Refused                403  a function of the app has refused the request, or ended the reply
 ├── NotFound               404  there is no such object, or it belongs to somebody else
 ├── ConversationBusy       409  the conversation already has a running reply
+├── TooManyConversations   409  the visitor has as many conversations as are allowed
 ├── ReplyCancelled         409  the reply was cancelled, or its client has disconnected
 ├── HostNotAllowed         421  the request names a host that this server does not answer to
 ├── TooManyRequests        429  the queue is full, or the visitor has reached a limit
@@ -113,6 +114,13 @@ class ConversationBusy(ChatStreamError):
 
     status = 409
     code = "conversation_busy"
+
+
+class TooManyConversations(ChatStreamError):
+    """The visitor has as many conversations as are allowed."""
+
+    status = 409
+    code = "too_many_conversations"
 
 
 class ReplyCancelled(ChatStreamError):

@@ -22,6 +22,7 @@ CHOICES = {
 }
 OPTIONAL_COUNTS = {  # each with its lowest value; None means no limit
     "max_conversation_bytes": 1,
+    "max_conversations_per_visitor": 1,
     "store_max_bytes": 1,
     "store_max_conversations": 1,
     "max_turns": 1,
@@ -116,6 +117,9 @@ class Settings:
     )
     max_conversation_bytes: int | None = _key(
         16_777_216, "Largest stored conversation in bytes; its oldest turns are dropped. `None`: no limit."
+    )
+    max_conversations_per_visitor: int | None = _key(
+        1000, "Most conversations in the list of one visitor or user. `None`: no limit."
     )
     max_turns: int | None = _key(
         None, "Most turns stored of one conversation; the oldest are dropped. `None`: no limit."

@@ -26,7 +26,7 @@ from chatstream_flask.conversation.sql_store import SQLStore
 TTL_SEC = 100.0
 LEASE_SEC = 30.0
 
-TABLES = ("chatstream_conversation", "chatstream_schema")
+TABLES = ("chatstream_search", "chatstream_conversation", "chatstream_schema")
 
 
 class Backend:

@@ -147,7 +147,13 @@ class Admission:
         )
         try:
             conversation = self.conversations.load(conversation_id)
-            turn = Turn(conversation, lease, state.settings.max_turns, state.settings.max_conversation_bytes)
+            turn = Turn(
+                conversation,
+                lease,
+                state.settings.max_turns,
+                state.settings.max_conversation_bytes,
+                self.conversations.list_keeper(request, conversation_id),
+            )
             if body.regenerate:
                 turn.regenerate()
             elif body.edited_message_id is not None:

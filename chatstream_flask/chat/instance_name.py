@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 
 from ..config import shown
+from ..conversation.record_index import ID_PREFIX as LIST_PREFIX
 from ..errors import ConfigError, NotFound
 
 DEFAULT_NAME = "default"
 RESERVED = {  # first segments of the default instance's paths, and Flask's own
-    *("chat_stream", "chatstream", "chatstream_ui", "clear_context", "conversation"),
+    *("chat_stream", "chatstream", "chatstream_ui", "clear_context", "conversation", "conversations"),
     *("get_generation_params", "get_load", "get_prompt", "get_resource_usage"),
     *("health", "metrics", "openapi.json", "set_feedback", "set_generation_params", "static", "v1"),
     *("detokenize", "ping", "tokenize", "version"),
@@ -59,8 +60,16 @@ class InstanceName(str):
     def conversation_id(self, given: str) -> str:
         """Return the key under which the conversation `given` by the request handler is kept.
 
-        :raises NotFound: the key would be that of a conversation of another instance
+        :raises NotFound: the key would be that of a conversation of another instance, or of a list
         """
-        if given.startswith(ID_PREFIX):
+        if given.startswith((ID_PREFIX, LIST_PREFIX)):
             raise NotFound("there is no such conversation")
         return given if self.is_default else f"{ID_PREFIX}{self}:{given}"
+
+    def given_id(self, conversation_id: str) -> str:
+        """Return the id that `conversation_id` made a key of."""
+        return conversation_id.removeprefix(f"{ID_PREFIX}{self}:")
+
+    def owner(self, given: str) -> str:
+        """Return the owner under which this instance lists the conversations of the owner `given`."""
+        return given if self.is_default else f"{given}\n{self}"

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from flask import Request, current_app, session
 
 from ..conversation import ConversationStore
+from ..conversation.conversation_index import ANONYMOUS
 from .app_state import store_of
 
 SESSION_KEY = "chatstream_conversation"
@@ -48,6 +49,14 @@ class AbstractRequestHandler(ABC):
         does nothing, for ids that come with every request.
         """
 
+    def get_owner(self, request: Request) -> str | None:
+        """Return whose list of conversations the caller has, such as `str(user.id)`; None: no list.
+
+        A request with `?conversation_id=` means a conversation of this list. An owner that begins with
+        "session:" is a session without a login.
+        """
+        return None
+
     def get_visitor(self, request: Request) -> str | None:
         """Return the visitor that the limits per visitor count for; None applies no limits.
 
@@ -66,10 +75,12 @@ class AbstractRequestHandler(ABC):
 
 
 class SimpleSessionRequestHandler(AbstractRequestHandler):
-    """One conversation for each Flask session; the session holds only its id.
+    """Conversations of each Flask session; the session holds only the id of its first one.
 
     The first message that is accepted puts the id into the session; reading and refused requests leave the
-    session as it is. The visitor is the session. For a client without one it is the address, because a
+    session as it is. Override `get_owner` for users who log in: their conversations are theirs alone, in
+    whatever session. A subclass that names conversations itself has no lists, unless it names their owner,
+    too. The visitor is the session. For a client without one it is the address, because a
     client that keeps no cookies begins a new session with every message.
     """
 
@@ -77,16 +88,30 @@ class SimpleSessionRequestHandler(AbstractRequestHandler):
         return "http_session"
 
     def get_conversation_id(self, request: Request) -> str:
-        conversation_id: str = (
-            session[SESSION_KEY]
-            if SESSION_KEY in session
-            else request.environ.setdefault(NEW_ID, secrets.token_urlsafe(24))
-        )
-        return conversation_id
+        return self._id_in_session(request, self._session_key(request))
 
     def keep_conversation_id(self, request: Request) -> None:
         if NEW_ID in request.environ:
-            session.setdefault(SESSION_KEY, request.environ[NEW_ID])
+            session.setdefault(self._session_key(request), request.environ[NEW_ID])
+
+    def get_owner(self, request: Request) -> str | None:
+        if type(self).get_conversation_id is not SimpleSessionRequestHandler.get_conversation_id:
+            return None
+        return ANONYMOUS + self._id_in_session(request, SESSION_KEY)
+
+    def _id_in_session(self, request: Request, key: str) -> str:
+        conversation_id: str = (
+            session[key] if key in session else request.environ.setdefault(NEW_ID, secrets.token_urlsafe(24))
+        )
+        return conversation_id
+
+    def _session_key(self, request: Request) -> str:
+        """Return the key of the caller's first conversation; each user who logs in has one of their own."""
+        if type(self).get_owner is SimpleSessionRequestHandler.get_owner:
+            return SESSION_KEY
+        owner = self.get_owner(request)
+        is_anonymous = owner is None or owner.startswith(ANONYMOUS)
+        return SESSION_KEY if is_anonymous else f"{SESSION_KEY}:{owner}"
 
     def get_visitor(self, request: Request) -> str | None:
         if SESSION_KEY in session:

@@ -32,6 +32,7 @@ from .chat_request import SESSION_FIELDS, parse_chat_request
 from .completion import Callback
 from .conversation_access import ConversationAccess
 from .instance_name import InstanceName
+from .own_conversations import OwnConversations
 from .readers import Readers
 from .reply_registry import Reply
 from .reply_response import reply_response
@@ -78,6 +79,12 @@ class ChatService(HookDecorators):
         self._refuses_with_status = refuses_with_status
         self._conversations = ConversationAccess(
             self.name, request_handler, chat_prompt_clazz, params, template_params
+        )
+        self.own_conversations = OwnConversations(
+            self._conversations,
+            chat_prompt_clazz,
+            lambda: self.state.settings,
+            lambda conversation_id: self._admission.stop_reply(self.state, conversation_id),
         )
         self._admission = Admission(
             engine=self.engine,
@@ -172,7 +179,7 @@ class ChatService(HookDecorators):
         """Delete the caller's conversation; its running reply is cancelled and not kept."""
         self.check_caller(request)
         conversation_id = self._conversations.id_of(request)
-        self._conversations.delete(conversation_id)
+        self._conversations.delete(self._conversations.owner_of(request), conversation_id)
         self._admission.stop_reply(self.state, conversation_id)
         return {"success": True, "message": "Context successfully cleared"}
 

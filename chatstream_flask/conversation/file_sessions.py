@@ -141,11 +141,11 @@ def file_session_interface(
     """Return a session interface that stores sessions in JSON files.
 
     :param directory: created if it does not exist; None is "chatstream" in the app's instance folder
-    :param max_conversations: conversations to keep, each with its session; None: no limit
+    :param max_conversations: conversations to keep, each with its session and a list; None: no limit
     :param max_bytes: size of all files to keep; None: no limit
     :param is_synced: whether what is written is on the disk at once
     :raises ConfigError: the folder cannot be written
     """
     path = make_session_folder(app, directory)
-    max_files = None if max_conversations is None else 2 * max_conversations
+    max_files = None if max_conversations is None else 3 * max_conversations
     return FileSessionInterface(app, path, JSONFileCache(path, max_files, max_bytes, is_synced=is_synced))

@@ -40,6 +40,11 @@ class FlaskSessionStore:
     def __repr__(self) -> str:
         return f"<FlaskSessionStore on {type(self._interface).__name__} {self._leases!r}>"
 
+    @property
+    def ttl_sec(self) -> float:
+        """Seconds after its last turn for which a conversation is kept."""
+        return self._app.permanent_session_lifetime.total_seconds()
+
     def load(self, conversation_id: str) -> dict[str, Any] | None:
         data = self._call(lambda key: self._interface._retrieve_session_data(key), conversation_id)
         if not data:

@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import builtins
 import secrets
-from dataclasses import dataclass
-from datetime import datetime, timezone
-from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, insert, or_, select, update
+from sqlalchemy import and_, delete, or_, select
 
 from ..config import check_number
+from .conversation_index import ANONYMOUS, ConversationInfo
 from .sql_database import SQLDatabase
+from .sql_index import SQLIndex, is_held, is_kept
 from .sql_schema import conversations as c
-from .sql_schema import now
 
-is_kept = c.c.expires_at > now()
-is_held = c.c.lease_until > now()
-
-
-@dataclass(frozen=True)
-class ConversationInfo:
-    """Entry of a user's list of conversations."""
-
-    id: str
-    title: str
-    created_at: datetime  # UTC
-    updated_at: datetime  # UTC; time of the last turn
+is_anonymous = or_(c.c.owner.is_(None), c.c.owner.startswith(ANONYMOUS, autoescape=True))
 
 
 class NamedConversations:
@@ -38,38 +25,27 @@ class NamedConversations:
     def __init__(self, database: SQLDatabase, ttl_sec: float) -> None:
         check_number("ttl_sec", ttl_sec, 0.001, 1e10)
         self._database = database
+        self.index = SQLIndex(database, ttl_sec)
         self.ttl_sec = ttl_sec
 
     def create(self, owner: str, title: str = "") -> str:
         """Create an empty conversation; return its id, which cannot be guessed."""
         conversation_id = secrets.token_urlsafe(24)
-        times = {"created_at": now(), "updated_at": now(), "expires_at": now() + self.ttl_sec}
-        row = {"id": conversation_id, "owner": _checked(owner), "title": _storable(title)}
-        self._database.change(insert(c).values(**row, **times))
+        self.index.add(_checked(owner), conversation_id, title, None)
         return conversation_id
 
     def list(self, owner: str, limit: int = 100, offset: int = 0) -> builtins.list[ConversationInfo]:
-        """Return the owner's conversations, the most recently used first."""
-        rows = self._database.read(
-            select(c.c.id, c.c.title, c.c.created_at, c.c.updated_at)
-            .where(c.c.owner == _checked(owner), is_kept)
-            .order_by(c.c.updated_at.desc(), c.c.id)
-            .limit(limit)
-            .offset(offset)
-        )
-        return [
-            ConversationInfo(row.id, row.title, _utc(row.created_at), _utc(row.updated_at)) for row in rows
-        ]
+        """Return the owner's conversations: pinned ones first, then the most recently used."""
+        return self.index.entries(_checked(owner), limit, offset)
 
     def rename(self, conversation_id: str, owner: str, title: str) -> bool:
         """Set the title; return False if the owner has no such conversation."""
-        is_theirs = and_(c.c.id == conversation_id, c.c.owner == _checked(owner), or_(is_kept, is_held))
-        return self._change(is_theirs, title=_storable(title))
+        return self.index.change(_checked(owner), conversation_id, title=title) is not None
 
     def owner_of(self, conversation_id: str) -> str | None:
         """Return the owner; None if the conversation is anonymous or does not exist."""
-        found = select(c.c.owner).where(c.c.id == conversation_id, or_(is_kept, is_held))
-        return next((row.owner for row in self._database.read(found)), None)
+        is_theirs = and_(c.c.id == conversation_id, or_(is_kept, is_held), ~is_anonymous)
+        return next((row.owner for row in self._database.read(select(c.c.owner).where(is_theirs))), None)
 
     def is_owner(self, conversation_id: str, owner: str) -> bool:
         return self.owner_of(conversation_id) == _checked(owner)
@@ -79,28 +55,16 @@ class NamedConversations:
 
         Return False if the conversation does not exist or already has an owner.
         """
-        is_anonymous = and_(c.c.id == conversation_id, c.c.owner.is_(None), or_(is_kept, is_held))
-        return self._change(is_anonymous, owner=_checked(owner), expires_at=now() + self.ttl_sec)
+        may_go = and_(is_anonymous, or_(is_kept, is_held))
+        return self.index.adopt(conversation_id, _checked(owner), may_go)
 
     def delete_owner(self, owner: str) -> int:
         """Delete all conversations of the owner; return how many. Their running replies are not stored."""
         return self._database.change(delete(c).where(c.c.owner == _checked(owner)))
 
-    def _change(self, which: ColumnElement[bool], **values: Any) -> bool:
-        return self._database.change(update(c).where(which).values(**values)) == 1
-
 
 def _checked(owner: str) -> str:
-    """Return the owner; raise ValueError for None or "", which must not select anonymous conversations."""
-    if not isinstance(owner, str) or not owner:
+    """Return the owner; raise ValueError for one that would select anonymous conversations."""
+    if not isinstance(owner, str) or not owner or owner.startswith(ANONYMOUS):
         raise ValueError(f"an owner must be a non-empty string such as str(user.id), not {owner!r}")
     return owner
-
-
-def _storable(title: str) -> str:
-    """Return the title without NUL characters and lone surrogates, which databases refuse."""
-    return title.replace("\0", "").encode("utf-8", "replace").decode()
-
-
-def _utc(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, timezone.utc)

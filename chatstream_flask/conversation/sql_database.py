@@ -57,13 +57,26 @@ class SQLDatabase:
 
     def read(self, statement: Select[Any]) -> list[Row[Any]]:
         """Return the rows of a query."""
-        with self._connection() as connection:
+        with self.connection() as connection:
             return list(connection.execute(statement))
 
     def change(self, statement: UpdateBase) -> int:
         """Execute a statement; return the number of rows changed."""
-        with self._connection() as connection:
+        with self.connection() as connection:
             return connection.execute(statement, execution_options={"preserve_rowcount": True}).rowcount
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Execute the statements of the block together, or none of them."""
+        with self.connection() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if self.dialect == "sqlite" else "BEGIN")
+            try:
+                yield connection
+                connection.exec_driver_sql("COMMIT")
+            except BaseException:
+                with suppress(SQLAlchemyError):  # the error that ended the block is raised
+                    connection.exec_driver_sql("ROLLBACK")
+                raise
 
     def check_schema(self) -> None:
         """Raise StoreUnavailable unless the tables have the version that this code needs.
@@ -96,7 +109,8 @@ class SQLDatabase:
         return self._engines[os.getpid()]
 
     @contextmanager
-    def _connection(self) -> Iterator[Connection]:
+    def connection(self) -> Iterator[Connection]:
+        """Give a connection for several statements, each of which is its own transaction."""
         if not self._is_checked:
             self.check_schema()
         with self._errors_translated(), self._engine.connect() as connection:

@@ -5,7 +5,19 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Connection, Double, Engine, Index, MetaData, Table, Text, inspect
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Double,
+    Engine,
+    Index,
+    MetaData,
+    Table,
+    Text,
+    inspect,
+)
 from sqlalchemy.exc import CompileError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
@@ -14,9 +26,12 @@ from ..errors import ConfigError, StoreUnavailable
 
 INIT_DB = "run `flask chatstream init-db`"
 
-# Migration n turns version n into version n + 1. A migration that has been released is never changed.
+SEARCH_MARK = "\u02b0"  # begins a term that is no word: words are in the form NFKC, which has no such letter
+
+# Migration n turns version n into version n + 1; a statement that differs between databases is a dict by
+# dialect, None for one that has none. A migration that has been released is never changed.
 # Times are seconds since 1970 by the database's own clock.
-MIGRATIONS: tuple[tuple[str, ...], ...] = (
+MIGRATIONS: tuple[tuple[str | dict[str, str | None], ...], ...] = (
     (
         """CREATE TABLE chatstream_conversation (
             id TEXT NOT NULL PRIMARY KEY,
@@ -34,6 +49,37 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE chatstream_conversation ADD COLUMN title TEXT NOT NULL DEFAULT ''",
         "CREATE INDEX chatstream_conversation_owner ON chatstream_conversation (owner, updated_at)",
     ),
+    (
+        "ALTER TABLE chatstream_conversation ADD COLUMN is_pinned BOOLEAN NOT NULL DEFAULT FALSE",
+        "DROP INDEX chatstream_conversation_owner",
+        "CREATE INDEX chatstream_conversation_owner "
+        "ON chatstream_conversation (owner, is_pinned, updated_at, id)",
+        # One row for each turn, and one for each title: their words, and marked terms for the owner ("o"),
+        # and for the conversation of a turn ("c") or a title ("t").
+        {
+            "sqlite": "CREATE VIRTUAL TABLE chatstream_search USING fts5(terms, conversation_id UNINDEXED, "
+            "tokenize = 'unicode61 remove_diacritics 0', detail = none, columnsize = 0, prefix = '2 3')",
+            "postgresql": """CREATE TABLE chatstream_search (
+                rowid BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+                terms TSVECTOR NOT NULL,
+                conversation_id TEXT NOT NULL REFERENCES chatstream_conversation (id) ON DELETE CASCADE
+            )""",
+        },
+        {
+            "sqlite": """CREATE TRIGGER chatstream_search_delete AFTER DELETE ON chatstream_conversation BEGIN
+                DELETE FROM chatstream_search WHERE rowid IN (
+                    SELECT rowid FROM chatstream_search WHERE chatstream_search MATCH '"' || char(688) || 'c'
+                    || hex(old.id) || '" OR "' || char(688) || 't' || hex(old.id) || '"'
+                );
+            END""",
+            "postgresql": "CREATE INDEX chatstream_search_conversation "
+            "ON chatstream_search (conversation_id)",
+        },
+        {
+            "sqlite": None,
+            "postgresql": "CREATE INDEX chatstream_search_terms ON chatstream_search USING GIN (terms)",
+        },
+    ),
 )
 
 conversations = Table(
@@ -48,8 +94,9 @@ conversations = Table(
     Column("expires_at", Double, nullable=False),
     Column("lease_token", Text),
     Column("lease_until", Double, nullable=False, default=0.0),
+    Column("is_pinned", Boolean, nullable=False, default=False),
     Index("chatstream_conversation_expires_at", "expires_at"),
-    Index("chatstream_conversation_owner", "owner", "updated_at"),
+    Index("chatstream_conversation_owner", "owner", "is_pinned", "updated_at", "id"),
 )
 
 
@@ -137,7 +184,9 @@ def _migrate(connection: Connection) -> None:
         connection.exec_driver_sql("INSERT INTO chatstream_schema (version) VALUES (0)")
     for statements in MIGRATIONS[version:]:
         for statement in statements:
-            connection.exec_driver_sql(statement)
+            text = statement[connection.dialect.name] if isinstance(statement, dict) else statement
+            if text is not None:
+                connection.exec_driver_sql(text)
     connection.exec_driver_sql(f"UPDATE chatstream_schema SET version = {len(MIGRATIONS)}")
 
 

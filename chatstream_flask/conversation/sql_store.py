@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import URL, ColumnElement, Engine, Select, and_, delete, false, func, not_, or_, select
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Engine,
+    Select,
+    and_,
+    delete,
+    false,
+    func,
+    not_,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ..config import check_int, check_number
 from ..errors import ConversationBusy
 from .lease_keeper import LeaseKeeper
 from .local_leases import BUSY
-from .named_conversations import NamedConversations, is_held, is_kept
+from .named_conversations import NamedConversations, is_anonymous
 from .record_json import from_json
 from .retention import log_exceeding
 from .sql_database import SQLDatabase
+from .sql_index import is_held, is_kept
 from .sql_schema import conversations as c
 from .sql_schema import now, num_bytes
 from .store import Lease
@@ -103,7 +117,7 @@ class SQLStore(NamedConversations):
         """
         may_go = and_(not_(is_kept), not_(is_held))
         num_expired = self._delete_in_steps(select(c.c.id).where(may_go), may_go)
-        num_exceeding = self._delete_in_steps(self._exceeding(), and_(c.c.owner.is_(None), not_(is_held)))
+        num_exceeding = self._delete_in_steps(self._exceeding(), and_(is_anonymous, not_(is_held)))
         log_exceeding(num_exceeding)
         return num_expired + num_exceeding
 
@@ -113,7 +127,7 @@ class SQLStore(NamedConversations):
         size = func.sum(num_bytes(c.c.record)).over(order_by=newest_first, rows=(None, 0))
         rank = func.row_number().over(order_by=newest_first)
         columns = [c.c.id, c.c.updated_at, c.c.lease_until, rank.label("rank"), size.label("size")]
-        ranked = select(*columns).where(c.c.owner.is_(None)).subquery().c
+        ranked = select(*columns).where(is_anonymous).subquery().c
         limits = [(ranked.rank, self._max_conversations), (ranked.size, self._max_bytes)]
         exceeds = or_(false(), *[value > limit for value, limit in limits if limit is not None])
         may_go = and_(exceeds, ranked.lease_until <= now())
@@ -167,6 +181,7 @@ class SQLStore(NamedConversations):
             "expires_at": now(),
             "lease_token": token,
             "lease_until": now() + self.lease_sec,
+            "is_pinned": False,
         }
         insert = postgresql.insert if self._database.dialect == "postgresql" else sqlite.insert
         statement = insert(c).values(id=conversation_id, **row)
@@ -174,3 +189,6 @@ class SQLStore(NamedConversations):
             index_elements=[c.c.id], set_=row, where=and_(not_(is_kept), not_(is_held))
         )
         return self._database.change(statement) == 1
+
+    def _change(self, which: ColumnElement[bool], **values: Any) -> bool:
+        return self._database.change(update(c).where(which).values(**values)) == 1

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from dataclasses import replace
+from typing import Protocol
 
-from ..errors import BadRequest
+from ..errors import BadRequest, ConversationBusy, StoreUnavailable
+from ..prompts import AbstractChatPrompt
 from .conversation import Conversation
 from .retention import trim_to_limits
 from .store import Lease
+
+logger = logging.getLogger("chatstream_flask")
+
+
+class KeepInList(Protocol):
+    """Brings the list of the conversation's owner up to date; see `ConversationIndex.keep_turn`."""
+
+    def __call__(self, prompt: AbstractChatPrompt, *, is_appended: bool) -> None: ...
 
 
 class Turn:
@@ -18,6 +29,7 @@ class Turn:
 
     :param max_turns: turns stored of the conversation; None: no limit
     :param max_bytes: size of the stored conversation; None: no limit
+    :param keep_in_list: called when the turn is stored; None: the conversation is in no list
     """
 
     def __init__(
@@ -26,10 +38,13 @@ class Turn:
         lease: Lease,
         max_turns: int | None = None,
         max_bytes: int | None = None,
+        keep_in_list: KeepInList | None = None,
     ) -> None:
         self._lease = lease
         self._max_turns = max_turns
         self._max_bytes = max_bytes
+        self._keep_in_list = keep_in_list
+        self._is_appended = True  # False: earlier turns change, too
         self.conversation = conversation
         self.prompt = conversation.prompt
         self.message_id = uuid.uuid4().hex
@@ -46,6 +61,7 @@ class Turn:
 
     def edit(self, message_id: str, user_input: str) -> None:
         """Replace the turn that has this message, and remove all later turns."""
+        self._is_appended = False
         self.prompt.cut_before_turn_of(message_id)
         self.ask(user_input)
 
@@ -53,6 +69,7 @@ class Turn:
         """Discard the newest reply; raises BadRequest if there is none."""
         if not self.prompt.has_turn_to_regenerate:
             raise BadRequest("there is no reply to regenerate in this conversation yet")
+        self._is_appended = False
         self.prompt.clear_last_responder_message()
 
     def save(
@@ -79,7 +96,13 @@ class Turn:
         kept = replace(
             self.conversation, prompt=trim_to_limits(self.prompt, self._max_turns, self._max_bytes)
         )
-        return self._lease.save(kept.to_record())
+        is_saved = self._lease.save(kept.to_record())
+        if is_saved and self._keep_in_list is not None:
+            try:
+                self._keep_in_list(kept.prompt, is_appended=self._is_appended)
+            except (ConversationBusy, StoreUnavailable) as error:  # the turn itself is stored
+                logger.warning("a turn was stored, but not entered into its owner's list: %s", error)
+        return is_saved
 
     def close(self) -> None:
         """Free the conversation for its next turn."""

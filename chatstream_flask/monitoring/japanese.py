@@ -152,6 +152,9 @@ MESSAGES = {
         "サーバー間で共有する Redis に接続できません: %s"
     ),
     "the last text of %r failed": "%r の最後のテキストが失敗しました",
+    "a turn was stored, but not entered into its owner's list: %s": (
+        "やり取りは保存しましたが、会話の一覧には登録できませんでした: %s"
+    ),
     "the reply of %r could not be stored and is tried again for %g s: %s": (
         "%r の応答を保存できませんでした。%g 秒間再試行します: %s"
     ),

@@ -11,6 +11,7 @@ from ..config import (
     MULTIPLICATIVE,
     SUBTRACTIVE,
 )
+from ..conversation.conversation_index import MAX_LIMIT, MAX_OFFSET, MAX_SEARCH_LEN, MAX_TITLE_LEN
 from ..prompts.template_params import EFFORTS, MAX_KWARGS
 from .operation import (
     COUNT,
@@ -29,6 +30,10 @@ from .operation import (
 )
 
 CHAT, PAGE = "chat", "page"
+SECONDS: Json = {"type": "number", "description": "seconds since 1970"}
+CHOSEN: Json = {"name": "conversation_id", "in": "query", "schema": STRING} | {
+    "description": "a conversation of the caller's list; without it, the session's first one"
+}
 STOP_STRING: Json = {"type": "string", "minLength": 1, "maxLength": MAX_STOP_STRING_LEN}
 PENALTY: Json = {"minimum": -MAX_REPETITION_PENALTY, "maximum": MAX_REPETITION_PENALTY}
 ID: Json = {"type": "string", "minLength": 1, "maxLength": MAX_MESSAGE_ID_LEN}
@@ -82,6 +87,27 @@ MESSAGE = an_object(
     },
     optional=("reasoning", "reasoning_s", "sources"),
 )
+ENTRY = an_object(
+    {
+        "id": STRING,
+        "title": STRING,
+        "is_pinned": {"type": "boolean"},
+        "created_at": SECONDS,
+        "updated_at": SECONDS,
+    }
+)
+TITLE: Json = {"type": "string", "minLength": 1, "maxLength": MAX_TITLE_LEN}
+EXPORTED_MESSAGE = an_object(
+    {
+        "role": {"enum": ["user", "assistant"]},
+        "content": STRING,
+        "reasoning": STRING,
+        "message_id": STRING_OR_NULL,
+        "is_interrupted": {"type": "boolean"},
+        "sources": {"type": "array", "items": {"type": "object"}},
+    },
+    optional=("reasoning", "message_id", "is_interrupted", "sources"),
+)
 RUNNING = an_object({"message_id": STRING, "user_input": STRING, "num_kept": COUNT})
 WORKER = an_object(
     {
@@ -109,6 +135,10 @@ SCHEMAS: dict[str, Json] = {
     "GenerationParams": an_object(SESSION_PARAMS, optional=tuple(SESSION_PARAMS)),
     "Conversation": an_object(
         {"messages": an_array(MESSAGE), "running": {"oneOf": [RUNNING, {"type": "null"}]}}
+    ),
+    "ConversationEntry": ENTRY,
+    "ExportedConversation": an_object(
+        {"title": TITLE, "messages": an_array(EXPORTED_MESSAGE)}, optional=("title", "messages")
     ),
     "Feedback": an_object(
         {"message_id": STRING, "is_like": {"type": ["boolean", "null"]}, "form_data": {}},
@@ -147,6 +177,7 @@ CHAT_OPERATIONS: dict[str, Operation] = {
     "chat": Operation(
         summary="Generate a reply and stream it",
         tag=CHAT,
+        parameters=(CHOSEN,),
         body=a_reference("ChatRequest"),
         answers={"200": REPLY, **PROBLEMS},
     ),
@@ -156,6 +187,7 @@ CHAT_OPERATIONS: dict[str, Operation] = {
         answers={"200": REPLY, **PROBLEMS},
         path_parameters={"message_id": ID},
         parameters=(
+            CHOSEN,
             {"name": "Last-Event-ID", "in": "header", "schema": COUNT}
             | {"description": "number of characters that the client has"},
             {"name": "offset", "in": "query", "schema": COUNT, "description": "the same, without the header"},
@@ -164,31 +196,88 @@ CHAT_OPERATIONS: dict[str, Operation] = {
     "cancel": Operation(
         summary="Stop a reply; what it has said is kept",
         tag=CHAT,
+        parameters=(CHOSEN,),
         path_parameters={"message_id": ID},
         answers={"204": an_answer("The reply ends."), **PROBLEMS},
     ),
     "answer_now": Operation(
         summary="End the reasoning of a reply, so that the answer begins",
         tag=CHAT,
+        parameters=(CHOSEN,),
         path_parameters={"message_id": ID},
         answers={"204": an_answer("The answer begins."), **PROBLEMS},
     ),
     "clear_context": Operation(
         summary="Delete the caller's conversation",
         tag=CHAT,
+        parameters=(CHOSEN,),
         answers={"200": _success("It is deleted.", {}), **PROBLEMS},
     ),
     "get_conversation": Operation(
         summary="Return the caller's conversation",
         tag=CHAT,
+        parameters=(CHOSEN,),
         answers={
             "200": an_answer("Messages and the running reply.", json=a_reference("Conversation")),
             **PROBLEMS,
         },
     ),
+    "list_conversations": Operation(
+        summary="Return the caller's conversations",
+        tag=CHAT,
+        answers={
+            "200": an_answer(
+                "Pinned ones first, then the most recently used; of a search those with the newest match.",
+                json=an_object(
+                    {
+                        "conversations": an_array(a_reference("ConversationEntry")),
+                        "has_more": {"type": "boolean"},
+                    }
+                ),
+            ),
+            **PROBLEMS,
+        },
+        parameters=(
+            {"name": "search", "in": "query", "schema": {"type": "string", "maxLength": MAX_SEARCH_LEN}}
+            | {"description": "words that are all in the title, or all in one turn"},
+            {"name": "limit", "in": "query", "description": "greatest number; 100 without it"}
+            | {"schema": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT}},
+            {"name": "offset", "in": "query", "description": "how many to leave out"}
+            | {"schema": COUNT | {"maximum": MAX_OFFSET}},
+        ),
+    ),
+    "create_conversation": Operation(
+        summary="Begin a conversation, or import an exported one",
+        tag=CHAT,
+        body=a_reference("ExportedConversation"),
+        answers={"201": an_answer("It is in the list.", json=a_reference("ConversationEntry")), **PROBLEMS},
+    ),
+    "change_conversation": Operation(
+        summary="Rename or pin a conversation",
+        tag=CHAT,
+        body=an_object({"title": TITLE, "is_pinned": {"type": "boolean"}}, optional=("title", "is_pinned"))
+        | {"minProperties": 1},
+        answers={"200": an_answer("As it is now.", json=a_reference("ConversationEntry")), **PROBLEMS},
+    ),
+    "delete_conversation": Operation(
+        summary="Delete a conversation; its running reply is cancelled and not kept",
+        tag=CHAT,
+        answers={"204": an_answer("It is deleted."), **PROBLEMS},
+    ),
+    "export_json": Operation(
+        summary="Return a conversation as a file that can be imported",
+        tag=CHAT,
+        answers={"200": an_answer("Its messages.", json=a_reference("ExportedConversation")), **PROBLEMS},
+    ),
+    "export_markdown": Operation(
+        summary="Return a conversation as a file to read",
+        tag=CHAT,
+        answers={"200": an_answer("Its messages.", markdown=STRING), **PROBLEMS},
+    ),
     "get_prompt": Operation(
         summary="Return the conversation as the model reads it, percent-encoded",
         tag=CHAT,
+        parameters=(CHOSEN,),
         answers={
             "200": _success("The prompt; null before the first message.", {"prompt": STRING_OR_NULL}),
             **PROBLEMS,
@@ -197,17 +286,20 @@ CHAT_OPERATIONS: dict[str, Operation] = {
     "get_generation_params": Operation(
         summary="Return the sampling parameters of the conversation",
         tag=CHAT,
+        parameters=(CHOSEN,),
         answers={"200": SHOWN_PARAMS, **PROBLEMS},
     ),
     "set_generation_params": Operation(
         summary="Change some sampling parameters of the conversation; null resets all",
         tag=CHAT,
+        parameters=(CHOSEN,),
         body={"oneOf": [a_reference("GenerationParams"), {"type": "null"}]},
         answers={"200": SHOWN_PARAMS, **PROBLEMS},
     ),
     "set_feedback": Operation(
         summary="Like or dislike a reply",
         tag=CHAT,
+        parameters=(CHOSEN,),
         body=a_reference("Feedback"),
         answers={"200": _success("The app has it.", {"target_message_id": STRING}), **PROBLEMS},
     ),

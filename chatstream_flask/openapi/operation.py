@@ -59,6 +59,7 @@ MEDIA_TYPES = {
     "events": "text/event-stream",
     "lines": "application/x-ndjson",
     "text": "text/plain",
+    "markdown": "text/markdown",
     "html": "text/html",
     "css": "text/css",
     "script": "text/javascript",

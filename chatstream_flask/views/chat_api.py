@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from flask import Blueprint, Flask, Response, current_app, jsonify, request
@@ -15,6 +16,7 @@ from ..errors import ChatStreamError, ConfigError
 from ..monitoring.origin import assign_request_id
 from ..openapi import describe
 from ..webui import create_webui_blueprint
+from . import conversations as listing
 from .conversation_answers import conversation_of, generation_params_of, generation_params_to_set, prompt_of
 from .feedback import OnFeedback, parse_feedback
 from .load_answers import load_of, resource_usage
@@ -109,6 +111,39 @@ def _get_conversation(blueprint: Blueprint, chat_stream: ChatService, options: O
         return _fresh(conversation_of(chat_stream, request))
 
 
+def _conversations(blueprint: Blueprint, chat_stream: ChatService, options: Options) -> None:
+    own = chat_stream.own_conversations
+
+    @blueprint.get("/conversations")
+    def list_conversations() -> Response:
+        return _fresh(listing.list_of(own, request))
+
+    @blueprint.post("/conversations")
+    def create_conversation() -> Response:
+        response = _fresh(listing.create(own, request, chat_stream.state.settings.max_body_len))
+        response.status_code = HTTPStatus.CREATED
+        return response
+
+    @blueprint.patch("/conversations/<conversation_id>")
+    def change_conversation(conversation_id: str) -> Response:
+        return _fresh(listing.change(own, request, conversation_id))
+
+    @blueprint.delete("/conversations/<conversation_id>")
+    def delete_conversation(conversation_id: str) -> Response:
+        own.delete(request, conversation_id)
+        return Response(status=HTTPStatus.NO_CONTENT)
+
+    @blueprint.get("/conversations/<conversation_id>/export.json")
+    def export_json(conversation_id: str) -> Response:
+        exported = listing.as_json(*own.read(request, conversation_id))
+        return _file(jsonify(exported), "conversation.json")
+
+    @blueprint.get("/conversations/<conversation_id>/export.md")
+    def export_markdown(conversation_id: str) -> Response:
+        exported = listing.as_markdown(*own.read(request, conversation_id))
+        return _file(Response(exported, mimetype="text/markdown"), "conversation.md")
+
+
 def _get_prompt(blueprint: Blueprint, chat_stream: ChatService, options: Options) -> None:
     @blueprint.get("/get_prompt")
     def get_prompt() -> Response:
@@ -164,6 +199,12 @@ def _openapi(blueprint: Blueprint, chat_stream: ChatService, options: Options) -
         return jsonify(describe(current_app))
 
 
+def _file(response: Response, name: str) -> Response:
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["Content-Disposition"] = f"attachment; filename={name}"
+    return response
+
+
 def _fresh(data: dict[str, Any]) -> Response:
     response = jsonify(data)
     response.headers["Cache-Control"] = "no-store"
@@ -174,6 +215,7 @@ _VIEWS: dict[str, Callable[[Blueprint, Any, Options], None]] = {
     "chat_stream": _chat_stream,
     "clear_context": _clear_context,
     "get_conversation": _get_conversation,
+    "conversations": _conversations,
     "get_prompt": _get_prompt,
     "set_generation_params": _set_generation_params,
     "get_generation_params": _get_generation_params,

@@ -106,7 +106,7 @@ def test_a_full_queue_leaves_nothing_behind(tmp_path: Path) -> None:
         assert num_files(chat) == 1
         runner.release()
         read_until(events, "done")
-        assert num_files(chat) == 2
+        assert num_files(chat) == 3  # the conversation and the list of the visitor, too
 
 
 def test_an_accepted_message_makes_the_session_and_one_setting_does_too(chat: Chat) -> None:
@@ -117,7 +117,7 @@ def test_an_accepted_message_makes_the_session_and_one_setting_does_too(chat: Ch
     assert len(client.get("/conversation").get_json()["messages"]) == 2
     other.post("/set_generation_params", json={"temperature": 0.5})
     assert other.get("/get_generation_params").get_json()["generation_params"]["temperature"] == 0.5
-    assert num_files(chat) == 4
+    assert num_files(chat) == 5  # two sessions, two conversations, and a list of the one with a turn
 
 
 def test_looking_at_a_page_while_the_first_message_is_sent_changes_no_session(tmp_path: Path) -> None:

@@ -14,16 +14,7 @@ from typing import Any
 
 import pytest
 from fakes import TIMEOUT
-from postgres_server import run_postgres
-from redis_server import run_redis
-from store_backends import (
-    Backend,
-    FlaskSessionBackend,
-    MemoryBackend,
-    PostgreSQLBackend,
-    RedisBackend,
-    SQLBackend,
-)
+from store_backends import Backend, RedisBackend, SQLBackend
 
 from chatstream_flask.conversation import ConversationStore
 from chatstream_flask.errors import ConversationBusy, StoreUnavailable
@@ -35,45 +26,6 @@ DATA: dict[str, Any] = {
     "empty": {},
 }
 SHARED = ("redis", "sqlite", "postgresql")  # between processes
-
-
-@pytest.fixture(scope="session")
-def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    yield from run_redis(tmp_path_factory.mktemp("redis"))
-
-
-@pytest.fixture(scope="session")
-def postgres_port() -> Iterator[int]:
-    yield from run_postgres()
-
-
-def make_backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
-    if request.param == "memory":
-        return MemoryBackend()
-    if request.param == "redis":
-        return RedisBackend(request.getfixturevalue("redis_port"))
-    if request.param == "flask-session":
-        return FlaskSessionBackend(request.getfixturevalue("redis_port"))
-    if request.param == "sqlite":
-        backend: SQLBackend = SQLBackend(f"sqlite:///{tmp_path / 'chat.db'}")
-    else:
-        backend = PostgreSQLBackend(request.getfixturevalue("postgres_port"))
-    backend.new_store().create_or_migrate()
-    return backend
-
-
-@pytest.fixture(params=["memory", "flask-session", *SHARED])
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
-    backend = make_backend(request, tmp_path)
-    yield backend
-    backend.close()
-
-
-@pytest.fixture(params=SHARED)
-def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
-    backend = make_backend(request, tmp_path)
-    yield backend
-    backend.close()
 
 
 def keep(store: ConversationStore, conversation_id: str, record: dict[str, Any]) -> None:

@@ -73,7 +73,7 @@ def test_every_config_key_stands_in_the_page_with_its_default() -> None:
 
 
 def test_every_api_stands_in_the_page_with_its_name() -> None:
-    rows = re.findall(r"^\| `((?:GET|POST) /\S*)` \| `(\w+)` \|", HTTP_API, re.MULTILINE)
+    rows = re.findall(r"^\| `((?:GET|POST|PATCH|DELETE) /\S*)` \| `(\w+)` \|", HTTP_API, re.MULTILINE)
     chat_stream = ChatStream(use_mock_response=True)
     assert sorted(rows) == sorted((route, name) for name in API_NAMES for route in routes(chat_stream, name))
 

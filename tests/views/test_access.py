@@ -17,7 +17,8 @@ from chatstream_flask.serving.app import create_app
 API_KEY, ADMIN_KEY = "an-api-key-of-tests", "an-admin-key-of-tests"
 SECRET = "what Lucy said to nobody else"
 
-READS, WRITES, PUBLIC, KEYED, OPERATORS, PROBED = "reads", "writes", "public", "keyed", "operators", "probed"
+READS, WRITES, LISTS, PUBLIC = "reads", "writes", "lists", "public"
+KEYED, OPERATORS, PROBED = "keyed", "operators", "probed"
 KINDS = {  # of every route; a new one has to be added here
     "/": PUBLIC,
     "/chat_stream": WRITES,
@@ -30,6 +31,10 @@ KINDS = {  # of every route; a new one has to be added here
     "/chatstream_ui/<wanted_version>/<path:name>": PUBLIC,
     "/clear_context": WRITES,
     "/conversation": READS,
+    "/conversations": LISTS,
+    "/conversations/<conversation_id>": WRITES,
+    "/conversations/<conversation_id>/export.json": READS,
+    "/conversations/<conversation_id>/export.md": READS,
     "/get_generation_params": READS,
     "/get_load": PUBLIC,
     "/get_prompt": READS,
@@ -97,11 +102,14 @@ class Site:
         response = self.lucy.post("/chat_stream", json={"user_input": SECRET}, headers=SSE)
         assert list(read_events(response))[-1].name == "done"
         self.message_id = response.headers["X-ChatStream-Last-Generated-Message-Id"]
+        (conversation,) = self.lucy.get("/conversations").get_json()["conversations"]
+        self.conversation_id = conversation["id"]
 
     def calls(self, *kinds: str) -> Iterator[tuple[str, str, str]]:
         """Yield rule, method and path of every route of these kinds, of all without any."""
         values = {
             "message_id": self.message_id,
+            "conversation_id": self.conversation_id,
             "response_id": "resp_1",
             "path": "nothing",
             "wanted_version": "0",
@@ -118,7 +126,8 @@ class Site:
     def call(self, client: FlaskClient, method: str, path: str, headers: dict[str, str]) -> TestResponse:
         headers = {key: value.format(cookie_name=cookie_name(client)) for key, value in headers.items()}
         bodies = BODIES | {"/set_feedback": {"message_id": self.message_id, "is_like": True}}
-        body = None if method == "GET" else bodies.get(path, {})
+        given = {"title": "mine"} if method == "PATCH" else bodies.get(path.partition("?")[0], {})
+        body = None if method == "GET" else given
         return client.open(path, method=method, headers=headers, json=body, buffered=True)
 
 
@@ -142,12 +151,12 @@ def expected(kind: str, method: str, stranger: str) -> set[int]:
         return {401} if "key" in stranger else {200, 503}  # a wrong key for the details is told
     if method != "GET" and any(word in stranger for word in ("Origin", "origin", "another site")):
         return {403}
-    return {200, 204, 404}
+    return {200, 201, 204, 404}
 
 
 @pytest.mark.parametrize("stranger", STRANGERS)
 def test_a_stranger_gets_nothing_of_a_visitor(site: Site, stranger: str) -> None:
-    before = site.lucy.get("/conversation").get_json()
+    before = [site.lucy.get(path).get_json() for path in ("/conversation", "/conversations")]
     headers = STRANGERS[stranger]
     for i, (rule, method, path) in enumerate(site.calls()):
         client = site.app.test_client()
@@ -157,9 +166,18 @@ def test_a_stranger_gets_nothing_of_a_visitor(site: Site, stranger: str) -> None
         assert response.status_code in allowed, f"{method} {path}: {response.text}"
         assert SECRET not in response.text
         assert "chosen-by-somebody-else" not in response.headers.get("Set-Cookie", "")
-        if "<message_id>" in rule or rule == "/set_feedback":
+        if "<message_id>" in rule or "<conversation_id>" in rule or rule == "/set_feedback":
             assert response.status_code in (403, 404, 421), path
-    assert site.lucy.get("/conversation").get_json() == before
+    assert [site.lucy.get(path).get_json() for path in ("/conversation", "/conversations")] == before
+
+
+def test_a_stranger_cannot_name_the_conversation_of_a_visitor(site: Site) -> None:
+    for _, method, path in site.calls(READS, WRITES):
+        url = f"{path}?conversation_id={site.conversation_id}"
+        response = site.call(site.app.test_client(), method, url, {})
+        assert response.status_code == 404, url
+        assert SECRET not in response.text
+    assert SECRET in site.lucy.get(f"/conversation?conversation_id={site.conversation_id}").text
 
 
 def test_a_visitor_gets_what_is_theirs(site: Site) -> None:

@@ -17,6 +17,7 @@ from chatstream_flask.serving.app import create_app
 MESSAGES = [{"role": "user", "content": "Hi"}]
 GOOD: dict[str, dict[str, Any]] = {
     "/chat_stream": {"user_input": "Hi"},
+    "/conversations": {"title": "Holidays"},  # 201
     "/set_generation_params": {"top_p": 0.5},
     "/set_feedback": {"message_id": "none", "is_like": True},  # 404
     "/v1/chat/completions": {"model": "mock", "messages": MESSAGES},
@@ -89,7 +90,10 @@ def test_the_good_bodies_are_those_of_all_routes(app: Flask) -> None:
         for path, method in routes_with_a_body(app)
         if method == "POST"
     }
-    assert {path: answers.pop(path) for path in GOOD} == dict.fromkeys(GOOD, 200) | {"/set_feedback": 404}
+    assert {path: answers.pop(path) for path in GOOD} == dict.fromkeys(GOOD, 200) | {
+        "/set_feedback": 404,
+        "/conversations": 201,
+    }
     assert set(answers.values()) <= {404, 405}  # no other route reads a body
 
 
