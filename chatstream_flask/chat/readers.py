@@ -5,21 +5,33 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from ..engine.reply_source import ReplySource
 from ..errors import TooManyRequests
 from ..http.problem import RETRY_AFTER_SEC
-from .reply_stream import ReplyStream
 
 MAX_READERS = 8  # of one reply; one more displaces the oldest of the same visitor
 MAX_EXTRA_PER_VISITOR = 8  # readers of a visitor beyond one for each reply that it reads
+
+
+class OpenStream(Protocol):
+    """The body of a response that a server is sending."""
+
+    @property
+    def is_over(self) -> bool: ...
+
+    def close(self) -> None: ...
+
+
+StreamT = TypeVar("StreamT", bound=OpenStream)
 
 
 @dataclass(frozen=True)
 class Reader:
     """One open stream of a reply."""
 
-    stream: ReplyStream
+    stream: OpenStream
     source: ReplySource
     visitor: str | None
 
@@ -38,9 +50,7 @@ class Readers:
         self._lock = threading.Lock()  # guards the list
         self._readers: list[Reader] = []  # the longest open first
 
-    def open(
-        self, source: ReplySource, visitor: str | None, make_stream: Callable[[], ReplyStream]
-    ) -> ReplyStream:
+    def open(self, source: ReplySource, visitor: str | None, make_stream: Callable[[], StreamT]) -> StreamT:
         """Return a new stream of the reply; at the limits, close the oldest one that the visitor has of it.
 
         :raises TooManyRequests: the limits are reached and the visitor has no other stream of this reply
@@ -54,7 +64,7 @@ class Readers:
                 displaced.close()  # after the new one came: a reply without any reader would end
             return stream
 
-    def _to_displace(self, source: ReplySource, visitor: str | None) -> ReplyStream | None:
+    def _to_displace(self, source: ReplySource, visitor: str | None) -> OpenStream | None:
         on_reply = [reader for reader in self._readers if reader.source == source]
         own = [reader for reader in self._readers if reader.visitor == visitor]
         is_full = (

@@ -74,7 +74,7 @@ class ChatService(HookDecorators):
         self.hooks = Hooks(self.engine.stats)
         self.check_server = ServerCheck(self.engine, lambda: engine_configs_of(current_app))
         self._check_cookie = CookieCheck(logger)
-        self._readers = Readers(engine_config.max_extra_readers)
+        self.readers = Readers(engine_config.max_extra_readers)
         self._wire_format = wire_format
         self._refuses_with_status = refuses_with_status
         self._conversations = ConversationAccess(
@@ -310,7 +310,7 @@ class ChatService(HookDecorators):
         settings = self.state.settings
         grace_sec = settings.resume_sec if is_resumable and wire.is_resumable else 0.0
         visitor = self._conversations.visitor_of(request)
-        return reply_response(reply, wire, settings, request, grace_sec, offset, self._readers, visitor)
+        return reply_response(reply, wire, settings, request, grace_sec, offset, self.readers, visitor)
 
     def _problem(self, error: ChatStreamError) -> Response:
         return problem_response(error, too_many_as_200=not self._refuses_with_status)

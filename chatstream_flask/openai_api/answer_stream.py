@@ -9,7 +9,6 @@ from typing import Any
 
 from ..chat.wire_format import server_sent_event
 from ..engine.reply_text import TokenLogprob
-from ..errors import ChatStreamError
 from ..http.disconnect import Probe
 from .answer import Answer, usage_of
 from .errors import error_object
@@ -19,8 +18,8 @@ DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
 
 
-class ChoiceStream(Iterator[bytes], ABC):
-    """Iterator over events about choices; `close` cancels those that still run.
+class EventStream(Iterator[bytes], ABC):
+    """Iterator over events about generations; `close` cancels those that still run.
 
     The first event is returned without waiting, so that a client knows at once that it was accepted.
     """
@@ -40,12 +39,10 @@ class ChoiceStream(Iterator[bytes], ABC):
         self._heartbeat_sec = heartbeat_sec
         self._clock = clock
         self._written_at = clock()
-        # Log-probabilities of text that the parser holds back, by choice.
-        self._held_logprobs: dict[int, list[TokenLogprob]] = {}
         # Position in the queue and estimate that were sent last.
         self._place: tuple[int, float | None] | None = None
         self._has_sent = False
-        self._is_over = False
+        self.is_over = False
         self._events = self._run()
 
     def __repr__(self) -> str:
@@ -59,7 +56,7 @@ class ChoiceStream(Iterator[bytes], ABC):
 
     def close(self) -> None:
         """Cancel what still runs; the server calls it when it is done with the body. Idempotent."""
-        self._is_over = True
+        self.is_over = True
         self._generations.close()
 
     @abstractmethod
@@ -67,60 +64,39 @@ class ChoiceStream(Iterator[bytes], ABC):
         """Return the events before all others, if there are any."""
 
     @abstractmethod
-    def _tell(self, index: int, news: News) -> tuple[bytes, News]:
-        """Return the events of new content, and the news that they do not tell."""
+    def _news(self) -> bytes:
+        """Return the events of what is new."""
 
+    @property
     @abstractmethod
-    def _end(self, index: int, choice: Choice, news: News) -> bytes:
-        """Return the events that end a choice, and tell the rest of its news."""
+    def _has_all(self) -> bool:
+        """Whether there will be no news any more."""
 
-    @abstractmethod
-    def _fail(self, error: ChatStreamError) -> bytes:
-        """Return the events that end the body with an error."""
-
-    @abstractmethod
     def _finish(self) -> bytes:
-        """Return the events after all choices."""
+        """Return the events after all others."""
+        return b""
+
+    def _wait(self) -> None:
+        self._generations.wait(self._wait_sec)
 
     def _run(self) -> Iterator[bytes]:
         yield self._begin() or KEEP_ALIVE
-        while not self._is_over:
+        while not self.is_over:
             if self._has_sent:
                 self._generations.collect(self._clock() - self._written_at)
             if self._is_gone():
                 self.close()
-            elif events := self._news():
+            elif events := self._queue_news() + self._news():
                 self._has_sent = True
                 yield events
-            elif self._generations.are_over:
+            elif self._has_all:
                 if last := self._finish():
                     yield last
                 return
             elif self._clock() - self._written_at >= self._heartbeat_sec:
                 yield KEEP_ALIVE
             else:
-                self._generations.wait(self._wait_sec)
-
-    def _news(self) -> bytes:
-        news = self._queue_news()
-        for index, choice in enumerate(self._generations.choices):
-            if choice.outcome is None:
-                news += self._news_of(index, choice)
-            if self._is_over:
-                break
-        return news
-
-    def _news_of(self, index: int, choice: Choice) -> bytes:
-        news = choice.read()
-        news = news._replace(logprobs=self._held_logprobs.pop(index, []) + news.logprobs)
-        events, news = self._tell(index, news)
-        if choice.outcome is None:
-            self._held_logprobs[index] = news.logprobs
-            return events
-        if failure := choice.outcome.failure:
-            self.close()
-            return events + self._fail(failure)
-        return events + self._end(index, choice, news)
+                self._wait()
 
     def _queue_news(self) -> bytes:
         """Return a comment with a changed position in the queue; clients take every event for a chunk."""
@@ -133,7 +109,7 @@ class ChoiceStream(Iterator[bytes], ABC):
         return f": queue position={place[0]}{eta}\n\n".encode() if is_new else b""
 
 
-class AnswerStream(ChoiceStream):
+class AnswerStream(EventStream):
     """Chunks of a completion, and [DONE]."""
 
     def __init__(
@@ -143,12 +119,40 @@ class AnswerStream(ChoiceStream):
         self._answer = answer
         self._num_prompts = num_prompts
         self._has_usage = has_usage
+        # Log-probabilities of text that the parser holds back, by choice.
+        self._held_logprobs: dict[int, list[TokenLogprob]] = {}
 
     def _begin(self) -> bytes:
         firsts = (self._answer.first(i) for i in range(len(self._generations.choices)))
         return b"".join(self._chunk(first) for first in firsts if first is not None)
 
+    @property
+    def _has_all(self) -> bool:
+        return self._generations.are_over
+
+    def _news(self) -> bytes:
+        news = b""
+        for index, choice in enumerate(self._generations.choices):
+            if choice.outcome is None:
+                news += self._news_of(index, choice)
+            if self.is_over:
+                break
+        return news
+
+    def _news_of(self, index: int, choice: Choice) -> bytes:
+        news = choice.read()
+        news = news._replace(logprobs=self._held_logprobs.pop(index, []) + news.logprobs)
+        events, news = self._tell(index, news)
+        if choice.outcome is None:
+            self._held_logprobs[index] = news.logprobs
+            return events
+        if failure := choice.outcome.failure:
+            self.close()
+            return events + server_sent_event({"error": error_object(failure)}) + DONE
+        return events + self._chunk(self._answer.end(index, choice.finish_reason, news))
+
     def _tell(self, index: int, news: News) -> tuple[bytes, News]:
+        """Return the events of new content, and the news that they do not tell."""
         parts = []
         for delta in news.deltas:
             parts.append(self._answer.part(index, delta, news))
@@ -158,12 +162,6 @@ class AnswerStream(ChoiceStream):
             parts.append(part)
             news = NO_NEWS
         return b"".join(map(self._chunk, parts)), news
-
-    def _end(self, index: int, choice: Choice, news: News) -> bytes:
-        return self._chunk(self._answer.end(index, choice.finish_reason, news))
-
-    def _fail(self, error: ChatStreamError) -> bytes:
-        return server_sent_event({"error": error_object(error)}) + DONE
 
     def _finish(self) -> bytes:
         if not self._has_usage:

@@ -11,7 +11,7 @@ from flask import Response, request
 from ..chat.service import ChatService
 from ..config import SamplingParams
 from ..engine.outcome import Outcome
-from ..engine.request import GenerationRequest
+from ..engine.request import GenerationRequest, Hook
 from ..hooks import ReplyContext
 from ..hooks.hooked_reply import HookedReply
 from ..http.request_body import read_body
@@ -91,9 +91,10 @@ class Completions:
 
     # -- into the queue ------------------------------------------------------------------------------
 
-    def submit_chat(self, body: ChatBody) -> Generations:
+    def submit_chat(self, body: ChatBody, before_done: Hook | None = None) -> Generations:
         """Submit the choices of a chat request; the caller reads and closes them.
 
+        :param before_done: called with each choice that has ended, before its readers see that
         :raises ApiError: something in the request is not allowed
         :raises TooManyRequests: the places are taken
         """
@@ -114,7 +115,7 @@ class Completions:
             ids = self._cut(self._encoder.encode(messages, template_kwargs, use), body)
             params = bounded(context.params, body, [ids], self._engine.config.context_len)
             parsers = [self._parser(body, use, is_free=wanted is None) for _ in range(body.num_choices)]
-            self._submit(body, generations, [ids] * body.num_choices, params, parsers, context)
+            self._submit(body, generations, [ids] * body.num_choices, params, parsers, context, before_done)
             return generations
 
     def _reserve(self, body: Body) -> Generations:
@@ -218,6 +219,7 @@ class Completions:
         params: SamplingParams,
         parsers: list[ReplyParser],
         context: ReplyContext,
+        before_done: Hook | None = None,
     ) -> None:
         is_chat = isinstance(body, ChatBody)
         is_counted = body.max_new_tokens is not None  # OpenAI's limits are for all tokens together
@@ -229,6 +231,12 @@ class Completions:
 
         def report(hooked: HookedReply, generation: GenerationRequest, outcome: Outcome) -> None:
             reports.ended(origin, generation, outcome, reply=hooked.texts(generation)[0])
+
+        def end(hooked: HookedReply, generation: GenerationRequest, outcome: Outcome) -> Outcome:
+            outcome = hooked.end(generation, outcome) if hooks else outcome
+            if before_done is not None:
+                before_done(generation, outcome)
+            return outcome
 
         replies = [HookedReply(hooks, context.copy(), parser) for parser in parsers]
         generations.submit(
@@ -248,7 +256,7 @@ class Completions:
                             if is_chat
                             else None
                         ),
-                        before_done=hooked.end if hooks else None,
+                        before_done=partial(end, hooked) if hooks or before_done else None,
                         after_done=partial(report, hooked),
                         is_slow_to_end=bool(hooks),
                         cache_owner=owner,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -61,11 +61,14 @@ class Choice:
         has_ids = len(self.request.token_ids or ()) > self._num_ids
         return self.outcome is None and (has_ids or self.request.has_news(self._num_chars))
 
-    def read(self) -> News:
-        """Return what is new without waiting."""
+    def read(self, outcome: Outcome | None = None) -> News:
+        """Return what is new without waiting.
+
+        :param outcome: that of the request, if it is known already but not to its readers
+        """
         if self.outcome is not None:
             return NO_NEWS
-        deltas = self._let_through() if self._hooked.is_filtered else self._parsed()
+        deltas = self._let_through(outcome) if self._hooked.is_filtered else self._parsed(outcome)
         if not self._has_begun and (sources := self._hooked.context.sources):
             deltas.insert(0, {ANNOTATIONS: [_citation(**source) for source in sources]})
         self._has_begun = True
@@ -79,17 +82,20 @@ class Choice:
         self._num_ids += len(token_ids)
         return News(deltas, logprobs, token_ids)
 
-    def _parsed(self) -> list[Delta]:
-        pieces, self.outcome = self.request.read(self._num_chars, 0)
+    def _parsed(self, outcome: Outcome | None) -> list[Delta]:
+        pieces, known = self.request.read(self._num_chars, 0)
+        self.outcome = outcome or known
         deltas: list[Delta] = []
         for text, is_reasoning in pieces:
             self._num_chars += len(text)
             deltas += [{"reasoning_content": text}] if is_reasoning else self.parser.push(text)
         return deltas if self.outcome is None else deltas + self.parser.finish()
 
-    def _let_through(self) -> list[Delta]:
+    def _let_through(self, outcome: Outcome | None) -> list[Delta]:
         self._hooked.pump(self.request)
-        self.outcome = self.request.outcome  # first: once it is there, everything has been let through
+        self.outcome = (
+            outcome or self.request.outcome
+        )  # first: once it is there, everything has been let through
         self._num_chars = self._hooked.num_read
         deltas = self._hooked.deltas_after(self._num_deltas)
         self._num_deltas += len(deltas)
@@ -165,15 +171,24 @@ class Generations:
         if running and (early_sec := self._engine.flush_interval_sec - since_sec) > 0:
             running[-1].request.wait_for_outcome(early_sec)
 
-    def wait(self, timeout_sec: float) -> None:
-        """Wait until there is something to read, or the timeout."""
+    def wait(self, timeout_sec: float, is_ready: Callable[[], bool] = lambda: False) -> None:
+        """Wait until there is something to read, or the timeout.
+
+        :param is_ready: says after each change of `changed` whether the caller has anything else to do
+        """
         with self.changed:
-            self.changed.wait_for(lambda: any(choice.has_news for choice in self.choices), timeout_sec)
+            self.changed.wait_for(
+                lambda: any(choice.has_news for choice in self.choices) or is_ready(), timeout_sec
+            )
+
+    def cancel(self, reason: FinishReason = FinishReason.CANCELLED) -> None:
+        """End the choices that still run."""
+        for choice in self.choices:
+            if choice.outcome is None:
+                self._engine.cancel(choice.request, reason)
 
     def close(self) -> None:
         """Cancel choices that still run and free unused places; they count as disconnected. Idempotent."""
-        for choice in self.choices:
-            if choice.outcome is None:
-                self._engine.cancel(choice.request, FinishReason.DISCONNECTED)
+        self.cancel(FinishReason.DISCONNECTED)
         for reservation in self._reservations:
             reservation.close()

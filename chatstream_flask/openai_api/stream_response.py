@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from flask import Response, g, request
@@ -9,7 +10,7 @@ from flask import Response, g, request
 from ..chat.wire_format import COMMON_HEADERS, ServerSentEvents
 from ..http.disconnect import Probe, make_probe
 from ..settings import Settings
-from .answer_stream import ChoiceStream
+from .answer_stream import EventStream
 
 
 def probe() -> Probe:
@@ -18,7 +19,7 @@ def probe() -> Probe:
 
 
 def stream_options(settings: Settings) -> dict[str, Any]:
-    """Return the parameters of every ChoiceStream for the current request."""
+    """Return the parameters of every EventStream for the current request."""
     return {
         "is_gone": probe(),
         "probe_sec": settings.probe_sec,
@@ -26,9 +27,14 @@ def stream_options(settings: Settings) -> dict[str, Any]:
     }
 
 
-def stream_response(stream: ChoiceStream) -> Response:
+def event_response(events: Iterable[bytes] | bytes) -> Response:
+    """Return a response of server-sent events."""
+    return Response(events, content_type=ServerSentEvents.content_type, headers=COMMON_HEADERS)
+
+
+def stream_response(stream: EventStream) -> Response:
     """Return a response that ends the choices when the server is done with it."""
-    response = Response(stream, content_type=ServerSentEvents.content_type, headers=COMMON_HEADERS)
+    response = event_response(stream)
     response.call_on_close(stream.close)
     g.chatstream_reply = stream
     return response

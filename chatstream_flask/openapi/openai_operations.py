@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec.json import schema_components
 
+from ..openai_api.responses.output import CANCELLED, COMPLETED, FAILED, IN_PROGRESS, INCOMPLETE, QUEUED
 from ..openai_api.responses.schema import ResponsesBody
 from ..openai_api.schema import ChatBody, CompletionBody, DetokenizeBody, TokenizeBody
 from .operation import (
@@ -93,7 +94,7 @@ SCHEMAS: dict[str, Json] = {
         "properties": {
             "id": STRING,
             "object": {"const": "response"},
-            "status": {"enum": ["completed", "incomplete"]},
+            "status": {"enum": [QUEUED, IN_PROGRESS, COMPLETED, INCOMPLETE, CANCELLED, FAILED]},
             "output": an_array({"type": "object"}),
         },
         "required": ["id", "object", "status", "output"],
@@ -124,12 +125,9 @@ def _health(summary: str) -> Operation:
     )
 
 
-def _keyed(method: str, summary: str, answer: Json | None, body: Json | None = None) -> Operation:
-    """Return an operation that needs an API key.
-
-    :param answer: with status 200; None: it is always refused
-    """
-    answers = REFUSED if answer is None else {"200": answer, **REFUSED}
+def _keyed(method: str, summary: str, answer: Json, body: Json | None = None) -> Operation:
+    """Return an operation that needs an API key."""
+    answers = {"200": answer, **REFUSED}
     return Operation(summary=summary, tag=TAG, method=method, body=body, security=(KEY,), answers=answers)
 
 
@@ -153,7 +151,9 @@ OPENAI_OPERATIONS: dict[str, Operation] = {
         _body(ResponsesBody),
     ),
     "get_response": _keyed(
-        "GET", "Return a stored response", an_answer("The response.", json=a_reference("Response"))
+        "GET",
+        "Return a stored response, or with ?stream=true its events after ?starting_after=N",
+        an_answer("The response.", json=a_reference("Response"), events=EVENTS),
     ),
     "delete_response": _keyed(
         "DELETE",
@@ -163,7 +163,9 @@ OPENAI_OPERATIONS: dict[str, Operation] = {
             json=an_object({"id": STRING, "object": {"const": "response"}, "deleted": {"const": True}}),
         ),
     ),
-    "cancel_response": _keyed("POST", "Refuse to cancel a response: none runs in the background", None),
+    "cancel_response": _keyed(
+        "POST", "End a response of the background", an_answer("It has ended.", json=a_reference("Response"))
+    ),
     "list_input_items": _keyed(
         "GET",
         "List the input of a stored response",

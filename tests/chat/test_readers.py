@@ -40,7 +40,7 @@ def reply() -> LocalReply:
 
 
 def open_one(readers: Readers, source: LocalReply, visitor: str | None) -> Stream:
-    stream: Any = readers.open(source, visitor, Stream)  # type: ignore[arg-type]
+    stream: Any = readers.open(source, visitor, Stream)
     assert isinstance(stream, Stream)
     return stream
 
@@ -57,7 +57,7 @@ def test_all_together_have_a_limit_and_nobody_displaces_another() -> None:
     streams = [open_one(readers, one, "a") for _ in range(3)]
     first = open_one(readers, other, "b")
     with pytest.raises(TooManyRequests) as refused:
-        readers.open(other, "c", Stream)  # type: ignore[arg-type]
+        readers.open(other, "c", Stream)
     assert (refused.value.reason, refused.value.retry_after) == ("readers", 5)
     assert not any(stream.is_over for stream in [*streams, first])
     second = open_one(readers, other, "b")  # in the place of the visitor's own
@@ -71,7 +71,7 @@ def test_a_reply_has_a_limit() -> None:
     one = reply()
     streams = [open_one(readers, one, "a") for _ in range(MAX_READERS)]
     with pytest.raises(TooManyRequests):
-        readers.open(one, "b", Stream)  # type: ignore[arg-type]
+        readers.open(one, "b", Stream)
     open_one(readers, one, "a")
     assert [stream.is_over for stream in streams] == [True] + [False] * (MAX_READERS - 1)
 

@@ -13,6 +13,7 @@ from chatstream_flask.conversation.json_file_cache import JSONFileCache
 
 from .client import EVENTS, Visitor, wait_until
 from .server import start, start_mock
+from .test_openai_client import client_of
 
 pytestmark = pytest.mark.server
 
@@ -68,4 +69,22 @@ def test_a_reload_waits_for_the_replies_of_the_previous_worker(tmp_path: Path) -
             wait_until(is_answered)
             assert turns[-1].startswith(b"2.")
             assert server.state["pid"] != former
+        assert server.terminate() == 0
+
+
+def test_background_responses_of_a_killed_server_are_there_and_none_runs_for_ever(tmp_path: Path) -> None:
+    mock_params = {"type": "echo", "time_per_token_sec": 0.1}
+    with start_mock("waitress", tmp_path, mock_params) as server, client_of(server) as client:
+        ended = client.responses.create(model="mock", input="Hello!", background=True)
+        wait_until(lambda: client.responses.retrieve(ended.id).status == "completed")
+        events = client.responses.create(model="mock", input="la " * 200, background=True, stream=True)
+        cut = next(event.response for event in events if event.type == "response.in_progress")
+        next(event for event in events if event.type == "response.output_text.delta")
+        server.kill()
+    with start_mock("waitress", tmp_path, mock_params) as server, client_of(server) as client:
+        assert client.responses.retrieve(ended.id).output_text == "Hello!"
+        failed = client.responses.retrieve(cut.id)
+        assert failed.status == "failed" and failed.error is not None
+        (last,) = client.responses.retrieve(cut.id, stream=True)
+        assert last.type == "response.failed"
         assert server.terminate() == 0

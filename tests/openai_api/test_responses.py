@@ -194,7 +194,6 @@ def test_a_store_that_fails_is_told_before_the_end(chat: Chat, monkeypatch: pyte
         ({"input": "a", "tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"input": "a", "tool_choice": {"type": "function", "name": "f"}}, "tool_choice"),
         ({"input": "a", "text": {"format": {"type": "json_schema"}}}, "text.format.schema"),
-        ({"input": "a", "background": True}, "background"),
         ({"input": "a", "max_tokens": 5}, "max_tokens"),
         ({"input": "a", "stop": "b"}, "stop"),
         ({"input": "a", "suffix": "b"}, "suffix"),

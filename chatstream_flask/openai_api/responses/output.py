@@ -11,10 +11,10 @@ from ...engine.outcome import FinishReason, Outcome
 from ...engine.reply_text import TokenLogprob
 from ...errors import ChatStreamError
 from ...reply_format.deltas import ANNOTATIONS, CALLS, Delta
-from ..errors import error_object
 
 Json = dict[str, Any]
 COMPLETED, INCOMPLETE, IN_PROGRESS, FAILED = "completed", "incomplete", "in_progress", "failed"
+QUEUED, CANCELLED = "queued", "cancelled"
 
 
 class ResponseOutput:
@@ -31,16 +31,28 @@ class ResponseOutput:
         self, response: Json, show_logprobs: Callable[[Sequence[TokenLogprob]], list[Json]] | None
     ) -> None:
         self.output: list[Json] = []
-        self.response = response | {"status": IN_PROGRESS, "output": self.output}
+        status = QUEUED if response["background"] else IN_PROGRESS
+        self.response = response | {"status": status, "output": self.output}
+        self.num_events = 0
         self._show_logprobs = show_logprobs
         self._annotations: list[Json] = []  # of each message that follows
-        self._num_events = 0
+        self._has_started = False
         self._open: Json | None = None  # the last item, while it grows
         self._call: Any = None  # index of the call that is open
 
     def begin(self) -> Iterator[Json]:
         yield self._event("response.created", response=self.response)
-        yield self._event("response.in_progress", response=self.response)
+        if self.response["background"]:
+            yield self._event("response.queued", response=self.response)
+        else:
+            yield from self.start()
+
+    def start(self) -> Iterator[Json]:
+        """Tell once that it is generated now."""
+        if not self._has_started:
+            self._has_started = True
+            self.response["status"] = IN_PROGRESS
+            yield self._event("response.in_progress", response=self.response)
 
     def add(self, delta: Delta, logprobs: Sequence[TokenLogprob] = ()) -> Iterator[Json]:
         """Add a delta; yield the events that tell it."""
@@ -56,29 +68,30 @@ class ResponseOutput:
 
     def complete(self, outcome: Outcome) -> Iterator[Json]:
         """Complete the response; yield the events before the last one."""
-        is_cut = outcome.finish_reason is FinishReason.LENGTH
-        yield from self._close(INCOMPLETE if is_cut else COMPLETED)
+        reason = outcome.finish_reason
+        status = {FinishReason.STOP: COMPLETED, FinishReason.CANCELLED: CANCELLED}.get(reason, INCOMPLETE)
+        yield from self._close(COMPLETED if status == COMPLETED else INCOMPLETE)
+        is_cut = reason is FinishReason.LENGTH
         self.response |= {
-            "status": INCOMPLETE if is_cut else COMPLETED,
-            "completed_at": None if is_cut else int(time.time()),
+            "status": status,
+            "completed_at": int(time.time()) if status == COMPLETED else None,
             "incomplete_details": {"reason": "max_output_tokens"} if is_cut else None,
             "usage": _usage_of(outcome),
         }
+        if outcome.failure is not None and status != CANCELLED:
+            self.fail(outcome.failure)
 
     def end(self) -> Json:
-        """Return the last event."""
-        return self._event(f"response.{self.response['status']}", response=self.response)
+        """Return the last event; there is none of its own for a response that was cancelled."""
+        return last_event(self.response, self.num_events)
 
-    def fail(self, error: ChatStreamError) -> Json:
-        """End the response with an error; return the event that tells it."""
-        told = error_object(error)
-        code = told["code"] if told["code"] == "rate_limit_exceeded" else "server_error"
-        self.response |= {"status": FAILED, "error": {"code": code, "message": told["message"]}}
-        return self._event("response.failed", response=self.response)
+    def fail(self, error: ChatStreamError) -> None:
+        """Let the response have failed."""
+        self.response |= failed(str(error))
 
     def _event(self, kind: str, **fields: Any) -> Json:
-        event = {"type": kind, "sequence_number": self._num_events, **fields}
-        self._num_events += 1
+        event = {"type": kind, "sequence_number": self.num_events, **fields}
+        self.num_events += 1
         return event
 
     # -- items ---------------------------------------------------------------------------------------
@@ -166,6 +179,17 @@ class ResponseOutput:
 
     def _of_part(self, kind: str, **fields: Any) -> Json:
         return self._of_item(kind, content_index=0, **fields)
+
+
+def failed(message: str) -> Json:
+    """Return the fields of a response that has failed, and whose client may try again."""
+    return {"status": FAILED, "error": {"code": "server_error", "message": message}}
+
+
+def last_event(response: Json, sequence_number: int) -> Json:
+    """Return the last event of a response that has ended."""
+    kind = INCOMPLETE if response["status"] == CANCELLED else response["status"]
+    return {"type": f"response.{kind}", "sequence_number": sequence_number, "response": response}
 
 
 def _new_id(prefix: str) -> str:

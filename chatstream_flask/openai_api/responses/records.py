@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
 from ...chat.instance_name import InstanceName
-from ...conversation import ConversationStore
+from ...conversation import ConversationStore, Lease
+from ...errors import ConversationBusy
 from ..errors import ApiError
 from ..message_schema import Message
+from .output import IN_PROGRESS, QUEUED, failed
 
 FORMAT = "response-1"
 PREFIX = "resp_"
@@ -25,6 +27,11 @@ class StoredResponse:
     response: dict[str, Any]
     input_items: list[dict[str, Any]]
     messages: list[Message]
+    num_events: int = 0  # of its stream
+
+    @property
+    def has_ended(self) -> bool:
+        return self.response["status"] not in (QUEUED, IN_PROGRESS)
 
 
 class ResponseRecords:
@@ -34,22 +41,55 @@ class ResponseRecords:
         self._store = store
         self._name = name
 
-    def save(self, owner: str | None, stored: StoredResponse) -> None:
-        """Store a new response durably.
+    def hold(self, response_id: str) -> Lease:
+        """Return the exclusive right to store a response; it says of one that runs that its server lives.
 
+        :raises ConversationBusy: somebody else has it
         :raises StoreUnavailable: the back end failed
         """
-        lease = self._store.hold(self._key(stored.response["id"]))
+        return self._store.hold(self._key(response_id))
+
+    def save(self, owner: str | None, stored: StoredResponse, lease: Lease | None = None) -> None:
+        """Store a response durably.
+
+        :param lease: that of a response which was stored before; None: it is new
+        :raises StoreUnavailable: the back end failed
+        """
+        held = lease or self.hold(stored.response["id"])
         try:
-            lease.save(
+            held.save(
                 {
                     "v": FORMAT,
                     "owner": owner,
                     "response": stored.response,
                     "input": stored.input_items,
                     "messages": msgspec.to_builtins(stored.messages),
+                    "num_events": stored.num_events,
                 }
             )
+        finally:
+            if lease is None:
+                held.close()
+
+    def end_if_lost(self, owner: str | None, stored: StoredResponse) -> StoredResponse:
+        """Return a response; if nobody generates it any more, it has failed.
+
+        :raises StoreUnavailable: the back end failed
+        """
+        if stored.has_ended:
+            return stored
+        try:
+            lease = self.hold(stored.response["id"])
+        except ConversationBusy:  # another server generates it
+            return stored
+        try:
+            now = self.load(stored.response["id"], owner)  # it may have ended since it was read
+            if now.has_ended:
+                return now
+            lost = stored.response | failed("the server that generated the response has ended")
+            ended = replace(stored, response=lost)
+            self.save(owner, ended, lease)
+            return ended
         finally:
             lease.close()
 
@@ -71,7 +111,7 @@ class ResponseRecords:
                 status=400 if param else 404,
             )
         messages = msgspec.convert(record["messages"], list[Message])
-        return StoredResponse(record["response"], record["input"], messages)
+        return StoredResponse(record["response"], record["input"], messages, record.get("num_events", 0))
 
     def delete(self, response_id: str, owner: str | None) -> None:
         """Delete a response.

@@ -89,6 +89,7 @@ class ResponsesBody(Struct, kw_only=True):
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
     stream: bool | None = None
+    background: bool | None = None
     store: bool | None = None
     text: Text | None = None
     reasoning: Reasoning | None = None
@@ -107,7 +108,6 @@ class ResponsesBody(Struct, kw_only=True):
 
 # Fields that would change the answer, with the values that change nothing. Null changes nothing anywhere.
 REFUSED: dict[str, tuple[Any, ...]] = {
-    "background": (False,),
     "conversation": (),
     "context_management": ([],),
     "enable_response_messages": (False,),

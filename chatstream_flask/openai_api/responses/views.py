@@ -1,79 +1,152 @@
-"""The routes of responses: create, retrieve, list the input, delete."""
+"""The routes of responses: create, retrieve, list the input, cancel, delete."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 import msgspec
 from flask import Response, jsonify, request
 
 from ...chat.service import ChatService
+from ...chat.wire_format import server_sent_event
+from ...config import shown
+from ...conversation import Lease
+from ...engine.reply_source import LocalReply
 from ...engine.reply_text import TokenLogprob
+from ...engine.request import Hook
 from ...http.request_body import read_body
 from ..completions import Completions
 from ..errors import ApiError, error_response
 from ..generations import Generations
 from ..keys import visitor_of
+from ..message_schema import Message
 from ..models import Models
 from ..parse_body import parse_body
-from ..stream_response import probe, stream_options, stream_response
+from ..schema import ChatBody
+from ..stream_response import event_response, probe, stream_options, stream_response
 from ..token_text import chat_logprobs
-from ..whole_answer import CLIENT_CLOSED_REQUEST, read_all
+from ..whole_answer import CLIENT_CLOSED_REQUEST
 from .chat_input import answer_messages, chat_body, new_messages
-from .output import Json, ResponseOutput
+from .output import Json, ResponseOutput, last_event
 from .records import ResponseRecords, StoredResponse, input_items, new_response_id
+from .running import RunningResponse, RunningResponses
 from .schema import ResponsesBody
 from .stream import ResponseStream
 
+MAX_EVENTS = 2**31  # the number of an event is below it
+
 
 class Responses:
-    """The views; a response is generated as a chat completion and stored when it has ended."""
+    """The views; a response is generated as a chat completion and stored when it has ended.
+
+    A background response is stored from its beginning, under a lease that other servers see.
+    """
 
     def __init__(self, service: ChatService, models: Models, completions: Completions) -> None:
         self._service = service
         self._models = models
         self._completions = completions
+        self._running = RunningResponses()
 
     def create_response(self) -> Response:
         """Answer POST /v1/responses."""
         settings = self._completions.settings
         body = parse_body(read_body(request, settings.max_body_len), ResponsesBody)
+        running = self._begin(body)
+        if body.stream:
+            return self._streamed(running)
+        if body.background:
+            return jsonify(running.response)
+        with running.generations:
+            return self._whole(running)
+
+    def _begin(self, body: ResponsesBody) -> RunningResponse:
+        """Submit a response, and store one of the background."""
         records, owner, previous = self._records, self._owner(), body.previous_response_id
-        earlier = records.load(previous, owner, "previous_response_id").messages if previous else []
+        is_background = bool(body.background)
+        if is_background and not body.is_stored:
+            raise ApiError("background needs store, which is false", param="background")
+        earlier = self._previous_messages(previous, owner) if previous else []
         messages = [*earlier, *new_messages(body)]
         chat = chat_body(body, messages)
         has_logprobs = chat.num_logprobs is not None
+        output = ResponseOutput(self._described(body), self._show_logprobs if has_logprobs else None)
+        lease: Lease | None = None
+
+        def stored() -> StoredResponse:
+            following = [*messages, *answer_messages(output.output)]
+            return StoredResponse(
+                output.response, input_items(body.input), following, num_events=output.num_events + 1
+            )
+
+        def keep() -> None:
+            if not is_background and body.is_stored:
+                records.save(owner, stored())
+            if lease is not None:
+                try:
+                    records.save(owner, stored(), lease)
+                finally:
+                    lease.close()
+
+        def keep_first() -> None:
+            nonlocal lease
+            if is_background:
+                lease = records.hold(output.response["id"])
+                records.save(owner, stored(), lease)
+
+        running = RunningResponse(output, keep, owner=owner, is_background=is_background)
+        running.begin(partial(self._submit, chat), keep_first)
+        if is_background:
+            self._running.add(running)
+        return running
+
+    def _submit(self, chat: ChatBody, before_done: Hook) -> Generations:
         try:
-            generations = self._completions.submit_chat(chat)
+            return self._completions.submit_chat(chat, before_done)
         except ApiError as error:
             if (error.param or "").startswith("messages"):
                 error.param = "input"
             raise
-        output = ResponseOutput(self._described(body), self._show_logprobs if has_logprobs else None)
 
-        def save() -> None:
-            if body.is_stored:
-                following = [*messages, *answer_messages(output.output)]
-                records.save(owner, StoredResponse(output.response, input_items(body.input), following))
-
-        with generations:
-            if not body.stream:
-                return self._whole(generations, output, save)
-            return stream_response(ResponseStream(generations, output, save, **stream_options(settings)))
+    def _previous_messages(self, previous: str, owner: str | None) -> list[Message]:
+        param = "previous_response_id"
+        stored = self._records.load(previous, owner, param)
+        if not self._records.end_if_lost(owner, stored).has_ended:
+            raise ApiError(
+                "the previous response has not ended yet", param=param, code="response_in_progress"
+            )
+        return stored.messages
 
     def get_response(self, response_id: str) -> Response:
-        """Answer GET /v1/responses/{id}."""
-        if request.args.get("stream") in ("true", "1") or "starting_after" in request.args:
+        """Answer GET /v1/responses/{id}: the response, or the events of one of the background."""
+        running, stored = self._found(response_id)
+        if request.args.get("stream") not in ("true", "True", "1"):
+            return jsonify(stored.response if running is None else running.response)
+        if not stored.response["background"]:
             raise ApiError(
-                "a response is retrieved whole: only those of background mode can be streamed again, which "
-                "this server does not have",
+                "only responses that were created with background can be streamed again",
                 param="stream",
                 code="unsupported_parameter",
             )
-        return jsonify(self._records.load(response_id, self._owner()).response)
+        start = _number("starting_after", -1) + 1
+        if running is not None:
+            return self._streamed(running, start)
+        if not stored.has_ended:
+            raise ApiError("another server generates the response; ask that one", status=409)
+        number = max(stored.num_events - 1, start)  # the events before it are not kept
+        last = last_event(stored.response, number)
+        return event_response(server_sent_event(last, name=last["type"]))
+
+    def _found(self, response_id: str) -> tuple[RunningResponse | None, StoredResponse]:
+        """Return a response, also as it runs if it does so here."""
+        owner = self._owner()
+        running = self._running.find(response_id, owner, self._completions.settings.resume_sec)
+        stored = self._records.load(response_id, owner)
+        if running is None:
+            stored = self._records.end_if_lost(owner, stored)
+        return running, stored
 
     def list_input_items(self, response_id: str) -> Response:
         """Answer GET /v1/responses/{id}/input_items, all of them, the newest first unless order=asc."""
@@ -85,18 +158,29 @@ class Responses:
         )
 
     def delete_response(self, response_id: str) -> Response:
-        """Answer DELETE /v1/responses/{id}."""
+        """Answer DELETE /v1/responses/{id}; one that runs is ended."""
+        running, _ = self._found(response_id)
         self._records.delete(response_id, self._owner())
+        if running is not None:
+            self._running.remove(response_id)
+            running.cancel()
         return jsonify(id=response_id, object="response", deleted=True)
 
     def cancel_response(self, response_id: str) -> Response:
-        """Answer POST /v1/responses/{id}/cancel: an error, as only background responses can be cancelled."""
-        self._records.load(response_id, self._owner())
-        raise ApiError(
-            "only responses of background mode can be cancelled; to end this one while it is streamed, close "
-            "the connection",
-            code="unsupported_value",
-        )
+        """Answer POST /v1/responses/{id}/cancel: the response, which has ended."""
+        running, stored = self._found(response_id)
+        if not stored.response["background"]:
+            raise ApiError(
+                "only responses that were created with background can be cancelled; to end another one while "
+                "it is streamed, close the connection",
+                code="unsupported_value",
+            )
+        if running is not None:
+            running.cancel()
+            return jsonify(running.response)
+        if not stored.has_ended:
+            raise ApiError("another server generates the response; ask that one", status=409)
+        return jsonify(stored.response)
 
     @property
     def _records(self) -> ResponseRecords:
@@ -107,26 +191,29 @@ class Responses:
         keys = self._completions.settings.api_keys
         return None if keys is None else visitor_of(request, keys)
 
-    def _whole(self, generations: Generations, output: ResponseOutput, save: Any) -> Response:
+    def _streamed(self, running: RunningResponse, start: int = 0) -> Response:
         settings = self._completions.settings
+        options = stream_options(settings)
+        if not running.is_background:
+            return stream_response(ResponseStream(running, **options))
+        stream = self._service.readers.open(
+            LocalReply(self._service.engine, running.request),
+            visitor_of(request, settings.api_keys),
+            lambda: ResponseStream(running, start, **options),
+        )
+        return stream_response(stream)
+
+    def _whole(self, running: RunningResponse) -> Response:
+        is_gone, generations = probe(), running.generations
         try:
-            read = read_all(generations, probe(), settings.probe_sec)
+            while not running.is_over:
+                running.advance()
+                if is_gone():
+                    return Response(status=CLIENT_CLOSED_REQUEST)
+                generations.wait(self._completions.settings.probe_sec, lambda: running.has_ended)
         finally:
             generations.close()
-        if read is None:
-            return Response(status=CLIENT_CLOSED_REQUEST)
-        outcome = generations.choices[0].outcome
-        assert outcome is not None
-        if outcome.failure:
-            return error_response(outcome.failure)
-        logprobs: Sequence[TokenLogprob] = read[0].logprobs
-        for delta in read[0].deltas:
-            told = logprobs if delta.get("content") else ()
-            logprobs = () if told else logprobs
-            deque(output.add(delta, told), maxlen=0)
-        deque(output.complete(outcome), maxlen=0)
-        save()
-        return jsonify(output.response)
+        return error_response(running.failure) if running.failure else jsonify(running.response)
 
     def _show_logprobs(self, logprobs: Sequence[TokenLogprob]) -> list[Json]:
         shown: list[Json] = chat_logprobs(logprobs, self._service.source)["content"]
@@ -141,7 +228,7 @@ class Responses:
             "object": "response",
             "created_at": int(time.time()),
             "completed_at": None,
-            "background": False,
+            "background": bool(body.background),
             "error": None,
             "incomplete_details": None,
             "instructions": body.instructions,
@@ -163,3 +250,11 @@ class Responses:
             "usage": None,
             "user": body.user,
         }
+
+
+def _number(name: str, default: int) -> int:
+    text = request.args.get(name, str(default))
+    try:
+        return min(max(int(text), -1), MAX_EVENTS)
+    except ValueError as error:
+        raise ApiError(f"{name} must be the number of an event, not {shown(text)}", param=name) from error
