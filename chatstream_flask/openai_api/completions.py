@@ -11,7 +11,7 @@ from flask import Response, request
 from ..chat.service import ChatService
 from ..config import SamplingParams
 from ..engine.outcome import Outcome
-from ..engine.request import GenerationRequest, Hook
+from ..engine.request import GenerationRequest
 from ..hooks import ReplyContext
 from ..hooks.hooked_reply import HookedReply
 from ..http.request_body import read_body
@@ -26,7 +26,7 @@ from .answer import Answer, ChatAnswer, CompletionAnswer
 from .answer_format import answer_format
 from .answer_stream import AnswerStream
 from .errors import ApiError
-from .generations import Choice, Generations
+from .generations import Choice, Generations, OnEnd
 from .keys import cache_owner_of, visitor_of
 from .models import Models
 from .parse_body import parse_body
@@ -91,10 +91,10 @@ class Completions:
 
     # -- into the queue ------------------------------------------------------------------------------
 
-    def submit_chat(self, body: ChatBody, before_done: Hook | None = None) -> Generations:
+    def submit_chat(self, body: ChatBody, on_end: OnEnd | None = None) -> Generations:
         """Submit the choices of a chat request; the caller reads and closes them.
 
-        :param before_done: called with each choice that has ended, before its readers see that
+        :param on_end: called with each choice that has ended, before its readers see that
         :raises ApiError: something in the request is not allowed
         :raises TooManyRequests: the places are taken
         """
@@ -115,7 +115,7 @@ class Completions:
             ids = self._cut(self._encoder.encode(messages, template_kwargs, use), body)
             params = bounded(context.params, body, [ids], self._engine.config.context_len)
             parsers = [self._parser(body, use, is_free=wanted is None) for _ in range(body.num_choices)]
-            self._submit(body, generations, [ids] * body.num_choices, params, parsers, context, before_done)
+            self._submit(body, generations, [ids] * body.num_choices, params, parsers, context, on_end)
             return generations
 
     def _reserve(self, body: Body) -> Generations:
@@ -219,7 +219,7 @@ class Completions:
         params: SamplingParams,
         parsers: list[ReplyParser],
         context: ReplyContext,
-        before_done: Hook | None = None,
+        on_end: OnEnd | None = None,
     ) -> None:
         is_chat = isinstance(body, ChatBody)
         is_counted = body.max_new_tokens is not None  # OpenAI's limits are for all tokens together
@@ -234,8 +234,8 @@ class Completions:
 
         def end(hooked: HookedReply, generation: GenerationRequest, outcome: Outcome) -> Outcome:
             outcome = hooked.end(generation, outcome) if hooks else outcome
-            if before_done is not None:
-                before_done(generation, outcome)
+            if on_end is not None:
+                on_end(generation, outcome)
             return outcome
 
         replies = [HookedReply(hooks, context.copy(), parser) for parser in parsers]
@@ -256,7 +256,7 @@ class Completions:
                             if is_chat
                             else None
                         ),
-                        before_done=partial(end, hooked) if hooks or before_done else None,
+                        before_done=partial(end, hooked) if hooks or on_end else None,
                         after_done=partial(report, hooked),
                         is_slow_to_end=bool(hooks),
                         cache_owner=owner,

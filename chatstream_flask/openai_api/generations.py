@@ -17,6 +17,8 @@ from ..hooks.hooked_reply import HookedReply
 from ..reply_format.deltas import ANNOTATIONS, CALLS, Delta
 from ..reply_format.reply_parser import ReplyParser
 
+OnEnd = Callable[[GenerationRequest, Outcome], None]
+
 
 class News(NamedTuple):
     """What a choice has that was not read before."""

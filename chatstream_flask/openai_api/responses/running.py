@@ -10,9 +10,9 @@ from copy import deepcopy
 from ...chat.wire_format import server_sent_event
 from ...engine.outcome import Outcome
 from ...engine.reply_text import TokenLogprob
-from ...engine.request import GenerationRequest, Hook
+from ...engine.request import GenerationRequest
 from ...errors import ChatStreamError
-from ..generations import Generations, News
+from ..generations import Generations, News, OnEnd
 from .output import Json, ResponseOutput
 
 MAX_KEPT = 256  # background responses whose events are kept after their end
@@ -43,7 +43,7 @@ class RunningResponse:
         self._last: list[bytes] | None = None  # the events of its end, until its place in the queue is free
         self._held_logprobs: list[TokenLogprob] = []  # of text that the parser holds back
 
-    def begin(self, submit: Callable[[Hook], Generations], keep_first: Callable[[], None]) -> None:
+    def begin(self, submit: Callable[[OnEnd], Generations], keep_first: Callable[[], None]) -> None:
         """Submit it, and store it for the first time; its end waits until that is done."""
         with self._lock:
             self.generations = submit(self.finish)

@@ -15,11 +15,10 @@ from ...config import shown
 from ...conversation import Lease
 from ...engine.reply_source import LocalReply
 from ...engine.reply_text import TokenLogprob
-from ...engine.request import Hook
 from ...http.request_body import read_body
 from ..completions import Completions
 from ..errors import ApiError, error_response
-from ..generations import Generations
+from ..generations import Generations, OnEnd
 from ..keys import visitor_of
 from ..message_schema import Message
 from ..models import Models
@@ -102,9 +101,9 @@ class Responses:
             self._running.add(running)
         return running
 
-    def _submit(self, chat: ChatBody, before_done: Hook) -> Generations:
+    def _submit(self, chat: ChatBody, on_end: OnEnd) -> Generations:
         try:
-            return self._completions.submit_chat(chat, before_done)
+            return self._completions.submit_chat(chat, on_end)
         except ApiError as error:
             if (error.param or "").startswith("messages"):
                 error.param = "input"
