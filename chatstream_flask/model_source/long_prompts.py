@@ -51,7 +51,7 @@ class LongPrompts:
         if self.max_chars is not None and num_chars > self.max_chars:
             raise PromptTooLong(
                 f"This model's maximum context length is {self._context_len} tokens, which cannot hold more "
-                f"than {self.max_chars} characters; the prompt has {num_chars}",
+                f"than {self.max_chars} characters, and the prompt is too long: it has {num_chars}",
                 self._context_len,
             )
         with self._one_at_a_time:
