@@ -66,9 +66,9 @@ def bounded(
     num_new = params.max_new_tokens if body.max_new_tokens is not None else 1
     if num_prompt + num_new > context_len:
         raise ApiError(
-            f"This model's maximum context length is {context_len} tokens, and the prompt is too long: it has "
-            f"{num_prompt}, and {num_new} more {'is' if num_new == 1 else 'are'} asked for; shorten it, or ask "
-            "for fewer",
+            f"This model's maximum context length is {context_len} tokens, and the prompt is too long: it "
+            f"has {num_prompt}, and {num_new} more {'is' if num_new == 1 else 'are'} asked for; shorten it, "
+            "or ask for fewer",
             param=param,
             code="context_length_exceeded",
             num_tokens=num_prompt,
