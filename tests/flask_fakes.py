@@ -22,7 +22,7 @@ from chatstream_flask.chat.app_state import AppState, state_of
 from chatstream_flask.chat.shared_prefix import ChatSharedPrefix
 from chatstream_flask.config import ContextPolicy, SamplingParams
 from chatstream_flask.conversation import ConversationStore, Lease
-from chatstream_flask.conversation.local_leases import LocalLeases
+from chatstream_flask.conversation.local_leases import LocalLease, LocalLeases
 from chatstream_flask.engine.detokenizer import TextDecoder
 from chatstream_flask.engine.reply_text import TokenLogprob
 from chatstream_flask.engine.request import GenerationRequest
@@ -196,7 +196,7 @@ class BreakableStore:
 
     def __init__(self) -> None:
         self.data: dict[str, str] = {}
-        self.leases = LocalLeases(self.save)
+        self.leases = LocalLeases(self)
         self.can_load = True
         self.can_save = True
 
@@ -214,6 +214,12 @@ class BreakableStore:
 
     def purge(self) -> int:
         return 0
+
+    def load_held(self, lease: LocalLease) -> dict[str, Any] | None:
+        return self.load(lease.conversation_id)
+
+    def save_held(self, lease: LocalLease, record: dict[str, Any]) -> None:
+        self.save(lease.conversation_id, record)
 
     def save(self, conversation_id: str, data: dict[str, Any]) -> None:
         if not self.can_save:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -17,7 +19,10 @@ from redis.retry import Retry
 from sqlalchemy import text
 from tcp_proxy import TCPProxy
 
-from chatstream_flask.conversation import ConversationStore, FlaskSessionStore
+from chatstream_flask.conversation import ConversationStore, FileStore, FlaskSessionStore
+from chatstream_flask.conversation.file_sessions import file_session_interface
+from chatstream_flask.conversation.flask_session_store import KEY_PREFIX
+from chatstream_flask.conversation.json_file_cache import JSONFileCache
 from chatstream_flask.conversation.memory_store import MemoryStore
 from chatstream_flask.conversation.redis_store import RedisStore
 from chatstream_flask.conversation.sql_database import make_engine
@@ -26,7 +31,7 @@ from chatstream_flask.conversation.sql_store import SQLStore
 TTL_SEC = 100.0
 LEASE_SEC = 30.0
 
-TABLES = ("chatstream_search", "chatstream_conversation", "chatstream_schema")
+TABLES = ("chatstream_search", "chatstream_record", "chatstream_conversation", "chatstream_schema")
 
 
 class Backend:
@@ -54,6 +59,10 @@ class Backend:
         """Make the back end unavailable."""
         raise NotImplementedError
 
+    def num_bytes_written(self) -> int:
+        """Return how much the back end has written or been sent since it began."""
+        raise NotImplementedError
+
     def close(self) -> None:
         for close in reversed(self._closes):
             close()
@@ -69,6 +78,39 @@ class MemoryBackend(Backend):
 
     def age(self, seconds: float, *conversation_ids: str) -> None:
         self._clock.advance(seconds)
+
+
+class FilesBackend(Backend):
+    keeps_leases = False
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__()
+        self.directory = directory
+        self._num_replaced_bytes = 0
+        self._files: dict[Path, tuple[int, int]] = {}  # inode and size
+
+    def new_store(self, lease_sec: float = LEASE_SEC) -> ConversationStore:
+        app = Flask("host")
+        app.permanent_session_lifetime = timedelta(seconds=TTL_SEC)
+        return FileStore(app, file_session_interface(app, self.directory))
+
+    def age(self, seconds: float, *conversation_ids: str) -> None:
+        for conversation_id in conversation_ids:
+            path = self.path(conversation_id)
+            (expires_at,) = struct.unpack("I", path.read_bytes()[:4])
+            path.write_bytes(struct.pack("I", int(expires_at - seconds)) + path.read_bytes()[4:])
+
+    def path(self, conversation_id: str) -> Path:
+        return Path(JSONFileCache(self.directory)._get_filename(KEY_PREFIX + conversation_id))
+
+    def num_bytes_written(self) -> int:
+        """Count a new file as written whole, and a longer one as appended to."""
+        for path in self.directory.iterdir():
+            stat = path.stat()
+            inode, size = self._files.get(path, (0, 0))
+            self._num_replaced_bytes += stat.st_size - (size if inode == stat.st_ino else 0)
+            self._files[path] = (stat.st_ino, stat.st_size)
+        return self._num_replaced_bytes
 
 
 class OnRedis(Backend):
@@ -100,6 +142,9 @@ class RedisBackend(OnRedis):
         store = RedisStore(self.url, ttl_sec=TTL_SEC, lease_sec=lease_sec)
         self._closes.append(store.close)
         return store
+
+    def num_bytes_written(self) -> int:
+        return int(self.redis.info("stats")["total_net_input_bytes"])
 
     def end_lease(self, conversation_id: str) -> None:
         assert self.redis.delete(f"chatstream:{{{conversation_id}}}:lease") == 1
@@ -141,6 +186,10 @@ class SQLBackend(Backend):
             for statement in statements:
                 connection.execute(text(statement), params)
 
+    def num_bytes_written(self) -> int:
+        """Return the size of SQLite's log, which nothing shortens in a test."""
+        return Path(self.url.removeprefix("sqlite:///") + "-wal").stat().st_size
+
     def age(self, seconds: float, *conversation_ids: str) -> None:
         update = "UPDATE chatstream_conversation SET expires_at = expires_at - :seconds WHERE id = :id"
         for conversation_id in conversation_ids:
@@ -164,6 +213,10 @@ class PostgreSQLBackend(SQLBackend):
         self._proxy = TCPProxy(port)
         super().__init__(f"postgresql://postgres@127.0.0.1:{self._proxy.port}/postgres")
         self._closes.insert(0, self._proxy.close)
+
+    def num_bytes_written(self) -> int:
+        with self.engine.connect() as connection:
+            return int(connection.execute(text("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn")).scalar_one())
 
     def down(self) -> AbstractContextManager[None]:
         return self._proxy.cut()

@@ -146,7 +146,7 @@ class Admission:
             timeout_sec=state.settings.request_timeout_sec,
         )
         try:
-            conversation = self.conversations.load(conversation_id)
+            conversation = self.conversations.load_held(conversation_id, lease)
             turn = Turn(
                 conversation,
                 lease,

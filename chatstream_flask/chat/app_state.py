@@ -12,7 +12,7 @@ from flask import Flask
 from flask.sessions import SecureCookieSessionInterface
 from flask_session.base import ServerSideSessionInterface
 
-from ..conversation import ConversationStore, FlaskSessionStore
+from ..conversation import ConversationStore, FileStore, FlaskSessionStore
 from ..conversation.file_sessions import FLASK_COOKIE_NAME, FileSessionInterface, file_session_interface
 from ..conversation.sweeper import Sweeper
 from ..conversation.urls import make_store
@@ -64,7 +64,7 @@ def purge(app: Flask, store: ConversationStore) -> int:
     """
     num_removed = store.purge()
     sessions = app.session_interface
-    if isinstance(sessions, FileSessionInterface) and not isinstance(store, FlaskSessionStore):
+    if isinstance(sessions, FileSessionInterface) and not isinstance(store, FileStore):
         num_removed += sessions.purge()
     return num_removed
 
@@ -103,6 +103,8 @@ def make_conversation_store(app: Flask, settings: Settings) -> ConversationStore
             settings.store_max_bytes,
             is_synced=settings.store_fsync,
         )
+    if isinstance(sessions, FileSessionInterface):
+        return FileStore(app, sessions)
     return FlaskSessionStore(app, sessions)
 
 

@@ -14,6 +14,7 @@ from ..config import OnBusy, SamplingParams
 from ..conversation import Conversation, Lease
 from ..conversation.conversation_index import ConversationIndex, ConversationInfo
 from ..conversation.record_index import index_of
+from ..conversation.store import load_held
 from ..conversation.turn import KeepInList
 from ..errors import ConversationBusy, NotFound
 from ..prompts import AbstractChatPrompt
@@ -116,6 +117,11 @@ class ConversationAccess:
         record = self._request_handler.get_store().load(conversation_id)
         return Conversation.from_record(record, self._chat_prompt_clazz)
 
+    def load_held(self, conversation_id: str, lease: Lease) -> Conversation:
+        """Return the conversation of a lease, which can then save it by writing what was changed only."""
+        record = load_held(self._request_handler.get_store(), conversation_id, lease)
+        return Conversation.from_record(record, self._chat_prompt_clazz)
+
     def of(self, request: Request) -> Conversation:
         return self.load(self.id_of(request))
 
@@ -170,7 +176,7 @@ class ConversationAccess:
         conversation_id = self.id_of(request)
         lease = self.hold_now(conversation_id)
         try:
-            conversation = self.load(conversation_id)
+            conversation = self.load_held(conversation_id, lease)
             changed = {} if checked is None else conversation.generation_params | checked
             if changed == conversation.generation_params:
                 return

@@ -5,9 +5,18 @@
 """
 
 from .conversation import Conversation
+from .file_store import FileStore
 from .flask_session_store import FlaskSessionStore
 from .memory_store import MemoryStore
 from .store import ConversationStore, Lease
 from .urls import make_store
 
-__all__ = ["Conversation", "ConversationStore", "FlaskSessionStore", "Lease", "MemoryStore", "make_store"]
+__all__ = [
+    "Conversation",
+    "ConversationStore",
+    "FileStore",
+    "FlaskSessionStore",
+    "Lease",
+    "MemoryStore",
+    "make_store",
+]

@@ -12,10 +12,8 @@ from typing import Any, TypeVar
 from flask import Flask
 from flask_session.base import ServerSideSessionInterface
 
-from ..errors import ConfigError, InvalidRecord, StoreUnavailable
-from .file_sessions import FileSessionInterface
-from .folder_lock import FolderLock, lock_folder
-from .local_leases import LocalLeases
+from ..errors import InvalidRecord, StoreUnavailable
+from .local_leases import LocalLease, LocalLeases
 from .store import Lease
 
 KEY_PREFIX = "chatstream:conversation:"  # differs from the sessions' prefix, so no cookie can select it
@@ -26,7 +24,7 @@ Result = TypeVar("Result")
 
 
 class FlaskSessionStore:
-    """Conversation store on the app's Flask-Session back end.
+    """Conversation store on the app's Flask-Session back end, which is not a `FileSessionInterface`.
 
     It calls four private methods of Flask-Session, which are the same in versions 0.6 to 0.8.
     """
@@ -34,8 +32,7 @@ class FlaskSessionStore:
     def __init__(self, app: Flask, interface: ServerSideSessionInterface) -> None:
         self._app = app
         self._interface = interface
-        self._leases = LocalLeases(self._save)
-        self._lock: FolderLock | None = None
+        self._leases = LocalLeases(self)
 
     def __repr__(self) -> str:
         return f"<FlaskSessionStore on {type(self._interface).__name__} {self._leases!r}>"
@@ -55,52 +52,28 @@ class FlaskSessionStore:
         return record
 
     def hold(self, conversation_id: str) -> Lease:
-        """Return a lease, which only excludes others in this process: the back ends have no locks.
-
-        With files, no other process may write the folder, and there must be some room on the disk, so that
-        no reply is generated in vain.
-        """
-        if isinstance(self._interface, FileSessionInterface):
-            try:
-                self.claim()
-                self._interface.cache.check_writable()
-            except ConfigError as error:
-                raise StoreUnavailable("another process uses the folder of the conversations") from error
-            except OSError as error:
-                raise StoreUnavailable(UNAVAILABLE) from error
+        """Return a lease, which only excludes others in this process: the back ends have no locks."""
         return self._leases.hold(conversation_id)
-
-    def claim(self) -> None:
-        """Lock the folder of the files for this process; do nothing with other back ends.
-
-        :raises FolderInUse: another process uses it
-        :raises OSError: it cannot be written
-        """
-        if self._lock is None and isinstance(self._interface, FileSessionInterface):
-            self._lock = lock_folder(self._interface.directory)
 
     def delete(self, conversation_id: str) -> None:
         self._leases.revoke(conversation_id)
         self._call(lambda key: self._interface._delete_session(key), conversation_id)
 
     def purge(self) -> int:
-        """Delete expired files, and the least recently used ones beyond the limits; return how many.
+        """Return 0: the back end itself deletes what has expired.
 
-        In SQL, Flask-Session deletes its expired rows, which are not counted. Other back ends do so
-        themselves.
+        In SQL, Flask-Session does so when it is told to, and says not how much that was.
         """
-        if isinstance(self._interface, FileSessionInterface):
-            path_of = self._interface.cache._get_filename
-            return self._interface.purge(
-                lambda path: any(path == path_of(KEY_PREFIX + held) for held in self._leases.held_ids)
-            )
         if not self._interface.ttl:
             self._translated(self._interface._delete_expired_sessions)
         return 0
 
-    def _save(self, conversation_id: str, record: dict[str, Any]) -> None:
+    def load_held(self, lease: LocalLease) -> dict[str, Any] | None:
+        return self.load(lease.conversation_id)
+
+    def save_held(self, lease: LocalLease, record: dict[str, Any]) -> None:
+        conversation_id = lease.conversation_id
         session = self._interface.session_class({"chat_prompt": record}, sid=conversation_id)
-        session.modified = True  # what was only read, a FileSessionInterface does not write
         lifetime = self._app.permanent_session_lifetime
         self._call(lambda key: self._interface._upsert_session(lifetime, session, key), conversation_id)
 

@@ -10,12 +10,12 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 from ..errors import StoreUnavailable
-from .record_json import to_json
+from .record_lines import Line, RecordLines
 
 logger = logging.getLogger("chatstream_flask")
 
@@ -33,8 +33,14 @@ class LeaseBackend(Protocol):
 
     lease_sec: float
 
-    def save_if_held(self, conversation_id: str, token: str, text: str) -> bool:
-        """Write the record if the token is still valid; return whether it is."""
+    def read_lines(self, conversation_id: str) -> Sequence[str | bytes]:
+        """Return the lines of the record; none if there is no record."""
+
+    def save_if_held(self, conversation_id: str, token: str, line: Line) -> bool:
+        """Write a line if the token is still valid; return whether it is. Writing it again changes nothing.
+
+        :raises LinesChanged: what the line continues is not there
+        """
 
     def renew(self, conversation_id: str, token: str) -> bool:
         """Extend the lease if the token is still valid; return whether it is."""
@@ -49,15 +55,21 @@ class SharedLease:
     def __init__(self, keeper: LeaseKeeper, conversation_id: str, token: str) -> None:
         self._keeper = keeper
         self._is_closed = False
+        self._lines = RecordLines()
         self.conversation_id = conversation_id
         self.token = token
 
     def __repr__(self) -> str:
         return f"<SharedLease {'closed' if self._is_closed else 'held'}>"
 
+    def load(self) -> dict[str, Any] | None:
+        return self._lines.read(self._backend.read_lines(self.conversation_id))
+
     def save(self, record: dict[str, Any]) -> bool:
-        text = to_json(record)
-        return not self._is_closed and self._backend.save_if_held(self.conversation_id, self.token, text)
+        return self._lines.store(record, self._write)
+
+    def _write(self, line: Line) -> bool:
+        return not self._is_closed and self._backend.save_if_held(self.conversation_id, self.token, line)
 
     def renew(self) -> bool:
         return self._backend.renew(self.conversation_id, self.token)

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import ConversationBusy
-
-Save = Callable[[str, dict[str, Any]], None]
+from .record_lines import RecordLines
 
 BUSY = "this conversation already has a running reply: wait for it or stop it"
+
+
+class LeasedStore(Protocol):
+    """Store whose leases are kept here."""
+
+    def load_held(self, lease: LocalLease) -> dict[str, Any] | None:
+        """Return the record of the lease's conversation."""
+
+    def save_held(self, lease: LocalLease, record: dict[str, Any]) -> None:
+        """Write the record of the lease's conversation; called as long as the lease is valid."""
 
 
 class LocalLease:
@@ -21,11 +29,15 @@ class LocalLease:
         self.conversation_id = conversation_id
         self._writing = threading.Lock()  # guards the attribute below
         self._is_revoked = False
+        self.lines = RecordLines()  # what it knows of the conversation, in a store that keeps lines
+
+    def load(self) -> dict[str, Any] | None:
+        return self._leases.store.load_held(self)
 
     def save(self, record: dict[str, Any]) -> bool:
         with self._writing:
             if not self._is_revoked:
-                self._leases.save(self.conversation_id, record)
+                self._leases.store.save_held(self, record)
             return not self._is_revoked
 
     def close(self) -> None:
@@ -39,13 +51,10 @@ class LocalLease:
 
 
 class LocalLeases:
-    """Leases of one store, by conversation.
+    """Leases of one store, by conversation."""
 
-    :param save: writes a record; called by a lease as long as it is valid
-    """
-
-    def __init__(self, save: Save) -> None:
-        self.save = save
+    def __init__(self, store: LeasedStore) -> None:
+        self.store = store
         self._held: dict[str, LocalLease] = {}
         self._lock = threading.Lock()  # guards everything above
 

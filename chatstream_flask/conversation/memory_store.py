@@ -11,7 +11,7 @@ from typing import Any
 
 from ..config import check_int, check_number
 from ..errors import InvalidRecord
-from .local_leases import LocalLeases
+from .local_leases import LocalLease, LocalLeases
 from .record_json import from_json, to_json
 from .store import Lease
 
@@ -49,7 +49,7 @@ class MemoryStore:
         self.max_bytes = max_bytes
         self.ttl_sec = ttl_sec
         self._clock = clock
-        self._leases = LocalLeases(self._save)
+        self._leases = LocalLeases(self)
         self._records: OrderedDict[str, StoredRecord] = OrderedDict()  # most recently used last
         self._num_bytes = 0
         self._lock = threading.Lock()  # guards the two attributes above
@@ -77,7 +77,11 @@ class MemoryStore:
         with self._lock:
             return self._remove_expired()
 
-    def _save(self, conversation_id: str, record: dict[str, Any]) -> None:
+    def load_held(self, lease: LocalLease) -> dict[str, Any] | None:
+        return self.load(lease.conversation_id)
+
+    def save_held(self, lease: LocalLease, record: dict[str, Any]) -> None:
+        conversation_id = lease.conversation_id
         text = to_json(record).encode()
         if len(text) > self.max_bytes:
             raise InvalidRecord(

@@ -20,7 +20,7 @@ from .conversation_index import (
     turn_texts,
 )
 from .search_terms import has_terms, search_terms, terms_of
-from .store import ConversationStore
+from .store import ConversationStore, load_held
 
 ID_PREFIX = "chatstream-list:"  # before an owner: the id of the record that has the list
 FORMAT = 1
@@ -135,7 +135,9 @@ class RecordIndex:
         return [_info(conversation_id, entry) for conversation_id, entry in self._stored(owner).items()]
 
     def _stored(self, owner: str) -> Entries:
-        record = self._store.load(ID_PREFIX + owner)
+        return self._entries_of(self._store.load(ID_PREFIX + owner))
+
+    def _entries_of(self, record: dict[str, Any] | None) -> Entries:
         if record is None:
             return {}
         if record.get("v") != FORMAT or not isinstance(record.get("conversations"), dict):
@@ -151,7 +153,7 @@ class RecordIndex:
         """Give the entries to be changed, and save them afterwards."""
         lease = self._hold(ID_PREFIX + owner)
         try:
-            entries = self._stored(owner)
+            entries = self._entries_of(load_held(self._store, ID_PREFIX + owner, lease))
             yield entries
             lease.save({"v": FORMAT, "conversations": entries})
         finally:

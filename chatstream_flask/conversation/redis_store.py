@@ -14,7 +14,7 @@ from ..config import check_number, shown
 from ..errors import ConfigError, ConversationBusy, StoreUnavailable
 from .lease_keeper import LeaseKeeper
 from .local_leases import BUSY
-from .record_json import from_json
+from .record_lines import NEWLINE, Line, LinesChanged, read_lines
 from .store import Lease
 
 SOCKET_TIMEOUT_SEC = 2.0  # per attempt; a command is retried once on a new connection
@@ -23,8 +23,8 @@ HOLDER_SEC = 172_800  # longer than any reply takes
 Result = TypeVar("Result")
 
 # Each conversation has three keys. `lease` expires unless its holder renews it; `holder` says who held the
-# lease last; `record` is the conversation. A reply whose process was suspended for longer than the lease is
-# still stored if nobody has held the conversation since, because saving checks `holder`.
+# lease last; `record` is the conversation, as lines. A reply whose process was suspended for longer than the
+# lease is still stored if nobody has held the conversation since, because saving checks `holder`.
 # Scripts get KEYS: lease, holder[, record] and ARGV: token, ...
 
 HOLD = """
@@ -36,7 +36,15 @@ return 1
 """
 SAVE = """
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[3])
+local start, size = tonumber(ARGV[4]), redis.call('STRLEN', KEYS[3])
+if start == 0 then
+  redis.call('SET', KEYS[3], ARGV[2])
+elseif size == start or size == start + #ARGV[2] then
+  redis.call('SETRANGE', KEYS[3], start, ARGV[2])
+else
+  return -1
+end
+redis.call('PEXPIRE', KEYS[3], ARGV[3])
 return 1
 """
 RENEW = """
@@ -93,9 +101,7 @@ class RedisStore:
     # -- ConversationStore --------------------------------------------------------------------------
 
     def load(self, conversation_id: str) -> dict[str, Any] | None:
-        *_, record = self._keys(conversation_id)
-        text: str | bytes | None = _call(lambda: self._client.get(record))
-        return None if text is None else from_json(text)
+        return read_lines(self.read_lines(conversation_id))
 
     def hold(self, conversation_id: str) -> Lease:
         token = self._keeper.new_token()
@@ -121,9 +127,20 @@ class RedisStore:
 
     # -- LeaseBackend -------------------------------------------------------------------------------
 
-    def save_if_held(self, conversation_id: str, token: str, text: str) -> bool:
-        args: list[str | int] = [token, text, _ms(self.ttl_sec)]
-        return bool(_call(lambda: self._save(self._keys(conversation_id), args)))
+    def read_lines(self, conversation_id: str) -> list[bytes]:
+        *_, record = self._keys(conversation_id)
+        text: str | bytes | None = _call(lambda: self._client.get(record))
+        if text is None:
+            return []
+        return (text.encode() if isinstance(text, str) else text).split(NEWLINE)
+
+    def save_if_held(self, conversation_id: str, token: str, line: Line) -> bool:
+        text = NEWLINE + line.text if line.num_lines else line.text
+        args: list[str | bytes | int] = [token, text, _ms(self.ttl_sec), line.num_bytes]
+        result = _call(lambda: self._save(self._keys(conversation_id), args))
+        if result < 0:
+            raise LinesChanged
+        return bool(result)
 
     def renew(self, conversation_id: str, token: str) -> bool:
         args: list[str | int] = [token, _ms(self.lease_sec)]

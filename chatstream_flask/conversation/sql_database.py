@@ -63,7 +63,7 @@ class SQLDatabase:
     def change(self, statement: UpdateBase) -> int:
         """Execute a statement; return the number of rows changed."""
         with self.connection() as connection:
-            return connection.execute(statement, execution_options={"preserve_rowcount": True}).rowcount
+            return changed_rows(connection, statement)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -124,6 +124,11 @@ class SQLDatabase:
             raise StoreUnavailable(
                 f"conversations cannot be read or written at the moment: {self.dialect}"
             ) from error
+
+
+def changed_rows(connection: Connection, statement: UpdateBase) -> int:
+    """Execute a statement; return the number of rows changed."""
+    return connection.execute(statement, execution_options={"preserve_rowcount": True}).rowcount
 
 
 def _autocommit(engine: Engine) -> Engine:

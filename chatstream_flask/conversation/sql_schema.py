@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Any
 
 from sqlalchemy import (
@@ -13,6 +12,7 @@ from sqlalchemy import (
     Double,
     Engine,
     Index,
+    Integer,
     MetaData,
     Table,
     Text,
@@ -80,23 +80,60 @@ MIGRATIONS: tuple[tuple[str | dict[str, str | None], ...], ...] = (
             "postgresql": "CREATE INDEX chatstream_search_terms ON chatstream_search USING GIN (terms)",
         },
     ),
+    (  # a table of its own for the records, so that neither a turn nor a lease writes them anew
+        """CREATE TABLE chatstream_record (
+            conversation_id TEXT NOT NULL REFERENCES chatstream_conversation (id) ON DELETE CASCADE,
+            number INTEGER NOT NULL,
+            line TEXT NOT NULL,
+            PRIMARY KEY (conversation_id, number)
+        )""",
+        {
+            "sqlite": """CREATE TRIGGER chatstream_record_delete AFTER DELETE ON chatstream_conversation BEGIN
+                DELETE FROM chatstream_record WHERE conversation_id = old.id;
+            END""",
+            "postgresql": None,
+        },
+        "INSERT INTO chatstream_record SELECT id, 0, record FROM chatstream_conversation WHERE record <> ''",
+        "ALTER TABLE chatstream_conversation ADD COLUMN num_bytes BIGINT NOT NULL DEFAULT 0",
+        {
+            "sqlite": "UPDATE chatstream_conversation SET num_bytes = length(CAST(record AS BLOB)) "
+            "WHERE record <> ''",
+            "postgresql": "UPDATE chatstream_conversation SET num_bytes = octet_length(record) "
+            "WHERE record <> ''",
+        },
+        "UPDATE chatstream_conversation SET record = NULL",
+        # Servers of the earlier version that are still running must not find what they know: a new turn
+        # would replace the conversation.
+        "ALTER TABLE chatstream_conversation RENAME COLUMN record TO former_record",
+    ),
 )
+
+METADATA = MetaData()
 
 conversations = Table(
     "chatstream_conversation",
-    MetaData(),
+    METADATA,
     Column("id", Text, primary_key=True),
     Column("owner", Text),  # None: anonymous
     Column("title", Text, nullable=False, default=""),
-    Column("record", Text),  # JSON; None: no turn yet
+    Column("former_record", Text),  # always None: SQLite drops columns only since 3.35
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
     Column("expires_at", Double, nullable=False),
     Column("lease_token", Text),
     Column("lease_until", Double, nullable=False, default=0.0),
     Column("is_pinned", Boolean, nullable=False, default=False),
+    Column("num_bytes", BigInteger, nullable=False, default=0),  # of its lines; 0: no turn yet
     Index("chatstream_conversation_expires_at", "expires_at"),
     Index("chatstream_conversation_owner", "owner", "is_pinned", "updated_at", "id"),
+)
+
+records = Table(  # of conversations, with which they are deleted
+    "chatstream_record",
+    METADATA,
+    Column("conversation_id", Text, primary_key=True),
+    Column("number", Integer, primary_key=True),  # from 0 on
+    Column("line", Text, nullable=False),  # see RecordLines
 )
 
 
@@ -120,25 +157,6 @@ def _sqlite(element: now, compiler: Any, **options: Any) -> str:
 @compiles(now, "postgresql")
 def _postgresql(element: now, compiler: Any, **options: Any) -> str:
     return "CAST(EXTRACT(EPOCH FROM now()) AS DOUBLE PRECISION)"
-
-
-class num_bytes(FunctionElement[int]):
-    """SQL expression: length of a text in UTF-8, without reading a long text."""
-
-    type = BigInteger()
-    inherit_cache = True
-
-
-@compiles(num_bytes, "postgresql")
-def _octet_length(element: num_bytes, compiler: Any, **options: Any) -> str:
-    return f"octet_length({compiler.process(element.clauses, **options)})"
-
-
-@compiles(num_bytes, "sqlite")
-def _sqlite_length(element: num_bytes, compiler: Any, **options: Any) -> str:
-    if sqlite3.sqlite_version_info >= (3, 43):
-        return _octet_length(element, compiler, **options)
-    return f"length(CAST({compiler.process(element.clauses, **options)} AS BLOB))"
 
 
 def create_or_migrate(engine: Engine) -> None:

@@ -7,8 +7,10 @@ from typing import Any
 from sqlalchemy import (
     URL,
     ColumnElement,
+    Delete,
     Engine,
     Select,
+    Table,
     and_,
     delete,
     false,
@@ -25,19 +27,20 @@ from ..errors import ConversationBusy
 from .lease_keeper import LeaseKeeper
 from .local_leases import BUSY
 from .named_conversations import NamedConversations, is_anonymous
-from .record_json import from_json
+from .record_lines import Line, read_lines
 from .retention import log_exceeding
-from .sql_database import SQLDatabase
+from .sql_database import SQLDatabase, changed_rows
 from .sql_index import is_held, is_kept
 from .sql_schema import conversations as c
-from .sql_schema import now, num_bytes
+from .sql_schema import now
+from .sql_schema import records as r
 from .store import Lease
 
 ROWS_AT_ONCE = 500  # that one statement of a purge deletes
 
 
 class SQLStore(NamedConversations):
-    """Store on a database; each call is one or two statements, and all times are by the database's clock.
+    """Store on a database; each call is a few statements, and all times are by the database's clock.
 
     Holding a new conversation inserts a row that has already expired; its first save extends it.
     """
@@ -95,14 +98,12 @@ class SQLStore(NamedConversations):
     # -- ConversationStore --------------------------------------------------------------------------
 
     def load(self, conversation_id: str) -> dict[str, Any] | None:
-        found = select(c.c.record).where(c.c.id == conversation_id, is_kept)
-        text = next((row.record for row in self._database.read(found)), None)
-        return None if text is None else from_json(text)
+        return read_lines(self.read_lines(conversation_id))
 
     def hold(self, conversation_id: str) -> Lease:
         token = self._keeper.new_token()
         with self._keeper.released_on_failure(conversation_id, token):
-            is_taken = self._take_lease(conversation_id, token) or self._insert(conversation_id, token)
+            is_taken = self._take_lease(conversation_id, token) or self._add(conversation_id, token)
         if not is_taken:
             raise ConversationBusy(BUSY)
         return self._keeper.add(conversation_id, token)
@@ -124,7 +125,7 @@ class SQLStore(NamedConversations):
     def _exceeding(self) -> Select[Any]:
         """Return a query for anonymous conversations beyond the limits, which count from the newest on."""
         newest_first = [c.c.updated_at.desc(), c.c.id]
-        size = func.sum(num_bytes(c.c.record)).over(order_by=newest_first, rows=(None, 0))
+        size = func.sum(c.c.num_bytes).over(order_by=newest_first, rows=(None, 0))
         rank = func.row_number().over(order_by=newest_first)
         columns = [c.c.id, c.c.updated_at, c.c.lease_until, rank.label("rank"), size.label("size")]
         ranked = select(*columns).where(is_anonymous).subquery().c
@@ -148,17 +149,34 @@ class SQLStore(NamedConversations):
 
     # -- LeaseBackend -------------------------------------------------------------------------------
 
-    def save_if_held(self, conversation_id: str, token: str, text: str) -> bool:
+    def read_lines(self, conversation_id: str) -> list[str]:
+        found = (
+            select(r.c.line).join(c, c.c.id == r.c.conversation_id).where(c.c.id == conversation_id, is_kept)
+        )
+        return [row.line for row in self._database.read(found.order_by(r.c.number))]
+
+    def save_if_held(self, conversation_id: str, token: str, line: Line) -> bool:
         times = {"updated_at": now(), "expires_at": now() + self.ttl_sec}
-        return self._change(self._has_token(conversation_id, token), record=text, **times)
+        held = update(c).where(self._has_token(conversation_id, token))
+        text = line.text.decode()
+        add = self._insert(r).values(conversation_id=conversation_id, number=line.num_lines, line=text)
+        add = add.on_conflict_do_update(index_elements=[r.c.conversation_id, r.c.number], set_={"line": text})
+        with self._database.transaction() as connection:
+            # This also locks the row: neither a new lease nor a deletion comes between.
+            if not changed_rows(connection, held.values(num_bytes=line.total_bytes, **times)):
+                return False
+            if not line.num_lines:
+                connection.execute(_lines_of(conversation_id))
+            connection.execute(add)
+        return True
 
     def renew(self, conversation_id: str, token: str) -> bool:
         return self._change(self._has_token(conversation_id, token), lease_until=now() + self.lease_sec)
 
     def release(self, conversation_id: str, token: str) -> None:
-        """Remove the token; also the row, if nothing was ever saved in it."""
+        """Remove the token; also the conversation, if nothing was ever saved in it."""
         has_token = self._has_token(conversation_id, token)
-        is_of_use = or_(is_kept, c.c.record.is_not(None))
+        is_of_use = or_(is_kept, c.c.num_bytes > 0)
         if not self._change(and_(has_token, is_of_use), lease_token=None, lease_until=0.0):
             self._database.change(delete(c).where(has_token, not_(is_of_use)))
 
@@ -170,12 +188,12 @@ class SQLStore(NamedConversations):
         is_free = and_(c.c.id == conversation_id, is_kept, not_(is_held))
         return self._change(is_free, lease_token=token, lease_until=now() + self.lease_sec)
 
-    def _insert(self, conversation_id: str, token: str) -> bool:
-        """Insert the conversation with the token, replacing an expired row; return whether that succeeded."""
+    def _add(self, conversation_id: str, token: str) -> bool:
+        """Insert the conversation with the token, replacing an expired one; return whether that succeeded."""
         row: dict[str, Any] = {
             "owner": None,
             "title": "",
-            "record": None,
+            "num_bytes": 0,
             "created_at": now(),
             "updated_at": now(),
             "expires_at": now(),
@@ -183,12 +201,23 @@ class SQLStore(NamedConversations):
             "lease_until": now() + self.lease_sec,
             "is_pinned": False,
         }
-        insert = postgresql.insert if self._database.dialect == "postgresql" else sqlite.insert
-        statement = insert(c).values(id=conversation_id, **row)
+        statement = self._insert(c).values(id=conversation_id, **row)
         statement = statement.on_conflict_do_update(
             index_elements=[c.c.id], set_=row, where=and_(not_(is_kept), not_(is_held))
         )
-        return self._database.change(statement) == 1
+        with self._database.transaction() as connection:
+            if not changed_rows(connection, statement):
+                return False
+            connection.execute(_lines_of(conversation_id))
+        return True
+
+    def _insert(self, table: Table) -> Any:
+        return (postgresql if self._database.dialect == "postgresql" else sqlite).insert(table)
 
     def _change(self, which: ColumnElement[bool], **values: Any) -> bool:
         return self._database.change(update(c).where(which).values(**values)) == 1
+
+
+def _lines_of(conversation_id: str) -> Delete:
+    """Return the statement that deletes the record of a conversation."""
+    return delete(r).where(r.c.conversation_id == conversation_id)

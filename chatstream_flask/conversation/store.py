@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 class Lease(Protocol):
@@ -24,6 +24,17 @@ class Lease(Protocol):
         """Free the conversation for its next turn. Idempotent; never raises."""
 
 
+@runtime_checkable
+class LoadingLease(Lease, Protocol):
+    """Lease that also reads the conversation, because its store writes only what changed since."""
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the record saved last; None if there is none.
+
+        :raises StoreUnavailable: the back end failed
+        """
+
+
 class ConversationStore(Protocol):
     """Store that keeps one dict of JSON's types under each conversation id.
 
@@ -42,3 +53,8 @@ class ConversationStore(Protocol):
 
     def purge(self) -> int:
         """Delete expired conversations, unless the back end does so itself; return how many."""
+
+
+def load_held(store: ConversationStore, conversation_id: str, lease: Lease) -> dict[str, Any] | None:
+    """Return the record of a conversation whose lease is held; through the lease, if that reads records."""
+    return lease.load() if isinstance(lease, LoadingLease) else store.load(conversation_id)

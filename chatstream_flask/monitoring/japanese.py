@@ -92,6 +92,9 @@ MESSAGES = {
     "a session or conversation file is damaged, was moved to %s and begins anew: %s": (
         "セッションまたは会話のファイルが壊れているため、%s に移し、新しく始めます: %s"
     ),
+    "the end of a conversation file is damaged and was moved to %s: %s": (
+        "会話のファイルの末尾が壊れているため、その部分を %s に移しました: %s"
+    ),
     "%s cannot be locked (%s): let one process only use it": (
         "%s をロックできません (%s)。1 つのプロセスだけで使ってください"
     ),

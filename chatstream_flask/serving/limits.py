@@ -10,7 +10,7 @@ from flask import Flask
 
 from ..chat.app_state import EXTENSION, AppState
 from ..chat.service import ChatService
-from ..conversation import FlaskSessionStore
+from ..conversation import FileStore
 from ..conversation.sweeper import Sweeper
 from ..engine.engine import Engine
 from ..errors import ConfigError
@@ -89,7 +89,7 @@ def claim_stores(wsgi_app: Any) -> None:
     :raises ConfigError: one of them cannot be written
     """
     for _, state in chat_states(wsgi_app):
-        if isinstance(state.store, FlaskSessionStore):
+        if isinstance(state.store, FileStore):
             try:
                 state.store.claim()
             except OSError as error:

@@ -57,7 +57,7 @@ def test_a_wrong_url_is_a_sentence() -> None:
 def test_the_store_of_the_app(tmp_path: Path) -> None:
     app = host(tmp_path)
     ChatStream(use_mock_response=True, app=app)
-    assert run(init_db, app=app).output == "Nothing to do: a FlaskSessionStore has no tables.\n"
+    assert run(init_db, app=app).output == "Nothing to do: a FileStore has no tables.\n"
     assert run(purge, app=app).output == "Removed: 0\n"
 
 

@@ -11,6 +11,7 @@ from postgres_server import run_postgres
 from redis_server import run_redis
 from store_backends import (
     Backend,
+    FilesBackend,
     FlaskSessionBackend,
     MemoryBackend,
     PostgreSQLBackend,
@@ -32,6 +33,8 @@ def postgres_port() -> Iterator[int]:
 def make_backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
     if request.param == "memory":
         return MemoryBackend()
+    if request.param == "files":
+        return FilesBackend(tmp_path / "store")
     if request.param == "redis":
         return RedisBackend(request.getfixturevalue("redis_port"))
     if request.param == "flask-session":
@@ -44,7 +47,7 @@ def make_backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
     return backend
 
 
-@pytest.fixture(params=["memory", "flask-session", "redis", "sqlite", "postgresql"])
+@pytest.fixture(params=["memory", "files", "flask-session", "redis", "sqlite", "postgresql"])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
     """Return the back end of each store in turn."""
     with closing(make_backend(request, tmp_path)) as backend:

@@ -23,9 +23,11 @@ from flask_sqlalchemy import SQLAlchemy
 from redis_server import connect, run_redis
 
 from chatstream_flask import ChatStream
-from chatstream_flask.conversation import ConversationStore, FlaskSessionStore
+from chatstream_flask.conversation import ConversationStore, FileStore, FlaskSessionStore
 from chatstream_flask.conversation.expiry_clock import ExpiryClock
+from chatstream_flask.conversation.flask_session_store import KEY_PREFIX
 from chatstream_flask.conversation.json_file_cache import DAMAGED_SUFFIX, MAX_DAMAGED, JSONFileCache
+from chatstream_flask.conversation.record_lines import DamagedLines, read_lines
 from chatstream_flask.errors import ConfigError, ConversationBusy, StoreUnavailable
 
 DATA: dict[str, Any] = {
@@ -71,7 +73,7 @@ def sqlalchemy_app(directory: Path) -> Flask:
 
 def store_of(app: Flask) -> ConversationStore:
     store = ChatStream(use_mock_response=True, app=app).store(app)
-    assert isinstance(store, FlaskSessionStore)
+    assert isinstance(store, (FileStore, FlaskSessionStore))
     return store
 
 
@@ -198,7 +200,7 @@ def test_files_are_json_for_nobody_else(tmp_path: Path) -> None:
     keep(store_of(files_app(tmp_path)), "a", DATA)
     (file,) = files_in(tmp_path / "store")
     content = file.read_bytes()
-    assert json.loads(content[4:]) == {"chat_prompt": DATA}  # after 4 bytes with the time of expiry
+    assert json.loads(content[4:]) == DATA  # after 4 bytes with the time of expiry
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.parent.stat().st_mode & 0o777 == 0o700
 
@@ -242,6 +244,67 @@ def test_of_damaged_files_the_newest_hundred_are_kept(tmp_path: Path) -> None:
         os.utime(path, (number, number))
     cache.purge()
     assert sorted(int(path.name[:64], 16) for path in tmp_path.iterdir()) == list(range(5, MAX_DAMAGED + 5))
+
+
+def lines_of(file: Path) -> list[bytes]:
+    return file.read_bytes()[4:].split(b"\n")
+
+
+def say(store: ConversationStore, words: str) -> None:
+    lease: Any = store.hold("a")
+    record = lease.load() or {"said": []}
+    assert lease.save({"said": [*record["said"], words]})
+    lease.close()
+
+
+def test_a_turn_that_a_killed_process_was_appending_is_kept_aside_and_the_earlier_ones_stay(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = store_of(files_app(tmp_path))
+    for words in ("one", "two", "three"):
+        say(store, words)
+    (file,) = files_in(tmp_path / "store")
+    whole = file.read_bytes()
+    for num_bytes in range(1, len(lines_of(file)[-1])):
+        torn = whole[:-num_bytes]
+        file.write_bytes(torn)
+        assert store.load("a") == {"said": ["one", "two"]}
+        (aside,) = (path for path in files_in(tmp_path / "store") if path != file)
+        assert f"a conversation file is damaged and was moved to {aside}" in caplog.text
+        assert aside.stat().st_mode & 0o777 == 0o600
+        assert file.read_bytes() + b"\n" + aside.read_bytes() == torn
+        say(store, "three")
+        assert file.read_bytes()[4:] == whole[4:]
+        aside.unlink()
+    file.write_bytes(whole + b"\n" + bytes(1000))  # as a power failure may leave it
+    assert store.load("a") == {"said": ["one", "two", "three"]}
+
+
+def test_a_reader_that_meets_a_turn_half_written_damages_nothing(tmp_path: Path) -> None:
+    store: Any = store_of(files_app(tmp_path))
+    say(store, "one")
+    say(store, "two")
+    (file,) = files_in(tmp_path / "store")
+    whole = file.read_bytes()
+    key = KEY_PREFIX + "a"
+    torn = lines_of(file)
+    torn[-1] = torn[-1][:-1]
+    with pytest.raises(DamagedLines) as caught:
+        read_lines(torn)
+    store._cache.set_aside_lines(key, torn, caught.value)  # by now the rest has been written
+    assert file.read_bytes() == whole
+
+
+def test_a_file_of_an_earlier_version_is_read_and_goes_on(tmp_path: Path) -> None:
+    store = store_of(files_app(tmp_path))
+    say(store, "new")
+    (file,) = files_in(tmp_path / "store")
+    file.write_bytes(bytes(4) + json.dumps({"chat_prompt": {"said": ["old", "日本"]}}).encode())
+    assert store.load("a") == {"said": ["old", "日本"]}
+    say(store, "one")
+    say(store, "two")
+    assert store.load("a") == {"said": ["old", "日本", "one", "two"]}
+    assert len(lines_of(file)) == 2
 
 
 READ = """

@@ -5,12 +5,16 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from flask import session
+from flask import Flask, session
 from flask.testing import FlaskClient
 from flask_fakes import Chat, running_chat, say, talk
 
+from chatstream_flask.conversation import FileStore
+from chatstream_flask.conversation.file_sessions import file_session_interface
+from chatstream_flask.errors import StoreUnavailable
 from chatstream_flask.views import create_operations_blueprint
 
 
@@ -62,6 +66,26 @@ def test_a_full_disk(chat: Chat, disk: Path) -> None:
     filler.unlink()
     talk(client, "two")
     assert chat.history(client) == ["one", "ok", "two", "ok"]
+
+
+def test_a_turn_that_does_not_fit_onto_the_disk_leaves_no_part_of_it(disk: Path) -> None:
+    app = Flask("host")
+    store = FileStore(app, file_session_interface(app, disk / "store"))
+    record = {"said": ["one"]}
+    lease: Any = store.hold("a")
+    assert lease.save(record)
+    (path,) = (path for path in (disk / "store").iterdir() if path.name != "lock")
+    before = path.read_bytes()
+    filler = fill(disk)
+    for size in (10_000, 2_000_000):  # some of it fits into the last block
+        with pytest.raises(StoreUnavailable):
+            lease.save({"said": ["one", "x" * size]})
+        assert path.read_bytes() == before
+    filler.unlink()
+    assert lease.save({"said": ["one", "two"]})
+    assert path.read_bytes().startswith(before)
+    assert store.load("a") == {"said": ["one", "two"]}
+    lease.close()
 
 
 def test_a_disk_that_became_read_only(chat: Chat, disk: Path) -> None:

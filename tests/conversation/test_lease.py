@@ -9,15 +9,25 @@ from typing import Any
 import pytest
 from fakes import TIMEOUT
 
-from chatstream_flask.conversation.local_leases import LocalLeases
+from chatstream_flask.conversation.local_leases import LocalLease, LocalLeases
 from chatstream_flask.errors import ConversationBusy
 
 
-def save_nothing(conversation_id: str, record: dict[str, Any]) -> None: ...
+class Store:
+    """Store that keeps what was saved, with the id of its conversation."""
+
+    def __init__(self) -> None:
+        self.saved: list[tuple[str, dict[str, Any]]] = []
+
+    def load_held(self, lease: LocalLease) -> dict[str, Any] | None:
+        return None
+
+    def save_held(self, lease: LocalLease, record: dict[str, Any]) -> None:
+        self.saved.append((lease.conversation_id, record))
 
 
 def test_a_second_hold_is_refused_until_the_first_is_closed() -> None:
-    leases = LocalLeases(save_nothing)
+    leases = LocalLeases(Store())
     lease = leases.hold("a")
     leases.hold("b")
     assert repr(leases) == "<LocalLeases [2 held]>"
@@ -29,7 +39,7 @@ def test_a_second_hold_is_refused_until_the_first_is_closed() -> None:
 
 
 def test_closing_an_old_lease_leaves_the_new_one_alone() -> None:
-    leases = LocalLeases(save_nothing)
+    leases = LocalLeases(Store())
     old = leases.hold("a")
     old.close()
     leases.hold("a")
@@ -39,8 +49,8 @@ def test_closing_an_old_lease_leaves_the_new_one_alone() -> None:
 
 
 def test_an_ended_lease_saves_nothing_and_the_next_may_begin_at_once() -> None:
-    saved: list[tuple[str, int]] = []
-    leases = LocalLeases(lambda conversation_id, record: saved.append((conversation_id, record["n"])))
+    store = Store()
+    leases = LocalLeases(store)
     lease = leases.hold("a")
     lease.save({"n": 1})
     leases.revoke("a")
@@ -48,7 +58,7 @@ def test_an_ended_lease_saves_nothing_and_the_next_may_begin_at_once() -> None:
     leases.hold("a").save({"n": 3})
     lease.close()
     assert leases.is_held("a")
-    assert saved == [("a", 1), ("a", 3)]
+    assert store.saved == [("a", {"n": 1}), ("a", {"n": 3})]
     leases.revoke("nobody's")
 
 
@@ -57,12 +67,13 @@ def test_a_clear_waits_for_a_write_that_has_begun() -> None:
     order: list[str] = []
     is_writing, may_end = threading.Event(), threading.Event()
 
-    def save(conversation_id: str, record: dict[str, Any]) -> None:
-        is_writing.set()
-        assert may_end.wait(TIMEOUT)
-        order.append("saved")
+    class SlowStore(Store):
+        def save_held(self, lease: LocalLease, record: dict[str, Any]) -> None:
+            is_writing.set()
+            assert may_end.wait(TIMEOUT)
+            order.append("saved")
 
-    leases = LocalLeases(save)
+    leases = LocalLeases(SlowStore())
     lease = leases.hold("a")
 
     def clear() -> None:
@@ -80,7 +91,7 @@ def test_a_clear_waits_for_a_write_that_has_begun() -> None:
 
 
 def test_of_many_at_once_one_holds() -> None:
-    leases = LocalLeases(save_nothing)
+    leases = LocalLeases(Store())
     barrier = threading.Barrier(16)
 
     def hold(_: int) -> bool:

@@ -8,6 +8,7 @@ import pytest
 from fakes import TIMEOUT
 
 from chatstream_flask.conversation.lease_keeper import LeaseKeeper
+from chatstream_flask.conversation.record_lines import Line
 from chatstream_flask.errors import StoreUnavailable
 
 
@@ -17,15 +18,18 @@ class Tokens:
     def __init__(self, lease_sec: float = 60.0) -> None:
         self.lease_sec = lease_sec
         self.held: dict[str, str] = {}
-        self.texts: list[str] = []
+        self.texts: list[bytes] = []
         self.renewed: list[str] = []
         self.two_renewals = threading.Event()
         self.is_down = False
         self.released = threading.Event()
 
-    def save_if_held(self, conversation_id: str, token: str, text: str) -> bool:
+    def read_lines(self, conversation_id: str) -> list[bytes]:
+        return self.texts[-1:]
+
+    def save_if_held(self, conversation_id: str, token: str, line: Line) -> bool:
         if self.held.get(conversation_id) == token:
-            self.texts.append(text)
+            self.texts.append(line.text)
         return self.held.get(conversation_id) == token
 
     def renew(self, conversation_id: str, token: str) -> bool:
@@ -110,7 +114,7 @@ def test_a_back_end_that_is_away_is_asked_again(caplog: pytest.LogCaptureFixture
     assert backend.renewed == ["a"]
     assert "a lease could not be renewed: down" in caplog.text
     lease.save({"v": 1})
-    assert backend.texts == ['{"v":1}']
+    assert backend.texts == [b'{"v":1}']
     backend.is_down = True
     lease.close()
     assert "a lease could not be released; it is tried again until the lease expires in 60 s" in caplog.text

@@ -56,6 +56,18 @@ def test_a_client_that_decodes(client: redis.Redis) -> None:
     store.close()
 
 
+def test_a_record_of_an_earlier_version_is_read_and_goes_on(client: redis.Redis) -> None:
+    store = RedisStore(client, ttl_sec=50)
+    client.set("chatstream:{a}:record", '{"said": ["日本"]}')
+    for said in (["日本", "one"], ["日本", "one", "two"]):
+        lease: Any = store.hold("a")
+        lease.load()
+        assert lease.save({"said": said})
+        lease.close()
+        assert store.load("a") == {"said": said}
+    store.close()
+
+
 def test_what_is_damaged_is_an_error_and_no_new_start(client: redis.Redis) -> None:
     store = RedisStore(client, ttl_sec=50)
     for damaged in (b"\x80pickle", b"", b"{", b"[1]"):

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import create_engine, inspect, text
 from store_backends import LEASE_SEC, TTL_SEC, PostgreSQLBackend, SQLBackend
 
-from chatstream_flask.conversation.sql_schema import MIGRATIONS, conversations
+from chatstream_flask.conversation.sql_schema import METADATA, MIGRATIONS
 from chatstream_flask.conversation.sql_store import SQLStore
 from chatstream_flask.errors import ConfigError, StoreUnavailable
 
@@ -71,18 +71,19 @@ def test_without_tables_a_sentence_names_the_command(empty: SQLBackend) -> None:
 def test_the_tables_are_those_that_the_statements_mean(empty: SQLBackend) -> None:
     empty.new_store().create_or_migrate()
     found = inspect(empty.engine)
-    columns = {column["name"]: column["nullable"] for column in found.get_columns(conversations.name)}
-    assert columns == {column.name: column.nullable for column in conversations.columns}
-    indexes = {index["name"]: index["column_names"] for index in found.get_indexes(conversations.name)}
-    assert indexes == {
-        index.name: [column.name for column in index.columns] for index in conversations.indexes
-    }
+    for table in METADATA.tables.values():
+        columns = {column["name"]: column["nullable"] for column in found.get_columns(table.name)}
+        assert columns == {column.name: column.nullable for column in table.columns}
+        key = found.get_pk_constraint(table.name)["constrained_columns"]
+        assert key == [column.name for column in table.primary_key]
+        indexes = {index["name"]: index["column_names"] for index in found.get_indexes(table.name)}
+        assert indexes == {index.name: [column.name for column in index.columns] for index in table.indexes}
 
 
 def test_version_1_becomes_todays_and_keeps_its_conversations(empty: SQLBackend) -> None:
     empty.execute(*VERSION_1.replace(": 1", r"\: 1").split(";"))
     store = empty.new_store()
-    with pytest.raises(StoreUnavailable, match="have version 1, but 3 is needed: run `flask chatstream"):
+    with pytest.raises(StoreUnavailable, match="have version 1, but 4 is needed: run `flask chatstream"):
         store.load("old")
     store.create_or_migrate()
     store.create_or_migrate()
@@ -110,7 +111,7 @@ def test_a_migration_that_fails_leaves_what_was_there(empty: SQLBackend) -> None
     with pytest.raises(StoreUnavailable) as caught:
         store.create_or_migrate()
     assert "already exists" in str(caught.value.__cause__)
-    columns = {column["name"] for column in inspect(empty.engine).get_columns(conversations.name)}
+    columns = {column["name"] for column in inspect(empty.engine).get_columns("chatstream_conversation")}
     assert "owner" not in columns
     empty.execute("DROP INDEX chatstream_conversation_owner")
     store.create_or_migrate()
@@ -290,9 +291,9 @@ def test_texts_of_visitors_are_not_in_errors(store: SQLStore, empty: SQLBackend)
 # -- what strangers leave -------------------------------------------------------------------------------
 
 
-def num_rows(backend: SQLBackend) -> int:
+def num_rows(backend: SQLBackend, table: str = "chatstream_conversation") -> int:
     with backend.engine.connect() as connection:
-        return int(connection.execute(text("SELECT count(*) FROM chatstream_conversation")).scalar_one())
+        return int(connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one())
 
 
 def keep(store: SQLStore, conversation_id: str, words: str = "") -> None:
@@ -353,13 +354,14 @@ def test_bytes_are_limited_too(empty: SQLBackend) -> None:
 
 def test_many_rows_go_in_small_statements(empty: SQLBackend) -> None:
     store = limited(empty, max_conversations=100)
-    row = "INSERT INTO chatstream_conversation (id, record, created_at, updated_at, expires_at) "
+    row = "INSERT INTO chatstream_conversation (id, created_at, updated_at, expires_at) "
     with empty.engine.begin() as connection:
         for n in range(1200):
             times = {"id": f"{n}", "used_at": float(n), "expires_at": 1.0 if n % 2 else 1e10}
-            connection.execute(text(row + "VALUES (:id, '{}', 0, :used_at, :expires_at)"), times)
+            connection.execute(text(row + "VALUES (:id, 0, :used_at, :expires_at)"), times)
+            connection.execute(text("INSERT INTO chatstream_record VALUES (:id, 0, '{}')"), {"id": f"{n}"})
     assert store.purge() == 1100
-    assert num_rows(empty) == 100
+    assert num_rows(empty) == num_rows(empty, "chatstream_record") == 100
     assert (store.load("998"), store.load("1000")) == (None, {})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -14,9 +15,11 @@ from typing import Any
 
 import pytest
 from fakes import TIMEOUT
-from store_backends import Backend, RedisBackend, SQLBackend
+from store_backends import TTL_SEC, Backend, RedisBackend, SQLBackend
 
-from chatstream_flask.conversation import ConversationStore
+from chatstream_flask.conversation import ConversationStore, FileStore
+from chatstream_flask.conversation.flask_session_store import KEY_PREFIX
+from chatstream_flask.conversation.store import LoadingLease
 from chatstream_flask.errors import ConversationBusy, StoreUnavailable
 
 DATA: dict[str, Any] = {
@@ -29,7 +32,10 @@ SHARED = ("redis", "sqlite", "postgresql")  # between processes
 
 
 def keep(store: ConversationStore, conversation_id: str, record: dict[str, Any]) -> None:
+    """Save a record as a turn does, after it has read what is there."""
     lease = store.hold(conversation_id)
+    if isinstance(lease, LoadingLease):
+        lease.load()
     lease.save(record)
     lease.close()
 
@@ -254,6 +260,102 @@ def test_a_conversation_is_free_a_second_after_the_store_is_back(backend: Backen
     with backend.down():
         lease.close()
     wait_until(lambda: not is_busy(store, "a"), timeout=1.0)
+
+
+# -- turns that are appended --------------------------------------------------------------------------
+
+APPENDING = ("files", *SHARED)
+
+
+def chat_of(num_turns: int, settings: int = 0) -> dict[str, Any]:
+    contents = [{"message": f"{n} あ" * 20, "id": n} for n in range(2 * num_turns)]
+    return {"v": 2, "prompt": {"system": "s", "contents": contents}, "params": {"seed": settings}}
+
+
+@pytest.mark.parametrize("backend", APPENDING, indirect=True)
+def test_a_turn_of_a_long_conversation_costs_its_own_bytes(backend: Backend) -> None:
+    """Each turn wrote all that had been said before."""
+    store = backend.new_store()
+    keep(store, "a", chat_of(5000))
+    before = backend.num_bytes_written()
+    keep(store, "a", chat_of(5001))
+    cost = backend.num_bytes_written() - before
+    assert 0 < cost < 100_000  # PostgreSQL may write some pages whole
+    assert len(json.dumps(chat_of(5000), ensure_ascii=False).encode()) > 1_500_000
+    assert store.load("a") == backend.new_store().load("a") == chat_of(5001)
+
+
+def exactly(record: dict[str, Any] | None) -> str:
+    """Return JSON, in which True is not 1."""
+    return json.dumps(record, sort_keys=True)
+
+
+@pytest.mark.parametrize("backend", ["memory", *APPENDING], indirect=True)
+def test_whatever_a_turn_changes_is_what_is_loaded(backend: Backend) -> None:
+    store = backend.new_store()
+    long = chat_of(50)
+    contents = long["prompt"]["contents"]
+    versions = [
+        chat_of(50, settings=1),
+        long | {"prompt": {"system": "s", "contents": [*contents[:4], *contents[20:]]}},  # the oldest go
+        long | {"prompt": {"system": "t", "contents": [*contents[:-1], {"message": "again"}]}},
+        long | {"prompt": {"contents": []}},
+        long | {"params": {"stop": ["\n", "\u2028"]}, "title": "日本"},
+        long | {"params": {"stop": "\ud83d"}},  # a lone surrogate
+        {"v": True},
+        {"v": 1},
+        {"v": 1.0},
+        {},
+    ]
+    for version in [*versions, *reversed(versions)]:
+        keep(store, "a", version)
+        assert exactly(store.load("a")) == exactly(version)
+    lease = store.hold("a")
+    for version in versions:  # without reading it
+        lease.save(version)
+        assert exactly(store.load("a")) == exactly(version)
+    lease.close()
+
+
+@pytest.mark.parametrize("backend", APPENDING, indirect=True)
+def test_what_was_removed_does_not_pile_up(backend: Backend) -> None:
+    store = backend.new_store()
+    for n in range(200):
+        keep(store, "a", chat_of(10, settings=n) | {"newest": f"{n}" * 1000})
+    assert num_bytes_kept(store, "a") < 20_000
+    assert store.load("a") == chat_of(10, settings=199) | {"newest": "199" * 1000}
+
+
+def num_bytes_kept(store: ConversationStore, conversation_id: str) -> int:
+    if isinstance(store, FileStore):
+        lines = store._cache.read_lines(KEY_PREFIX + conversation_id)
+    else:
+        lines = store.read_lines(conversation_id)  # type: ignore[attr-defined]
+    return sum(len(line) for line in lines)
+
+
+def test_a_line_whose_answer_was_lost_is_written_again_and_is_there_once(shared: Backend) -> None:
+    """The back end wrote it, but its client did not hear that, and tries again."""
+    store: Any = shared.new_store()
+    lease: Any = store.hold("a")
+    for num_turns in (1, 2):
+        line = lease._lines._next(chat_of(num_turns))
+        assert store.save_if_held("a", lease.token, line)
+        assert lease.save(chat_of(num_turns))
+        assert store.load("a") == chat_of(num_turns)
+    lease.close()
+
+
+def test_a_conversation_that_expires_during_a_reply_is_stored_whole(backend: Backend) -> None:
+    store = backend.new_store()
+    keep(store, "a", chat_of(3))
+    lease = store.hold("a")
+    if isinstance(lease, LoadingLease):
+        assert lease.load() == chat_of(3)
+    backend.age(TTL_SEC + 1, "a")
+    assert lease.save(chat_of(4))
+    lease.close()
+    assert store.load("a") == chat_of(4)
 
 
 # -- many processes ----------------------------------------------------------------------------------

@@ -120,7 +120,7 @@ def test_a_thousand_first_messages_of_a_stranger_leave_what_is_allowed(tmp_path:
         events = read_events(say(known, "again"))
         read_until(events, "start")
         chat.state.sweeper.sweep()
-        assert len(list(tmp_path.glob("?" * 64))) <= 10
+        assert len(list(tmp_path.glob("?" * 64))) <= 15  # each with a session and a list
         chat.runner.release()
         read_until(events, "done")
         assert chat.history(known) == ["known", "ok", "again", "ok"]
