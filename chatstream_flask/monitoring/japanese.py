@@ -129,6 +129,9 @@ MESSAGES = {
     "%.1f MiB of weights are served as they are packed in %s": (
         "重み %.1f MiB を、%s に圧縮されたまま使います"
     ),
+    "%.1f MiB of weights are served in 4 or 8 bits, as they are in %s": (
+        "重み %.1f MiB を、%s にある 4 ビットまたは 8 ビットのまま使います"
+    ),
     "the weights of %s are unpacked: %s": "%s の重みを展開して使います: %s",
     "weights are rounded to %s: %.1f MiB instead of %.1f MiB": (
         "重みを %s に丸めます: %.1f MiB（丸める前は %.1f MiB）"

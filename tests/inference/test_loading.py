@@ -86,7 +86,7 @@ def test_a_model_of_another_kind(folder: Path, config: dict[str, Any], sentence:
 
 
 def test_a_quantiser_that_is_not_installed(folder: Path) -> None:
-    change_config(folder, quantization_config={"quant_method": "gptq", "bits": 4})
+    change_config(folder, quantization_config={"quant_method": "gptq", "bits": 3})
     (folder / "model.safetensors").write_text("is not read")
     assert "requires optimum" in refusal(folder)
 

@@ -40,6 +40,9 @@ class AdapterFiles(ModelFiles):
             return AutoTokenizer.from_pretrained(self._adapter)
         return super()._read_tokenizer()
 
+    def _find_checkpoint(self) -> None:
+        """Return None, as an adapter is merged into weights that are unpacked."""
+
     def _read_weights(self, dtype: torch.dtype | None) -> PreTrainedModel:
         from peft import PeftModel
 

@@ -21,6 +21,7 @@ from ..decoders.native_library import native_library
 from ..decoders.quantise import quantise_model
 from ..model_check import check_model
 from .dtype import torch_dtype
+from .packed_checkpoint import PackedCheckpoint
 
 logger = logging.getLogger("chatstream_flask")
 
@@ -49,6 +50,7 @@ class ModelFiles:
         with errors_of(name):
             self._check_files()
             self.config = self._read_config()
+            self._checkpoint = self._find_checkpoint()
             self._check_config()
             self._skeleton = self._make_skeleton()
 
@@ -73,6 +75,8 @@ class ModelFiles:
         """
         model: nn.Module = self._skeleton  # as whose method `to` is typed
         model.to(self._dtype(dtype, device, weights) or torch.float32)
+        if checkpoint := self._served_as_packed(dtype, device, weights):
+            return checkpoint.replaced(copy.deepcopy(self._skeleton))
         if weights is Weights.AUTO:
             return self._skeleton
         _check_rounding(device)
@@ -96,6 +100,9 @@ class ModelFiles:
                 self.name,
             )
         with errors_of(self.name):
+            if checkpoint := self._served_as_packed(dtype, device, weights):
+                model = checkpoint.load(self._path, self._revision, self.config)
+                return self._finished(model)
             model = self._read_weights(chosen)
             if weights is not Weights.AUTO:
                 quantise_model(model, weights)
@@ -116,6 +123,18 @@ class ModelFiles:
             and getattr(self.config, "quantization_config", None) is None
         )
         return torch.bfloat16 if chosen is torch.float32 and is_default and is_native else chosen
+
+    def _served_as_packed(self, dtype: Dtype, device: str, weights: Weights) -> PackedCheckpoint | None:
+        """Return the checkpoint if its weights are served in the bits that they have.
+
+        :raises ConfigError: it is unpacked by a package that is not there
+        """
+        if self._checkpoint is None:
+            return None
+        if dtype is Dtype.AUTO and weights is Weights.AUTO and device == "cpu":
+            return self._checkpoint
+        _check_quantizer(self.config.quantization_config)
+        return None
 
     def _finished(self, model: PreTrainedModel) -> PreTrainedModel:
         if getattr(self.config.get_text_config(), "attn_logit_softcapping", None):
@@ -138,6 +157,9 @@ class ModelFiles:
     def _read_tokenizer(self) -> Any:
         return AutoTokenizer.from_pretrained(self._path, revision=self._revision)
 
+    def _find_checkpoint(self) -> PackedCheckpoint | None:
+        return PackedCheckpoint.of(getattr(self.config, "quantization_config", None))
+
     def _read_weights(self, dtype: torch.dtype | None) -> PreTrainedModel:
         auto_model: Any = AutoModelForCausalLM
         loaded: PreTrainedModel = auto_model.from_pretrained(
@@ -153,7 +175,8 @@ class ModelFiles:
             raise UnsupportedModel(f"{kind} is an encoder-decoder; only decoder-only models are supported")
         if type(self.config) not in AutoModelForCausalLM._model_mapping:
             raise UnsupportedModel(f"{kind} is no language model that transformers can generate text with")
-        if quantization := getattr(self.config, "quantization_config", None):
+        quantization = getattr(self.config, "quantization_config", None)
+        if quantization and self._checkpoint is None:
             _check_quantizer(quantization)
 
     def _make_skeleton(self) -> PreTrainedModel:
