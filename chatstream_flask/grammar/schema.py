@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -148,8 +149,9 @@ def load_llguidance() -> Any:
 @lru_cache(maxsize=256)
 def _problem(grammar: str) -> str:
     """Validate a grammar in a process of its own; return what is wrong with it, or an empty string."""
-    job = json.dumps({"grammar": grammar, "path": sys.path, "cpu_sec": MAX_CPU_SEC})
-    command = [sys.executable, "-I", validate.__file__]
+    folder = os.path.dirname(load_llguidance().__file__)
+    job = json.dumps({"grammar": grammar, "folder": folder, "cpu_sec": MAX_CPU_SEC})
+    command = [sys.executable, "-I", "-S", validate.__file__]
     with _checks:
         try:
             done = subprocess.run(command, input=job.encode(), capture_output=True, timeout=MAX_WAIT_SEC)

@@ -1,6 +1,7 @@
 """Validate a grammar in a process of its own, which can be killed: some schemas would take hours.
 
-Run as a script with a JSON object on standard input; prints what is wrong with the grammar, or nothing.
+Run as a script with a JSON object on standard input; prints what is wrong with the grammar, or nothing. It
+imports as little as it can, because a request waits for it to start.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import json
 import math
 import signal
 import sys
-from typing import Any
 
 MAX_MEMORY = 2 * 1024**3  # bytes
 
@@ -27,14 +27,21 @@ def limit_resources(cpu_sec: float) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def check(job: dict[str, Any]) -> str:
-    sys.path[:] = job["path"]
-    from llguidance import LLMatcher, LLParserLimits
+def import_compiled_part(folder: str) -> None:
+    """Let `llguidance._lib` be imported from a folder without the rest of the package, which takes longer."""
+    package = type(sys)("llguidance")
+    package.__path__ = [folder]
+    sys.modules["llguidance"] = package
 
-    limit_resources(job["cpu_sec"])
-    error: str = LLMatcher.validate_grammar(job["grammar"], limits=LLParserLimits(verbose_errors=False))
+
+def check(grammar: str, folder: str, cpu_sec: float) -> str:
+    import_compiled_part(folder)
+    from llguidance._lib import LLMatcher, LLParserLimits
+
+    limit_resources(cpu_sec)
+    error: str = LLMatcher.validate_grammar(grammar, limits=LLParserLimits(verbose_errors=False))
     return error
 
 
 if __name__ == "__main__":
-    sys.stdout.buffer.write(check(json.load(sys.stdin)).encode(errors="replace"))
+    sys.stdout.buffer.write(check(**json.load(sys.stdin)).encode(errors="replace"))

@@ -58,12 +58,12 @@ def test_an_unusable_schema_is_refused_with_the_reason(schema: Any, sentence: st
 
 
 def test_a_costly_schema_is_given_up_soon() -> None:
-    """It took 2 s of CPU time, several times as long on a busy machine."""
+    """Most of the time went into imports of the process that checks it."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with pytest.raises(BadRequest, match="it is too costly"):
         json_schema_grammar({"allOf": [{"pattern": f".*b.{{{i}}}"} for i in range(30)]})
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
 
 
 def test_grammars_are_accepted_by_sampling_params() -> None:
