@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,17 +17,20 @@ from ..engine.places import Reservation
 from ..engine.request import GenerationRequest
 from ..errors import BadRequest, ConfigError
 from ..hooks.hooked_reply import HookedReply
+from ..hooks.hooked_source import source_of
 from ..hooks.registry import Hooks
-from ..hooks.reply_context import ReplyContext
+from ..hooks.reply_context import Message, ReplyContext
 from ..http.disconnect import make_probe
 from ..http.server_check import ServerCheck
 from ..model_source import ModelSource
 from ..model_source.reasoning import fit_prompt, reasoning_of
 from ..monitoring.origin import Origin
-from ..prompts import AbstractChatPrompt
+from ..prompts import AbstractChatPrompt, ChatPrompt
 from ..prompts.export import to_messages
 from ..prompts.replacer import Replacer
 from ..prompts.template_params import TemplateParams
+from ..reply_format.reply_parser import TextReply
+from ..reply_format.tools.tool_words import tool_words
 from .app_state import AppState
 from .chat_request import ChatRequest
 from .completion import Callback, Completion
@@ -78,7 +82,7 @@ class Admission:
                 visitor=visitor,
                 conversation_id=conversation_id,
             )
-            hooked = HookedReply(self.hooks, context)
+            hooked = self._hooked(context)
             on_close = partial(state.replies.end, conversation_id, turn.message_id)
             completion = Completion(
                 app,
@@ -95,32 +99,40 @@ class Admission:
             context.params = self._params(body, turn)
             hooked.begin()
             params = context.params
-            prompt = turn.prompt.with_text_before_newest(context.added_text)
-            fitted = fit_prompt(self.source, prompt, params, self.context_policy)
-            completion.num_dropped_turns = fitted.num_dropped_turns
-            generation = GenerationRequest(
-                fitted.token_ids,
-                params,
-                stop_ids=self.source.stop_ids(params.stop),
-                text_filter=_text_filter(turn.prompt),
-                reasoning=reasoning_of(self.source, fitted.token_ids, params),
-                kept_tokens=self.source.reply_format.reasoning_tokens,
-                before_done=completion.keep,
-                after_done=completion.tell,
-                is_slow_to_end=bool(self.hooks),
-                cache_owner=conversation_id,
-                num_shared=self.shared_prefix.length(fitted.token_ids),
-                headers=Origin.from_request(request).onward_headers,
-                timeout_sec=state.settings.request_timeout_sec,
-            )
+            prompt = self._with_tools(turn.prompt.with_text_before_newest(context.added_text))
+            headers = Origin.from_request(request).onward_headers
+
+            def generate(messages: Sequence[Message] = ()) -> GenerationRequest:
+                asked = prompt.with_messages(messages) if isinstance(prompt, ChatPrompt) else prompt
+                fitted = fit_prompt(self.source, asked, params, self.context_policy)
+                completion.num_dropped_turns = fitted.num_dropped_turns
+                return GenerationRequest(
+                    fitted.token_ids,
+                    params,
+                    stop_ids=self.source.stop_ids(params.stop),
+                    text_filter=_text_filter(turn.prompt),
+                    reasoning=reasoning_of(self.source, fitted.token_ids, params),
+                    shows_special_tokens=hooked.parser.reads_special_tokens,
+                    kept_tokens={**self.source.reply_format.reasoning_tokens, **hooked.parser.kept_tokens},
+                    before_done=completion.keep,
+                    after_done=completion.tell,
+                    is_slow_to_end=bool(self.hooks),
+                    cache_owner=conversation_id,
+                    num_shared=self.shared_prefix.length(fitted.token_ids),
+                    headers=headers,
+                    timeout_sec=state.settings.request_timeout_sec,
+                )
+
+            generation = generate()
+            hooked.start(generation, generate)
             reply = Reply(
                 conversation_id=conversation_id,
                 message_id=turn.message_id,
                 user_input=turn.prompt.get_requester_last_msg() or "",
                 num_kept=turn.num_kept,
-                num_dropped_turns=fitted.num_dropped_turns,
+                num_dropped_turns=completion.num_dropped_turns,
                 sources=context.sources,
-                source=hooked.source(self.engine, generation),
+                source=source_of(self.engine, hooked),
             )
             state.replies.add(reply)
             self.engine.submit(generation, place)
@@ -136,6 +148,19 @@ class Admission:
         """Cancel the running reply of a conversation, if it has one."""
         if reply := state.replies.running(conversation_id):
             reply.source.cancel()
+
+    def _hooked(self, context: ReplyContext) -> HookedReply:
+        tools = self.hooks.tools
+        reply_format, shown = self.source.reply_format, [tool.definition for tool in tools.values()]
+        make_parser = partial(reply_format.make_parser, shown) if tools else TextReply
+        return HookedReply(self.hooks, context, make_parser, tools)
+
+    def _with_tools(self, prompt: AbstractChatPrompt) -> AbstractChatPrompt:
+        """Return the prompt with the tools of the app, if there are any."""
+        shown = [tool.definition for tool in self.hooks.tools.values()]
+        if not shown or not isinstance(prompt, ChatPrompt):
+            return prompt
+        return prompt.with_tools(shown, "" if self.source.reply_format.knows_tools else tool_words(shown))
 
     def _begin_turn(self, request: Request, conversation_id: str, body: ChatRequest, state: AppState) -> Turn:
         lease = self.conversations.hold(

@@ -26,6 +26,7 @@ SESSION_FIELDS = {  # settings that a conversation may store
 }
 SAMPLING_FIELDS = SESSION_FIELDS | {"stop"}
 FIELDS = SAMPLING_FIELDS | {"user_input", "regenerate", "edited_message_id"}
+MAX_CONFIRMATION_LEN = 1024  # bytes of a body
 MAX_MESSAGE_ID_LEN = 64  # characters
 
 
@@ -131,6 +132,17 @@ def _merged(params: Params, given: dict[str, Any]) -> Params:
         return replace(params, **{name: value for name, value in given.items() if name in names})
     except ConfigError as error:
         raise BadRequest(str(error)) from error
+
+
+def parse_confirmation(body: bytes) -> bool:
+    """Parse the body that confirms or declines a function call.
+
+    :raises BadRequest: what is wrong
+    """
+    data = load_object(body)
+    if set(data) != {"confirm"} or not isinstance(data["confirm"], bool):
+        raise BadRequest('the body must be {"confirm": true} or {"confirm": false}')
+    return data["confirm"]
 
 
 def load_object(body: bytes | str | dict[str, Any]) -> dict[str, Any]:

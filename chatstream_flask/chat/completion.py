@@ -80,17 +80,17 @@ class Completion:
         """
         try:
             outcome = self._hooked.finish(generation, outcome)
-            answer, reasoning = self._hooked.texts(generation)
+            answer, reasoning = self._hooked.texts()
             if outcome.is_success:
                 if not self._save(generation, outcome):
                     raise ConversationBusy("the conversation was deleted or changed meanwhile")
-            elif (answer or reasoning) and _keeps_part(outcome):
+            elif (answer or reasoning or self._hooked.steps) and _keeps_part(outcome):
                 self._save(generation, outcome)
         except Exception as error:
-            self._hooked.tell(generation, not_stored(outcome, error))
+            self._hooked.tell(not_stored(outcome, error))
             raise
         else:
-            self._hooked.tell(generation, outcome)
+            self._hooked.tell(outcome)
         finally:
             self.close()
         return outcome
@@ -105,7 +105,7 @@ class Completion:
                 session=self._conversation_id,
                 num_dropped_turns=self.num_dropped_turns,
                 user_input=self._turn.prompt.get_requester_last_msg(),
-                reply=self._hooked.texts(generation)[0],
+                reply=self._hooked.texts()[0],
             )
         finally:
             if self._callback is not None:
@@ -114,7 +114,7 @@ class Completion:
 
     def _save(self, generation: GenerationRequest, outcome: Outcome) -> bool:
         """Save the turn; while the store fails, try again for some time, in which the client waits."""
-        answer, reasoning = self._hooked.texts(generation)
+        answer, reasoning = self._hooked.texts()
         deadline = time.monotonic() + self._save_retry_sec
         is_first_attempt = True
         while True:
@@ -125,6 +125,7 @@ class Completion:
                     reasoning_sec=outcome.reasoning_sec,
                     is_interrupted=not outcome.is_success,
                     sources=self._hooked.context.sources,
+                    steps=self._hooked.steps,
                 )
             except StoreUnavailable as error:
                 if isinstance(error, InvalidRecord) or time.monotonic() >= deadline:

@@ -114,7 +114,9 @@ class ReplyStream(Iterator[bytes]):
         return self._wire.start() + (self._wire.sources(self._sources) if self._sources else b"")
 
     def _piece(self, piece: Piece) -> bytes:
-        self._offset += len(piece.text)
+        self._offset += piece.size
+        if piece.step is not None:
+            return self._wire.step(piece.step, self._offset)
         encode = self._wire.reasoning if piece.is_reasoning else self._wire.text
         return encode(piece.text, self._offset)
 

@@ -28,7 +28,7 @@ from ..prompts import AbstractChatPrompt
 from ..prompts.template_params import TemplateParams
 from .admission import Admission
 from .app_state import EXTENSION, AppState, state_of
-from .chat_request import SESSION_FIELDS, parse_chat_request
+from .chat_request import MAX_CONFIRMATION_LEN, SESSION_FIELDS, parse_chat_request, parse_confirmation
 from .completion import Callback
 from .conversation_access import ConversationAccess
 from .instance_name import InstanceName
@@ -160,6 +160,21 @@ class ChatService(HookDecorators):
         except NotFound as error:
             return self.refuse(error)
         reply.source.answer_now()
+        return Response(status=HTTPStatus.NO_CONTENT)
+
+    def handle_answer_step_request(self, request: Request, message_id: str, step_id: str) -> Response:
+        """Confirm or decline a function call for which a reply of the caller waits.
+
+        The body is `{"confirm": true}` or `{"confirm": false}`.
+        """
+        self.check_caller(request)
+        try:
+            is_confirmed = parse_confirmation(read_body(request, MAX_CONFIRMATION_LEN))
+            reply = self.state.replies.find(self._conversations.id_of(request), message_id)
+            if not reply.source.answer_step(step_id, is_confirmed=is_confirmed):
+                raise NotFound("this reply has no step with this id that waits to be confirmed")
+        except ChatStreamError as error:
+            return self.refuse(error)
         return Response(status=HTTPStatus.NO_CONTENT)
 
     def handle_cancel_request(self, request: Request, message_id: str) -> Response:

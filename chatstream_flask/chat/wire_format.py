@@ -31,6 +31,10 @@ class WireFormat(ABC):
         """Encode what is shown with the reply, each with `title` and perhaps `url`."""
         return b""
 
+    def step(self, step: dict[str, Any], offset: int) -> bytes:
+        """Encode a step of a function call; `offset` counts it as one character."""
+        return b""
+
     @abstractmethod
     def text(self, text: str, offset: int) -> bytes:
         """Encode new text of the answer; `offset` is the number of characters up to its end."""
@@ -103,6 +107,9 @@ class ServerSentEvents(WireFormat):
     def start(self) -> bytes:
         return self._event("start", {"message_id": self.message_id}, 0)
 
+    def step(self, step: dict[str, Any], offset: int) -> bytes:
+        return self._event("step", step, offset)
+
     def sources(self, sources: Sequence[dict[str, str]]) -> bytes:
         return self._event("sources", {"sources": list(sources)}, 0)
 
@@ -135,6 +142,9 @@ class NewlineDelimitedJSON(WireFormat):
 
     def start(self) -> bytes:
         return self._line("start", message_id=self.message_id)
+
+    def step(self, step: dict[str, Any], offset: int) -> bytes:
+        return self._line("step", **step)
 
     def sources(self, sources: Sequence[dict[str, str]]) -> bytes:
         return self._line("sources", sources=list(sources))

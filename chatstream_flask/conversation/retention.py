@@ -52,7 +52,7 @@ def _surely_fits(prompt: AbstractChatPrompt, max_bytes: int) -> bool:
         return False
     contents = prompt.get_contents()
     num_chars = len(prompt.system or "") + sum(
-        len(content.message or "") + len(content.reasoning or "") + len(str(content.sources or ""))
+        len(content.message or "") + len(content.reasoning or "") + len(str([content.sources, content.steps]))
         for content in contents
     )
     return MAX_CHAR_BYTES * num_chars + MAX_OTHER_BYTES * (len(contents) + 10) <= max_bytes

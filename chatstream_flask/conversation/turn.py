@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..errors import BadRequest, ConversationBusy, StoreUnavailable
 from ..prompts import AbstractChatPrompt
@@ -80,8 +80,9 @@ class Turn:
         reasoning: str | None = None,
         reasoning_sec: float | None = None,
         sources: list[dict[str, str]] | None = None,
+        steps: list[dict[str, Any]] | None = None,
     ) -> bool:
-        """Store the conversation with this reply, what the model reasoned before it, and its sources.
+        """Store the conversation with this reply, its reasoning, sources and calls of functions.
 
         Return False if it was deleted, or taken over by another process, since the turn began.
         """
@@ -91,6 +92,7 @@ class Turn:
             reasoning=reasoning,
             reasoning_sec=reasoning_sec,
             sources=sources,
+            steps=steps,
         )
         self.prompt.set_responder_last_msg_id(self.message_id)
         kept = replace(

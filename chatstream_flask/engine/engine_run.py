@@ -59,6 +59,7 @@ class EngineRun:
             self._config.max_running,
             self._config.num_places,
             self.queue.release,
+            self.queue.hand_over,
             self._stats.record_finished,
         )
         self.pool = WorkerPool(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from ..errors import ChatStreamError
+from ..errors import ChatStreamError, NotAccepting
 from .outcome import FinishReason, Outcome
 from .request import GenerationRequest
 
@@ -29,6 +29,7 @@ class Finisher:
         num_threads: int,
         num_places: int,
         release: Callable[[GenerationRequest], None],
+        hand_over: Callable[[GenerationRequest, GenerationRequest], None],
         record: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
         """Start without threads, which are started as they are needed.
@@ -36,9 +37,11 @@ class Finisher:
         :param num_threads: how many finish requests
         :param num_places: the most requests that are not released, and may be slow to end at the same time
         :param release: frees the place of a request
+        :param hand_over: gives the place of a request to the one that follows it
         :param record: counts an outcome, before readers see it
         """
         self._release = release
+        self._hand_over = hand_over
         self._record = record
         self._finishers = ThreadPoolExecutor(min(num_threads, MAX_THREADS), "chatstream-finisher")
         self._slow = ThreadPoolExecutor(num_places, "chatstream-slow-finisher")
@@ -58,6 +61,8 @@ class Finisher:
         self._callbacks.shutdown(wait)
 
     def _finish(self, request: GenerationRequest, outcome: Outcome) -> None:
+        if self._goes_on(request, outcome):
+            return
         try:
             if request.before_done is not None:
                 outcome = request.before_done(request, outcome) or outcome
@@ -73,6 +78,21 @@ class Finisher:
                 self._callbacks.submit(self._call_back, request, outcome)
             except RuntimeError:  # the interpreter is shutting down
                 self._call_back(request, outcome)
+
+    def _goes_on(self, request: GenerationRequest, outcome: Outcome) -> bool:
+        """Let a request continue the reply, if there is one."""
+        if request.follow_up is None:
+            return False
+        try:
+            following = request.follow_up(request, outcome)
+            if following is not None:
+                self._hand_over(request, following)
+            return following is not None
+        except NotAccepting:  # the engine stops meanwhile
+            return False
+        except Exception:
+            logger.exception("%r could not be continued", request)
+            return False
 
     def _call_back(self, request: GenerationRequest, outcome: Outcome) -> None:
         try:

@@ -64,6 +64,11 @@ class Places:
         return len(self._reserved) + len(self.submitted)
 
     @property
+    def may_grow(self) -> bool:
+        """Whether a request that follows may come, although no new ones are accepted."""
+        return any(request.follow_up is not None for request in self.submitted)
+
+    @property
     def num_reserved(self) -> int:
         """Places whose requests are still to come."""
         return len(self._reserved)
@@ -141,6 +146,14 @@ class Places:
             raise RuntimeError(f"{request!r} keeps its place until it has finished")
         reservation = self.submitted.pop(request)
         self._forget_anonymous(reservation.visitor)
+        return reservation
+
+    def hand_over(self, request: GenerationRequest, following: GenerationRequest) -> Reservation:
+        """Give the place of a finished request to another; count the tokens that this one may use."""
+        reservation = self.submitted.pop(request)
+        reservation.num_shared_tokens -= len(request.prompt_ids) + request.num_generated  # used since counted
+        reservation.visitor.use_tokens(len(following.prompt_ids) + following.max_generated, self._clock())
+        self.submitted[following] = reservation
         return reservation
 
     # -- what happens to submitted requests ----------------------------------------------------------

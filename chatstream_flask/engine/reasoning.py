@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from .detokenizer import TextDecoder
 
 
 class Piece(NamedTuple):
-    """A part of a reply's text."""
+    """A part of a reply's text, or what is told between two parts of it."""
 
     text: str
     is_reasoning: bool = False
+    step: dict[str, Any] | None = None  # of a tool call; the text is "" then
+
+    @property
+    def size(self) -> int:
+        """Characters by which readers say how much of a reply they have; a step counts as one."""
+        return len(self.text) if self.step is None else 1
 
 
 class ReasoningSplitter(Protocol):

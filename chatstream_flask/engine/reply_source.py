@@ -56,6 +56,9 @@ class ReplySource(Protocol):
     def answer_now(self) -> None:
         """End the reasoning, so that the answer begins."""
 
+    def answer_step(self, step_id: str, *, is_confirmed: bool) -> bool:
+        """Confirm or decline a function call; return False if it does not wait for that."""
+
 
 @dataclass(frozen=True)
 class LocalReply:
@@ -109,3 +112,6 @@ class LocalReply:
 
     def answer_now(self) -> None:
         self.generation.answer_now()
+
+    def answer_step(self, step_id: str, *, is_confirmed: bool) -> bool:
+        return False

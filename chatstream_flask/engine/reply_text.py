@@ -6,7 +6,6 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from operator import attrgetter
 
 from .reasoning import Piece
 
@@ -25,17 +24,22 @@ class TokenLogprob:
 
 def joined(pieces: Iterable[Piece]) -> list[Piece]:
     """Join neighbouring pieces of a kind."""
-    return [
-        Piece("".join(piece.text for piece in run), is_reasoning)
-        for is_reasoning, run in groupby(pieces, key=attrgetter("is_reasoning"))
-    ]
+    whole: list[Piece] = []
+    for (is_reasoning, is_step), run in groupby(pieces, _kind):
+        parts = list(run)
+        whole += parts if is_step else [Piece("".join(part.text for part in parts), is_reasoning)]
+    return whole
+
+
+def _kind(piece: Piece) -> tuple[bool, bool]:
+    return piece.is_reasoning, piece.step is not None
 
 
 class ReplyText:
     """Reasoning and answer in the order in which they came. It only grows; its owner guards it."""
 
     def __init__(self) -> None:
-        self.num_chars = 0  # of reasoning and answer together
+        self.num_chars = 0  # of reasoning and answer together, and one for each step
         self._pieces: list[Piece] = []
         self._logprobs: list[TokenLogprob] = []
         self._logprob_ends: list[int] = []  # for each, the number of characters up to and with its piece
@@ -50,7 +54,7 @@ class ReplyText:
 
     def append(self, piece: Piece, logprobs: Sequence[TokenLogprob] = ()) -> None:
         self._pieces.append(piece)
-        self.num_chars += len(piece.text)
+        self.num_chars += piece.size
         if logprobs:
             self._logprobs += logprobs
             self._logprob_ends += [self.num_chars] * len(logprobs)
@@ -61,11 +65,11 @@ class ReplyText:
         The cost grows only with what is returned.
         """
         missing, tail = self.num_chars - offset, list[Piece]()
-        for text, is_reasoning in reversed(self._pieces):
+        for piece in reversed(self._pieces):
             if missing <= 0:
                 break
-            tail.append(Piece(text[-missing:] if missing < len(text) else text, is_reasoning))
-            missing -= len(text)
+            tail.append(piece if missing >= piece.size else piece._replace(text=piece.text[-missing:]))
+            missing -= piece.size
         return joined(reversed(tail))
 
     def logprobs(self, start: int, num_chars: int | None) -> list[TokenLogprob]:

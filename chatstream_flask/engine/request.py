@@ -33,6 +33,7 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
 }
 
 BeforeDone = Callable[["GenerationRequest", Outcome], Outcome | None]
+FollowUp = Callable[["GenerationRequest", Outcome], "GenerationRequest | None"]
 AfterDone = Callable[["GenerationRequest", Outcome], None]
 
 
@@ -67,6 +68,7 @@ class GenerationRequest:
         before_done: BeforeDone | None = None,
         after_done: AfterDone | None = None,
         is_slow_to_end: bool = False,
+        follow_up: FollowUp | None = None,
         returns_token_ids: bool = False,
         cache_owner: str | None = None,
         owner_kind: str = "conversation",
@@ -87,6 +89,8 @@ class GenerationRequest:
         :param before_done: called before readers get the outcome, to store the reply; may return another one
         :param after_done: called after readers got the outcome, to notify the app
         :param is_slow_to_end: `before_done` calls functions of the app, which may take any time
+        :param follow_up: called before `before_done`; may return another request, made by `following`, which
+            continues this reply in its place; then this one has no outcome, and neither function is called
         :param returns_token_ids: keep the generated ids for readers, in `token_ids`
         :param cache_owner: the conversation or API key that may reuse cached private tokens; None: nobody may
         :param owner_kind: "conversation" or "key", for statistics
@@ -108,6 +112,7 @@ class GenerationRequest:
         self.before_done = before_done
         self.after_done = after_done
         self.is_slow_to_end = is_slow_to_end
+        self.follow_up = follow_up
         self.cache_owner = cache_owner
         self.owner_kind = owner_kind
         self.num_shared = num_shared
@@ -133,6 +138,14 @@ class GenerationRequest:
 
     def __repr__(self) -> str:
         return f"<GenerationRequest {self.id[:8]} {self._status.name} tokens={self.num_generated}>"
+
+    def following(self, request: GenerationRequest) -> GenerationRequest:
+        """Let another request continue this reply, for the same readers and until the same deadline."""
+        with self._changed:
+            request._changed, request._readers = self._changed, self._readers
+            request._requested_stop = self._requested_stop
+        request.created_at, request.deadline = self.created_at, self.deadline
+        return request
 
     # -- any thread ------------------------------------------------------------------------------
 
@@ -210,14 +223,23 @@ class GenerationRequest:
                 self._readers.start_grace(grace_sec, self._clock())
             return is_orphaned
 
-    def read(self, offset: int, timeout: float | None) -> tuple[list[Piece], Outcome | None]:
+    def read(
+        self, offset: int, timeout: float | None, is_enough: Callable[[], bool] = lambda: False
+    ) -> tuple[list[Piece], Outcome | None]:
         """Return what follows the first `offset` characters, and the outcome once everything is there.
 
         Wait up to `timeout` seconds for something new; return ([], None) if nothing came.
+
+        :param is_enough: returns whether to stop waiting; it is asked at each change, and by `wake_readers`
         """
         with self._changed:
-            self._changed.wait_for(lambda: self.has_news(offset), timeout)
+            self._changed.wait_for(lambda: self.has_news(offset) or is_enough(), timeout)
             return self._text.after(offset), self._outcome
+
+    def wake_readers(self) -> None:
+        """Let readers that wait ask whether they have waited enough."""
+        with self._changed:
+            self._changed.notify_all()
 
     def wait_for_outcome(self, timeout: float) -> None:
         """Wait up to `timeout` seconds for the outcome, so that text collects meanwhile."""

@@ -46,6 +46,7 @@ class RequestQueue:
         self._waiting = FairQueue[GenerationRequest]()
         self._dispatcher = Dispatcher(num_slots, devices or [0] * len(num_slots))
         self._is_closed = False
+        self._is_ended = False  # also requests that were accepted end
         self._checked_overdue_at = float("-inf")
 
     def __repr__(self) -> str:
@@ -77,8 +78,8 @@ class RequestQueue:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether nothing waits and nothing new is accepted."""
-        return self._is_closed and not self.num_waiting
+        """Whether nothing waits and nothing new is accepted, nor may follow on what runs."""
+        return self._is_closed and not self.num_waiting and (self._is_ended or not self._places.may_grow)
 
     # -- places --------------------------------------------------------------------------------------
 
@@ -153,6 +154,17 @@ class RequestQueue:
             self._check_open()
             self._places.submit(request, reservation)
             self._waiting.add(reservation.visitor, reservation.priority, request)
+            self._notify()
+
+    def hand_over(self, request: GenerationRequest, following: GenerationRequest) -> None:
+        """Submit a request in the place of a finished one, whose reply it continues.
+
+        :raises NotAccepting: all requests are being ended
+        """
+        with self._changed:
+            if self._is_ended:
+                raise NotAccepting("the server is stopping")
+            self._begin_following(following, self._places.hand_over(request, following))
             self._notify()
 
     def take(self, worker: int, *, wait: bool) -> GenerationRequest | None:
@@ -239,7 +251,7 @@ class RequestQueue:
     def close(self) -> list[GenerationRequest]:
         """Accept nothing from now on, wake all threads, and return the requests that were waiting."""
         with self._changed:
-            self._is_closed = True
+            self._is_closed = self._is_ended = True
             waiting = self._in_queue()
             for request in waiting:
                 self.discard(request)
@@ -269,6 +281,11 @@ class RequestQueue:
 
     def _remove(self, request: GenerationRequest, reservation: Reservation) -> bool:
         return self._waiting.remove(reservation.visitor, reservation.priority, request)
+
+    def _begin_following(self, request: GenerationRequest, reservation: Reservation) -> None:
+        """Let a request wait that continues a reply."""
+        reservation.visitor.num_waiting += 1
+        self._waiting.add(reservation.visitor, reservation.priority, request)
 
     def _in_queue(self) -> list[GenerationRequest]:
         """Return all waiting requests, in any order."""

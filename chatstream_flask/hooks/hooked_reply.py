@@ -1,78 +1,90 @@
-"""One reply on its way through the hooks of an app."""
+"""One reply on its way through the hooks and tools of an app."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
+import msgspec
 from flask import copy_current_request_context, has_request_context, request
 
 from ..engine.engine import Engine
 from ..engine.outcome import FinishReason, Outcome
 from ..engine.reasoning import Piece
-from ..engine.reply_source import LocalReply
 from ..engine.reply_text import ReplyText
 from ..engine.request import GenerationRequest
 from ..errors import ChatStreamError, HookFailed
-from ..reply_format.deltas import Delta
+from ..reply_format.deltas import CALLS, Delta
 from ..reply_format.reply_parser import ReplyParser, TextReply
-from .registry import Hooks, OnText
-from .reply_context import ReplyContext
-from .text_units import TextUnits, UnitName
+from .registry import Hooks
+from .reply_context import Message, ReplyContext
+from .text_stages import TextStages
+from .tool_calls import Step, ToolCalls
+from .tools import Tool
 
 Result = TypeVar("Result")
-FIELDS = {False: "content", True: "reasoning_content"}  # of deltas, by whether they are reasoning
+Follow = Callable[[Sequence[Message]], GenerationRequest]
+MAX_GENERATIONS = 16  # of one reply; after the last one its calls are not followed
 
 
 class HookedReply:
-    """Runs the hooks for one reply; made in the context of its request.
+    """Runs the hooks and tools for one reply; made in the context of its request.
 
     `on_text` is called by whoever reads the reply: the thread of the request, or of one that has come back.
     What nobody has read is let through at its end, by the finisher. So a hook is never called by a thread
     that generates, and by one thread at a time.
 
-    :param parser: divides the answer into content and tool calls; only content passes `on_text`
+    When the model calls functions, its generation ends; the finisher calls them, and another generation
+    continues the reply, in the same place of the queue.
+
+    :param make_parser: makes a parser for each generation; it divides the text into content and tool calls,
+        of which only content passes `on_text`
+    :param tools: functions that the model may call, by name; without any, calls are the client's
     """
 
-    def __init__(self, hooks: Hooks, context: ReplyContext, parser: ReplyParser | None = None) -> None:
+    def __init__(
+        self,
+        hooks: Hooks,
+        context: ReplyContext,
+        make_parser: Callable[[], ReplyParser] = TextReply,
+        tools: Mapping[str, Tool] | None = None,
+    ) -> None:
         self.context = context
+        self.parser = make_parser()
         self._hooks = hooks
-        self._parser = parser or TextReply()
+        self._make_parser = make_parser
         self._in_context: Callable[..., Any] = copy_current_request_context(_call) if hooks else _call
-        self._stages = {
-            kind: [_Stage(hooks, context, *registered) for registered in hooks.on_text] for kind in FIELDS
-        }
         self._passing = threading.RLock()  # held while text passes the hooks
+        self._stages = TextStages(hooks, context, self._append_piece)
         self._num_read = 0  # characters of the generation that have entered them
-        self._kind = False  # whether the newest of them was reasoning
+        self._is_flushed = False  # the generation has ended, and all of its text has passed
         self._failure: ChatStreamError | None = None
         self._guard = threading.Lock()  # of the two below
         self._deltas: list[Delta] = []  # let through
-        self._text = ReplyText()  # the same without tool calls
+        self._text = ReplyText()  # the same without tool calls, but with their steps
+        self._changing = threading.Lock()  # held while another generation takes over
+        self._generation: GenerationRequest | None = None
+        self._follow: Follow | None = None
+        self._stop_reason: FinishReason | None = None
+        self._ended: list[Outcome] = []  # of the generations before the newest
+        self._messages: list[Message] = []  # since the question: calls and results
+        self._calls: list[dict[str, Any]] = []  # of the newest generation
+        self._content = ""  # the same
+        self._tools = tools or {}
+        self._tool_calls = ToolCalls(
+            hooks,
+            context,
+            self._tools,
+            tell=self._tell_step,
+            stop_reason=lambda: self._stop_reason or self.generation.stop_reason,
+            in_context=self._run,
+        )
 
-    @property
-    def is_filtered(self) -> bool:
-        """Whether text passes hooks; otherwise readers may read the generation itself."""
-        return bool(self._hooks.on_text)
-
-    @property
-    def num_read(self) -> int:
-        """Characters of the generation that have entered the hooks."""
-        return self._num_read
-
-    @property
-    def num_chars(self) -> int:
-        """Characters that were let through."""
-        return self._text.num_chars
-
-    def source(self, engine: Engine, generation: GenerationRequest) -> LocalReply:
-        """Return where readers find the reply."""
-        if self.is_filtered:
-            return HookedSource(engine, generation, self)
-        return LocalReply(engine, generation)
+    # -- before it begins ----------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Call `before_reply`, in the view.
@@ -82,7 +94,53 @@ class HookedReply:
         for hook in self._hooks.before_reply:
             self._hooks.run("before_reply", hook, self.context)
 
-    # -- text ----------------------------------------------------------------------------------------
+    def start(self, generation: GenerationRequest, follow: Follow | None = None) -> None:
+        """Set the first generation.
+
+        :param follow: returns one that continues the reply after these messages with calls and results
+        """
+        self._generation = generation
+        if self._tools:
+            self._follow = follow
+            generation.follow_up = self._follow_up
+
+    # -- read by any thread --------------------------------------------------------------------------
+
+    @property
+    def generation(self) -> GenerationRequest:
+        """The newest generation."""
+        assert self._generation is not None, "it has not been started"
+        return self._generation
+
+    @property
+    def is_continued(self) -> bool:
+        """Whether the newest generation is not the first."""
+        return bool(self._ended)
+
+    @property
+    def passes(self) -> bool:
+        """Whether its text passes; otherwise readers may read the generation itself."""
+        return bool(self._hooks.on_text or self._tools)
+
+    @property
+    def has_client_calls(self) -> bool:
+        """Whether the reply has a tool call so far that is left to the client."""
+        return self.parser.has_called and not self._tools
+
+    @property
+    def num_read(self) -> int:
+        """Characters of the newest generation that have entered the hooks."""
+        return self._num_read
+
+    @property
+    def num_chars(self) -> int:
+        """Characters that were let through, and one for each step."""
+        return self._text.num_chars
+
+    @property
+    def steps(self) -> list[Step]:
+        """The calls that have ended."""
+        return self._tool_calls.steps
 
     def pieces_after(self, offset: int) -> list[Piece]:
         """Return what was let through after the first `offset` characters."""
@@ -94,101 +152,153 @@ class HookedReply:
         with self._guard:
             return self._deltas[num:]
 
-    def pump(self, generation: GenerationRequest) -> None:
+    def texts(self) -> tuple[str, str]:
+        """Return the answer and the reasoning as they were let through."""
+        if not self.passes:
+            return self.generation.text, self.generation.reasoning_text
+        with self._guard:
+            return self._text.answer, self._text.reasoning
+
+    def wait(self, offset: int, timeout: float) -> None:
+        """Wait for something to pump, or to read after `offset`."""
+        generation = self.generation
+        generation.read(
+            self._num_read, timeout, lambda: self.num_chars > offset or self.generation is not generation
+        )
+
+    # -- by readers and clients ----------------------------------------------------------------------
+
+    def pump(self) -> None:
         """Let new text through; the reply ends if a hook refuses or fails."""
         with self._passing:
-            self._read(generation)
+            self._read()
             if self._failure is not None:
-                generation.request_stop(FinishReason.CANCELLED)
+                self.generation.request_stop(FinishReason.CANCELLED)
+
+    def cancel(self, engine: Engine, reason: FinishReason = FinishReason.CANCELLED) -> None:
+        with self._changing:
+            self._stop_reason = self._stop_reason or reason
+            generation = self.generation
+        engine.cancel(generation, reason)
+
+    def answer_step(self, step_id: str, *, is_confirmed: bool) -> bool:
+        """Confirm or decline a call; return False if it does not wait for that."""
+        return self._tool_calls.answer(step_id, is_confirmed=is_confirmed)
+
+    # -- at the end of a generation, in the finisher ---------------------------------------------------
 
     def finish(self, generation: GenerationRequest, outcome: Outcome) -> Outcome:
-        """Let the rest through; return the outcome, which a hook may have changed into an error."""
-        if self.is_filtered:
-            with self._passing:
-                self._read(generation)
-                self._try(self._flush)
-        if self._failure is None:
-            return outcome
-        return replace(
-            outcome,
-            finish_reason=FinishReason.ERROR,
-            error=str(self._failure),
-            error_class=type(self._failure),
-        )
+        """Let the rest through; return the outcome of the whole reply."""
+        is_cut = bool(self._calls) and self._stop_reason is not None  # ended between two generations
+        if generation is not self.generation:  # the next one was not accepted
+            self._generation, self._stop_reason, is_cut = generation, FinishReason.SHUTDOWN, True
+            self._ended.pop()
+        elif self.passes:
+            self._flush()
+        outcome = _total([*self._ended, outcome])
+        if self._failure is not None:
+            return replace(
+                outcome,
+                finish_reason=FinishReason.ERROR,
+                error=str(self._failure),
+                error_class=type(self._failure),
+            )
+        if is_cut and self._stop_reason is not None:
+            return replace(outcome, finish_reason=self._stop_reason)
+        return outcome
+
+    def tell(self, outcome: Outcome) -> None:
+        """Call `after_reply`; a failure is only logged."""
+        if not self._hooks.after_reply:
+            return
+        self.context.end(*self.texts(), outcome)
+        for hook in self._hooks.after_reply:
+            with suppress(Exception):  # it was logged
+                self._run(self._hooks.run, "after_reply", hook, self.context)
 
     def end(self, generation: GenerationRequest, outcome: Outcome) -> Outcome:
         """Let the rest through and call `after_reply`; return the outcome as `finish` does."""
         outcome = self.finish(generation, outcome)
-        self.tell(generation, outcome)
+        self.tell(outcome)
         return outcome
 
-    def texts(self, generation: GenerationRequest) -> tuple[str, str]:
-        """Return the answer and the reasoning as they were let through."""
-        if not self.is_filtered:
-            return generation.text, generation.reasoning_text
-        with self._guard:
-            return self._text.answer, self._text.reasoning
+    def _follow_up(self, generation: GenerationRequest, outcome: Outcome) -> GenerationRequest | None:
+        """Call the functions that the model has called; return the generation that continues the reply."""
+        if outcome.finish_reason is not FinishReason.STOP or self._follow is None:
+            return None
+        self._flush()
+        if not self._calls or self._failure is not None or len(self._ended) + 1 >= MAX_GENERATIONS:
+            return None
+        calls = [_with_object(call) for call in self._calls]
+        self._messages.append({"role": "assistant", "content": self._content, "tool_calls": calls})
+        self._messages += self._tool_calls.run(self._calls)
+        try:
+            following = self._run(self._follow, self._messages)
+        except ChatStreamError as error:  # the prompt is too long
+            self._failure = error
+            return None
+        with self._passing, self._changing:
+            self._stop_reason = self._stop_reason or generation.stop_reason
+            if self._stop_reason is not None:
+                return None
+            following.follow_up = self._follow_up
+            self._generation = generation.following(following)
+            self._ended.append(outcome)
+            self.parser = self._make_parser()
+            self._num_read, self._is_flushed, self._calls, self._content = 0, False, [], ""
+        return following
 
-    def tell(self, generation: GenerationRequest, outcome: Outcome) -> None:
-        """Call `after_reply`; a failure is only logged."""
-        if not self._hooks.after_reply:
-            return
-        self.context.end(*self.texts(generation), outcome)
-        for hook in self._hooks.after_reply:
-            with suppress(HookFailed):
-                self._run(self._hooks.run, "after_reply", hook, self.context)
+    # -- text ----------------------------------------------------------------------------------------
 
-    def _read(self, generation: GenerationRequest) -> None:
-        if self._failure is not None:
+    def _read(self) -> None:
+        if self._failure is not None or self._is_flushed:
             return
-        pieces, _ = generation.read(self._num_read, 0)
-        self._num_read += sum(len(piece.text) for piece in pieces)
+        pieces, _ = self.generation.read(self._num_read, 0)
+        self._num_read += sum(piece.size for piece in pieces)
         if pieces:
             self._try(self._take, pieces)
 
+    def _flush(self) -> None:
+        """Let all text of a generation through that has ended."""
+        with self._passing:
+            self._read()
+            if not self._is_flushed:
+                self._try(self._take_end)
+            self._is_flushed = True
+
     def _take(self, pieces: list[Piece]) -> None:
-        for text, is_reasoning in pieces:
-            deltas = [{FIELDS[True]: text}] if is_reasoning else self._parser.push(text)
-            self._pass(deltas)
+        for piece in pieces:
+            if piece.is_reasoning:
+                self._stages.push(piece.text, is_reasoning=True)
+            else:
+                self._pass(self.parser.push(piece.text))
+
+    def _take_end(self) -> None:
+        self._pass(self.parser.finish())
+        self._stages.flush()
 
     def _pass(self, deltas: list[Delta]) -> None:
         for delta in deltas:
-            for kind, name in FIELDS.items():
-                if name in delta:
-                    self._let_through(kind, delta[name])
-                    break
+            if "content" in delta:
+                self._content += delta["content"]
+                self._stages.push(delta["content"], is_reasoning=False)
+            elif "reasoning_content" in delta:
+                self._stages.push(delta["reasoning_content"], is_reasoning=True)
+            elif self._tools:
+                self._calls += delta.get(CALLS, ())
             else:
-                self._append(delta)
+                with self._guard:
+                    self._deltas.append(delta)
 
-    def _let_through(self, kind: bool, text: str) -> None:
-        if kind is not self._kind:
-            self._flush_stages(self._kind)  # before what follows it
-            self._kind = kind
-        self._push(kind, text, self._stages[kind])
-
-    def _push(self, kind: bool, text: str, stages: Sequence[_Stage]) -> None:
-        """Let text through the stages, each unit before the next one is begun."""
-        if stages:
-            for unit in stages[0].push(text):
-                self._push(kind, unit, stages[1:])
-        elif text:
-            self._append({FIELDS[kind]: text}, Piece(text, kind))
-
-    def _flush(self) -> None:
-        self._pass(self._parser.finish())
-        self._flush_stages(self._kind)
-
-    def _flush_stages(self, kind: bool) -> None:
-        stages = self._stages[kind]
-        for i, stage in enumerate(stages):
-            for unit in stage.finish():
-                self._push(kind, unit, stages[i + 1 :])
-
-    def _append(self, delta: Delta, piece: Piece | None = None) -> None:
+    def _append_piece(self, piece: Piece) -> None:
         with self._guard:
-            self._deltas.append(delta)
-            if piece is not None:
-                self._text.append(piece)
+            self._deltas.append({"reasoning_content" if piece.is_reasoning else "content": piece.text})
+            self._text.append(piece)
+
+    def _tell_step(self, step: Step) -> None:
+        with self._guard:
+            self._text.append(Piece("", step=dict(step)))
+        self.generation.wake_readers()
 
     # -- contexts and failures -----------------------------------------------------------------------
 
@@ -210,46 +320,35 @@ class HookedReply:
         return result
 
 
-@dataclass(frozen=True)
-class HookedSource(LocalReply):
-    """Source of a reply whose text passes hooks."""
-
-    hooked: HookedReply = field(compare=False)
-
-    @property
-    def num_chars(self) -> int:
-        return self.hooked.num_chars
-
-    def read(self, offset: int, timeout: float) -> tuple[list[Piece], Outcome | None]:
-        """Read as `GenerationRequest.read` does.
-
-        Without a timeout nothing passes the hooks: so reads the thread that copies replies for other servers.
-        """
-        if timeout and self.hooked.num_chars <= offset:
-            self.generation.read(self.hooked.num_read, timeout)
-            self.hooked.pump(self.generation)
-        outcome = self.generation.outcome  # first: once it is there, all text has passed
-        return self.hooked.pieces_after(offset), outcome
-
-
-class _Stage:
-    """One hook for the text of one reply, either its reasoning or its answer."""
-
-    def __init__(self, hooks: Hooks, context: ReplyContext, hook: OnText, unit: UnitName) -> None:
-        self._hooks = hooks
-        self._context = context
-        self._hook = hook
-        self._units = TextUnits(unit)
-
-    def push(self, text: str) -> Iterator[str]:
-        return map(self._changed, self._units.push(text))
-
-    def finish(self) -> Iterator[str]:
-        return map(self._changed, self._units.finish())
-
-    def _changed(self, unit: str) -> str:
-        return self._hooks.run("on_text", self._hook, self._context, unit)
-
-
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:
     return function(*arguments)
+
+
+def _with_object(call: dict[str, Any]) -> dict[str, Any]:
+    """Return a call as chat templates expect it: most write the JSON of its arguments themselves."""
+    arguments = call["function"]["arguments"]
+    with suppress(msgspec.DecodeError, RecursionError):
+        arguments = msgspec.json.decode(arguments or "{}")
+    return {"id": call["id"], "type": "function", "function": call["function"] | {"arguments": arguments}}
+
+
+def _total(outcomes: Sequence[Outcome]) -> Outcome:
+    """Return the outcome of a reply from those of its generations."""
+    first, last = outcomes[0], outcomes[-1]
+    if len(outcomes) == 1:
+        return last
+    add = partial(_sum, outcomes)
+    return replace(
+        last,
+        prompt_tokens=add("prompt_tokens"),
+        cached_tokens=add("cached_tokens"),
+        completion_tokens=add("completion_tokens"),
+        reasoning_tokens=add("reasoning_tokens"),
+        is_started=True,
+        queue_sec=first.queue_sec,
+        first_token_sec=first.first_token_sec,
+    )
+
+
+def _sum(outcomes: Sequence[Outcome], name: str) -> int:
+    return sum(getattr(outcome, name) for outcome in outcomes)

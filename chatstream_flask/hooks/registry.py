@@ -13,8 +13,10 @@ from werkzeug.exceptions import HTTPException
 from ..config import check_callback
 from ..engine.engine_stats import EngineStats
 from ..errors import ChatStreamError, ConfigError, HookFailed
+from ..prompts import AbstractChatPrompt, ChatPrompt
 from .reply_context import ReplyContext
 from .text_units import UNIT_NAMES, UnitName
+from .tools import Tool, make_tool
 
 logger = logging.getLogger("chatstream_flask")
 
@@ -24,6 +26,7 @@ AfterReply = Callable[[ReplyContext], object]
 Before = TypeVar("Before", bound=BeforeReply)
 Text = TypeVar("Text", bound=OnText)
 After = TypeVar("After", bound=AfterReply)
+Function = TypeVar("Function", bound=Callable[..., Any])
 Result = TypeVar("Result")
 
 
@@ -38,14 +41,15 @@ class Hooks:
         self.before_reply: list[BeforeReply] = []
         self.on_text: list[tuple[OnText, UnitName]] = []
         self.after_reply: list[AfterReply] = []
+        self.tools: dict[str, Tool] = {}  # by name
 
     def __bool__(self) -> bool:
-        return bool(self.before_reply or self.on_text or self.after_reply)
+        return bool(self.before_reply or self.on_text or self.after_reply or self.tools)
 
     def run(self, kind: str, hook: Callable[..., Result], *arguments: Any) -> Result:
         """Call a hook and measure its time.
 
-        :param kind: "before_reply", "on_text" or "after_reply"
+        :param kind: "before_reply", "on_text", "after_reply" or "tool"
         :raises HookFailed: it raised something else than errors for the client
         """
         began = time.perf_counter()
@@ -69,6 +73,7 @@ class HookDecorators:
     """Decorators that register the functions of an app."""
 
     hooks: Hooks
+    chat_prompt_clazz: type[AbstractChatPrompt]
 
     def before_reply(self, hook: Before) -> Before:
         """Register a function `hook(reply)` that is called before each reply, in its request.
@@ -116,6 +121,60 @@ class HookDecorators:
         check_callback("after_reply", hook, "reply")
         self.hooks.after_reply.append(hook)
         return hook
+
+    @overload
+    def tool(self, function: Function) -> Function: ...
+
+    @overload
+    def tool(
+        self,
+        *,
+        confirm: bool = False,
+        timeout_sec: float = 10.0,
+        max_calls: int = 4,
+        max_calls_per_minute: int | None = None,
+    ) -> Callable[[Function], Function]: ...
+
+    def tool(
+        self,
+        function: Any = None,
+        *,
+        confirm: bool = False,
+        timeout_sec: float = 10.0,
+        max_calls: int = 4,
+        max_calls_per_minute: int | None = None,
+    ) -> Any:
+        """Let the model call a function of the app, on the server, in the context of the visitor's request.
+
+        The model is told its name, the first paragraph of its docstring, and its parameters by their type
+        hints, with what the docstring says about each (`:param city: name of a city`). Arguments that do not
+        fit the hints never reach the function. A parameter with the hint ReplyContext gets the reply. What
+        the function returns, a string or what JSON can hold, is what the model reads.
+
+        :param confirm: ask the visitor before each call; below `/v1`, where nobody can be asked, the model is
+            not told of the function
+        :param timeout_sec: seconds after which the model is told that the call failed
+        :param max_calls: calls in one reply
+        :param max_calls_per_minute: calls of one visitor, in this process; None: no limit
+        :raises ConfigError: the function cannot be described, or the prompt class uses no chat template
+        """
+        if not issubclass(self.chat_prompt_clazz, ChatPrompt):
+            raise ConfigError("tools need a chat_prompt_clazz that is ChatPrompt or derived from it")
+
+        def register(function: Function) -> Function:
+            tool = make_tool(
+                function,
+                confirm=confirm,
+                timeout_sec=timeout_sec,
+                max_calls=max_calls,
+                max_calls_per_minute=max_calls_per_minute,
+            )
+            if tool.name in self.hooks.tools:
+                raise ConfigError(f"there already is a tool named {tool.name}")
+            self.hooks.tools[tool.name] = tool
+            return function
+
+        return register if function is None else register(function)
 
 
 def _returning_text(hook: OnText) -> OnText:

@@ -12,6 +12,7 @@ from flask import Request
 from ..config import SamplingParams
 from ..engine.outcome import Outcome
 from ..errors import Refused
+from ..prompts.message_forms import text_of
 
 Message = dict[str, Any]
 
@@ -24,7 +25,8 @@ class ReplyContext:
     :ivar request: the Flask request that asked for the reply
     :ivar visitor: name of the visitor for whom limits count; None: nobody's
     :ivar conversation_id: id of the stored conversation; None in `/v1`
-    :ivar messages: what the model is asked, oldest first, each with `role` and `content`; the texts of
+    :ivar messages: what the model is asked, oldest first, each with `role` and `content`, which is a
+        text or a list of parts; the texts of
         `/v1/completions` are the user's
     :ivar params: sampling parameters; change them with `set_params`
     :ivar sources: what `add_source` has added, each with `title` and, if it has one, `url`
@@ -67,7 +69,7 @@ class ReplyContext:
     @property
     def user_input(self) -> str:
         """The newest message of the user."""
-        texts = (message["content"] for message in reversed(self.messages) if message["role"] == "user")
+        texts = (text_of(message) for message in reversed(self.messages) if message["role"] == "user")
         return next(texts, "")
 
     def refuse(self, words: str) -> NoReturn:
@@ -107,7 +109,12 @@ class ReplyContext:
         changed = list(messages)
         for i in range(len(changed) - 1, -1, -1):
             if self._added and changed[i]["role"] == "user":
-                changed[i] = changed[i] | {"content": f"{self.added_text}\n\n{changed[i]['content']}"}
+                content = changed[i]["content"]
+                if isinstance(content, list):
+                    content = [{"type": "text", "text": self.added_text}, *content]
+                else:
+                    content = f"{self.added_text}\n\n{content}"
+                changed[i] = changed[i] | {"content": content}
                 break
         return changed
 

@@ -9,6 +9,7 @@ import logging
 from weakref import WeakKeyDictionary
 
 MESSAGES = {
+    "%r could not be continued": "%r を続けられませんでした",
     "the %s hook %s failed": "%s のフック %s が失敗しました",
     "the engine at %s failed: %s": "%s のエンジンが失敗しました: %s",
     "the engine at %s is not used until it answers again": ("%s のエンジンは、再び応答するまで使いません"),

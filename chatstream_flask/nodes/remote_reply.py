@@ -153,6 +153,10 @@ class RemoteReply:
             text = text_of(value)
             if kind == b"outcome":
                 return joined(pieces), from_json(text)
+            if kind == b"step":
+                pieces.append(Piece("", step=json.loads(text)))
+                offset = end
+                continue
             if len(text) < end - offset:  # Redis has lost what was before it, and will get it again
                 time.sleep((block_ms or 0) / 1000)
                 break
@@ -178,10 +182,15 @@ class RemoteReply:
         """Ask the other server; raises StoreUnavailable if Redis fails."""
         self._tell("answer_now")
 
-    def _tell(self, command: str) -> None:
+    def answer_step(self, step_id: str, *, is_confirmed: bool) -> bool:
+        """Ask the other server, which knows whether it waits; raises StoreUnavailable if Redis fails."""
+        self._tell("confirm" if is_confirmed else "decline", step_id=step_id)
+        return True
+
+    def _tell(self, command: str, **fields: str) -> None:
         key = self._shared.key("commands", self._fields["node"])
         pipe = self._shared.pipeline()
-        pipe.rpush(key, json.dumps({"command": command, "message_id": self._message_id}))
+        pipe.rpush(key, json.dumps({"command": command, "message_id": self._message_id, **fields}))
         pipe.expire(key, round(2 * NODE_TTL_SEC))
         call(pipe.execute)
 

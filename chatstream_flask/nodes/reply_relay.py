@@ -112,9 +112,12 @@ class ReplyRelay:
             reply.num_chars, reply.is_unknown = 0, False
         pieces, outcome = source.read(reply.num_chars, 0)
         for piece in pieces:
-            reply.num_chars += len(piece.text)
-            kind = "reasoning" if piece.is_reasoning else "text"
-            pipe.xadd(keys[1], {kind: piece.text}, id=f"{reply.num_chars}-0")
+            reply.num_chars += piece.size
+            if piece.step is not None:
+                fields = {"step": json.dumps(piece.step)}
+            else:
+                fields = {"reasoning" if piece.is_reasoning else "text": piece.text}
+            pipe.xadd(keys[1], fields, id=f"{reply.num_chars}-0")
         state = _state_of(source)
         if state != reply.state:
             pipe.hset(keys[0], "state", state)
@@ -143,6 +146,9 @@ class ReplyRelay:
                 reply.source.cancel()
             case "answer_now":
                 reply.source.answer_now()
+            case "confirm" | "decline":
+                is_confirmed = command["command"] == "confirm"
+                reply.source.answer_step(command["step_id"], is_confirmed=is_confirmed)
             case "read":
                 if reply.read_until is None:
                     reply.source.attach(reply)

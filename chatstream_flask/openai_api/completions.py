@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,6 +15,8 @@ from ..engine.outcome import Outcome
 from ..engine.request import GenerationRequest
 from ..hooks import ReplyContext
 from ..hooks.hooked_reply import HookedReply
+from ..hooks.reply_context import Message
+from ..hooks.tools import Tool
 from ..http.request_body import read_body
 from ..model_source import ModelSource
 from ..model_source.reasoning import reasoning_of
@@ -78,10 +81,10 @@ class Completions:
             messages = [{"role": "user", "content": text} for text in texts]
             context = self._begin_hooks(body, messages, self._params(body, grammar))
             params = bounded(context.params, body, prompts, self._engine.config.context_len)
-            parsers: list[ReplyParser] = [
-                TextReply(self._source.decode(ids) if body.echo else "") for ids in prompts
+            make_parsers = [
+                partial(TextReply, self._source.decode(ids) if body.echo else "") for ids in prompts
             ]
-            self._submit(body, generations, prompts, params, parsers, context)
+            self._submit(body, generations, prompts, params, make_parsers, context)
             answer = CompletionAnswer(
                 *self._about_answer(body),
                 prompts=prompts if body.return_token_ids else None,
@@ -110,13 +113,35 @@ class Completions:
                     param="continue_final_message",
                 )
             params = replace(self._params(body, grammar), max_reasoning_tokens=self._reasoning_limit(body))
+            tools = {} if wanted else self._own_tools(body)
+            if tools:
+                use = ToolUse([tool.definition for tool in tools.values()])
             context = self._begin_hooks(body, messages, params)
             messages = context.with_added_text(messages)
-            ids = self._cut(self._encoder.encode(messages, template_kwargs, use), body)
+
+            def encode(more: Sequence[Message] = ()) -> list[int]:
+                return self._cut(self._encoder.encode([*messages, *more], template_kwargs, use), body)
+
+            ids = encode()
             params = bounded(context.params, body, [ids], self._engine.config.context_len)
-            parsers = [self._parser(body, use, is_free=wanted is None) for _ in range(body.num_choices)]
-            self._submit(body, generations, [ids] * body.num_choices, params, parsers, context, on_end)
+            is_streamed = bool(body.stream) and not tools
+            make_parser = partial(self._parser, use, is_free=wanted is None, streams=is_streamed)
+            num = body.num_choices
+            self._submit(
+                body, generations, [ids] * num, params, [make_parser] * num, context, on_end, tools, encode
+            )
             return generations
+
+    def _own_tools(self, body: ChatBody) -> dict[str, Tool]:
+        """Return the app's tools; none for a client with tools, or that asks for what they would disturb.
+
+        Nobody can confirm a call here, so tools that need it are left out.
+        """
+        if body.tools or body.tool_choice not in (None, "auto") or body.continue_final_message:
+            return {}
+        if body.num_logprobs is not None:
+            return {}
+        return {name: tool for name, tool in self._service.hooks.tools.items() if not tool.confirm}
 
     def _reserve(self, body: Body) -> Generations:
         """Reserve places for the choices, after all cheap checks and before any costly work.
@@ -196,8 +221,8 @@ class Completions:
         limits = (body.thinking_token_budget, self._service.params.max_reasoning_tokens)
         return min((limit for limit in limits if limit is not None), default=None)
 
-    def _parser(self, body: ChatBody, use: ToolUse, *, is_free: bool) -> ReplyParser:
-        streams, reply_format = bool(body.stream), self._source.reply_format
+    def _parser(self, use: ToolUse, *, is_free: bool, streams: bool) -> ReplyParser:
+        reply_format = self._source.reply_format
         if use.forced:
             return ToolCallParser(forced_syntax(use.forced), use.tools, streams=streams)
         if is_free:
@@ -217,9 +242,11 @@ class Completions:
         generations: Generations,
         prompts: list[list[int]],
         params: SamplingParams,
-        parsers: list[ReplyParser],
+        make_parsers: Sequence[Callable[[], ReplyParser]],
         context: ReplyContext,
         on_end: OnEnd | None = None,
+        tools: Mapping[str, Tool] | None = None,
+        encode: Callable[[Sequence[Message]], list[int]] = lambda messages: [],
     ) -> None:
         is_chat = isinstance(body, ChatBody)
         is_counted = body.max_new_tokens is not None  # OpenAI's limits are for all tokens together
@@ -228,9 +255,10 @@ class Completions:
         owner = cache_owner_of(request, self.settings.api_keys, body.prompt_cache_key or body.user)
         origin = Origin.from_request(request)
         hooks, reports = self._service.hooks, self._service.state.reports
+        context_len, timeout_sec = self._engine.config.context_len, self.settings.request_timeout_sec
 
         def report(hooked: HookedReply, generation: GenerationRequest, outcome: Outcome) -> None:
-            reports.ended(origin, generation, outcome, reply=hooked.texts(generation)[0])
+            reports.ended(origin, generation, outcome, reply=hooked.texts()[0])
 
         def end(hooked: HookedReply, generation: GenerationRequest, outcome: Outcome) -> Outcome:
             outcome = hooked.end(generation, outcome) if hooks else outcome
@@ -238,43 +266,46 @@ class Completions:
                 on_end(generation, outcome)
             return outcome
 
-        replies = [HookedReply(hooks, context.copy(), parser) for parser in parsers]
-        generations.submit(
-            [
-                Choice(
-                    GenerationRequest(
-                        prompt_ids,
-                        for_choice(params, index),
-                        stop_ids=stop_ids,
-                        ignores_eos=bool(body.ignore_eos),
-                        shows_special_tokens=parser.reads_special_tokens or body.skip_special_tokens is False,
-                        follows_text=not is_chat,
-                        returns_token_ids=isinstance(body, CompletionBody) and bool(body.return_token_ids),
-                        kept_tokens={**marks, **parser.kept_tokens},
-                        reasoning=(
-                            reasoning_of(self._source, prompt_ids, params, is_counted=is_counted)
-                            if is_chat
-                            else None
-                        ),
-                        before_done=partial(end, hooked) if hooks or on_end else None,
-                        after_done=partial(report, hooked),
-                        is_slow_to_end=bool(hooks),
-                        cache_owner=owner,
-                        owner_kind="key",
-                        num_shared=self._shared_prefix.length(prompt_ids) if is_chat else 0,
-                        headers=origin.onward_headers,
-                        timeout_sec=self.settings.request_timeout_sec,
-                        changed=generations.changed,
+        def choice(index: int, prompt_ids: list[int], make_parser: Callable[[], ReplyParser]) -> Choice:
+            hooked = HookedReply(hooks, context.copy(), make_parser, tools)
+
+            def generate(prompt_ids: list[int], params: SamplingParams) -> GenerationRequest:
+                parser = hooked.parser
+                return GenerationRequest(
+                    prompt_ids,
+                    for_choice(params, index),
+                    stop_ids=stop_ids,
+                    ignores_eos=bool(body.ignore_eos),
+                    shows_special_tokens=parser.reads_special_tokens or body.skip_special_tokens is False,
+                    follows_text=not is_chat,
+                    returns_token_ids=isinstance(body, CompletionBody) and bool(body.return_token_ids),
+                    kept_tokens={**marks, **parser.kept_tokens},
+                    reasoning=(
+                        reasoning_of(self._source, prompt_ids, params, is_counted=is_counted)
+                        if is_chat
+                        else None
                     ),
-                    parser,
-                    hooked,
-                    has_single_call=isinstance(body, ChatBody) and body.parallel_tool_calls is False,
+                    before_done=partial(end, hooked) if hooks or on_end else None,
+                    after_done=partial(report, hooked),
+                    is_slow_to_end=bool(hooks),
+                    cache_owner=owner,
+                    owner_kind="key",
+                    num_shared=self._shared_prefix.length(prompt_ids) if is_chat else 0,
+                    headers=origin.onward_headers,
+                    timeout_sec=timeout_sec,
+                    changed=generations.changed,
                 )
-                for index, (prompt_ids, parser, hooked) in enumerate(
-                    zip(prompts, parsers, replies, strict=True)
-                )
-            ]
-        )
+
+            def follow(messages: Sequence[Message]) -> GenerationRequest:
+                ids = encode(messages)
+                return generate(ids, bounded(context.params, body, [ids], context_len))
+
+            hooked.start(generate(prompt_ids, params), follow)
+            has_single_call = isinstance(body, ChatBody) and body.parallel_tool_calls is False
+            return Choice(hooked, has_single_call=has_single_call)
+
+        indices = range(len(prompts))
+        generations.submit([choice(*given) for given in zip(indices, prompts, make_parsers, strict=True)])
 
     # -- out of it -----------------------------------------------------------------------------------
 

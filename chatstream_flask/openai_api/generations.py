@@ -15,7 +15,6 @@ from ..engine.request import GenerationRequest
 from ..errors import BadRequest
 from ..hooks.hooked_reply import HookedReply
 from ..reply_format.deltas import ANNOTATIONS, CALLS, Delta
-from ..reply_format.reply_parser import ReplyParser
 
 OnEnd = Callable[[GenerationRequest, Outcome], None]
 
@@ -36,19 +35,15 @@ class Choice:
 
     def __init__(
         self,
-        request: GenerationRequest,
-        parser: ReplyParser,
         hooked: HookedReply,
         *,
         has_single_call: bool = False,
     ) -> None:
         """Start to read.
 
-        :param hooked: through whose hooks the reply passes; it has the same parser
+        :param hooked: the reply, which has been started
         :param has_single_call: leave out tool calls after the first
         """
-        self.request = request
-        self.parser = parser
         self._hooked = hooked
         self._num_deltas = 0  # that the hooks have let through
         self._has_begun = False
@@ -57,6 +52,14 @@ class Choice:
         self._num_chars = 0
         self._num_logprobs = 0
         self._num_ids = 0
+
+    @property
+    def request(self) -> GenerationRequest:
+        """The newest generation of the choice."""
+        return self._hooked.generation
+
+    def cancel(self, engine: Engine, reason: FinishReason) -> None:
+        self._hooked.cancel(engine, reason)
 
     @property
     def has_news(self) -> bool:
@@ -70,7 +73,7 @@ class Choice:
         """
         if self.outcome is not None:
             return NO_NEWS
-        deltas = self._let_through(outcome) if self._hooked.is_filtered else self._parsed(outcome)
+        deltas = self._let_through(outcome) if self._hooked.passes else self._parsed(outcome)
         if not self._has_begun and (sources := self._hooked.context.sources):
             deltas.insert(0, {ANNOTATIONS: [_citation(**source) for source in sources]})
         self._has_begun = True
@@ -88,16 +91,14 @@ class Choice:
         pieces, known = self.request.read(self._num_chars, 0)
         self.outcome = outcome or known
         deltas: list[Delta] = []
-        for text, is_reasoning in pieces:
+        for text, is_reasoning, _ in pieces:
             self._num_chars += len(text)
-            deltas += [{"reasoning_content": text}] if is_reasoning else self.parser.push(text)
-        return deltas if self.outcome is None else deltas + self.parser.finish()
+            deltas += [{"reasoning_content": text}] if is_reasoning else self._hooked.parser.push(text)
+        return deltas if self.outcome is None else deltas + self._hooked.parser.finish()
 
     def _let_through(self, outcome: Outcome | None) -> list[Delta]:
-        self._hooked.pump(self.request)
-        self.outcome = (
-            outcome or self.request.outcome
-        )  # first: once it is there, everything has been let through
+        self._hooked.pump()
+        self.outcome = outcome or self.request.outcome  # first: once it is there, all has been let through
         self._num_chars = self._hooked.num_read
         deltas = self._hooked.deltas_after(self._num_deltas)
         self._num_deltas += len(deltas)
@@ -106,7 +107,7 @@ class Choice:
     @property
     def finish_reason(self) -> str:
         assert self.outcome is not None
-        has_called = self.parser.has_called and self.outcome.finish_reason is FinishReason.STOP
+        has_called = self._hooked.has_client_calls and self.outcome.finish_reason is FinishReason.STOP
         return "tool_calls" if has_called else self.outcome.finish_reason.value
 
 
@@ -187,7 +188,7 @@ class Generations:
         """End the choices that still run."""
         for choice in self.choices:
             if choice.outcome is None:
-                self._engine.cancel(choice.request, reason)
+                choice.cancel(self._engine, reason)
 
     def close(self) -> None:
         """Cancel choices that still run and free unused places; they count as disconnected. Idempotent."""

@@ -7,10 +7,10 @@ from typing import Any
 from ..chat.service import ChatService
 from ..errors import ConfigError
 from ..prompts.template_params import TemplateParams
+from ..reply_format.tools.tool_words import tool_words, with_words
 from .errors import ApiError
 from .messages import template_messages
 from .schema import ChatBody
-from .tool_words import with_tools_in_words
 from .tools import ToolUse
 
 
@@ -44,7 +44,8 @@ class PromptEncoder:
         :raises BadRequest: the chat template refuses them, or the model has no embedding for a token
         """
         if use.tools and not self._source.reply_format.knows_tools:
-            return self._source.encode_messages(with_tools_in_words(messages, use), [], template_kwargs)
+            words = tool_words(use.tools, use.forced)
+            return self._source.encode_messages(with_words(messages, words), [], template_kwargs)
         return self._source.encode_messages(messages, use.tools, template_kwargs)
 
 

@@ -73,8 +73,11 @@ CHAT_REQUEST = an_object(
         {"required": ["regenerate"], "properties": {"regenerate": {"const": True}}},
     ]
 }
-EVENTS = an_event("`queue`, `start`, `sources`, `reasoning`, `text`, `done` or `error`, each with JSON")
+EVENTS = an_event(
+    "`queue`, `start`, `sources`, `step`, `reasoning`, `text`, `done` or `error`, each with JSON"
+)
 SOURCE = an_object({"title": STRING, "url": STRING}, optional=("url",))
+STEP = an_object({"id": STRING, "name": STRING, "arguments": {}, "status": STRING, "result": STRING})
 MESSAGE = an_object(
     {
         "role": STRING,
@@ -84,8 +87,9 @@ MESSAGE = an_object(
         "reasoning": STRING,
         "reasoning_s": NUMBER_OR_NULL,
         "sources": an_array(SOURCE),
+        "steps": an_array(STEP),
     },
-    optional=("reasoning", "reasoning_s", "sources"),
+    optional=("reasoning", "reasoning_s", "sources", "steps"),
 )
 ENTRY = an_object(
     {
@@ -206,6 +210,13 @@ CHAT_OPERATIONS: dict[str, Operation] = {
         parameters=(CHOSEN,),
         path_parameters={"message_id": ID},
         answers={"204": an_answer("The answer begins."), **PROBLEMS},
+    ),
+    "answer_step": Operation(
+        summary="Confirm or decline a function call for which a reply waits",
+        tag=CHAT,
+        path_parameters={"message_id": ID, "step_id": ID},
+        body=an_object({"confirm": {"type": "boolean"}}),
+        answers={"204": an_answer("The reply goes on."), **PROBLEMS},
     ),
     "clear_context": Operation(
         summary="Delete the caller's conversation",

@@ -24,6 +24,7 @@ class ChatContent:
     is_interrupted: bool = False  # whether the reply ended early
     reasoning: str | None = None  # what the model wrote before its answer
     reasoning_sec: float | None = None  # how long it did
+    steps: list[dict[str, Any]] | None = None  # calls of the app's functions, as its clients got them
     sources: list[dict[str, str]] | None = None  # shown with the reply: `title` and perhaps `url`
 
     @property
@@ -46,7 +47,7 @@ class ChatContent:
         self.message_id = message_id
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the message as a dict of JSON's types; reasoning and sources only if it has them."""
+        """Return the message as a dict of JSON's types; reasoning, sources and steps if it has them."""
         data: dict[str, Any] = {
             "role": self.role.value,
             "message": self.message,
@@ -57,6 +58,8 @@ class ChatContent:
             data |= {"reasoning": self.reasoning, "reasoning_sec": self.reasoning_sec}
         if self.sources:
             data["sources"] = self.sources
+        if self.steps:
+            data["steps"] = self.steps
         return data
 
     @classmethod
@@ -69,5 +72,6 @@ class ChatContent:
             data["is_interrupted"],
             data.get("reasoning"),
             data.get("reasoning_sec"),
+            data.get("steps"),
             data.get("sources"),
         )

@@ -92,12 +92,13 @@ class ChatHistory:
         reasoning: str | None = None,
         reasoning_sec: float | None = None,
         sources: list[dict[str, str]] | None = None,
+        steps: list[dict[str, Any]] | None = None,
     ) -> None:
         """Set what the newest message has, which must be a reply (else ValueError)."""
         content = self._last(RoleType.RESPONDER)
         content.message, content.is_interrupted = message, is_interrupted
         content.reasoning, content.reasoning_sec = reasoning, reasoning_sec
-        content.sources = sources or None
+        content.sources, content.steps = sources or None, steps or None
 
     def set_responder_last_msg_id(self, message_id: str | None) -> None:
         """Set the id of the newest message, which must be a reply (else ValueError)."""

@@ -12,7 +12,7 @@ ROLE_NAMES = {True: "user", False: "assistant"}  # by is_requester
 def to_messages(chat_prompt: AbstractChatPrompt) -> list[dict[str, Any]]:
     """Return the visitor's turns as dicts of JSON's types, without the initial contents.
 
-    Only a reply with reasoning has the field `reasoning`, only one with sources `sources`.
+    Only a reply with reasoning has the field `reasoning`, and so on for `sources` and `steps`.
     """
     return [
         {
@@ -23,6 +23,7 @@ def to_messages(chat_prompt: AbstractChatPrompt) -> list[dict[str, Any]]:
         }
         | ({"reasoning": content.reasoning} if content.reasoning else {})
         | ({"sources": content.sources} if content.sources else {})
+        | ({"steps": content.steps} if content.steps else {})
         for content in chat_prompt.get_contents()[chat_prompt.num_initial :]
     ]
 

@@ -98,6 +98,10 @@ def _chat_stream(blueprint: Blueprint, chat_stream: ChatService, options: Option
     def answer_now(message_id: str) -> Response:
         return chat_stream.handle_answer_now_request(request, message_id)
 
+    @blueprint.post("/chat_stream/<message_id>/steps/<step_id>")
+    def answer_step(message_id: str, step_id: str) -> Response:
+        return chat_stream.handle_answer_step_request(request, message_id, step_id)
+
 
 def _clear_context(blueprint: Blueprint, chat_stream: ChatService, options: Options) -> None:
     @blueprint.post("/clear_context")

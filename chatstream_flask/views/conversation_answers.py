@@ -34,7 +34,7 @@ def conversation_of(chat_stream: ChatService, request: Request) -> dict[str, Any
 
 
 def _message(content: ChatContent) -> dict[str, Any]:
-    """Return a message; `reasoning`, `reasoning_s` (its seconds) and `sources` are there if it has them."""
+    """Return a message; `reasoning`, `reasoning_s`, `sources` and `steps` are there if it has them."""
     message: dict[str, Any] = {
         "role": content.role.value,
         "text": content.message or "",
@@ -45,6 +45,8 @@ def _message(content: ChatContent) -> dict[str, Any]:
         message |= {"reasoning": content.reasoning, "reasoning_s": rounded(content.reasoning_sec)}
     if content.sources:
         message["sources"] = content.sources
+    if content.steps:
+        message["steps"] = content.steps
     return message
 
 

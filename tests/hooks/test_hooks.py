@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,22 @@ def test_context_and_sources_stand_before_the_question_and_sources_are_shown(
         assert APIS[name](client) == Answer(200, "See [1].", sources=sources)
         added = "[1] Opening hours\nMondays 9 to 5\n\n[2] Staff\n\nToday is Monday."
         assert f"U:{added}\n\n{QUESTION}" in chat.runner.prompts[0]
+
+
+def test_context_is_a_part_of_its_own_before_a_question_in_parts(tmp_path: Path) -> None:
+    with every_api(tmp_path) as chat:
+
+        @chat.chat_stream.before_reply
+        def look_up(reply: ReplyContext) -> None:
+            assert reply.user_input == "Who are\nyou?"
+            reply.add_context("Today is Monday.")
+
+        parts = [{"type": "text", "text": text} for text in ("Who are", "you?")]
+        messages = [{"role": "user", "content": parts}]
+        response = chat.client().post("/v1/chat/completions", json={"messages": messages})
+        assert response.status_code == 200, response.text
+        told = re.sub(r"\W+", " ", chat.runner.prompts[0])
+        assert "Today is Monday" in told and told.index("Today is Monday") < told.index("Who are")
 
 
 def test_after_reply_gets_the_text_that_was_let_through(tmp_path: Path, api: Any) -> None:

@@ -24,6 +24,7 @@ KINDS = {  # of every route; a new one has to be added here
     "/chat_stream": WRITES,
     "/chat_stream/<message_id>": READS,
     "/chat_stream/<message_id>/answer_now": WRITES,
+    "/chat_stream/<message_id>/steps/<step_id>": WRITES,
     "/chat_stream/<message_id>/cancel": WRITES,
     "/chatstream/status": OPERATORS,
     "/chatstream/status.json": OPERATORS,

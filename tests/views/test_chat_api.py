@@ -51,6 +51,7 @@ def ask(client: Any, user_input: str) -> str:
                 "/chat_stream/<message_id>",
                 "/chat_stream/<message_id>/answer_now",
                 "/chat_stream/<message_id>/cancel",
+                "/chat_stream/<message_id>/steps/<step_id>",
             },
         ),
         ({"exclude": [name for name in API_NAMES if name != "get_prompt"]}, {"/get_prompt"}),

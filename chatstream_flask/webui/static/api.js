@@ -45,6 +45,12 @@ export class Api {
     await this.#fetch(`chat_stream/${encodeURIComponent(messageId)}/answer_now`, { body: {} });
   }
 
+  /** Let a function call of a running reply go ahead, or decline it. */
+  async confirmStep(messageId, stepId, confirm) {
+    const path = `chat_stream/${encodeURIComponent(messageId)}/steps/${encodeURIComponent(stepId)}`;
+    await this.#fetch(path, { body: { confirm } });
+  }
+
   async conversation() {
     const conversation = await this.#json("conversation");
     this.isKnown = conversation.messages.length > 0 || conversation.running !== null;

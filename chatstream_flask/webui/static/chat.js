@@ -27,6 +27,7 @@ export class Chat {
       edit: (turn, text) => this.edit(turn, text),
       regenerate: (turn) => this.regenerate(turn),
       answerNow: (turn) => this.#answerNow(turn),
+      confirmStep: (turn, stepId, confirm) => this.api.confirmStep(turn.id, stepId, confirm).catch(() => {}),
       like: feedback && ((turn, isLike) => this.#like(turn, isLike)),
     };
   }
@@ -159,6 +160,7 @@ export class Chat {
       onQueue: (place) => reply.showQueue(place),
       onStart: () => reply.showStart(),
       onSources: (sources) => reply.showSources(sources),
+      onStep: (step) => reply.showStep(step),
       onReasoning: (text) => reply.pushReasoning(text),
       onText: (text) => reply.push(text),
       onLost: this.connection.lost,
@@ -172,7 +174,7 @@ export class Chat {
   #end(running, done) {
     const { turn } = running;
     const isWhole = WHOLE.includes(done.finish_reason);
-    if (!isWhole && !turn.reply.text && !turn.reply.reasoning) return this.#fail(running, word("error_stopped"));
+    if (!isWhole && !turn.reply.hasContent) return this.#fail(running, word("error_stopped"));
     turn.isInterrupted = !isWhole;
     turn.reply.finish(done);
   }
@@ -181,7 +183,7 @@ export class Chat {
   #fault(running, { code, message }) {
     const { turn } = running;
     if (code !== "refused") return this.#fail(running, word("error_failed"));
-    if (!turn.reply.text && !turn.reply.reasoning) return this.#fail(running, message);
+    if (!turn.reply.hasContent) return this.#fail(running, message);
     turn.isInterrupted = true;
     turn.reply.finish({ finish_reason: "cancelled" });
     turn.showFailure(message, []);

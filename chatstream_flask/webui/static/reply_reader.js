@@ -5,7 +5,7 @@ import { pauseBefore } from "./retry.js";
 
 export class ReplyReader {
   /**
-   * @param listener `onQueue(place)`, `onStart()`, `onSources(sources)`, `onReasoning(text)`, `onText(text)`, `onLost(delaySec, tryNow)`, `onBack()`
+   * @param listener `onQueue(place)`, `onStart()`, `onSources(sources)`, `onStep(step)`, `onReasoning(text)`, `onText(text)`, `onLost(delaySec, tryNow)`, `onBack()`
    * @param {AbortSignal} signal aborts reading
    */
   constructor(api, messageId, listener, signal) {
@@ -44,6 +44,7 @@ export class ReplyReader {
     if (event.name === "queue") this.listener.onQueue(event.data);
     else if (event.name === "start") this.listener.onStart();
     else if (event.name === "sources") this.listener.onSources(event.data.sources);
+    else if (event.name === "step") this.listener.onStep(event.data);
     else if (event.name === "reasoning") this.listener.onReasoning(event.data.text);
     else if (event.name === "text") this.listener.onText(event.data.text);
     this.lastEventId = event.id ?? this.lastEventId;

@@ -5,6 +5,7 @@ import { copyText } from "./clipboard.js";
 import { element, icon } from "./element.js";
 import { exactly, label, roughly, word } from "./i18n.js";
 import { ReasoningView } from "./reasoning_view.js";
+import { StepsView } from "./steps_view.js";
 import { drawMarkdown, StreamingMarkdown } from "./streaming_markdown.js";
 
 const NOTES = {
@@ -18,7 +19,7 @@ const NOTES = {
 export class ReplyView {
   text = "";
 
-  /** @param acts `regenerate()`, `answerNow()`, `like(isLike | null)`; without `like` there are no feedback buttons */
+  /** @param acts `regenerate()`, `answerNow()`, `confirmStep(stepId, confirm)`, `like(isLike | null)`; without `like` there are no feedback buttons */
   constructor(acts) {
     this.acts = acts;
     this.prose = element("div", { class: "prose" });
@@ -70,6 +71,21 @@ export class ReplyView {
     this.prose.after(this.sources);
   }
 
+  /** @param step a function call, as it is now */
+  showStep(step) {
+    this.status?.remove();
+    if (!this.steps) {
+      this.steps = new StepsView(this.acts.confirmStep);
+      this.prose.before(this.steps.element);
+    }
+    this.steps.show(step);
+  }
+
+  /** Whether there is something that the server keeps of an interrupted reply. */
+  get hasContent() {
+    return Boolean(this.text || this.reasoning || this.steps);
+  }
+
   push(text) {
     this.status.remove();
     if (!this.text) this.reasoning?.end();
@@ -91,7 +107,7 @@ export class ReplyView {
   }
 
   /** Show a reply that had ended before the page was loaded. */
-  showKept({ text, sources, reasoning, reasoning_s: reasoningSec, is_interrupted: isInterrupted }) {
+  showKept({ text, sources, steps, reasoning, reasoning_s: reasoningSec, is_interrupted: isInterrupted }) {
     if (reasoning) {
       this.reasoning = new ReasoningView(null);
       this.reasoning.push(reasoning);
@@ -101,6 +117,7 @@ export class ReplyView {
     this.text = text;
     drawMarkdown(this.prose, text);
     if (sources) this.showSources(sources);
+    for (const step of steps ?? []) this.showStep(step);
     if (isInterrupted) this.#note("interrupted");
     this.#showActions(null);
   }

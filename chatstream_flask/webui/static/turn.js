@@ -11,7 +11,7 @@ export class Turn {
   isFailed = false; // there is no reply, and the server has not stored the question
   reply = null;
 
-  /** @param acts `edit(turn, text)`, `regenerate(turn)`, `answerNow(turn)`, `like(turn, isLike)` or null */
+  /** @param acts `edit(turn, text)`, `regenerate(turn)`, `answerNow(turn)`, `confirmStep(turn, stepId, confirm)`, `like(turn, isLike)` or null */
   constructor(text, acts) {
     Object.assign(this, { text, acts });
     this.question = new QuestionView(text, (edited) => acts.edit(this, edited));
@@ -71,10 +71,11 @@ export class Turn {
   }
 
   #makeReply() {
-    const { regenerate, answerNow, like } = this.acts;
+    const { regenerate, answerNow, confirmStep, like } = this.acts;
     return new ReplyView({
       regenerate: () => regenerate(this),
       answerNow: () => answerNow(this),
+      confirmStep: (stepId, confirm) => confirmStep(this, stepId, confirm),
       like: like && ((isLike) => like(this, isLike)),
     });
   }

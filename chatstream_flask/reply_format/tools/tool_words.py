@@ -6,9 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from ..prompts.message_forms import RESULT_TAGS, text_of
-from ..reply_format.tools.syntax import HERMES_FORM
-from .tools import ToolUse
+from ...prompts.message_forms import RESULT_TAGS, text_of
+from .syntax import HERMES_FORM
 
 Message = dict[str, Any]
 
@@ -21,17 +20,24 @@ NAMED = "Call {} now: reply with nothing but its arguments, as a JSON object."
 REQUIRED = 'Call one of them now: reply with nothing but a JSON object like {"name": "...", "arguments": {}}.'
 
 
-def with_tools_in_words(messages: Sequence[Message], use: ToolUse) -> list[Message]:
-    """Return the messages with a system text that lists the tools and says how to call them."""
-    listed = [json.dumps(tool["function"], ensure_ascii=False) for tool in use.tools]
-    words = "\n".join([INTRODUCTION, *listed, "", _how(use)])
+def tool_words(tools: Sequence[dict[str, Any]], forced: Sequence[str] = ()) -> str:
+    """Return a text that lists tools and says how to call them.
+
+    :param forced: names, of which the model must call one
+    """
+    listed = [json.dumps(tool["function"], ensure_ascii=False) for tool in tools]
+    return "\n".join([INTRODUCTION, *listed, "", _how(forced)])
+
+
+def with_words(messages: Sequence[Message], words: str) -> list[Message]:
+    """Return the messages with more words in their system text."""
     first, *rest = messages
     if first["role"] == "system":
         return [first | {"content": f"{text_of(first)}\n\n{words}".lstrip()}, *rest]
     return [{"role": "system", "content": words}, *messages]
 
 
-def _how(use: ToolUse) -> str:
-    if len(use.forced) == 1:
-        return NAMED.format(use.forced[0])
-    return REQUIRED if use.forced else HOW
+def _how(forced: Sequence[str]) -> str:
+    if len(forced) == 1:
+        return NAMED.format(forced[0])
+    return REQUIRED if forced else HOW
