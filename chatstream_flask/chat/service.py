@@ -169,8 +169,8 @@ class ChatService(HookDecorators):
         """
         self.check_caller(request)
         try:
-            is_confirmed = parse_confirmation(read_body(request, MAX_CONFIRMATION_LEN))
             reply = self.state.replies.find(self._conversations.id_of(request), message_id)
+            is_confirmed = parse_confirmation(read_body(request, MAX_CONFIRMATION_LEN))
             if not reply.source.answer_step(step_id, is_confirmed=is_confirmed):
                 raise NotFound("this reply has no step with this id that waits to be confirmed")
         except ChatStreamError as error:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from apis import APIS, MESSAGES, Answer, own_events, post, resumed
 from fakes import TIMEOUT, wait_until
+from families import FAMILIES, family_chat
 from flask import session
 from flask_fakes import SSE, Chat, parse_event
 from tool_chat import TEMPLATES, call, tool_chat
@@ -331,3 +332,30 @@ def test_tools_need_a_prompt_class_with_a_chat_template(tmp_path: Path) -> None:
 
     with every_api(tmp_path) as chat, pytest.raises(ConfigError, match="ChatPrompt"):
         chat.chat_stream.tool(weather)
+
+
+@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family.call])
+def test_the_calls_of_real_families_are_made(tmp_path: Path, name: str) -> None:
+    family = FAMILIES[name]
+    with family_chat(tmp_path, name) as chat:
+        runner: Any = chat.runner
+
+        @chat.chat_stream.tool
+        def weather(city: str) -> str:
+            """Return the weather of a city."""
+            runner.script = family.reasoning * family.reasons_after_tools + family.answer
+            return f"warm in {city}"
+
+        for path in ("/chat_stream", "/v1/chat/completions"):
+            runner.script = family.reasoning + family.call
+            own = {"user_input": "How is Paris?"}
+            body = (
+                own
+                if path == "/chat_stream"
+                else {"messages": [{"role": "user", "content": "How is Paris?"}]}
+            )
+            response = chat.client().post(path, json=body)
+            assert response.status_code == 200, response.text
+            answer = response.get_json()["choices"][0]["message"] if path != "/chat_stream" else {}
+            text = answer.get("content", response.text)
+            assert text == "It is 4."

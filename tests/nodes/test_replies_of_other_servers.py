@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 import redis
 from fakes import ask, text_of, wait_until
+from families import FamilySource
 from flask import Request
 from flask.testing import FlaskClient
-from flask_fakes import SSE, ScriptedRunner, read_events, read_until
+from flask_fakes import SSE, ScriptedRunner, read_events, read_until, set_source
 from tcp_proxy import TCPProxy
+from tool_chat import ScriptRunner, call, tool_tokenizer
 from werkzeug.test import TestResponse
 
+from chatstream_flask import ChatPrompt
 from chatstream_flask.chat.request_handler import SimpleSessionRequestHandler
 from chatstream_flask.config import EngineConfig
 from chatstream_flask.engine.engine import Engine
@@ -256,3 +259,31 @@ def test_redis_that_comes_back_empty_gets_the_running_replies_again(
         events = read_events(resume(there, id_of(response)))
         one.runner.release()
         assert text_in(events) == TEXT
+
+
+def test_steps_are_read_and_confirmed_through_another_server(server: MakeServer) -> None:
+    tokenizer = tool_tokenizer()
+    runner = ScriptRunner(
+        tokenizer, lambda prompt: "done" if "<tool_response>" in prompt else call("pay", euros=7)
+    )
+    with server(runner, chat_prompt_clazz=ChatPrompt, context_len=4096) as one, server() as other:
+        set_source(one.chat_stream, FamilySource(tokenizer, runner))
+
+        @one.chat_stream.tool(confirm=True)
+        def pay(euros: int) -> str:
+            """Pay."""
+            return f"paid {euros}"
+
+        client = one.client()
+        response = begin(client)
+        steps = (event for event in read_events(response) if event.name == "step")
+        assert next(steps).data["status"] == "confirm"
+        there = same_visitor(client, other)
+        events = read_events(resume(there, id_of(response)))
+        step = read_until(events, "step").data
+        path = f"/api/chat_stream/{id_of(response)}/steps/{step['id']}"
+        assert there.post(path, json={"confirm": True}).status_code == 204
+        assert [event.data["result"] for event in steps if event.data["status"] == "done"] == ["paid 7"]
+        rest = list(events)
+        assert [event.data["status"] for event in rest if event.name == "step"] == ["running", "done"]
+        assert text_in(rest) == "done"

@@ -112,6 +112,7 @@ class Site:
             "message_id": self.message_id,
             "conversation_id": self.conversation_id,
             "response_id": "resp_1",
+            "step_id": "call_1",
             "path": "nothing",
             "wanted_version": "0",
         }

@@ -4,6 +4,14 @@ import { announce } from "./announcer.js";
 import { element } from "./element.js";
 import { word } from "./i18n.js";
 
+const WORDS = {
+  confirm: "step_confirm",
+  running: "step_running",
+  done: "step_done",
+  failed: "step_failed",
+  declined: "step_declined",
+};
+
 export class StepsView {
   lines = new Map(); // by the id of the step
 
@@ -27,7 +35,7 @@ export class StepsView {
     return element(
       "details",
       {},
-      element("summary", {}, word(`step_${status}`, { name })),
+      element("summary", {}, word(WORDS[status], { name })),
       element("pre", { tabindex: "0" }, JSON.stringify(given, null, 2)),
       result === undefined ? null : element("pre", { tabindex: "0" }, result),
     );

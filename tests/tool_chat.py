@@ -56,14 +56,20 @@ def _tokenizer() -> Any:
     return AutoTokenizer.from_pretrained(demo_model.PATH)
 
 
+def tool_tokenizer(template: str = KNOWS_TOOLS) -> Any:
+    """Return the demo model's tokenizer with another chat template; "": with its own."""
+    tokenizer = copy.copy(_tokenizer())
+    if template:
+        tokenizer.chat_template = template
+    return tokenizer
+
+
 @contextmanager
 def tool_chat(
     folder: Path, write: Callable[[str], str], template: str = KNOWS_TOOLS, **config: Any
 ) -> Iterator[Chat]:
     """Yield a chat with every API; `write` gets the prompt."""
-    tokenizer = copy.copy(_tokenizer())
-    if template:
-        tokenizer.chat_template = template
+    tokenizer = tool_tokenizer(template)
     runner = ScriptRunner(tokenizer, write)
     chat = make_chat(
         folder,
