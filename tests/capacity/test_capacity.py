@@ -262,13 +262,14 @@ def test_load_point_counts_what_was_asked_in_its_time() -> None:
 
 
 def test_plan_meets_its_goals_with_as_few_processes_as_can_be() -> None:
-    users = Workload(daily_users=80_000, turns=4, reply_tokens=60, max_new_tokens=128)
-    plan = make_plan(profile(), users, Goals(), num_turns=300)
+    users = Workload(daily_users=80_000, turns=4, reply_tokens=15, max_new_tokens=32)
+    small = profile(memory_bytes=10 * 2**20)  # room for up to 4 slots, so that few sizes are tried
+    plan = make_plan(small, users, Goals(), num_turns=200)
     assert Goals().are_met(plan.point)
     assert plan.num_processes == min(c.num_processes(users.turns_per_sec) for c in plan.tried)
     assert plan.num_processes > 1
     share = users.turns_per_sec / (plan.num_processes - 1)
-    too_few = simulate(profile(), users.at_rate(share), plan.config, 300, seed=0)
+    too_few = simulate(small, users.at_rate(share), plan.config, 200, seed=0)
     assert too_few.first_token_sec_p95 > plan.point.first_token_sec_p95
     shares = [point.refused_share for point in plan.curve]
     assert len(plan.curve) == len(CURVE) and shares[-1] > shares[0]
@@ -331,7 +332,7 @@ def run_plan(*args: str) -> tuple[int, str, str]:
 def test_command_plans_from_a_profile(tmp_path: Path) -> None:
     path, picture = str(tmp_path / "profile.json"), tmp_path / "plan.svg"
     profile().save(path)
-    args = ["--profile", path, "--dau", "3000", "--tokens", "20", "--slots", "4"]
+    args = ["--profile", path, "--dau", "3000", "--tokens", "5", "--slots", "4"]
     code, text, _ = run_plan(*args, "--picture", str(picture))
     assert code == 0
     assert "Processes: 1, each on its own device" in text

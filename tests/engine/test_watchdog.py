@@ -55,9 +55,15 @@ class HangingPairRunner(HangingRunner):
 
 
 class DyingRunner(EchoRunner):
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_die = threading.Event()
+        self.may_die.set()
+
     def decode(self, sequences: list[Sequence]) -> list[list[int]]:
         for sequence in sequences:
             if has_prompt(sequence, "die"):
+                assert self.may_die.wait(TIMEOUT)
                 raise SystemExit
         return super().decode(sequences)
 
@@ -297,9 +303,12 @@ def test_stopped_and_started_a_broken_engine_serves_again(start_pool: StartPool)
 
 
 def test_successor_that_cannot_even_be_made_breaks_the_engine(start_pool: StartPool) -> None:
-    pool = start_pool(DyingRunner(), max_running=1)
+    dying = DyingRunner()
+    pool = start_pool(dying, max_running=1)
     pool.make_error = RuntimeError("no memory")
+    dying.may_die.clear()  # before the second request waits: a broken engine would not accept it
     dies, waiting = pool.submit("die", "waiting")
+    dying.may_die.set()
     assert [reason(r) for r in (dies, waiting)] == [FinishReason.ERROR] * 2
     assert pool.engine.broken == "a generation thread could not be replaced: no memory"
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from slot_loop import serve_in_two_threads
-from test_model_runner import MAX_LEN, NUM_SLOTS, generate_alone
+from test_model_runner import MAX_LEN, NUM_SLOTS, generate_alone, generated
 from tiny_models import TinyTokenizer, make_jobs, tiny_model
 
 from chatstream_flask import ChatStream, demo_model
@@ -42,9 +42,8 @@ def open_runner(prepared: PreparedModel) -> ModelRunner:
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3_text"])
 def test_two_threads_reply_like_generate(kind: str, tmp_path: Path) -> None:
-    model, jobs = tiny_model(kind), make_jobs(3)
-    expected = [generate_alone(model, job) for job in jobs]
-    model = spread(model, "cpu", "disk", tmp_path)
+    jobs, expected = make_jobs(3), generated(kind)[:3]
+    model = spread(tiny_model(kind), "cpu", "disk", tmp_path)
     prepared = PreparedModel(model, MAX_LEN)
     assert serve_in_two_threads(lambda: open_runner(prepared), jobs, num_slots=NUM_SLOTS) == {
         0: expected,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,9 @@ MAX_ERRORS = {
 }  # the cache rounds keys and values to bfloat16 as well
 
 
+@cache
 def make_slot_model(dtype: torch.dtype, *, use_native: bool) -> SlotModel:
-    """Make a llama with biases and sizes above one panel of K; the plain one has its weights in float32."""
+    """Return a llama with biases and sizes above one panel of K; the plain one has its weights in float32."""
     sizes = {"hidden_size": 544, "intermediate_size": 1048, "vocab_size": VOCAB_SIZE}
     model = tiny_model("llama", attention_bias=True, mlp_bias=True, **sizes).to(dtype)
     return slot_model_of(model if use_native else model.float(), use_native=use_native)
@@ -59,6 +61,11 @@ def num_threads(request: pytest.FixtureRequest) -> Iterator[int]:
     torch.set_num_threads(before)
 
 
+@cache
+def plain_logits(dtype: torch.dtype, rows: int, tokens: int) -> Tensor:
+    return logits(make_slot_model(dtype, use_native=False), rows, tokens)
+
+
 @torch.inference_mode()
 def logits(slots: SlotModel, rows: int, tokens: int) -> Tensor:
     """Return the logits of `tokens` tokens in each row, behind a prompt of five."""
@@ -75,10 +82,10 @@ def logits(slots: SlotModel, rows: int, tokens: int) -> Tensor:
 def test_any_number_of_tokens_gives_the_logits_of_plain_products(
     dtype: torch.dtype, num_threads: int
 ) -> None:
-    native, plain = make_slot_model(dtype, use_native=True), make_slot_model(dtype, use_native=False)
+    native = make_slot_model(dtype, use_native=True)
     decoded = [(rows, 1) for rows in (1, 4, 5, 8, 9, 16, 18, 19, 23, 33, 50)]
     for rows, tokens in [*decoded, (1, 7), (1, 30), (2, 11), (3, 43), (48, 8), (1, 128), (1, 129), (1, 200)]:
-        error = relative_error(logits(plain, rows, tokens), logits(native, rows, tokens))
+        error = relative_error(plain_logits(dtype, rows, tokens), logits(native, rows, tokens))
         assert error < MAX_ERRORS[dtype], f"{rows} rows of {tokens} tokens: {error:.2g}"
 
 

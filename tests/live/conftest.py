@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from .server import Server, alive, start, start_mock
 
@@ -12,19 +15,30 @@ LONG_MOCK = {"type": "long", "time_per_token_sec": 0.1}  # about 30 s per reply
 SILENT_MOCK = {"type": "long", "initial_wait_sec": 60.0}
 
 
-SHARED = {"browser", "demo_server", "echo_server", "long_server", "ports", "server", "silent_server"}
+KINDS = ["waitress", "gunicorn"]
+SHARES_SERVERS = re.compile(r'scope="module"|(demo|long|silent)_server')  # in a file of tests
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file that share a server in one worker of `pytest -n`."""
-    for item in items:
-        if isinstance(item, pytest.Function) and SHARED & set(item.fixturenames):
-            kind = item.callspec.params.get("kind", "") if hasattr(item, "callspec") else ""
-            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {kind}"))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return SharedServersScheduling(config, log)
 
 
-@pytest.fixture(scope="session", params=["waitress", "gunicorn"])
+class SharedServersScheduling(LoadScopeScheduling):
+    """Runs the tests of a file that share a server in one worker of `pytest -n`, so that it is started once.
+
+    The groups of `--dist loadgroup` would do the same, but pytest 9.2 hides them from pytest-xdist 3.8, and
+    `--last-failed` does not find grouped tests.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        path, _, test = nodeid.partition("::")
+        if not SHARES_SERVERS.search((self.config.rootpath / path).read_text(encoding="utf-8")):
+            return nodeid
+        return f"{path} {next((kind for kind in KINDS if kind in test), '')}"
+
+
+@pytest.fixture(scope="session", params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name

@@ -21,7 +21,7 @@ from .client import EVENTS, TIMEOUT_SEC, Visitor, wait_until
 from .nginx import nginx
 from .server import Server, start_mock
 
-pytestmark = [pytest.mark.server, pytest.mark.xdist_group("several servers")]
+pytestmark = pytest.mark.server
 
 MOCK = {"type": "long", "time_per_token_sec": 0.02}
 NUM_SERVERS = 3
