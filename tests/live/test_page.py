@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import requests
-from families import FAMILIES, FamilyRunner, family_chat
 from flask import Flask, redirect, request, session
 from flask_wtf import CSRFProtect
 from selenium.common.exceptions import JavascriptException
@@ -282,6 +281,8 @@ def test_reasoning_is_folded_away_and_ends_when_the_answer_is_wanted(tmp_path: P
 
 @pytest.mark.parametrize("name", ["Qwen3", "QwQ", "gpt-oss"])
 def test_reasoning_of_real_families_is_folded_away(tmp_path: Path, browser: Chrome, name: str) -> None:
+    from families import FAMILIES, FamilyRunner, family_chat  # takes seconds, in every worker of `pytest -n`
+
     with family_chat(tmp_path, name) as chat:
         assert isinstance(chat.runner, FamilyRunner)
         chat.runner.script = FAMILIES[name].reasoning + FAMILIES[name].answer
