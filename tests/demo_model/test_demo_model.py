@@ -103,7 +103,7 @@ def assert_mostly(answers: list[str], expected: list[str]) -> None:
 
 
 def test_unseen_names_are_recalled_after_another_turn() -> None:
-    names = held_out(person, "en", 200)
+    names = held_out(person, "en", 100)
     between = ["What is the capital of Italy?", "How are you?", "Count from 2 to 6", "i like cake", "thanks"]
     turns = [[f"My name is {name}.", between[i % 5], "What is my name?"] for i, name in enumerate(names)]
     assert_mostly(last_replies(turns), names)
@@ -138,7 +138,7 @@ def test_a_corrected_name_replaces_the_first_one() -> None:
 
 
 def test_name_and_favourite_are_recalled_six_turns_later() -> None:
-    names, foods = held_out(person, "en", 30), held_out(made, "en", 30)
+    names, foods = held_out(person, "en", 20), held_out(made, "en", 20)
     between = [
         "Hello!",
         "What is 2 + 3?",

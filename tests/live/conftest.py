@@ -13,10 +13,8 @@ from .server import Server, alive, start, start_mock
 
 LONG_MOCK = {"type": "long", "time_per_token_sec": 0.1}  # about 30 s per reply
 SILENT_MOCK = {"type": "long", "initial_wait_sec": 60.0}
-
-
 KINDS = ["waitress", "gunicorn"]
-SHARES_SERVERS = re.compile(r'scope="module"|(demo|long|silent)_server')  # in a file of tests
+SESSION_SERVERS = re.compile("(demo|long|silent)_server")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -25,7 +23,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 
 class SharedServersScheduling(LoadScopeScheduling):
-    """Runs the tests of a file that share a server in one worker of `pytest -n`, so that it is started once.
+    """Runs tests that share a server in one worker of `pytest -n`, so that it is started once.
 
     The groups of `--dist loadgroup` would do the same, but pytest 9.2 hides them from pytest-xdist 3.8, and
     `--last-failed` does not find grouped tests.
@@ -33,9 +31,11 @@ class SharedServersScheduling(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         path, _, test = nodeid.partition("::")
-        if not SHARES_SERVERS.search((self.config.rootpath / path).read_text(encoding="utf-8")):
-            return nodeid
-        return f"{path} {next((kind for kind in KINDS if kind in test), '')}"
+        source = (self.config.rootpath / path).read_text(encoding="utf-8")
+        kind = next((kind for kind in KINDS if kind in test), "")
+        if SESSION_SERVERS.search(source):
+            return kind or path
+        return f"{path} {kind}" if 'scope="module"' in source else nodeid
 
 
 @pytest.fixture(scope="session", params=KINDS)

@@ -21,7 +21,7 @@ Record = Callable[[str, object], None]
 
 
 def kill_again_and_again(folder: Path, store: str | None, record_property: Record) -> None:
-    num_kills = size(3, 100)
+    num_kills = size(2, 100)
     command = [sys.executable, str(REPOSITORY / "scripts" / "kill_test.py")]
     command += ["--kills", str(num_kills), "--visitors", "4", "--folder", str(folder)]
     command += ["--store", store] if store else []

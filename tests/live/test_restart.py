@@ -19,8 +19,8 @@ pytestmark = pytest.mark.server
 
 
 def test_a_name_is_remembered_after_a_killed_server(kind: str, tmp_path: Path) -> None:
-    """The second gunicorn has --preload: the model is loaded in one process and runs in its fork."""
-    with start(kind, tmp_path) as server, Visitor(server.port) as visitor:
+    """The second server has a model; under gunicorn it is loaded in one process and runs in its fork."""
+    with start_mock(kind, tmp_path, {"type": "echo"}) as server, Visitor(server.port) as visitor:
         with visitor.post("My name is Lucy.", accept=EVENTS) as response:
             assert any(event.name == "done" for event in read_events(response.iter_content(1)))
             server.kill()  # SIGKILL as soon as the client knows that its turn is done
