@@ -82,6 +82,8 @@ class ChatStream(ChatService):
         example where a `device_map` has put its parts. A list puts a copy with its own threads on each
     :param num_of_concurrent_executions: replies that are generated at the same time
     :param max_queue_size: further requests that may wait; beyond that they are refused
+    :param max_api_queue_size: the same for requests of `/v1`, which then take no place from the chat; None:
+        they share `max_queue_size`
     :param num_of_generation_threads: threads that share the replies, the same number on each device; None is
         two on CPU for many replies, else one
     :param too_many_request_as_http_error: refuse with status 429, not with 200 and `{"error": ...}`
@@ -138,6 +140,7 @@ class ChatStream(ChatService):
         device: Devices = None,
         num_of_concurrent_executions: int = 2,
         max_queue_size: int = 5,
+        max_api_queue_size: int | None = None,
         num_of_generation_threads: int | None = None,
         too_many_request_as_http_error: bool = False,
         use_mock_response: bool = False,
@@ -204,6 +207,7 @@ class ChatStream(ChatService):
             engine_config=EngineConfig(
                 max_running=num_of_concurrent_executions,
                 max_queue_size=max_queue_size,
+                max_api_queue_size=max_api_queue_size,
                 num_of_generation_threads=(
                     source.best_num_threads(num_of_concurrent_executions)
                     if num_of_generation_threads is None

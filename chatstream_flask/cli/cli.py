@@ -52,6 +52,12 @@ cli.add_command(plan)
 @click.option(
     "--max-queue-size", default=5, show_default=True, help="Most requests that wait beyond those running."
 )
+@click.option(
+    "--max-api-queue-size",
+    default=128,
+    show_default=True,
+    help="Most requests of /v1 that wait, apart from those of the chat.",
+)
 @click.option("--num-of-generation-threads", type=int, help="Worker threads. [default: chosen for the model]")
 @click.option(
     "--too-many-request-as-http-error",

@@ -17,6 +17,7 @@ class EngineConfig:
 
     max_running: int = 2  # replies generated at once, over all threads (num_of_concurrent_executions)
     max_queue_size: int = 5  # requests that may wait, in addition
+    max_api_queue_size: int | None = None  # the same for requests of /v1; None: they share max_queue_size
     num_of_generation_threads: int = 1
     context_len: int = 1024  # tokens of prompt and reply together
     prefill_chunk_len: int = 256  # maximum of prompt tokens computed in one step
@@ -27,6 +28,8 @@ class EngineConfig:
     def __post_init__(self) -> None:
         check_int("num_of_concurrent_executions", self.max_running, 1, MAX_RUNNING)
         check_int("max_queue_size", self.max_queue_size, 0, 1_000_000)
+        if self.max_api_queue_size is not None:
+            check_int("max_api_queue_size", self.max_api_queue_size, 0, 1_000_000)
         check_int("num_of_generation_threads", self.num_of_generation_threads, 1, 64)
         check_int("context_len", self.context_len, 2)
         check_int("prefill_chunk_len", self.prefill_chunk_len, 1)
@@ -56,8 +59,24 @@ class EngineConfig:
 
     @property
     def num_places(self) -> int:
-        """Requests that can be accepted at once, running and waiting together."""
+        """Requests that can be accepted at once, running and waiting; those of /v1 may have places apart."""
         return self.max_running + self.max_queue_size
+
+    @property
+    def num_api_places(self) -> int:
+        """Requests of /v1 that can be accepted at once."""
+        apart = self.max_api_queue_size
+        return self.num_places if apart is None else self.max_running + apart
+
+    @property
+    def num_all_places(self) -> int:
+        """Requests of all kinds that can be accepted at once."""
+        return self.num_places + (0 if self.max_api_queue_size is None else self.num_api_places)
+
+    @property
+    def max_waiting(self) -> int:
+        """Requests of all kinds that may wait."""
+        return self.max_queue_size + (self.max_api_queue_size or 0)
 
     @property
     def max_extra_readers(self) -> int:

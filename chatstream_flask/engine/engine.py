@@ -72,7 +72,7 @@ class Engine:
     def __repr__(self) -> str:
         return (
             f"<Engine [{self.num_running}/{self.config.max_running} running, "
-            f"{self.num_waiting}/{self.config.max_queue_size} queued]>"
+            f"{self.num_waiting}/{self.config.max_waiting} queued]>"
         )
 
     @property
@@ -91,6 +91,11 @@ class Engine:
     def num_accepted(self) -> int:
         """Places that are taken: reserved, waiting, running, or not yet stored."""
         return self._queue.num_accepted
+
+    @property
+    def num_free(self) -> int:
+        """Places that a request of the chat may take now."""
+        return self._queue.num_free()
 
     @property
     def is_started(self) -> bool:
@@ -198,12 +203,15 @@ class Engine:
         visitor: str | None = None,
         priority: int = 0,
         limits: VisitorLimits = NO_LIMITS,
+        *,
+        is_api: bool = False,
     ) -> list[Reservation]:
         """Reserve places for `num` requests or none; close each that no request is submitted with.
 
         :param visitor: name of the visitor; visitors are served in turn. None: anonymous and without limits
         :param priority: higher priorities are served first, but not for ever
         :param limits: limits of this visitor from now on
+        :param is_api: whether they are requests of /v1, which may have a queue size of their own
         :raises TooManyRequests: there are not enough places, or not for this visitor
         :raises NotAccepting: the engine is stopping or stopped
         :raises EngineUnavailable: no server that generates for this process is up
@@ -217,7 +225,7 @@ class Engine:
                 raise EngineUnavailable("no engine is available; try again later")
             if self.is_failing:
                 raise EngineFailing("the model fails at each step and is being restarted; try again later")
-            reservations = self._queue.reserve_all(num, visitor, priority, limits)
+            reservations = self._queue.reserve_all(num, visitor, priority, limits, is_api=is_api)
             self._share(reservations)
             return reservations
         except ChatStreamError as error:

@@ -45,10 +45,11 @@ class EngineRun:
             [config.num_slots(i) for i in threads],
             [config.device(i) for i in threads],
         )
+        api_capacity = None if config.max_api_queue_size is None else config.num_api_places
         self.queue = (
-            RequestQueue(*places, clock=clock)
+            RequestQueue(*places, api_capacity=api_capacity, clock=clock)
             if sharing is None
-            else SharedRequestQueue(sharing, *places, clock=clock)
+            else SharedRequestQueue(sharing, *places, api_capacity=api_capacity, clock=clock)
         )
         self.pool: WorkerPool | None = None
         self._finisher: Finisher | None = None
@@ -57,7 +58,7 @@ class EngineRun:
         """Start the threads; if one cannot open, end them all and raise its error."""
         self._finisher = Finisher(
             self._config.max_running,
-            self._config.num_places,
+            self._config.num_all_places,
             self.queue.release,
             self.queue.hand_over,
             self._stats.record_finished,
@@ -77,7 +78,7 @@ class EngineRun:
             self.stop(timeout=10.0)
             raise
         if self._sharing is not None and isinstance(self.queue, SharedRequestQueue):
-            self._sharing.start(self.queue, self._config.max_running, self._config.max_queue_size)
+            self._sharing.start(self.queue, self._config.max_running, self._config.max_waiting)
 
     def stop(self, timeout: float) -> None:
         """End all requests with SHUTDOWN and all threads; wait up to `timeout` seconds for the threads."""

@@ -22,8 +22,10 @@ class Reservation:
         name: str | None,
         priority: int,
         unreserve: Callable[[Reservation, int], None],
+        is_api: bool,
     ) -> None:
         self.visitor = visitor
+        self.is_api = is_api
         self.priority = priority
         self.id = secrets.token_hex(8)
         self.name = f"anonymous:{self.id}" if name is None else name
@@ -51,8 +53,9 @@ class Places:
     The queue's lock guards it, but any thread may read `num_taken`.
     """
 
-    def __init__(self, capacity: int, clock: Callable[[], float]) -> None:
+    def __init__(self, capacity: int, clock: Callable[[], float], api_capacity: int | None = None) -> None:
         self.capacity = capacity
+        self.api_capacity = api_capacity  # of requests of /v1; None: they share the others
         self.visitors: dict[object, Visitor] = {}  # by name; an anonymous one by itself
         self.submitted: dict[GenerationRequest, Reservation] = {}  # until the request is released
         self._clock = clock
@@ -62,6 +65,16 @@ class Places:
     @property
     def num_taken(self) -> int:
         return len(self._reserved) + len(self.submitted)
+
+    def num_free(self, *, is_api: bool) -> int:
+        """Return how many places requests of one kind may take."""
+        if self.api_capacity is None:
+            return self.capacity - self.num_taken
+        num_taken = sum(held.is_api is is_api for held in (*self._reserved, *self.submitted.values()))
+        return self._capacity_of(is_api=is_api) - num_taken
+
+    def _capacity_of(self, *, is_api: bool) -> int:
+        return self.api_capacity if is_api and self.api_capacity is not None else self.capacity
 
     @property
     def may_grow(self) -> bool:
@@ -105,16 +118,19 @@ class Places:
         priority: int,
         num_free_slots: int,
         unreserve: Callable[[Reservation, int], None],
+        *,
+        is_api: bool = False,
     ) -> Reservation:
         """Take a place for a visitor; raise TooManyRequests if there is none, or none for this visitor."""
-        if self.num_taken >= self.capacity:
-            raise TooManyRequests(f"all {self.capacity} places are taken; try again later")
+        if self.num_free(is_api=is_api) <= 0:
+            num = self._capacity_of(is_api=is_api)
+            raise TooManyRequests(f"all {num} places are taken; try again later")
         visitor.check_tokens(self._clock())
         if visitor.limits.max_waiting is not None:
             visitor.check_waiting(num_free_slots - (self.num_startable - visitor.num_startable))
         visitor.num_waiting += 1
         self.visitors[visitor if name is None else name] = visitor
-        reservation = Reservation(visitor, name, priority, unreserve)
+        reservation = Reservation(visitor, name, priority, unreserve, is_api)
         self._reserved.add(reservation)
         return reservation
 

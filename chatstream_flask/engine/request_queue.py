@@ -31,18 +31,20 @@ class RequestQueue:
         num_slots: list[int],
         devices: list[int] | None = None,
         *,
+        api_capacity: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Create an empty queue.
 
         :param capacity: number of places, for waiting and running requests together
+        :param api_capacity: number of places for requests of /v1; None: they share the others
         :param num_slots: number of slots of each worker thread
         :param devices: device number of each worker thread; None: all are on the same device
         """
         self.capacity = capacity
         self._clock = clock
         self._changed = threading.Condition()  # guards everything below
-        self._places = Places(capacity, clock)
+        self._places = Places(capacity, clock, api_capacity)
         self._waiting = FairQueue[GenerationRequest]()
         self._dispatcher = Dispatcher(num_slots, devices or [0] * len(num_slots))
         self._is_closed = False
@@ -56,6 +58,11 @@ class RequestQueue:
     def num_accepted(self) -> int:
         """Places that are taken."""
         return self._places.num_taken
+
+    def num_free(self) -> int:
+        """Return how many places requests of the chat may take."""
+        with self._changed:
+            return self._places.num_free(is_api=False)
 
     @property
     def num_waiting(self) -> int:
@@ -84,13 +91,19 @@ class RequestQueue:
     # -- places --------------------------------------------------------------------------------------
 
     def reserve(
-        self, visitor: str | None = None, priority: int = 0, limits: VisitorLimits = NO_LIMITS
+        self,
+        visitor: str | None = None,
+        priority: int = 0,
+        limits: VisitorLimits = NO_LIMITS,
+        *,
+        is_api: bool = False,
     ) -> Reservation:
         """Reserve one place.
 
         :param visitor: name of the visitor; None: anonymous, a visitor of its own without limits
         :param priority: higher priorities are served first, but not for ever
         :param limits: limits of this visitor from now on
+        :param is_api: whether it is for a request of /v1
         :raises TooManyRequests: all places are taken, or the visitor has reached a limit
         :raises NotAccepting: the queue is closed
         """
@@ -101,21 +114,29 @@ class RequestQueue:
                 account.limits = limits
                 self._waiting.refresh(account)
             num_free_slots = self._dispatcher.num_free_slots
-            return self._places.reserve(account, visitor, priority, num_free_slots, self._unreserve)
+            return self._places.reserve(
+                account, visitor, priority, num_free_slots, self._unreserve, is_api=is_api
+            )
 
     def reserve_all(
-        self, num: int, visitor: str | None = None, priority: int = 0, limits: VisitorLimits = NO_LIMITS
+        self,
+        num: int,
+        visitor: str | None = None,
+        priority: int = 0,
+        limits: VisitorLimits = NO_LIMITS,
+        *,
+        is_api: bool = False,
     ) -> list[Reservation]:
         """Reserve `num` places or none; parameters and errors are those of `reserve`."""
         with self._changed:
             self._check_open()
-            num_free = self.capacity - self._places.num_taken
+            num_free = self._places.num_free(is_api=is_api)
             if 0 < num_free < num:
                 raise TooManyRequests(f"{num} places are needed and {num_free} are free; try again later")
             reservations: list[Reservation] = []
             try:
                 for _ in range(num):
-                    reservations.append(self.reserve(visitor, priority, limits))
+                    reservations.append(self.reserve(visitor, priority, limits, is_api=is_api))
             except TooManyRequests:
                 for reservation in reservations:
                     reservation.close()

@@ -20,10 +20,11 @@ class SharedRequestQueue(RequestQueue):
         num_slots: list[int],
         devices: list[int],
         *,
+        api_capacity: int | None,
         clock: Callable[[], float],
     ) -> None:
         """Create an empty queue; parameters but the first are those of `RequestQueue`."""
-        super().__init__(capacity, num_slots, devices, clock=clock)
+        super().__init__(capacity, num_slots, devices, api_capacity=api_capacity, clock=clock)
         self._sharing = sharing
         self._startable: list[GenerationRequest] = []  # count as running for their visitors
 

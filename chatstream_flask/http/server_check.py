@@ -60,7 +60,7 @@ def check_gunicorn_that_loads_us(configs: Sequence[EngineConfig]) -> None:
         logger.warning(
             "gunicorn has threads=%d, but up to %d running and waiting replies hold one each, and so do "
             "their further readers: set threads=%d, or start `%s`",
-            *(cfg.threads, sum(config.num_places for config in configs), num_threads, CONF),
+            *(cfg.threads, sum(config.num_all_places for config in configs), num_threads, CONF),
         )
 
 
@@ -71,7 +71,7 @@ def num_server_threads(configs: Iterable[EngineConfig]) -> int:
 
 def num_reply_threads(config: EngineConfig) -> int:
     """Return how many server threads replies, running and waiting, and their further readers may hold."""
-    return config.num_places + config.max_extra_readers
+    return config.num_all_places + config.max_extra_readers
 
 
 def check_forked(engine: Engine) -> None:
@@ -122,7 +122,7 @@ class ServerCheck:
                 f"at least {num_threads} threads, or start `flask chatstream serve`"
             )
         if channel := getattr(environ.get("waitress.client_disconnected"), "__self__", None):
-            _check_waitress(channel.adj, num_threads, sum(config.num_places for config in configs))
+            _check_waitress(channel.adj, num_threads, sum(config.num_all_places for config in configs))
             if not getattr(channel, "drains", False):
                 logger.warning(
                     "this waitress does not let replies finish when it is stopped: start the app with "

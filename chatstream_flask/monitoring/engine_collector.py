@@ -58,7 +58,7 @@ class EngineCollector(Collector):
         yield _gauge("num_requests_running", "Replies being generated", engine.num_running)
         yield _gauge("num_requests_waiting", "Requests in the queue", engine.num_waiting)
         yield _gauge("max_requests_running", "Replies generated at once", config.max_running)
-        yield _gauge("max_requests_waiting", "Requests that may wait in the queue", config.max_queue_size)
+        yield _gauge("max_requests_waiting", "Requests that may wait in the queue", config.max_waiting)
         yield _gauge("kv_cache_usage_perc", "Fraction of the KV cache in use, 0 to 1", engine.kv_usage)
         yield _gauge("ready", "1 if /health/ready returns 200, else 0", is_ready(engine))
 

@@ -45,7 +45,7 @@ def engine_health(engine: Engine) -> dict[str, Any]:
         "running": engine.num_running,
         "max_running": engine.config.max_running,
         "waiting": engine.num_waiting,
-        "max_waiting": engine.config.max_queue_size,
+        "max_waiting": engine.config.max_waiting,
         "threads": [_thread_health(engine, worker) for worker in engine.workers],
     }
 

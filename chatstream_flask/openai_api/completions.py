@@ -150,7 +150,7 @@ class Completions:
         :raises TooManyRequests: the places are taken
         """
         self._models.resolve(body.model)
-        num_places = self._engine.config.num_places
+        num_places = self._engine.config.num_api_places
         if body.num_choices > num_places:
             raise ApiError(
                 f"the request has {body.num_choices} choices, but the server only has {num_places} places",

@@ -130,7 +130,7 @@ class Generations:
         self.choices: list[Choice] = []
         self._engine = engine
         self.changed = threading.Condition()  # notified by all choices
-        self._reservations = engine.reserve_all(num, visitor, limits=limits)
+        self._reservations = engine.reserve_all(num, visitor, limits=limits, is_api=True)
 
     def __repr__(self) -> str:
         return f"<Generations {[choice.request for choice in self.choices]}>"

@@ -66,6 +66,7 @@ def create_openai_blueprint(
     )
     blueprint.add_view("/responses/<response_id>/cancel", "POST", responses.cancel_response)
     blueprint.add_view("/responses/<response_id>/input_items", "GET", responses.list_input_items)
+    blueprint.add_url_rule("/responses/compact", endpoint="no_route", view_func=no_route, methods=["POST"])
     blueprint.add_view("/models", "GET", models.list)
     blueprint.add_view("/models/<path:name>", "GET", models.get)
     for path in ("", "/", f"/<{RestOfPath.name}:path>"):

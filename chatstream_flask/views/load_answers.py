@@ -18,8 +18,8 @@ GIB = 2**30  # bytes
 def load_of(engine: Engine) -> dict[str, Any]:
     """Return running and waiting replies, their limits, `free`, and `eta_s`.
 
-    `free` is how many more requests are accepted now: a place is taken from before a request waits until its
-    reply is stored.
+    `free` is how many more requests of the chat are accepted now: a place is taken from before a request
+    waits until its reply is stored.
     `eta_s` is an estimate of the seconds that one more request would wait; null before the first reply.
     """
     worker = {
@@ -27,8 +27,8 @@ def load_of(engine: Engine) -> dict[str, Any]:
         "processing": engine.num_running,
         "waiting": engine.num_waiting,
         "max_processing": engine.config.max_running,
-        "max_waiting": engine.config.max_queue_size,
-        "free": engine.config.num_places - engine.num_accepted,
+        "max_waiting": engine.config.max_waiting,
+        "free": engine.num_free,
         "eta_s": rounded(engine.eta_sec(engine.num_waiting + 1)),
     }
     return {"success": True, "message": "success", "chatstream_workers": [worker]}

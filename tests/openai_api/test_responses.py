@@ -215,3 +215,8 @@ def test_each_field_of_clients_is_of_one_kind() -> None:
     } | fields_of_servers(PATH)
     counts = {name: sum(name in kind for kind in kinds) for name in fields}
     assert counts == dict.fromkeys(fields, 1)
+
+
+def test_what_this_server_does_not_have_below_responses_is_not_found(chat: Chat) -> None:
+    compact = chat.client().post(f"{PATH}/compact", json={"input": "Hello"})
+    assert refusal(compact, 404)["code"] == "unknown_url"
