@@ -183,13 +183,14 @@ class Settings:
     )
     store_max_bytes: int | None = _key(
         1_073_741_824,
-        "Most bytes that a store of files, SQLite or PostgreSQL keeps; conversations with an owner do not "
-        "count. The least recently used are removed, never one with a running reply. `None`: no limit.",
+        "Most bytes that a store of files, SQLite, PostgreSQL or Redis keeps; in SQL, conversations with an "
+        "owner do not count. The least recently used are removed, never one with a running reply. `None`: no "
+        "limit.",
     )
     store_max_conversations: int | None = _key(
         100_000,
-        "Most conversations that a store of files, SQLite or PostgreSQL keeps, counted and removed in the "
-        "same way. `None`: no limit.",
+        "Most conversations that a store of files, SQLite, PostgreSQL or Redis keeps, counted and removed in "
+        "the same way. `None`: no limit.",
     )
     store_sweep_sec: float = _key(
         600.0,

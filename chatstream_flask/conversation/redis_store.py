@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+import math
+import re
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
 
 import redis
 from redis.backoff import ConstantBackoff
 from redis.cluster import RedisCluster
 from redis.retry import Retry
 
-from ..config import check_number, shown
+from ..config import check_int, check_number, shown
 from ..errors import ConfigError, ConversationBusy, StoreUnavailable
 from .lease_keeper import LeaseKeeper
 from .local_leases import BUSY
 from .record_lines import NEWLINE, Line, LinesChanged, read_lines
+from .retention import log_exceeding
 from .store import Lease
 
 SOCKET_TIMEOUT_SEC = 2.0  # per attempt; a command is retried once on a new connection
+KEYS_AT_ONCE, PAUSE_SEC = 500, 0.01  # of a purge
 HOLDER_SEC = 172_800  # longer than any reply takes
 
 Result = TypeVar("Result")
@@ -56,6 +63,18 @@ RELEASE = """
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1], KEYS[2])
 """
+REMOVE = """
+if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+return redis.call('DEL', KEYS[2])
+"""
+
+
+class StoredKey(NamedTuple):
+    """Key of a conversation's record."""
+
+    expires_in_ms: int
+    num_bytes: int
+    name: str
 
 
 class RedisStore:
@@ -71,6 +90,8 @@ class RedisStore:
         ttl_sec: float,
         prefix: str = "chatstream:",
         lease_sec: float = 30.0,
+        max_conversations: int | None = None,
+        max_bytes: int | None = None,
     ) -> None:
         """Connect at the first call.
 
@@ -78,10 +99,17 @@ class RedisStore:
         :param ttl_sec: seconds after its last turn for which a conversation is kept
         :param prefix: start of all keys
         :param lease_sec: seconds for which a conversation stays busy when its process was killed
+        :param max_conversations: conversations that are kept after a purge; None: no limit
+        :param max_bytes: size of their records as JSON in UTF-8 that is kept after a purge; None: no limit
         :raises ConfigError: a value is not allowed
         """
         check_number("ttl_sec", ttl_sec, 0.001, 1e10)
         check_number("lease_sec", lease_sec, 0.1, 3600)
+        for name, limit in (("max_conversations", max_conversations), ("max_bytes", max_bytes)):
+            if limit is not None:
+                check_int(name, limit, 1)
+        self._max_conversations = math.inf if max_conversations is None else max_conversations
+        self._max_bytes = math.inf if max_bytes is None else max_bytes
         if set("{}") & set(prefix):  # braces mark the part of a key that selects its cluster slot
             raise ConfigError(f"the prefix of a RedisStore must not contain braces: {shown(prefix)}")
         self.ttl_sec = ttl_sec
@@ -93,6 +121,7 @@ class RedisStore:
         self._save = self._client.register_script(SAVE)
         self._renew = self._client.register_script(RENEW)
         self._release = self._client.register_script(RELEASE)
+        self._remove = self._client.register_script(REMOVE)
         self._keeper = LeaseKeeper(self)
 
     def __repr__(self) -> str:
@@ -116,8 +145,43 @@ class RedisStore:
         _call(lambda: self._client.delete(*self._keys(conversation_id)))
 
     def purge(self) -> int:
-        """Return 0: Redis itself deletes expired conversations."""
-        return 0
+        """Delete the least recently used conversations beyond the limits; return how many.
+
+        Redis itself deletes expired ones. Conversations with a running reply stay.
+        """
+        if not _call(self._may_exceed):
+            return 0
+        kept = sorted(_call(lambda: list(self._stored_keys())))  # the least recently used expires first
+        num_left, bytes_left = len(kept), sum(key.num_bytes for key in kept)
+        for key in kept:
+            if num_left <= self._max_conversations and bytes_left <= self._max_bytes:
+                break
+            lease = key.name.removesuffix("record") + "lease"
+            if _call(partial(self._remove, [lease, key.name])):
+                num_left -= 1
+                bytes_left -= key.num_bytes
+        log_exceeding(len(kept) - num_left)
+        return len(kept) - num_left
+
+    def _may_exceed(self) -> bool:
+        """Return False if all that Redis has is within the limits; most are, and need no look at each key."""
+        memory = self._client.info("memory")
+        nodes = [memory] if "used_memory" in memory else memory.values()  # of a cluster
+        num_bytes = sum(node["used_memory"] for node in nodes)
+        return bool(self._client.dbsize() > self._max_conversations or num_bytes > self._max_bytes)
+
+    def _stored_keys(self) -> Iterator[StoredKey]:
+        prefix = re.sub(r"([\\*?\[\]^])", r"\\\1", self._prefix)
+        found = self._client.scan_iter(f"{prefix}{{*}}:record", count=KEYS_AT_ONCE)
+        while names := list(islice(found, KEYS_AT_ONCE)):
+            with self._client.pipeline(transaction=False) as pipeline:
+                for name in names:
+                    pipeline.pttl(name).strlen(name)
+                answers = iter(pipeline.execute())
+            for name in names:
+                text = name.decode() if isinstance(name, bytes) else name
+                yield StoredKey(next(answers), next(answers), text)
+            time.sleep(PAUSE_SEC)
 
     def close(self) -> None:
         """Stop renewing leases, and close the connection if the store was made from a URL."""

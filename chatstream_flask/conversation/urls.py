@@ -25,8 +25,8 @@ def make_store(
 
     :param ttl_sec: seconds after its last turn for which a conversation is kept
     :param lease_sec: seconds for which a conversation stays busy when its process was killed
-    :param max_conversations: limit of a SQLStore
-    :param max_bytes: limit of a SQLStore
+    :param max_conversations: limit of a SQLStore or a RedisStore
+    :param max_bytes: limit of a SQLStore or a RedisStore
     :param is_synced: whether SQLite flushes each change to the disk
     :raises ConfigError: the URL is wrong, or a package is missing; the message does not show the URL, which
         may contain a password
@@ -38,20 +38,25 @@ def make_store(
         if rest:
             raise ConfigError("memory:// has no options: make a MemoryStore yourself to set other limits")
         return MemoryStore(ttl_sec=ttl_sec)
+    options: dict[str, Any] = {
+        "ttl_sec": ttl_sec,
+        "lease_sec": lease_sec,
+        "max_conversations": max_conversations,
+        "max_bytes": max_bytes,
+    }
     if scheme in ("redis", "rediss", "unix"):
-        return _redis_store(url, ttl_sec, lease_sec)
+        return _redis_store(url, **options)
     if scheme in ("sqlite", "postgresql", "postgres", "postgresql+psycopg"):
-        options = {"max_conversations": max_conversations, "max_bytes": max_bytes, "is_synced": is_synced}
-        return _sql_store(url, ttl_sec=ttl_sec, lease_sec=lease_sec, **options)
+        return _sql_store(url, is_synced=is_synced, **options)
     raise ConfigError(f"the URL of a store must start with {ALLOWED}, not with {shown(scheme)}")
 
 
-def _redis_store(url: str, ttl_sec: float, lease_sec: float) -> ConversationStore:
+def _redis_store(url: str, **options: Any) -> ConversationStore:
     try:
         from .redis_store import RedisStore
     except ModuleNotFoundError as error:
         raise _missing(error, "redis") from error
-    return RedisStore(url, ttl_sec=ttl_sec, lease_sec=lease_sec)
+    return RedisStore(url, **options)
 
 
 def _sql_store(url: str, **options: Any) -> ConversationStore:

@@ -68,6 +68,48 @@ def test_a_record_of_an_earlier_version_is_read_and_goes_on(client: redis.Redis)
     store.close()
 
 
+def limited(client: redis.Redis, **limits: int) -> RedisStore:
+    return RedisStore(client, ttl_sec=50, prefix="my[*]:", **limits)
+
+
+def say(store: RedisStore, conversation_id: str, words: str = "") -> None:
+    lease = store.hold(conversation_id)
+    lease.save({"words": words})
+    lease.close()
+
+
+def test_the_least_recently_used_go_but_none_with_a_running_reply(
+    client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Redis kept whatever strangers made it keep for a month."""
+    store = limited(client, max_conversations=2)
+    client.set("my*:{other}:record", "of another app")
+    for name in "abcde":
+        say(store, name)
+        time.sleep(0.002)  # Redis knows when a key expires to a thousandth of a second
+    say(store, "b")
+    lease = store.hold("a")
+    assert store.purge() == 3
+    assert [name for name in "abcde" if store.load(name)] == ["a", "b"]
+    assert client.exists("my*:{other}:record")
+    assert "the 3 least recently used sessions and conversations were removed" in caplog.text
+    lease.close()
+    assert store.purge() == 0
+    store.close()
+
+
+def test_bytes_are_limited_too(client: redis.Redis) -> None:
+    size: Any = client.info("memory")["used_memory"]
+    store = limited(client, max_bytes=2 * size)
+    for name in "abcd":
+        say(store, name, "x" * (2 * size // 3))
+        time.sleep(0.002)
+    assert store.purge() == 2
+    assert [name for name in "abcd" if store.load(name)] == ["c", "d"]
+    assert store.purge() == 0
+    store.close()
+
+
 def test_what_is_damaged_is_an_error_and_no_new_start(client: redis.Redis) -> None:
     store = RedisStore(client, ttl_sec=50)
     for damaged in (b"\x80pickle", b"", b"{", b"[1]"):
