@@ -37,14 +37,18 @@ PACKAGES = [  # with the name of the section, where their public names are liste
 ]
 
 
-# -- threat-model.md
+# -- threat-model.md, reliability.md
 
 
-def test_the_tests_that_the_threat_model_names_exist() -> None:
-    page = (DOCS / "threat-model.md").read_text(encoding="utf-8")
-    named = re.findall(r"`(tests/\S+\.py)`", page)
+@pytest.mark.parametrize("name", ["threat-model.md", "reliability.md"])
+def test_the_tests_that_a_page_names_exist(name: str) -> None:
+    page = (DOCS / name).read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/\S+?\.py)(?:::(\w+))?`", page)
     assert len(named) > 20
-    assert [path for path in named if not (DOCS.parent / path).exists()] == []
+    missing = [path for path, _ in named if not (DOCS.parent / path).exists()]
+    assert missing == []
+    texts = {path: (DOCS.parent / path).read_text(encoding="utf-8") for path, _ in named}
+    assert [test for path, test in named if test and f"def {test}(" not in texts[path]] == []
 
 
 # -- configuration.md

@@ -211,6 +211,20 @@ def test_vendored_files_are_the_ones_that_were_released() -> None:
     assert all(any(file["name"].endswith(".LICENSE") for file in package["files"]) for package in pins)
 
 
+def test_the_distribution_names_the_licence_of_each_file_in_it() -> None:
+    """Only the licence of our own files was named."""
+    text = (STATIC.parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    project = dict(re.findall(r"^(license|license-files) = (.*?)(?:  #.*)?$", text, re.MULTILINE))
+    named = json.loads(project["license"]).split(" AND ")
+    pins = json.loads((VENDOR / "vendor.json").read_text(encoding="utf-8"))
+    for package in pins:
+        assert set(package["license"].split(" OR ")) & set(named), package["name"]
+    kept = {
+        path for pattern in json.loads(project["license-files"]) for path in STATIC.parents[2].glob(pattern)
+    }
+    assert kept == {STATIC.parents[2] / "LICENSE", *VENDOR.glob("*.LICENSE")}
+
+
 def test_every_word_of_the_page_stands_in_both_languages() -> None:
     source = (STATIC / "i18n.js").read_text(encoding="utf-8")
     words = {
