@@ -47,6 +47,12 @@ class OwnConversations:
         self._settings = settings
         self._stop_reply = stop_reply
 
+    def listed_id(self, request: Request) -> str | None:
+        """Return the id of the conversation that a request means; None if it is not in the caller's list."""
+        owner = self._access.owner_of(request)
+        info = None if owner is None else self._access.index().get(owner, self._access.id_of(request))
+        return None if info is None else self._shown(info).id
+
     def list(
         self, request: Request, search: str = "", limit: int = 100, offset: int = 0
     ) -> Sequence[ConversationInfo]:

@@ -138,7 +138,11 @@ SCHEMAS: dict[str, Json] = {
     "ChatRequest": CHAT_REQUEST,
     "GenerationParams": an_object(SESSION_PARAMS, optional=tuple(SESSION_PARAMS)),
     "Conversation": an_object(
-        {"messages": an_array(MESSAGE), "running": {"oneOf": [RUNNING, {"type": "null"}]}}
+        {
+            "id": STRING_OR_NULL,
+            "messages": an_array(MESSAGE),
+            "running": {"oneOf": [RUNNING, {"type": "null"}]},
+        }
     ),
     "ConversationEntry": ENTRY,
     "ExportedConversation": an_object(

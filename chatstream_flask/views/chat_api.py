@@ -194,7 +194,9 @@ def _get_resource_usage(blueprint: Blueprint, chat_stream: ChatService, options:
 
 
 def _webui(blueprint: Blueprint, chat_stream: ChatService, options: Options) -> None:
-    blueprint.register_blueprint(create_webui_blueprint(options.web_ui_params))
+    blueprint.register_blueprint(
+        create_webui_blueprint(options.web_ui_params, lambda: chat_stream.source.model_name)
+    )
 
 
 def _openapi(blueprint: Blueprint, chat_stream: ChatService, options: Options) -> None:

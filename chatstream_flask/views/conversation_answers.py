@@ -18,19 +18,23 @@ CHATSTREAM_NAMES = {"top_k_value": "top_k", "top_p_value": "top_p"}  # the origi
 
 
 def conversation_of(chat_stream: ChatService, request: Request) -> dict[str, Any]:
-    """Return the messages, without the examples of the prompt class, and the running reply."""
+    """Return the messages, without the examples of the prompt class, and the running reply.
+
+    `id` is that of its entry in the caller's list, None before its first turn is stored.
+    """
     # First the running reply: one that ends meanwhile is then in both parts of the answer, not in neither.
     running = chat_stream.get_running_reply(request)
     prompt = chat_stream.get_chat_prompt(request)
     messages = [_message(content) for content in prompt.get_contents()[prompt.num_initial :]]
+    conversation = {"id": chat_stream.own_conversations.listed_id(request), "messages": messages}
     if running is None:
-        return {"messages": messages, "running": None}
+        return conversation | {"running": None}
     reply = {
         "message_id": running.message_id,
         "user_input": running.user_input,
         "num_kept": running.num_kept,
     }
-    return {"messages": messages, "running": reply}
+    return conversation | {"running": reply}
 
 
 def _message(content: ChatContent) -> dict[str, Any]:

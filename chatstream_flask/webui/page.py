@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,13 @@ PAGE_HEADERS = page_headers(frame_ancestors="'self'", trusted_types="dompurify",
 MAX_AGE_SEC = 365 * 24 * 3600
 
 
-def create_webui_blueprint(web_ui_params: dict[str, Any] | None = None) -> Blueprint:
+def create_webui_blueprint(
+    web_ui_params: dict[str, Any] | None = None, model_name: Callable[[], str] | None = None
+) -> Blueprint:
     """Return a blueprint with the chat page, which calls the chat API below its own address.
 
     :param web_ui_params: fields of `WebUIParams`
+    :param model_name: returns the name of the model that the page shows; None: it shows none
     :raises ConfigError: a field is unknown, or its value is not allowed
     """
     params = WebUIParams.of(web_ui_params)
@@ -37,6 +40,7 @@ def create_webui_blueprint(web_ui_params: dict[str, Any] | None = None) -> Bluep
         page = render_template(
             "chatstream_webui/index.html",
             title=params.first_title,
+            model=model_name() if model_name and params.show_model else "",
             params=json.dumps(params.to_dict(), ensure_ascii=False),
             files=f"chatstream_ui/{version}",  # relative, so that any url_prefix works
         )

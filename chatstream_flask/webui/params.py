@@ -26,6 +26,7 @@ class WebUIParams:
     language: str | None = None  # "en" or "ja" for all visitors; None follows the browser
     show_settings: bool = True  # the dialog with temperature and so on
     show_feedback: bool = True  # buttons to like and dislike a reply
+    show_model: bool = True  # the name of the model, beside the title
 
     def __post_init__(self) -> None:
         for name in ("title", "greeting", "placeholder"):
@@ -35,7 +36,7 @@ class WebUIParams:
             raise ConfigError("title must be a non-empty string, not None")
         if self.language not in (None, *LANGUAGES):
             raise ConfigError(f"language must be None, {_quoted(LANGUAGES)}, not {shown(self.language)}")
-        for name in ("show_settings", "show_feedback"):
+        for name in ("show_settings", "show_feedback", "show_model"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} must be True or False, not {shown(getattr(self, name))}")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import requests
-from flask import Flask, redirect, request, session
+from flask import Flask, Request, redirect, request, session
 from flask_wtf import CSRFProtect
 from selenium.common.exceptions import JavascriptException
 from selenium.webdriver import Chrome
@@ -21,7 +21,7 @@ from selenium.webdriver.support.ui import Select
 from tcp_proxy import TCPProxy
 from werkzeug.wrappers import Response as BaseResponse
 
-from chatstream_flask import ChatStream
+from chatstream_flask import ChatStream, SimpleSessionRequestHandler
 from chatstream_flask.mock.phrases import LONG, ROUND
 from chatstream_flask.views import create_chat_blueprint
 from chatstream_flask.webui.page import create_webui_blueprint
@@ -97,6 +97,13 @@ NASTY = [
     "| <img src=x onerror=window.hurt=1> |\n|--|\n| <b onmouseover=window.hurt=1>x</b> |",
     "<details open ontoggle=window.hurt=1><summary>x</summary></details>",
 ]
+
+
+class TicketHandler(SimpleSessionRequestHandler):
+    """Names the conversation itself, so there are no lists."""
+
+    def get_conversation_id(self, request: Request) -> str:
+        return f"ticket:{super().get_conversation_id(request)}"
 
 
 @pytest.fixture(scope="module")
@@ -351,20 +358,184 @@ def test_messages_and_code_are_copied(echo_site: Server, visit: Any) -> None:
     page.wait(lambda: page.module(copied).strip() == "echo **hi**")
 
 
-def test_a_new_conversation_asks_before_the_old_one_is_lost(echo_site: Server, visit: Any) -> None:
-    page = visit(echo_site)
+def test_a_site_without_lists_asks_before_a_conversation_is_lost(tmp_path: Path, browser: Chrome) -> None:
+    chat_stream = ChatStream(
+        use_mock_response=True,
+        mock_params={"type": "echo", "time_per_token_sec": 0.0},
+        request_handler=TicketHandler(),
+    )
+    app = Flask("host", instance_path=str(tmp_path))
+    app.config.from_mapping(SECRET_KEY="a secret", CHATSTREAM_STORE="memory://")
+    chat_stream.append_apis(app, {"all": True})
+    try:
+        with served(app) as port:
+            page = new_visitor(browser, port, "en")
+            page.click("New conversation")
+            assert not page.has("dialog")  # there is nothing to lose yet
+            page.ask("Keep me")
+            page.click("New conversation")
+            assert page.focus == "Cancel"
+            page.press(Keys.ENTER)
+            assert page.replies == ["Keep me"]
+            page.click("New conversation")
+            page.click("Start new")
+            page.wait(lambda: page.has("#welcome"))
+            assert conversation_of(page)["messages"] == []
+            assert page.focus == "Your message"
+            assert not page.has("#sidebar-button")
+            browser.get("about:blank")
+    finally:
+        chat_stream.close()
+
+
+# -- many conversations -------------------------------------------------------------------------------------
+
+
+def titles(page: Page) -> list[str]:
+    return page.texts(".sidebar-title")
+
+
+def ask_in_new(page: Page, text: str) -> None:
     page.click("New conversation")
-    assert not page.has("dialog")  # there is nothing to lose yet
-    page.ask("Keep me")
-    page.click("New conversation")
-    assert page.focus == "Cancel"
-    page.press(Keys.ENTER)
-    assert page.replies == ["Keep me"]
-    page.click("New conversation")
-    page.click("Start new")
     page.wait(lambda: page.has("#welcome"))
-    assert conversation_of(page)["messages"] == []
-    assert page.focus == "Your message"
+    page.ask(text)
+    page.wait(lambda: text in titles(page))
+
+
+def three_conversations(site: Server, visit: Any) -> Page:
+    page: Page = visit(site)
+    resize(page, "desktop")
+    page.ask("Whales")
+    page.wait(lambda: titles(page) == ["Whales"])
+    for text in ("Dolphins", "日本の首都"):
+        ask_in_new(page, text)
+    page.open()
+    page.wait(lambda: page.has("#sidebar"))
+    assert titles(page) == ["日本の首都", "Dolphins", "Whales"]
+    return page
+
+
+def open_conversation(page: Page, title: str) -> None:
+    page.find(f".sidebar-entry[title='{title}']").click()
+    page.wait(lambda: page.replies == [title])
+
+
+def test_conversations_are_switched_also_by_address_and_keys(echo_site: Server, visit: Any) -> None:
+    page = three_conversations(echo_site, visit)
+    page.wait(lambda: page.replies == ["日本の首都"])  # the newest one
+    open_conversation(page, "Whales")
+    whales = page.browser.current_url
+    page.ask("And krill?")
+    page.wait(lambda: titles(page) == ["Whales", "日本の首都", "Dolphins"])
+    page.browser.back()
+    page.wait(lambda: page.has("#welcome"))
+    page.browser.forward()
+    page.wait(lambda: page.replies == ["Whales", "And krill?"])
+    page.press(Keys.ALT, Keys.ARROW_DOWN, Keys.NULL)
+    page.wait(lambda: page.replies == ["日本の首都"])
+    page.press(Keys.CONTROL, Keys.SHIFT, "o", Keys.NULL)
+    page.wait(lambda: page.has("#welcome") and page.focus == "Your message")
+    page.press(Keys.CONTROL, "k", Keys.NULL)
+    assert page.focus == "Search conversations"
+    page.press("首都")
+    page.wait(lambda: titles(page) == ["日本の首都"])
+    page.press("x")
+    page.wait(lambda: page.has("#sidebar-none") and titles(page) == [])
+    page.press(Keys.CONTROL, "b", Keys.NULL)
+    page.wait(lambda: not page.has("#sidebar") and page.focus == "Show the conversations")
+    page.browser.get(whales)
+    page.wait(lambda: page.replies == ["Whales", "And krill?"])
+    assert not page.has("#sidebar")  # as it was left
+
+
+def test_conversations_are_renamed_pinned_deleted_and_imported(
+    echo_site: Server, visit: Any, tmp_path: Path
+) -> None:
+    page = three_conversations(echo_site, visit)
+    page.click("More for “Whales”", ".sidebar")
+    page.click("Pin", ".sidebar")
+    page.wait(lambda: titles(page) == ["Whales", "日本の首都", "Dolphins"])
+    page.click("More for “Dolphins”", ".sidebar")
+    page.click("Rename", ".sidebar")
+    page.press("Porpoises", Keys.ENTER)
+    page.wait(lambda: titles(page) == ["Whales", "日本の首都", "Porpoises"])
+    page.click("More for “Porpoises”", ".sidebar")
+    link = page.find(".sidebar-act[href$='.json']").get_property("href")
+    saved = tmp_path / "saved.json"
+    saved.write_bytes(requests.get(str(link), cookies=cookies_of(page), timeout=TIMEOUT_SEC).content)
+    page.click("Delete", ".sidebar")
+    assert page.focus == "Cancel" and "Porpoises" in page.find("#delete-dialog").text
+    page.click("Delete", "#delete-dialog")
+    page.wait(lambda: titles(page) == ["Whales", "日本の首都"])
+    page.script("document.getElementById('sidebar-file').hidden = false")
+    page.find("#sidebar-file").send_keys(str(saved))
+    page.wait(lambda: titles(page) == ["Whales", "Porpoises", "日本の首都"] and page.replies == ["Dolphins"])
+    saved.write_text("not a conversation", encoding="utf-8")
+    page.find("#sidebar-file").send_keys(str(saved))
+    page.wait(lambda: page.texts("#sidebar-problem") == ["This is not a saved conversation."])
+    page.click("More for “Porpoises”", ".sidebar")
+    page.click("Delete", ".sidebar")
+    page.click("Delete", "#delete-dialog")
+    page.wait(lambda: page.has("#welcome") and page.replies == [])
+
+
+def test_a_conversation_that_another_tab_deleted(echo_site: Server, visit: Any) -> None:
+    page = three_conversations(echo_site, visit)
+    open_conversation(page, "Whales")
+    (first,) = [entry for entry in listed(page) if entry["title"] == "Whales"]
+    url = f"{page.url}conversations/{first['id']}"
+    assert requests.delete(url, cookies=cookies_of(page), timeout=TIMEOUT_SEC).status_code == 204
+    page.say("Are you there?")
+    page.wait(lambda: page.failure == "This conversation was deleted, perhaps in another tab.")
+    page.wait(lambda: titles(page) == ["日本の首都", "Dolphins"])
+    page.script("document.dispatchEvent(new Event('visibilitychange'))")
+    page.wait(lambda: page.has("#welcome") and page.draft == "Are you there?")
+
+
+def listed(page: Page) -> list[dict[str, Any]]:
+    answer = requests.get(page.url + "conversations", cookies=cookies_of(page), timeout=TIMEOUT_SEC)
+    return list(answer.json()["conversations"])
+
+
+def test_a_reply_goes_on_while_another_conversation_is_read(long_site: Server, visit: Any) -> None:
+    page = visit(long_site)
+    resize(page, "desktop")
+    page.say("Tell me a story.")
+    page.wait_for_words(3)
+    page.click("Stop")
+    page.wait_until_ended()
+    page.wait(lambda: titles(page) == ["Tell me a story."])
+    page.click("New conversation")
+    page.wait(lambda: page.has("#welcome"))
+    page.say("And another one.")
+    page.wait_for_words(3)
+    page.click("Show the conversations")
+    page.find(".sidebar-entry[title='Tell me a story.']").click()
+    page.wait(lambda: page.questions == ["Tell me a story."])
+    assert not page.is_running
+    page.browser.back()
+    page.wait(lambda: page.questions == ["And another one."] and page.is_running)
+    page.wait_for_words(8)
+    page.press(Keys.ESCAPE)
+    page.wait_until_ended()
+    page.wait(lambda: "And another one." in titles(page))
+
+
+def test_on_a_phone_the_conversations_are_a_drawer(echo_site: Server, visit: Any) -> None:
+    page = visit(echo_site)
+    resize(page, "phone")
+    page.ask("Whales")
+    ask_in_new(page, "Dolphins")
+    assert not page.has("#sidebar")
+    page.click("Show the conversations")
+    page.wait(lambda: page.focus == "New conversation" and page.has("#sidebar-shade"))
+    assert page.script("return document.querySelector('main').inert")
+    page.press(Keys.ESCAPE)
+    assert page.focus == "Show the conversations" and not page.has("#sidebar")
+    page.click("Show the conversations")
+    open_conversation(page, "Whales")
+    assert not page.has("#sidebar")
+    assert page.script("return document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_feedback(echo_site: Server, visit: Any) -> None:
@@ -504,7 +675,7 @@ def test_first_messages_of_two_tabs_at_once_are_of_one_conversation(long_site: S
     page = visit(long_site)
     refusals, running = page.module("""
         const { Api } = await load("api.js");
-        const tabs = [new Api(null), new Api(null)];
+        const tabs = [1, 2].map(() => new Api({ csrfToken: null, isKnown: false }));
         const sent = await Promise.allSettled(tabs.map((tab, i) => tab.ask({ user_input: `${i}` })));
         const { running } = await tabs[0].conversation();
         for (const { value } of sent) if (value) await tabs[0].cancel(value.messageId);
@@ -521,7 +692,7 @@ def test_what_the_server_told_before_a_turn_is_out_of_date(echo_site: Server, vi
         window.held = [];
         window.fetch = async (url, options) => {
           const answer = await send(url, options);
-          if (String(url).endsWith("/conversation")) await new Promise((goOn) => window.held.push(goOn));
+          if (/\\/conversation(\\?|$)/.test(url)) await new Promise((goOn) => window.held.push(goOn));
           return answer;
         };""")
     look = "document.dispatchEvent(new Event('visibilitychange')); return held.length === 1"
@@ -683,10 +854,11 @@ def test_everything_is_done_with_the_keyboard_alone(echo_site: Server, visit: An
     assert page.focus == "Your message"
     page.script("document.querySelector('.skip').focus()")  # the first on the page
     order = [page.focus]
-    for _ in range(8):
+    for _ in range(9):
         page.press(Keys.TAB)
         order.append(page.focus)
-    head = ["Skip to the message field", "New conversation", "Settings", "Colours: as the system"]
+    head = ["Skip to the message field", "Show the conversations", "New conversation"]
+    head += ["Settings", "Colours: as the system"]
     examples = page.texts(".example")
     assert len(examples) == 4
     assert order == [*head, *examples, "Your message"]
@@ -924,7 +1096,8 @@ def test_pictures(echo_site: Server, visit: Any, tmp_path: Path, size: str) -> N
     page.wait(lambda: page.find("#setting-top_k").get_attribute("value") == "50")
     shoot("settings")
     page.press(Keys.ESCAPE)
-    page.find("#new-button").click()
-    shoot("new")
-    page.press(Keys.ESCAPE)
+    if not page.has("#sidebar"):
+        page.find("#sidebar-button").click()
+    page.find(".sidebar-row button").click()
+    shoot("conversations")
     page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

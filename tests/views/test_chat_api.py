@@ -151,15 +151,17 @@ def test_the_callback_of_the_options(tmp_path: Path) -> None:
 def test_the_conversation(tmp_path: Path) -> None:
     with stopping(app_with(tmp_path, {"all": True}, ScriptedRunner(is_held=True))) as chat:
         client = chat.client()
-        assert client.get("/conversation").get_json() == {"messages": [], "running": None}
+        assert client.get("/conversation").get_json() == {"id": None, "messages": [], "running": None}
         response = client.post("/chat_stream", json={"user_input": "日本 hi"}, headers=SSE)
         events = read_events(response)
         start = read_until(events, "start")
         running = {"message_id": start.data["message_id"], "user_input": "日本 hi", "num_kept": 0}
-        assert client.get("/conversation").get_json() == {"messages": [], "running": running}
+        assert client.get("/conversation").get_json() == {"id": None, "messages": [], "running": running}
         chat.runner.release()
         done = read_until(events, "done")
+        (entry,) = client.get("/conversations").get_json()["conversations"]
         assert client.get("/conversation").get_json() == {
+            "id": entry["id"],
             "messages": [
                 {"role": "requester", "text": "日本 hi", "message_id": None, "is_interrupted": False},
                 {

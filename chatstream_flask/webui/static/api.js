@@ -18,14 +18,50 @@ export class Refused extends Error {
 export class Unreachable extends Error {}
 
 export class Api {
-  /** @param {string | null} csrfToken sent with each POST, if the host app needs one */
-  constructor(csrfToken) {
-    this.csrfToken = csrfToken;
-    this.isKnown = false; // whether the server has something of this visitor, and thus a session
+  /**
+   * @param shared `csrfToken`, sent with each change if the host app needs one, else null; `isKnown`, whether
+   *   the server has something of this visitor, and thus a session
+   * @param {string | null} conversationId null: the first conversation of the session
+   * @param {boolean} isNew the conversation is begun with its first message or setting
+   */
+  constructor(shared, conversationId = null, isNew = false) {
+    Object.assign(this, { shared, conversationId, isNew });
   }
+
+  /** Return the client of another conversation. */
+  of(conversationId) {
+    return new Api(this.shared, conversationId);
+  }
+
+  ofNew() {
+    return new Api(this.shared, null, true);
+  }
+
+  // -- the list of conversations ----------------------------------------------------------------------------
+
+  /** @return `conversations` and `has_more` */
+  async list(search, limit) {
+    return this.#json(`conversations?${new URLSearchParams({ search, limit })}`);
+  }
+
+  /** @param body `title` and `messages`, if there are any; returns the entry of the list */
+  async create(body) {
+    return this.#begin(() => this.#json("conversations", { body }));
+  }
+
+  async change(conversationId, changed) {
+    return this.#json(`conversations/${encodeURIComponent(conversationId)}`, { body: changed, method: "PATCH" });
+  }
+
+  async delete(conversationId) {
+    await this.#fetch(`conversations/${encodeURIComponent(conversationId)}`, { body: {}, method: "DELETE" });
+  }
+
+  // -- one conversation -------------------------------------------------------------------------------------
 
   /** Send a message; returns the id of the reply and its events. */
   async ask(body, signal) {
+    await this.#beginConversation();
     const send = () => this.#fetch("chat_stream", { body, signal, accept: "text/event-stream" });
     return this.#events(await this.#begin(send, signal));
   }
@@ -52,8 +88,10 @@ export class Api {
   }
 
   async conversation() {
+    if (this.isNew) return { id: null, messages: [], running: null };
     const conversation = await this.#json("conversation");
-    this.isKnown = conversation.messages.length > 0 || conversation.running !== null;
+    this.shared.isKnown ||= conversation.messages.length > 0 || conversation.running !== null;
+    this.conversationId ??= conversation.id;
     return conversation;
   }
 
@@ -63,11 +101,13 @@ export class Api {
 
   /** @return `generation_params`, and `reasoning_settings`: names of those that this model's reasoning has */
   async generationParams() {
+    await this.#beginConversation();
     return this.#json("get_generation_params");
   }
 
   /** @param {object | null} params null restores the server's defaults */
   async setGenerationParams(params) {
+    await this.#beginConversation();
     const set = () => this.#json("set_generation_params", { body: params });
     return this.#begin(set);
   }
@@ -76,15 +116,21 @@ export class Api {
     return this.#json("set_feedback", { body: { message_id: messageId, is_like: isLike } });
   }
 
+  async #beginConversation() {
+    if (!this.isNew) return;
+    const { id } = await this.create({});
+    Object.assign(this, { conversationId: id, isNew: false });
+  }
+
   /**
    * Send what may begin the session, one tab after the other: two sessions begun at once would leave the
    * browser with the cookie of one, and the conversation of the other would be lost. Browsers have locks over
    * https and on their own machine.
    */
   async #begin(send, signal) {
-    const isAlone = this.isKnown || !navigator.locks;
+    const isAlone = this.shared.isKnown || !navigator.locks;
     const answer = await (isAlone ? send() : navigator.locks.request(FIRST, { signal }, send));
-    this.isKnown = true;
+    this.shared.isKnown = true;
     return answer;
   }
 
@@ -105,7 +151,7 @@ export class Api {
 
   async #fetch(path, request = {}) {
     let response = await this.#answer(path, request);
-    if (this.csrfToken && response.status === 400 && !isJSON(response)) {
+    if (this.shared.csrfToken && response.status === 400 && !isJSON(response)) {
       await this.#renewToken();
       response = await this.#answer(path, request);
     }
@@ -114,26 +160,33 @@ export class Api {
     return response;
   }
 
-  async #answer(path, { body, headers = {}, signal, accept = "application/json" }) {
+  async #answer(path, { body, method = "POST", headers = {}, signal, accept = "application/json" }) {
     const options = { headers: { Accept: accept, ...headers }, signal, cache: "no-store" };
     if (body !== undefined) {
-      options.method = "POST";
+      options.method = method;
       options.body = JSON.stringify(body);
       options.headers["Content-Type"] = "application/json";
-      if (this.csrfToken) options.headers["X-CSRFToken"] = this.csrfToken;
+      if (this.shared.csrfToken) options.headers["X-CSRFToken"] = this.shared.csrfToken;
     }
     try {
-      return await fetch(new URL(path, document.baseURI), options);
+      return await fetch(this.#url(path), options);
     } catch (error) {
       if (signal?.aborted) throw error;
       throw new Unreachable(String(error));
     }
   }
 
+  #url(path) {
+    const url = new URL(path, document.baseURI);
+    const isOfConversation = this.conversationId !== null && path !== "" && !path.startsWith("conversations");
+    if (isOfConversation) url.searchParams.set("conversation_id", this.conversationId);
+    return url;
+  }
+
   /** Load the page again for a new token; tokens expire while a page stays open. */
   async #renewToken() {
     const page = await (await this.#answer("", { accept: "text/html" })).text();
-    this.csrfToken = /name="csrf-token" content="([^"]+)"/.exec(page)?.[1] ?? this.csrfToken;
+    this.shared.csrfToken = /name="csrf-token" content="([^"]+)"/.exec(page)?.[1] ?? this.shared.csrfToken;
   }
 }
 

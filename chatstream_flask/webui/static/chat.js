@@ -14,15 +14,24 @@ import { Turn } from "./turn.js";
 
 const WHOLE = ["stop", "length"]; // finish reasons
 
+const NO_COMPOSER = { running: false, offer() {}, fill() {}, takeFocus() {} }; // of a chat that is not shown
+
 export class Chat {
   turns = [];
   isBehind = false; // the server has a newer state, which was not shown while a reply was being read
   numChanges = 0; // changes made here; an answer requested before the last one is outdated
   running = null; // {turn, restore, abort, messageId, isStopped}
 
-  /** @param feedback null if feedback is turned off */
-  constructor({ api, view, composer, connection, feedback }) {
-    Object.assign(this, { api, view, composer, connection, feedback });
+  composer = NO_COMPOSER;
+  hasBegunHere = false; // the first message was sent from this page
+
+  /**
+   * @param feedback null if feedback is turned off
+   * @param watcher `onChange(chat)`, when a turn has ended or the first one has begun, and `onGone(chat)`, when
+   *   the server does not know the conversation
+   */
+  constructor({ api, view, composer, connection, feedback, watcher }) {
+    Object.assign(this, { api, view, connection, feedback, watcher, shownComposer: composer });
     this.acts = {
       edit: (turn, text) => this.edit(turn, text),
       regenerate: (turn) => this.regenerate(turn),
@@ -30,6 +39,28 @@ export class Chat {
       confirmStep: (turn, stepId, confirm) => this.api.confirmStep(turn.id, stepId, confirm).catch(() => {}),
       like: feedback && ((turn, isLike) => this.#like(turn, isLike)),
     };
+  }
+
+  /** The id in the list of conversations; null: it is not in the list yet. */
+  get id() {
+    return this.api.conversationId;
+  }
+
+  show() {
+    this.composer = this.shownComposer;
+    this.composer.running = Boolean(this.running);
+    this.view.show();
+  }
+
+  /** Let another chat have the page; a running reply goes on being read. */
+  hide() {
+    this.view.hide();
+    this.composer = NO_COMPOSER;
+  }
+
+  /** Stop reading. */
+  leave() {
+    this.running?.abort.abort();
   }
 
   get isEmpty() {
@@ -103,7 +134,9 @@ export class Chat {
     const running = this.#begin(turn, restore);
     this.composer.takeFocus(); // the button that was pressed may be gone
     await this.#finally(running, async () => {
+      this.hasBegunHere ||= this.api.isNew;
       const stream = await this.api.ask(body, running.abort.signal);
+      if (this.hasBegunHere) this.watcher.onChange(this);
       await this.#read(running, stream.messageId, stream);
     });
   }
@@ -141,6 +174,7 @@ export class Chat {
       }
     }
     if (isUnknown || this.isBehind) await this.catchUp();
+    this.watcher.onChange(this);
   }
 
   async #read(running, messageId, stream) {
@@ -196,6 +230,7 @@ export class Chat {
       return running.isStopped;
     }
     if (error instanceof Lost) this.#fail(running, word("error_lost"));
+    else if (error.status === 404 && this.id !== null) this.#fail(running, word("error_gone"), error);
     else if (error instanceof Refused || error instanceof Unreachable) this.#fail(running, explain(error), error);
     else throw error;
     running.turn.isPerhapsTaken = error instanceof Unreachable;
@@ -252,7 +287,7 @@ export class Chat {
 
   async #like(turn, isLike) {
     try {
-      await this.feedback.set(turn.id, isLike);
+      await this.feedback.set(this.api, turn.id, isLike);
       turn.reply.isLiked = isLike;
       turn.clearFailure();
     } catch (error) {
@@ -280,6 +315,7 @@ export class Chat {
         return;
       } catch (error) {
         const isAway = error instanceof Unreachable || error.status >= 500 || error.status === 429;
+        if (error.status === 404 && this.id !== null) return this.watcher.onGone(this);
         if (error.status === 404) return; // the site may not have this part of the API
         if (!isAway) throw error;
       }

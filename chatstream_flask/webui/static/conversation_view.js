@@ -1,19 +1,39 @@
 /** The list of turns, the welcome text while it is empty, and scrolling. */
 
 import { element } from "./element.js";
+import { word } from "./i18n.js";
 
 const NEAR_END_PX = 48;
 
 export class ConversationView {
-  /** @param scroller contains the `list` of turns and the `welcome` text */
-  constructor({ scroller, list, welcome, downButton }) {
-    Object.assign(this, { scroller, list, welcome, downButton });
+  /** @param scroller contains the `welcome` text and, while this conversation is shown, its `list` of turns */
+  constructor({ scroller, welcome, downButton }) {
+    Object.assign(this, { scroller, welcome, downButton });
+    this.list = element("section", { id: "turns", class: "column turns", "aria-label": word("conversation") });
     this.isFollowing = true;
-    scroller.addEventListener("scroll", () => this.#onScroll(), { passive: true });
-    downButton.addEventListener("click", () => this.follow());
-    const resized = new ResizeObserver(() => this.#onResize());
-    resized.observe(list);
-    resized.observe(scroller);
+    this.resized = new ResizeObserver(() => this.#onResize());
+  }
+
+  get isShown() {
+    return this.list.isConnected;
+  }
+
+  show() {
+    this.scroller.append(this.list);
+    this.shown = new AbortController();
+    const { signal } = this.shown;
+    this.scroller.addEventListener("scroll", () => this.#onScroll(), { passive: true, signal });
+    this.downButton.addEventListener("click", () => this.follow(), { signal });
+    this.resized.observe(this.list);
+    this.resized.observe(this.scroller);
+    this.#showWelcome();
+    this.follow();
+  }
+
+  hide() {
+    this.shown.abort();
+    this.resized.disconnect();
+    this.list.remove();
   }
 
   add(turn) {
@@ -37,7 +57,7 @@ export class ConversationView {
   }
 
   #showWelcome() {
-    this.welcome.hidden = this.list.childElementCount > 0;
+    if (this.isShown) this.welcome.hidden = this.list.childElementCount > 0;
   }
 
   #onScroll() {
@@ -52,6 +72,7 @@ export class ConversationView {
   }
 
   #toEnd() {
+    if (!this.isShown) return;
     this.scroller.scrollTop = this.scroller.scrollHeight;
     this.downButton.hidden = true;
   }

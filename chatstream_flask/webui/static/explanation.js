@@ -9,6 +9,7 @@ const KEYS = {
   prompt_too_long: "error_too_long",
   body_too_large: "error_too_long",
   signed_out: "error_signed_out",
+  too_many_conversations: "too_many",
   refused: "refused",
   hook_failed: "error_failed",
 };

@@ -4,8 +4,8 @@ const KEY = "chatstream.feedback";
 const MAX_KEPT = 200;
 
 export class Feedback {
-  constructor(api, storage) {
-    Object.assign(this, { api, storage });
+  constructor(storage) {
+    this.storage = storage;
     this.given = new Map(JSON.parse(storage.getItem(KEY) ?? "[]"));
   }
 
@@ -13,8 +13,8 @@ export class Feedback {
     return this.given.get(messageId) ?? null;
   }
 
-  async set(messageId, isLike) {
-    await this.api.setFeedback(messageId, isLike);
+  async set(api, messageId, isLike) {
+    await api.setFeedback(messageId, isLike);
     this.given.set(messageId, isLike);
     this.storage.setItem(KEY, JSON.stringify([...this.given].slice(-MAX_KEPT)));
   }

@@ -1,17 +1,17 @@
-/** Starting a new conversation deletes the old one, so a dialog asks first and offers to save it. */
+/** On a site without lists a new conversation deletes the old one: a dialog asks first and offers to save it. */
 
 import { element } from "./element.js";
 
 export class NewConversation {
-  constructor({ dialog, confirm, save, cancel }, chat, composer, onProblem) {
-    Object.assign(this, { dialog, cancel, chat, composer, onProblem });
+  constructor({ dialog, confirm, save, cancel }, chatOfNow, composer, onProblem) {
+    Object.assign(this, { dialog, cancel, chatOfNow, composer, onProblem });
     confirm.addEventListener("click", () => this.#start());
-    save.addEventListener("click", () => download(chat.asMarkdown));
+    save.addEventListener("click", () => download(chatOfNow().asMarkdown));
     cancel.addEventListener("click", () => dialog.close());
   }
 
   ask() {
-    if (this.chat.isEmpty) return this.composer.focus();
+    if (this.chatOfNow().isEmpty) return this.composer.focus();
     this.dialog.showModal();
     this.cancel.focus(); // so that Enter deletes nothing
   }
@@ -19,7 +19,7 @@ export class NewConversation {
   #start() {
     this.dialog.close();
     this.composer.takeFocus();
-    this.chat.startNew().catch(this.onProblem);
+    this.chatOfNow().startNew().catch(this.onProblem);
   }
 }
 

@@ -24,8 +24,8 @@ const FIELDS = [
 ];
 
 export class Settings {
-  constructor({ dialog, form, fields, problem, resetButton, cancelButton }, api) {
-    Object.assign(this, { dialog, problem, api });
+  constructor({ dialog, form, fields, problem, resetButton, cancelButton }, apiOfNow) {
+    Object.assign(this, { dialog, problem, apiOfNow });
     this.inputs = new Map(FIELDS.map((field) => [field.name, makeInput(field)]));
     this.edited = new Set(); // inputs that the user has changed since the dialog was opened
     for (const input of this.inputs.values()) {
@@ -42,6 +42,7 @@ export class Settings {
   }
 
   async open() {
+    this.api = this.apiOfNow();
     this.edited.clear();
     this.shown = null;
     this.dialog.showModal();
