@@ -151,6 +151,7 @@ def test_texts_of_the_site_reach_the_page() -> None:
         "language": "ja",
         "show_settings": False,
         "show_feedback": False,
+        "show_model": False,
     }
     text = page(given)
     assert "<b>" not in text
@@ -167,6 +168,7 @@ def test_without_params_the_page_has_words_of_its_own() -> None:
         "language": None,
         "show_settings": True,
         "show_feedback": True,
+        "show_model": True,
     }
 
 
