@@ -12,7 +12,7 @@ from flask import Request
 from ..conversation import Conversation
 from ..conversation.conversation_index import ConversationInfo
 from ..conversation.retention import trim_to_limits
-from ..errors import NotFound, StoreUnavailable
+from ..errors import InvalidRecord, NotFound, StoreUnavailable
 from ..prompts import AbstractChatPrompt
 from ..settings import Settings
 from .conversation_access import NO_SUCH_CONVERSATION, ConversationAccess
@@ -48,9 +48,14 @@ class OwnConversations:
         self._stop_reply = stop_reply
 
     def listed_id(self, request: Request) -> str | None:
-        """Return the id of the conversation that a request means; None if it is not in the caller's list."""
+        """Return the id of the conversation that a request means; None if it is in no readable list."""
         owner = self._access.owner_of(request)
-        info = None if owner is None else self._access.index().get(owner, self._access.id_of(request))
+        if owner is None:
+            return None
+        try:
+            info = self._access.index().get(owner, self._access.id_of(request))
+        except InvalidRecord:  # the conversation itself may be sound
+            return None
         return None if info is None else self._shown(info).id
 
     def list(
