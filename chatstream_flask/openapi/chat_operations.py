@@ -218,6 +218,7 @@ CHAT_OPERATIONS: dict[str, Operation] = {
     "answer_step": Operation(
         summary="Confirm or decline a function call for which a reply waits",
         tag=CHAT,
+        parameters=(CHOSEN,),
         path_parameters={"message_id": ID, "step_id": ID},
         body=an_object({"confirm": {"type": "boolean"}}),
         answers={"204": an_answer("The reply goes on."), **PROBLEMS},

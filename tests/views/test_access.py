@@ -59,6 +59,7 @@ KINDS = {  # of every route; a new one has to be added here
     "/v1/models/<path:name>": KEYED,
     "/v1/responses": KEYED,
     "/v1/responses/<response_id>": KEYED,
+    "/v1/responses/compact": KEYED,
     "/v1/responses/<response_id>/cancel": KEYED,
     "/v1/responses/<response_id>/input_items": KEYED,
     "/version": KEYED,
