@@ -123,6 +123,7 @@ class GenerationRequest:
         self.num_reasoning = 0  # of the generated tokens
         self._clock = clock
         self.created_at = clock()
+        self.queued_at = self.created_at  # later, if it continues a reply
         self.deadline = self.created_at + timeout_sec
         self.started_at: float | None = None
         self.first_token_at: float | None = None

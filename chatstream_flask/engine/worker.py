@@ -189,7 +189,7 @@ class Worker(WorkerThread):
             self._end(request, reason)
             return
         request.start()
-        self.stats.queue_sec.add(self._clock() - request.created_at)
+        self.stats.queue_sec.add(self._clock() - request.queued_at)
         try:
             decoder = self.runner.text_decoder(request)
             if request.reasoning is not None:

@@ -36,7 +36,7 @@ class WorkerStats:
     def record_tokens(self, sequence: Sequence, now: float) -> None:
         """Record that a step generated tokens of this sequence."""
         if sequence.last_token_at is None:
-            self.first_token_sec.add(now - sequence.request.created_at)
+            self.first_token_sec.add(now - sequence.request.queued_at)
         else:
             self.gap_sec.add(now - sequence.last_token_at)
         sequence.last_token_at = now

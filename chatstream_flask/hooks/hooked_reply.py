@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -28,6 +29,7 @@ from .tools import Tool
 
 Result = TypeVar("Result")
 Follow = Callable[[Sequence[Message]], GenerationRequest]
+PUMP_AFTER_SEC = 0.5  # after which nobody seems to read the reply here any more
 MAX_GENERATIONS = 16  # of one reply; after the last one its calls are not followed
 
 
@@ -60,6 +62,8 @@ class HookedReply:
         self._in_context: Callable[..., Any] = copy_current_request_context(_call) if hooks else _call
         self._passing = threading.RLock()  # held while text passes the hooks
         self._stages = TextStages(hooks, context, self._append_piece)
+        self._pumped_at = time.monotonic()
+        self._pumping: threading.Thread | None = None  # while nobody here reads the reply
         self._num_read = 0  # characters of the generation that have entered them
         self._is_flushed = False  # the generation has ended, and all of its text has passed
         self._failure: ChatStreamError | None = None
@@ -170,10 +174,23 @@ class HookedReply:
 
     def pump(self) -> None:
         """Let new text through; the reply ends if a hook refuses or fails."""
+        self._pumped_at = time.monotonic()
         with self._passing:
             self._read()
             if self._failure is not None:
                 self.generation.request_stop(FinishReason.CANCELLED)
+
+    def pump_if_nobody_does(self) -> None:
+        """Let text through in a thread of its own, for readers on other servers, if none is left here."""
+        is_left = time.monotonic() - self._pumped_at >= PUMP_AFTER_SEC
+        if is_left and self._pumping is None and self.generation.has_news(self._num_read):
+            self._pumping = threading.Thread(target=self._pump_to_end, name="chatstream-pump", daemon=True)
+            self._pumping.start()
+
+    def _pump_to_end(self) -> None:
+        while self.generation.outcome is None:
+            self.wait(self.num_chars, PUMP_AFTER_SEC)
+            self.pump()
 
     def cancel(self, engine: Engine, reason: FinishReason = FinishReason.CANCELLED) -> None:
         with self._changing:

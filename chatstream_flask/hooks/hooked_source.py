@@ -56,12 +56,15 @@ class HookedSource:
     def read(self, offset: int, timeout: float) -> tuple[list[Piece], Outcome | None]:
         """Read as `GenerationRequest.read` does.
 
-        Without a timeout nothing passes the hooks: so reads the thread that copies replies for other servers.
+        Without a timeout nothing passes the hooks: so reads the thread that copies replies for other servers,
+        which waits for nobody.
         """
         hooked = self._hooked
         if timeout and hooked.num_chars <= offset:
             hooked.wait(offset, timeout)
             hooked.pump()
+        elif not timeout:
+            hooked.pump_if_nobody_does()
         outcome = hooked.generation.outcome  # first: once it is there, all text has passed
         return hooked.pieces_after(offset), outcome
 

@@ -12,6 +12,7 @@ from apis import APIS, QUESTION, Answer, every_api
 from fakes import TIMEOUT
 from flask import current_app, request, session
 from flask_fakes import ScriptedRunner, parse_event, say
+from prometheus_client import CollectorRegistry
 
 from chatstream_flask import ReplyContext
 from chatstream_flask.errors import ConfigError
@@ -241,3 +242,21 @@ def test_a_hook_with_wrong_arguments_is_refused(tmp_path: Path) -> None:
             chat.chat_stream.on_text(lambda text: text)  # type: ignore[type-var]
         with pytest.raises(ConfigError, match="unit must be one of word, sentence, reply"):
             chat.chat_stream.on_text(unit="line")  # type: ignore[call-overload]
+
+
+def test_the_time_of_hooks_and_their_failures_are_metrics(tmp_path: Path) -> None:
+    with every_api(tmp_path, says(TEXT)) as chat:
+        registry = CollectorRegistry()
+        registry.register(chat.chat_stream.metrics_collector())
+        assert registry.get_sample_value("chatstream_hook_seconds_count", {"hook": "on_text"}) is None
+        chat.chat_stream.on_text(mask)
+        chat.chat_stream.after_reply(lambda reply: 1 / 0)
+        APIS["chat/completions"](chat.client())
+        assert registry.get_sample_value("chatstream_hook_seconds_count", {"hook": "on_text"}) == 3
+        seconds = registry.get_sample_value("chatstream_hook_seconds_sum", {"hook": "on_text"})
+        assert seconds is not None and 0 < seconds < TIMEOUT
+        failures = [
+            registry.get_sample_value("chatstream_hook_failures_total", {"hook": hook})
+            for hook in ("on_text", "after_reply")
+        ]
+        assert failures == [0, 1]

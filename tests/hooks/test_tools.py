@@ -359,3 +359,17 @@ def test_the_calls_of_real_families_are_made(tmp_path: Path, name: str) -> None:
             answer = response.get_json()["choices"][0]["message"] if path != "/chat_stream" else {}
             text = answer.get("content", response.text)
             assert text == "It is 4."
+
+
+def test_a_generation_that_continues_a_reply_has_not_waited_as_long_as_the_reply(tmp_path: Path) -> None:
+    with tool_chat(tmp_path, once("slow")) as chat:
+
+        @chat.chat_stream.tool
+        def slow() -> str:
+            """Take a fifth of a second."""
+            threading.Event().wait(0.2)
+            return "there"
+
+        done = own_events(ask(chat))[-1].data
+        assert done["timings"]["total_ms"] >= 200
+        assert chat.chat_stream.engine.stats.steps.queue_sec.total < 0.2

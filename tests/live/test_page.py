@@ -19,9 +19,10 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 from tcp_proxy import TCPProxy
+from tool_chat import call, tool_chat
 from werkzeug.wrappers import Response as BaseResponse
 
-from chatstream_flask import ChatStream, SimpleSessionRequestHandler
+from chatstream_flask import ChatStream, ReplyContext, SimpleSessionRequestHandler
 from chatstream_flask.mock.phrases import LONG, ROUND
 from chatstream_flask.views import create_chat_blueprint
 from chatstream_flask.webui.page import create_webui_blueprint
@@ -300,6 +301,46 @@ def test_reasoning_of_real_families_is_folded_away(tmp_path: Path, browser: Chro
             assert page.ask("2 + 2?") == "It is 4."
             assert page.texts(".reasoning-text") == ["Hm."]
             assert not page.has(".reasoning-text")
+            browser.get("about:blank")
+
+
+def test_calls_ask_their_visitor_and_sources_and_refusals_are_shown(tmp_path: Path, browser: Chrome) -> None:
+    def write(prompt: str) -> str:
+        newest = prompt.rpartition("<|user|>")[2]
+        return "Paid [1]." if newest.startswith("<tool_response>") else call("pay", euros=7)
+
+    with tool_chat(tmp_path, write) as chat:
+
+        @chat.chat_stream.tool(confirm=True)
+        def pay(euros: int) -> str:
+            """Pay."""
+            return f"{euros} euros are paid"
+
+        @chat.chat_stream.before_reply
+        def check(reply: ReplyContext) -> None:
+            if "free" in reply.user_input:
+                reply.refuse("Nothing is free here.")
+            reply.add_source("Price list", "7 euros", url="/prices")
+            reply.add_source("A note", url="javascript:alert(1)")
+
+        chat.app.register_blueprint(create_webui_blueprint(), url_prefix="/api")
+        with served(chat.app) as port:
+            page = new_visitor(browser, port, "en", "api/")
+            page.say("Pay")
+            page.wait(lambda: page.texts(".step summary") == ["pay: may it be called?"])
+            page.click("Allow")
+            page.wait_until_ended()
+            for _ in ("as it came", "as it was kept"):
+                assert page.replies == ["Paid [1]."]
+                assert page.texts(".step summary") == ["pay: done"]
+                assert page.texts(".step pre")[-1] == "7 euros are paid"
+                assert page.texts(".sources li") == ["Price list", "A note"]
+                links = "return [...document.querySelectorAll('.sources a')].map((link) => link.pathname)"
+                assert page.script(links) == ["/prices"]
+                page.open()
+                page.wait(lambda: page.replies)
+            page.say("Is it free?")
+            page.wait(lambda: page.failure == "Nothing is free here.")
             browser.get("about:blank")
 
 

@@ -261,6 +261,22 @@ def test_redis_that_comes_back_empty_gets_the_running_replies_again(
         assert text_in(events) == TEXT
 
 
+def test_text_passes_the_hooks_for_a_reader_that_has_moved_to_another_server(server: MakeServer) -> None:
+    with server(held_runner()) as one, server() as other:
+        one.chat_stream.on_text(unit="word")(lambda reply, text: text.upper())
+        client = one.client()
+        response = begin(client)
+        one.runner.allow(1)
+        read_until(read_events(response), "start")
+        response.close()
+        events = read_events(resume(same_visitor(client, other), id_of(response)))
+        one.runner.allow(len("日本語 and "))
+        assert read_until(events, "text").data["text"].startswith("日本語 ")
+        one.runner.release()
+        assert list(events)[-1].name == "done"
+        assert other.history(same_visitor(client, other))[-1] == TEXT.upper()
+
+
 def test_steps_are_read_and_confirmed_through_another_server(server: MakeServer) -> None:
     tokenizer = tool_tokenizer()
     runner = ScriptRunner(
