@@ -121,6 +121,7 @@ FAMILIES = {
         "ikawrakow__meta-llama-Llama-3.1-8B-Instruct.jinja",
         call='{"name": "weather", "parameters": {"city": "Paris"}}',
     ),
+    "Gemma 3": Family("gemma3", call=HERMES_CALL),  # its template has no place for tools
     "R1 distilled into Llama": Family(
         "llama3_1",
         "ikawrakow__deepseek-ai-DeepSeek-R1-Distill-Llama-8B.jinja",

@@ -16,6 +16,22 @@ PROMPTS = [
     "Write a haiku about the sea.",
     "Explain why the sky is blue to a child.",
     "List three uses of a paper clip.",
+    "Who wrote Romeo and Juliet?",
+    "What is 12 times 9?",
+    "Translate 'good morning' into French.",
+    "Give me a recipe for pancakes.",
+    "Write a Python function that reverses a list.",
+    "Tell me a short story about a lighthouse.",
+    "What is the difference between a crocodile and an alligator?",
+    "Summarise the plot of Cinderella in two sentences.",
+    "Why do leaves fall in autumn?",
+    "Write a polite email that asks for a day off.",
+    "Name five planets.",
+    "How does a bicycle stay upright?",
+    "What should I pack for a week in Norway?",
+    "日本の首都はどこですか？",
+    "Explain recursion.",
+    "Say nothing but the word yes.",
 ]
 
 

@@ -83,8 +83,9 @@ def test_each_end_token_of_the_file_ends_a_reply(tmp_path: Path) -> None:
 
 def test_sampling_settings_of_the_file_are_the_generation_config(tmp_path: Path) -> None:
     loaded = load(tmp_path / "a.gguf", general__sampling__temp=0.5, general__sampling__top_p=0.75)
-    assert loaded.model.generation_config.temperature == 0.5
-    assert loaded.model.generation_config.top_p == 0.75
+    config = loaded.model.generation_config
+    assert (config.temperature, config.top_p) == (0.5, 0.75)
+    assert (config.top_k, config.min_p) == (40, 0.05)  # llama.cpp's, as the file says nothing
 
 
 def test_the_rotary_scaling_of_llama_3_is_kept(tmp_path: Path) -> None:

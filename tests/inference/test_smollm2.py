@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from smollm2 import PROMPTS, greedy_replies, smollm2_folder
+from suite_size import size
 
 from chatstream_flask import ChatStream
 from chatstream_flask.inference.decoders.native_decoder import NativeDecoder
@@ -14,7 +15,7 @@ from chatstream_flask.inference.decoders.native_library import native_library
 from chatstream_flask.inference.loading.load_model import load_model
 from chatstream_flask.inference.prepared_model import PreparedModel
 
-NUM_TOKENS = 32
+NUM_PROMPTS, NUM_TOKENS = size(4, 20), size(32, 128)
 # As llama.cpp tokenises them with the GGUF file of the same model.
 LLAMA_CPP_IDS = {
     "In 1984, he's 42 years old.": [788, 216, 33, 41, 40, 36, 28, 384, 506, 216, 36, 34, 929, 1573, 30],
@@ -41,10 +42,11 @@ def test_greedy_replies_equal_generate() -> None:
     folder = smollm2_folder()
     model, tokenizer, _ = load_model(str(folder), "cpu", "float32")
     chat_stream = ChatStream.from_pretrained(
-        folder, device="cpu", dtype="float32", context_len=256, num_of_concurrent_executions=len(PROMPTS)
+        folder, device="cpu", dtype="float32", context_len=256, num_of_concurrent_executions=NUM_PROMPTS
     )
     prompts = [
-        chat_stream.source.encode_messages([{"role": "user", "content": text}], [], {}) for text in PROMPTS
+        chat_stream.source.encode_messages([{"role": "user", "content": text}], [], {})
+        for text in PROMPTS[:NUM_PROMPTS]
     ]
     chat_stream.start_queue_worker()
     try:

@@ -50,6 +50,8 @@ SAMPLING = {  # metadata key below general.sampling -> name in a generation conf
     "min_p": "min_p",
     "penalty_repeat": "repetition_penalty",
 }
+# What llama.cpp takes where the file does not say it: its users try files with these.
+DEFAULT_SAMPLING = {"temp": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05}
 _patching = threading.Lock()
 
 
@@ -207,8 +209,12 @@ class GgufFiles(ModelFiles):
     def _set_generation_config(self, config: Any) -> None:
         ids = [self._field(f"tokenizer.ggml.{name}") for name in END_IDS]
         config.eos_token_id = sorted({int(token_id) for token_id in ids if token_id is not None}) or None
+        config.do_sample = True  # else the settings of sampling cannot be saved
         for key, name in SAMPLING.items():
-            if (value := self._field(f"general.sampling.{key}")) is not None:
+            value = self._field(f"general.sampling.{key}")
+            if value is None:
+                value = DEFAULT_SAMPLING.get(key)
+            if value is not None:
                 setattr(config, name, value)
 
 

@@ -79,12 +79,21 @@ class PackagedModel:
 
     def _prepare(self, gguf: Path, folder: Path) -> None:
         """Write the model as a folder of transformers, which is read in a second."""
+        from transformers import GenerationConfig
+
         from .gguf_files import GgufFiles
 
         files = GgufFiles(str(gguf))
         model = files.load_weights(Dtype.BFLOAT16, "cpu")
-        for name, value in (self.generation_config | {"do_sample": True}).items():
-            setattr(model.generation_config, name, value)
+        config = model.generation_config
+        make_config: Any = GenerationConfig  # untyped in transformers
+        model.generation_config = make_config(
+            bos_token_id=config.bos_token_id,
+            eos_token_id=config.eos_token_id,
+            pad_token_id=config.pad_token_id,
+            do_sample=True,
+            **self.generation_config,
+        )
         model.save_pretrained(folder)
         files.load_tokenizer().save_pretrained(folder)
 
