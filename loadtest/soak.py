@@ -11,6 +11,7 @@ from chatstream_flask.engine.finisher import MAX_THREADS
 from chatstream_flask.http.server_check import num_server_threads
 
 from .generator import run_phase
+from .growth import growth_goals
 from .options import Options
 from .plan import Plan
 from .record import Phase
@@ -54,6 +55,7 @@ def run_soak(options: Options, folder: Path) -> Result:
         result.runs.append(Run(server.kind, "soak", options.soak, summarise(phase, options.warm_up)))
         result.targets.append(_threads_goal(server, before["threads"], after["threads"]))
         result.targets += [_goal(server.kind, name, before[name], after[name]) for name in ALLOWED]
+        result.targets += growth_goals(server.kind, sampler.points, phase)
         result.series[server.kind] = sampler.points
     return result
 

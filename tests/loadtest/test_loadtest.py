@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from loadtest.arrival import PROFILES, poisson_arrivals
+from loadtest.growth import growth_goals
 from loadtest.options import parse
 from loadtest.overload import goals_of
 from loadtest.plan import Plan
@@ -93,6 +94,25 @@ def test_goodput_is_of_right_replies_and_of_the_time_that_counts() -> None:
     assert summary["REFUSED"]["p99"] == 20.0
     assert summary["QUEUE"]["p50"] == 100.0
     assert summary["verdicts"] == {RIGHT: 3, WRONG: 1, "refused": 1}
+
+
+def test_a_server_that_grows_during_a_soak_is_found() -> None:
+    def sample(at: float, leak: float) -> dict[str, float]:
+        return {"at": at, "rss_kib": 10**5 + leak * at + at % 7, "threads": 30, "open_files": 40 + at % 2}
+
+    phase = Phase(records=[reply(float(n)) for n in range(600)])
+    for n, record in enumerate(phase.records):
+        record.headers_at = record.sent_at + 0.01 + 0.001 * n
+    steady = growth_goals("waitress", [sample(5.0 * n, 0.0) for n in range(120)], phase)
+    leaking = growth_goals("waitress", [sample(5.0 * n, 50.0) for n in range(120)], Phase())
+    assert {goal.name: goal.is_met for goal in steady} == {
+        "waitress: slope of rss_kib": True,
+        "waitress: slope of threads": True,
+        "waitress: slope of open_files": True,
+        "waitress: slope of answer_ms": False,
+    }
+    assert [goal.is_met for goal in leaking] == [False, True, True]
+    assert leaking[0].value == "+1.8e+05 an hour, +2.97e+04 in all"
 
 
 def test_distribution_is_in_ms() -> None:
