@@ -17,7 +17,7 @@ from flask_session.cachelib.cachelib import CacheLibSession, CacheLibSessionInte
 
 from ..errors import ConfigError, StoreUnavailable
 from ..http.problem import problem_response
-from .json_file_cache import JSONFileCache
+from .line_file_cache import LineFileCache
 
 logger = logging.getLogger("chatstream_flask")
 
@@ -45,9 +45,9 @@ class FileSessionInterface(CacheLibSessionInterface):
     app of a host, whatever its port: under one name, each app would replace the other's session.
     """
 
-    cache: JSONFileCache
+    cache: LineFileCache
 
-    def __init__(self, app: Flask, directory: Path, cache: JSONFileCache) -> None:
+    def __init__(self, app: Flask, directory: Path, cache: LineFileCache) -> None:
         super().__init__(app, cache, permanent=False)
         self.directory = directory
         digest = hashlib.sha256(f"{app.name}\0{directory.resolve()}".encode()).hexdigest()
@@ -148,4 +148,4 @@ def file_session_interface(
     """
     path = make_session_folder(app, directory)
     max_files = None if max_conversations is None else 3 * max_conversations
-    return FileSessionInterface(app, path, JSONFileCache(path, max_files, max_bytes, is_synced=is_synced))
+    return FileSessionInterface(app, path, LineFileCache(path, max_files, max_bytes, is_synced=is_synced))

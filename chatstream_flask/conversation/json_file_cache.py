@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import math
@@ -21,7 +20,6 @@ from cachelib.base import BaseCache
 from cachelib.file import FileSystemCache
 
 from .expiry_clock import ExpiryClock
-from .record_lines import NEWLINE, DamagedLines, Line, LinesChanged
 from .retention import log_exceeding
 
 logger = logging.getLogger("chatstream_flask")
@@ -54,20 +52,9 @@ class Entry(NamedTuple):
             return cls(expires_at or NEVER, stat.st_mtime_ns, stat.st_size, path)
 
 
-def _aside(path: str) -> str:
+def aside(path: str) -> str:
+    """Return a new name for a damaged file, or for a part of it."""
     return f"{path}.{time.time_ns()}{DAMAGED_SUFFIX}"
-
-
-def _private(path: str, flags: int) -> int:
-    """Open a file that is its owner's only."""
-    return os.open(path, flags, 0o600)
-
-
-def _write(file: io.FileIO, content: bytes) -> None:
-    """Write everything: a call may write less, for example when the disk is almost full."""
-    left = memoryview(content)
-    while left:
-        left = left[file.write(left) :]
 
 
 class JSONFileCache(FileSystemCache):
@@ -114,70 +101,6 @@ class JSONFileCache(FileSystemCache):
     def set(self, key: str, value: Any, timeout: Any = None, mgmt_element: bool = False) -> bool:
         self._replace(self._get_filename(key), self._header(timeout) + json.dumps(value).encode())
         return True
-
-    def read_lines(self, key: str) -> list[bytes]:
-        """Return the lines of an entry; none if it does not exist or has expired."""
-        return self._lines_in(self._get_filename(key))
-
-    def write_line(self, key: str, line: Line, timeout: int) -> None:
-        """Append a line to an entry, or let it replace the entry.
-
-        :raises LinesChanged: the entry does not have the lines that it continues
-        """
-        path = self._get_filename(key)
-        if line.num_lines:
-            self._append(path, line, self._header(timeout))
-        else:
-            self._replace(path, self._header(timeout) + line.text)
-
-    def set_aside_lines(self, key: str, lines: list[bytes], error: DamagedLines) -> None:
-        """Move the lines of an entry that cannot be read to a file of their own.
-
-        Do nothing if the entry has been changed since it was read.
-        """
-        path = self._get_filename(key)
-        with self._changing:
-            if self._lines_in(path) != lines:
-                return
-            if not error.num_good:
-                self._move_aside(path, error)
-                return
-            kept = _aside(path)
-            with open(kept, "xb", opener=_private) as file:
-                file.write(NEWLINE.join(lines[error.num_good :]))
-            os.truncate(path, HEADER_LEN + len(NEWLINE.join(lines[: error.num_good])))
-            logger.error("the end of a conversation file is damaged and was moved to %s: %s", kept, error)
-
-    def _lines_in(self, path: str) -> list[bytes]:
-        try:
-            with open(path, "rb") as file:
-                header, content = file.read(HEADER_LEN), file.read()
-        except FileNotFoundError:
-            return []
-        if len(header) == HEADER_LEN:
-            (expires_at,) = struct.unpack("I", header)
-            if expires_at and expires_at < self._clock.earliest():
-                return []
-        return content.split(NEWLINE)
-
-    def _append(self, path: str, line: Line, header: bytes) -> None:
-        try:
-            with self._changing, open(path, "r+b", buffering=0) as file:
-                size = file.seek(0, os.SEEK_END)
-                if size != HEADER_LEN + line.num_bytes:
-                    raise LinesChanged
-                try:
-                    _write(file, NEWLINE + line.text)
-                except OSError:
-                    file.truncate(size)
-                    raise
-                file.seek(0)
-                _write(file, header)
-            if self._is_synced:
-                with open(path, "r+b") as file:
-                    os.fsync(file.fileno())
-        except FileNotFoundError as error:
-            raise LinesChanged from error
 
     def _replace(self, path: str, content: bytes) -> None:
         handle, name = tempfile.mkstemp(suffix=self._fs_transaction_suffix, dir=self._path)
@@ -233,7 +156,7 @@ class JSONFileCache(FileSystemCache):
                 self._move_aside(path, error)
 
     def _move_aside(self, path: str, reason: object) -> None:
-        kept = _aside(path)
+        kept = aside(path)
         os.rename(path, kept)
         logger.error(
             "a session or conversation file is damaged, was moved to %s and begins anew: %s", kept, reason
