@@ -112,10 +112,14 @@ class RemoteRunner:
             reply = None
             del sequence.logprobs[sequence.request.num_generated :]
         if reply is None and not sequence.has_forced:
-            self._replies[sequence] = self._running_loop.run_until_complete(self._begin(sequence))
-
-    async def _begin(self, sequence: Sequence) -> RemoteReply:
-        return RemoteReply(sequence, self._session, self._engines.upstreams, self.eos_ids, self._has_news.set)
+            self._replies[sequence] = RemoteReply(
+                sequence,
+                self._running_loop,
+                self._session,
+                self._engines.upstreams,
+                self.eos_ids,
+                self._has_news.set,
+            )
 
     async def _wait(self, num_sequences: int) -> None:
         """Wait a moment for tokens, and collect those of several replies."""

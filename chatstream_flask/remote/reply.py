@@ -51,12 +51,13 @@ class Refused(Exception):
 class RemoteReply:
     """Follows the stream of an engine; if that breaks, another engine continues after the tokens so far.
 
-    Belongs to one event loop. `fault` is set when no engine can continue.
+    Belongs to one event loop, and begins when that runs. `fault` is set when no engine can continue.
     """
 
     def __init__(
         self,
         sequence: Sequence,
+        loop: asyncio.AbstractEventLoop,
         session: Any,
         upstreams: Upstreams,
         eos_ids: Collection[int],
@@ -80,7 +81,7 @@ class RemoteReply:
         self._is_reading = False
         self._news_at = 0.0
         self._response: Any = None
-        self._task = asyncio.ensure_future(self._run())
+        self._task = loop.create_task(self._run())
 
     def __repr__(self) -> str:
         return f"<RemoteReply {self._sequence!r} at {self._upstream!r}>"
