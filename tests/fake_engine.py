@@ -1,18 +1,26 @@
-"""An engine that speaks vLLM's dialect and fails exactly where a test says so."""
+"""An engine that speaks vLLM's dialect and fails exactly where a test says so.
+
+`python -m fake_engine PORT PAUSE_SEC` serves one in a process of its own, to be killed.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
-from fakes import TIMEOUT
+from tokenizers import Tokenizer
 
+from chatstream_flask.demo_model import PATH as DEMO_MODEL
+
+TIMEOUT = 30.0  # seconds; only reached when a test fails
 EOS_ID = 1  # of the demo model
 CONTEXT_LEN = 512
 FIRST_ID = 3
@@ -171,3 +179,10 @@ def fake_engine(encode: Any, **options: Any) -> Iterator[FakeEngine]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+if __name__ == "__main__":
+    tokenizer = Tokenizer.from_file(str(Path(DEMO_MODEL, "tokenizer.json")))
+    port, pause_sec = int(sys.argv[1]), float(sys.argv[2])
+    with fake_engine(lambda text: tokenizer.encode(text).ids, port=port, pause_sec=pause_sec):
+        threading.Event().wait()

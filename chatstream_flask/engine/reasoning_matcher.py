@@ -25,6 +25,20 @@ class ReasoningMatcher:
         self._is_opening = False  # whether the first of them was chosen
         self._separator_ids = list(reasoning.separator_ids)
 
+    @property
+    def next_opening_id(self) -> int | None:
+        """The next token of the tag that begins reasoning; None if that is complete, or cannot come now."""
+        return self._opening_ids[0] if self._opening_ids else None
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether the tag has begun and is not complete."""
+        return self._is_opening
+
+    def refuse_opening(self) -> None:
+        """Let the grammar hold from the next token on."""
+        self._opening_ids, self._separator_ids = [], []
+
     def accept(self, token_id: int) -> bool:
         for may_come in (self._opening_ids, self._separator_ids):
             if may_come:

@@ -43,7 +43,12 @@ class CompletionsDialect:
     path: str = field(default="/v1/completions", init=False)
 
     def body(
-        self, prompt_ids: Sequence[int], request: GenerationRequest, max_tokens: int, seed: int | None
+        self,
+        prompt_ids: Sequence[int],
+        request: GenerationRequest,
+        max_tokens: int,
+        seed: int | None,
+        schema: dict[str, Any] | None,
     ) -> dict[str, Any]:
         params = request.params
         generated = prompt_ids[len(request.prompt_ids) :]
@@ -69,6 +74,7 @@ class CompletionsDialect:
             "logprobs": params.num_logprobs,
             "return_tokens_as_token_ids": None if params.num_logprobs is None else True,
             "prompt_cache_key": session_of(request),
+            "structured_outputs": None if schema is None else {"json": schema},
         }
         return {name: value for name, value in body.items() if value is not None}
 

@@ -10,6 +10,7 @@ from ..config import MULTIPLICATIVE, SamplingParams
 from ..engine.reply_text import TokenLogprob
 from ..engine.request import GenerationRequest
 from ..errors import BadRequest
+from .format import schema_of
 
 
 class ProtocolError(Exception):
@@ -43,9 +44,17 @@ class Dialect(Protocol):
         """The path of its URL."""
 
     def body(
-        self, prompt_ids: Sequence[int], request: GenerationRequest, max_tokens: int, seed: int | None
+        self,
+        prompt_ids: Sequence[int],
+        request: GenerationRequest,
+        max_tokens: int,
+        seed: int | None,
+        schema: dict[str, Any] | None,
     ) -> dict[str, Any]:
-        """Return the body of the request for a streamed reply."""
+        """Return the body of the request for a streamed reply.
+
+        :param schema: JSON schema that all that comes conforms to
+        """
 
     def reader(self) -> Reader:
         """Return a reader for a new stream."""
@@ -74,8 +83,11 @@ def check_common(params: SamplingParams) -> None:
         )
     if params.bad_words_ids:
         raise BadRequest("bad_words are not supported with an engine that is reached over HTTP")
-    if params.grammar is not None:
-        raise BadRequest("structured output is not supported with an engine that is reached over HTTP")
+    if params.grammar is not None and schema_of(params.grammar) is None:
+        raise BadRequest(
+            "with an engine that is reached over HTTP, the format of a reply can only be a JSON schema, and "
+            "neither tools with a format nor strict functions are supported"
+        )
 
 
 def session_of(request: GenerationRequest) -> str | None:

@@ -45,7 +45,12 @@ class LlamaCppDialect:
     path: str = field(default="/completion", init=False)
 
     def body(
-        self, prompt_ids: Sequence[int], request: GenerationRequest, max_tokens: int, seed: int | None
+        self,
+        prompt_ids: Sequence[int],
+        request: GenerationRequest,
+        max_tokens: int,
+        seed: int | None,
+        schema: dict[str, Any] | None,
     ) -> dict[str, Any]:
         params = request.params
         has_penalty = params.repetition_penalty or params.frequency_penalty or params.presence_penalty
@@ -67,6 +72,7 @@ class LlamaCppDialect:
             "logit_bias": list(params.logit_bias) or None,
             "ignore_eos": request.ignores_eos or None,
             "n_probs": params.num_logprobs,
+            "json_schema": schema,
         }
         return {name: value for name, value in body.items() if value is not None}
 

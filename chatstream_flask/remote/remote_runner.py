@@ -6,14 +6,16 @@ import asyncio
 from typing import Any
 
 from ..engine.detokenizer import TextDecoder
+from ..engine.reasoning_matcher import ReasoningMatcher
 from ..engine.reply_text import TokenLogprob
 from ..engine.request import GenerationRequest
 from ..engine.runner import NewIds
 from ..engine.sequence import Chunk, Matcher, Sequence
-from ..errors import ConfigError, EngineUnavailable
+from ..errors import EngineUnavailable
 from ..inference.text_decoder import reply_decoder
 from .client import client_session
 from .engines import Engines
+from .format import FormatOfEngine, is_held, next_opening_id
 from .reply import FAILED, RemoteReply
 
 MAX_WAIT_SEC = 0.005  # for tokens, so that new and cancelled requests are noticed soon
@@ -26,7 +28,8 @@ class RemoteRunner:
     """Holds one stream for each sequence, in an event loop that runs while `decode` waits for tokens.
 
     Where the sequence has other tokens than its stream, because some were forced, a new stream continues
-    after them.
+    after them. Of a reply that may reason before an answer in a format, one stream without the format has the
+    reasoning, and another one with it the answer.
     """
 
     keeps_prefixes = False  # the engines do
@@ -85,7 +88,7 @@ class RemoteRunner:
         return reply_decoder(self._tokenizer, request)
 
     def matcher(self, grammar: str) -> Matcher:
-        raise ConfigError("structured output is not supported with an engine that is reached over HTTP")
+        return FormatOfEngine()
 
     def close(self) -> None:
         if self._loop is None:
@@ -107,7 +110,11 @@ class RemoteRunner:
     def _follow(self, sequence: Sequence) -> None:
         """Have a stream that continues the sequence, unless its next token is forced."""
         reply = self._replies.get(sequence)
-        if reply is not None and (sequence.has_forced or not reply.is_at(len(sequence.token_ids))):
+        if reply is not None and (
+            sequence.has_forced
+            or not reply.is_at(len(sequence.token_ids))
+            or (is_held(sequence) and not reply.has_schema)
+        ):
             self.forget(sequence)
             reply = None
             del sequence.logprobs[sequence.request.num_generated :]
@@ -138,11 +145,32 @@ class RemoteRunner:
 
     def _take(self, sequence: Sequence) -> list[int]:
         if sequence.has_forced:
-            if sequence.params.num_logprobs is not None:
-                sequence.logprobs.append(TokenLogprob(PLACEHOLDER, 0.0, ()))
-            return [PLACEHOLDER]
+            return self._placeholder(sequence, PLACEHOLDER)
         reply = self._replies[sequence]
-        ids = reply.take()
-        if reply.has_ended and not ids:
+        if sequence.grammar_matcher is None or reply.has_schema:
+            ids = reply.take()
+        else:
+            ids = self._take_free(sequence, reply)
+        if reply.has_ended and not ids and reply.next_id is None:
             sequence.fault = reply.fault or EngineUnavailable(FAILED)
         return ids
+
+    def _take_free(self, sequence: Sequence, reply: RemoteReply) -> list[int]:
+        """Take one token at most, as only its text tells whether the format holds for the next one."""
+        opening_id, matcher = next_opening_id(sequence), sequence.grammar_matcher
+        if opening_id is not None and reply.next_id not in (None, opening_id):
+            assert isinstance(matcher, ReasoningMatcher)
+            if matcher.is_opening:
+                return self._placeholder(sequence, opening_id)
+            matcher.refuse_opening()
+            return []
+        ids = reply.take(1)
+        if reply.next_id is not None:
+            self._has_news.set()
+        return ids
+
+    def _placeholder(self, sequence: Sequence, token_id: int) -> list[int]:
+        """Return a token that the stream does not have."""
+        if sequence.params.num_logprobs is not None:
+            sequence.logprobs.append(TokenLogprob(token_id, 0.0, ()))
+        return [token_id]

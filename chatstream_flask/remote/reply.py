@@ -14,6 +14,7 @@ from ..engine.reply_text import TokenLogprob
 from ..engine.sequence import Sequence
 from ..errors import EngineUnavailable
 from .dialect import Part, ProtocolError, seed_at, session_of
+from .format import is_held, schema_of
 from .logprob_pairs import LogprobPairs
 from .upstream import Upstream
 from .upstreams import Upstreams
@@ -63,7 +64,7 @@ class RemoteReply:
         eos_ids: Collection[int],
         on_news: Callable[[], None],
     ) -> None:
-        """Start to generate after the tokens that the sequence has now.
+        """Start to generate after the tokens that the sequence has now, in its format if that holds there.
 
         :param eos_ids: tokens that end a reply; some engines leave them out
         :param on_news: called when there are tokens, or a fault
@@ -77,6 +78,7 @@ class RemoteReply:
         self._arrived: list[int] = []  # and not taken yet
         self._logprobs: list[TokenLogprob] = []  # of these, if asked for
         self._position = len(sequence.token_ids)  # after the tokens that were taken
+        self._schema = schema_of(sequence.params.grammar or "") if is_held(sequence) else None
         self._upstream: Upstream | None = None  # the last one
         self._is_reading = False
         self._news_at = 0.0
@@ -90,12 +92,26 @@ class RemoteReply:
         """Return whether the next token to take is the one at this position of the sequence."""
         return self._position == position
 
-    def take(self) -> list[int]:
-        """Return the new tokens, and append their log-probabilities to the sequence."""
-        ids, self._arrived = self._arrived, []
+    @property
+    def has_schema(self) -> bool:
+        """Whether its tokens conform to a JSON schema."""
+        return self._schema is not None
+
+    @property
+    def next_id(self) -> int | None:
+        """The next token to take; None if it has not arrived."""
+        return self._arrived[0] if self._arrived else None
+
+    def take(self, most: int | None = None) -> list[int]:
+        """Return the new tokens, and append their log-probabilities to the sequence.
+
+        :param most: how many of them; None: all
+        """
+        ids, self._arrived = self._arrived[:most], self._arrived[len(self._arrived[:most]) :]
         self._position += len(ids)
-        self._sequence.logprobs += self._logprobs
-        self._logprobs = []
+        if self._sequence.params.num_logprobs is not None:
+            self._sequence.logprobs += self._logprobs[: len(ids)]
+            del self._logprobs[: len(ids)]
         return ids
 
     def check_silence(self) -> None:
@@ -148,6 +164,8 @@ class RemoteReply:
                 return
             except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ProtocolError) as error:
                 upstream.record_failure(str(error) or type(error).__name__)
+            if self._schema is not None and self._num_arrived > num_before:
+                break  # another engine would begin the format again
             num_tries = 1 if self._num_arrived > num_before else num_tries + 1
             if self._upstreams.up == [upstream]:
                 await asyncio.sleep(PAUSE_SEC * 2 ** (num_tries - 1))
@@ -187,7 +205,7 @@ class RemoteReply:
         if max_tokens <= 0:
             return True
         seed = None if request.params.seed is None else seed_at(request.params.seed, num_generated)
-        body = dialect.body(prompt_ids, request, max_tokens, seed)
+        body = dialect.body(prompt_ids, request, max_tokens, seed, self._schema)
         headers = {"x-session-id": session_of(request) or request.id, **request.headers}
         reader, pairs = dialect.reader(), LogprobPairs()
         try:

@@ -24,6 +24,7 @@ KINDS = os.environ.get("CHATSTREAM_FRONTS", "local servers").split()
 TIMEOUT_SEC = 120
 LONG = {"temperature": 0}  # about 150 tokens
 STORY = "Tell me a very long story."
+NO_ENGINE = "formats of a model in the server have tests of their own"
 QUESTION = "My name is Ann."
 
 
@@ -223,6 +224,38 @@ def test_bad_words_are_refused_where_the_engine_has_none(front: Front, here: Fro
     if response.status_code != 200:
         assert response.status_code == 400
         assert "an engine that is reached over HTTP" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("thinks", [False, True])
+def test_an_answer_has_its_format_also_after_reasoning(front: Front, thinks: bool) -> None:
+    if not front.has_engines:
+        pytest.skip(NO_ENGINE)
+    fields: dict[str, Any] = {"chat_template_kwargs": {"enable_thinking": thinks}, "thinking_token_budget": 8}
+    messages = [{"role": "user", "content": STORY}]
+    wanted = {"type": "json_schema", "json_schema": {"name": "person", "schema": {"enum": ["Ann", "Bob"]}}}
+    given = choice(front, messages=messages, response_format=wanted, **fields)
+    assert (given["finish_reason"], bool(given["message"].get("reasoning_content"))) == ("stop", thinks)
+    assert given["message"]["content"] in ('"Ann"', '"Bob"')
+
+
+def test_a_forced_call_has_the_arguments_of_its_function(front: Front) -> None:
+    if not front.has_engines:
+        pytest.skip(NO_ENGINE)
+    schema = {"type": "object", "properties": {}, "additionalProperties": False}
+    tool = {"type": "function", "function": {"name": "person", "parameters": schema}}
+    wanted = {"type": "function", "function": {"name": "person"}}
+    given = choice(front, tools=[tool], tool_choice=wanted, max_tokens=300)
+    (call,) = given["message"]["tool_calls"]
+    assert json.loads(call["function"]["arguments"]) == {}
+
+
+def test_a_format_that_is_no_schema_is_refused_where_the_engine_has_none(front: Front) -> None:
+    response = ask(front, structured_outputs={"regex": "[ab]{3}"})
+    if front.has_engines:
+        assert response.status_code == 400
+        assert "can only be a JSON schema" in response.json()["error"]["message"]
+    else:
+        assert response.status_code == 200
 
 
 # -- under load ------------------------------------------------------------------------------------------

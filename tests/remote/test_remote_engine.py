@@ -24,6 +24,7 @@ from chatstream_flask.engine.engine import Engine
 from chatstream_flask.engine.outcome import FinishReason, Outcome
 from chatstream_flask.engine.request import GenerationRequest
 from chatstream_flask.errors import ConfigError
+from chatstream_flask.grammar.schema import json_schema_grammar
 from chatstream_flask.model_source.remote_source import RemoteSource
 from chatstream_flask.remote import reply as remote_reply
 from chatstream_flask.remote.upstream import State
@@ -147,6 +148,20 @@ def test_penalties_of_tokens_that_another_engine_generated_go_on(
     counts = Counter(continued(PROMPT, 5))
     expected = {"3": 2.0} | {str(token_id): -0.5 * num - 0.25 for token_id, num in counts.items()}
     assert other_of(fakes, fake).bodies.pop()["logit_bias"] == expected
+
+
+@pytest.mark.parametrize(("after", "is_continued"), [(0, True), (5, False)])
+def test_a_reply_in_a_format_is_not_continued_in_its_middle(
+    fakes: list[FakeEngine], engine: Engine, after: int, is_continued: bool
+) -> None:
+    fake = used_by(fakes, engine, "a")
+    fake.faults.append(Fault(after))
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    outcome = outcome_of(submit(engine, grammar=json_schema_grammar(schema)))
+    assert outcome.is_success == is_continued
+    assert outcome.error == (None if is_continued else remote_reply.FAILED)
+    bodies = [body for fake in fakes for body in fake.bodies]
+    assert [body["structured_outputs"] for body in bodies] == [{"json": schema}] * (1 + is_continued)
 
 
 def test_a_silent_stream_counts_as_broken(
