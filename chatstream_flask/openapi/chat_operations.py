@@ -109,8 +109,9 @@ EXPORTED_MESSAGE = an_object(
         "message_id": STRING_OR_NULL,
         "is_interrupted": {"type": "boolean"},
         "sources": {"type": "array", "items": {"type": "object"}},
+        "steps": {"type": "array", "items": {"type": "object"}},
     },
-    optional=("reasoning", "message_id", "is_interrupted", "sources"),
+    optional=("reasoning", "message_id", "is_interrupted", "sources", "steps"),
 )
 RUNNING = an_object({"message_id": STRING, "user_input": STRING, "num_kept": COUNT})
 WORKER = an_object(

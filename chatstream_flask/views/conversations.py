@@ -22,7 +22,8 @@ from ..prompts import AbstractChatPrompt
 from ..prompts.export import to_markdown, to_messages
 
 MAX_BODY_LEN = 65_536  # bytes of a body without messages
-MESSAGE_FIELDS = {"role", "content", "reasoning", "message_id", "is_interrupted", "sources"}
+# What exports have; sources and calls of functions are the app's to tell, so imports go without them.
+MESSAGE_FIELDS = {"role", "content", "reasoning", "message_id", "is_interrupted", "sources", "steps"}
 # `message_id` and `sources` are not imported: the one is the server's, the others are the word of the app
 ROLES = {"user": True, "assistant": False}
 

@@ -373,3 +373,19 @@ def test_a_generation_that_continues_a_reply_has_not_waited_as_long_as_the_reply
         done = own_events(ask(chat))[-1].data
         assert done["timings"]["total_ms"] >= 200
         assert chat.chat_stream.engine.stats.steps.queue_sec.total < 0.2
+
+
+def test_a_conversation_with_steps_is_exported_and_imported_without_them(tmp_path: Path) -> None:
+    with tool_chat(tmp_path, once("weather", city="Paris")) as chat:
+        chat.chat_stream.tool(weather)
+        chat.chat_stream.before_reply(lambda reply: reply.add_source("Almanac"))
+        client = chat.client()
+        client.post("/api/chat_stream", json={"user_input": "Who are you?"}, headers=SSE).get_data()
+        (listed,) = client.get("/api/conversations").get_json()["conversations"]
+        exported = client.get(f"/api/conversations/{listed['id']}/export.json").get_json()
+        assert {"sources", "steps"} <= set(exported["messages"][1])
+        response = client.post("/api/conversations", json={"messages": exported["messages"]})
+        assert response.status_code in (200, 201), response.text
+        copied = client.get(f"/api/conversations/{response.get_json()['id']}/export.json").get_json()
+        assert copied["messages"][1]["content"] == ANSWER
+        assert "steps" not in copied["messages"][1]  # nobody can pass off a result as a function's
