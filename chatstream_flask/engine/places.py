@@ -78,8 +78,8 @@ class Places:
 
     @property
     def may_grow(self) -> bool:
-        """Whether a request that follows may come, although no new ones are accepted."""
-        return any(request.follow_up is not None for request in self.submitted)
+        """Whether a request that follows may come, although no new ones are accepted; read by any thread."""
+        return any(request.follow_up is not None for request in self.requests)
 
     @property
     def num_reserved(self) -> int:
