@@ -33,15 +33,15 @@ static void to_q8_0(const float *x, uint8_t *to) {
 }
 
 /* Values are -8 to 7. Of some scales around the one that makes the largest weight -8 the one with the least squared
- * error is taken, where errors of larger weights count more. */
+ * error is taken. */
 static void to_q4_0(const float *x, uint8_t *to) {
     float top = largest(x), best = 0, best_scale = 0;
     for (int s = 0; s < NUM_SCALES && top != 0; s++) {
         float factor = -(8 + 0.1f * (float)(s - NUM_SCALES / 2)) / top, xq = 0, qq = 0;
         for (int i = 0; i < BLOCK; i++) {
-            float q = limited(rounded(x[i] * factor), -8, 7), importance = x[i] * x[i];
-            xq += importance * x[i] * q;
-            qq += importance * q * q;
+            float q = limited(rounded(x[i] * factor), -8, 7);
+            xq += x[i] * q;
+            qq += q * q;
         }
         if (qq > 0 && xq * xq > best * qq) { /* the error with the best scale for these values is least */
             best = xq * xq / qq;
