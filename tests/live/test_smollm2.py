@@ -9,6 +9,7 @@ import pytest
 from smollm2 import smollm2_folder
 from suite_size import IS_FULL
 
+from chatstream_flask.client import text_of
 from chatstream_flask.inference.loading.packaged_model import SMOLLM2
 
 from .browser import chromium
@@ -21,19 +22,18 @@ pytestmark = [
     pytest.mark.skipif(not IS_FULL, reason="takes minutes: scripts/reliability models runs it"),
 ]
 
-TURNS = {  # and words of which a sensible reply has one
-    "What is the capital of France?": ("Paris",),
-    "And of Italy?": ("Rome",),
-    "Name three animals that live in the sea.": ("whale", "shark", "dolphin", "fish", "turtle", "octopus"),
-    "Which of them is the largest?": ("whale", "shark", "largest"),
-    "Write one sentence about the moon.": ("moon",),
-    "What colour is the sky on a clear day?": ("blue",),
-    "How many days are in a week?": ("seven", "7"),
-    "Give me one tip for sleeping well.": ("sleep", "bed"),
-    "Who wrote Romeo and Juliet?": ("Shakespeare",),
-    "Thank you. Goodbye!": ("welcome", "bye", "glad", "help", "day", "thank"),
-}
-MIN_SENSIBLE = 6  # replies: the model is small, and samples
+TURNS = [
+    "What is the capital of France?",
+    "And of Italy?",
+    "Name three animals that live in the sea.",
+    "Which of them is the largest?",
+    "Write one sentence about the moon.",
+    "What colour is the sky on a clear day?",
+    "How many days are in a week?",
+    "Give me one tip for sleeping well.",
+    "Who wrote Romeo and Juliet?",
+    "Thank you. Goodbye!",
+]
 
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16", "gguf"])
@@ -45,28 +45,30 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield server
 
 
-def check(replies: list[str]) -> None:
-    """Print a chat, and check that it is sensible."""
+def show(replies: list[str]) -> None:
+    """Print a chat, for a person to read: the model is small, and samples."""
     for question, reply in zip(TURNS, replies, strict=True):
         print(f"> {question}\n{reply}")
-    assert all(replies)
-    found = [
-        any(word.lower() in reply.lower() for word in words)
-        for reply, words in zip(replies, TURNS.values(), strict=True)
-    ]
-    assert sum(found) >= MIN_SENSIBLE, found
 
 
 def test_ten_turns_in_the_page(site: Server, tmp_path: Path) -> None:
     with chromium(tmp_path) as browser:
         page = Page(browser, site.port)
         page.open()
-        check([page.ask(question) for question in TURNS])
-        assert not page.failure and not page.texts(".note")
+        replies = [page.ask(question) for question in TURNS]
+        show(replies)
+        assert all(replies)
+        assert not page.failure and not page.texts(".note")  # each reply ended by itself
         page.open()
-        page.wait(lambda: len(page.replies) == len(TURNS))
+        page.wait(lambda: page.replies == replies)
 
 
 def test_ten_turns_over_http(site: Server) -> None:
     with Visitor(site.port) as visitor:
-        check([visitor.ask(question) for question in TURNS])
+        replies = []
+        for question in TURNS:
+            events = visitor.ask_for_events(question)
+            replies.append(text_of(events))
+            assert events[-1].data["finish_reason"] == "stop"
+    show(replies)
+    assert all(replies)
