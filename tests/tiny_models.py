@@ -170,6 +170,6 @@ class Job:
 def make_jobs(num_jobs: int = 8) -> list[Job]:
     """Create jobs of different lengths that join and leave at different steps; most exceed WINDOW."""
     return [
-        Job(prompt_ids=make_prompt(3 + 4 * i, i), num_new=(40, 17, 33, 25)[i % 4], arrives_at=3 * i)
+        Job(prompt_ids=make_prompt(3 + 4 * i, i), num_new=(32, 17, 27, 21)[i % 4], arrives_at=3 * i)
         for i in range(num_jobs)
     ]

@@ -15,7 +15,7 @@ from chatstream_flask.inference.decoders.native_library import native_library
 from chatstream_flask.inference.loading.load_model import load_model
 from chatstream_flask.inference.prepared_model import PreparedModel
 
-NUM_PROMPTS, NUM_TOKENS = size(4, 20), size(32, 128)
+NUM_PROMPTS, NUM_TOKENS = size(4, 20), size(16, 128)
 # As llama.cpp tokenises them with the GGUF file of the same model.
 LLAMA_CPP_IDS = {
     "In 1984, he's 42 years old.": [788, 216, 33, 41, 40, 36, 28, 384, 506, 216, 36, 34, 929, 1573, 30],
