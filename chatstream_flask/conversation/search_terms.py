@@ -42,14 +42,16 @@ def terms_of(text: str) -> list[str]:
 def search_terms(words: str) -> list[SearchTerm]:
     """Return what all has to be in a text that is searched for; empty if the search has no letter or digit.
 
-    The beginning of a word is enough, if it has two letters.
+    Of the last word, which may not be complete yet, the beginning is enough if it has two letters.
     """
     terms: dict[SearchTerm, None] = {}
-    for run, is_unspaced in _runs(words):
+    runs = list(_runs(words))[:MAX_SEARCH_TERMS]
+    for i, (run, is_unspaced) in enumerate(runs):
         if is_unspaced and len(run) > 1:
-            terms.update(dict.fromkeys(SearchTerm(run[i : i + 2], False) for i in range(len(run) - 1)))
+            terms.update(dict.fromkeys(SearchTerm(run[j : j + 2], False) for j in range(len(run) - 1)))
         else:
-            terms[SearchTerm(run[:MAX_TERM_LEN], is_unspaced or len(run) > 1)] = None
+            is_prefix = is_unspaced or (len(run) > 1 and i == len(runs) - 1)
+            terms[SearchTerm(run[:MAX_TERM_LEN], is_prefix)] = None
     return list(terms)[:MAX_SEARCH_TERMS]
 
 

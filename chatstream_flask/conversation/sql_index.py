@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timezone
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, func, insert, or_, select, update
@@ -43,11 +45,13 @@ class SQLIndex:
         if not wanted:
             return found
         with self._database.connection() as connection:
-            for conversation_id in self._search.find(connection, owner, wanted):
-                if info := _entry(connection, _theirs(owner, conversation_id)):
-                    found.append(info)
-                if len(found) == limit:
-                    break
+            ids = self._search.find(connection, owner, wanted)
+            while len(found) < limit and (batch := list(islice(ids, limit - len(found)))):
+                # Without the owner in the condition: SQLite would look through all rows of the owner.
+                theirs: Select[Any] = select(*INFO, c.c.owner).where(c.c.id.in_(batch), or_(is_kept, is_held))
+                rows: Sequence[Row[Any]] = connection.execute(theirs).all()
+                infos = {row.id: _info(row) for row in rows if row.owner == owner}
+                found += [infos[each] for each in batch if each in infos]
         return found
 
     def get(self, owner: str, conversation_id: str) -> ConversationInfo | None:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 from .search_terms import SearchTerm, terms_of
 from .sql_schema import SEARCH_MARK
 
-ROWS_AT_ONCE = 1000
+ROWS_AT_ONCE = 300
 
 # By dialect: the condition that a row matches a query, and the value of the column for space-separated terms.
 MATCHES = {

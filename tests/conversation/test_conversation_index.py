@@ -112,6 +112,8 @@ def test_a_search_finds_titles_and_texts_of_its_owner(chats: Chats) -> None:
         "WHAL": ["a"],  # the beginning of a word
         "hales": [],
         "sleep whales": ["a"],
+        "whales slee": ["a"],
+        "whal sleep": [],  # only the last word may be incomplete
         "whales perhaps": [],  # of different turns
         "首都": ["b"],
         "京タワ": ["b"],  # within a run of characters
