@@ -7,27 +7,24 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
-from typing import Any, TypeVar
-
-import msgspec
-from flask import copy_current_request_context, has_request_context, request
+from typing import Any
 
 from ..engine.engine import Engine
 from ..engine.outcome import FinishReason, Outcome
 from ..engine.reasoning import Piece
-from ..engine.reply_text import ReplyText
 from ..engine.request import GenerationRequest
 from ..errors import ChatStreamError, HookFailed
 from ..reply_format.deltas import CALLS, Delta
 from ..reply_format.reply_parser import ReplyParser, TextReply
+from .in_request import InRequest
 from .registry import Hooks
 from .reply_context import Message, ReplyContext
+from .shown_text import ShownText
 from .text_stages import TextStages
-from .tool_calls import Step, ToolCalls
+from .tool_calls import Step, ToolCalls, for_template
 from .tools import Tool
+from .total_outcome import total_outcome
 
-Result = TypeVar("Result")
 Follow = Callable[[Sequence[Message]], GenerationRequest]
 PUMP_AFTER_SEC = 0.5  # after which nobody seems to read the reply here any more
 MAX_GENERATIONS = 16  # of one reply; after the last one its calls are not followed
@@ -57,19 +54,17 @@ class HookedReply:
     ) -> None:
         self.context = context
         self.parser = make_parser()
+        self.shown = ShownText()
         self._hooks = hooks
         self._make_parser = make_parser
-        self._in_context: Callable[..., Any] = copy_current_request_context(_call) if hooks else _call
+        self._in_request = InRequest(context.request, is_needed=bool(hooks))
         self._passing = threading.RLock()  # held while text passes the hooks
-        self._stages = TextStages(hooks, context, self._append_piece)
+        self._stages = TextStages(hooks, context, self.shown.add_piece)
         self._pumped_at = time.monotonic()
         self._pumping: threading.Thread | None = None  # while nobody here reads the reply
         self._num_read = 0  # characters of the generation that have entered them
         self._is_flushed = False  # the generation has ended, and all of its text has passed
         self._failure: ChatStreamError | None = None
-        self._guard = threading.Lock()  # of the two below
-        self._deltas: list[Delta] = []  # let through
-        self._text = ReplyText()  # the same without tool calls, but with their steps
         self._changing = threading.Lock()  # held while another generation takes over
         self._generation: GenerationRequest | None = None
         self._follow: Follow | None = None
@@ -85,7 +80,7 @@ class HookedReply:
             self._tools,
             tell=self._tell_step,
             stop_reason=lambda: self._stop_reason or self.generation.stop_reason,
-            in_context=self._run,
+            in_context=self._in_request,
         )
 
     # -- before it begins ----------------------------------------------------------------------------
@@ -137,37 +132,21 @@ class HookedReply:
         return self._num_read
 
     @property
-    def num_chars(self) -> int:
-        """Characters that were let through, and one for each step."""
-        return self._text.num_chars
-
-    @property
     def steps(self) -> list[Step]:
         """The calls that have ended."""
         return self._tool_calls.steps
-
-    def pieces_after(self, offset: int) -> list[Piece]:
-        """Return what was let through after the first `offset` characters."""
-        with self._guard:
-            return self._text.after(offset)
-
-    def deltas_after(self, num: int) -> list[Delta]:
-        """Return all deltas that were let through but the first `num`."""
-        with self._guard:
-            return self._deltas[num:]
 
     def texts(self) -> tuple[str, str]:
         """Return the answer and the reasoning as they were let through."""
         if not self.passes:
             return self.generation.text, self.generation.reasoning_text
-        with self._guard:
-            return self._text.answer, self._text.reasoning
+        return self.shown.texts()
 
     def wait(self, offset: int, timeout: float) -> None:
         """Wait for something to pump, or to read after `offset`."""
-        generation = self.generation
+        generation, shown = self.generation, self.shown
         generation.read(
-            self._num_read, timeout, lambda: self.num_chars > offset or self.generation is not generation
+            self._num_read, timeout, lambda: shown.num_chars > offset or self.generation is not generation
         )
 
     # -- by readers and clients ----------------------------------------------------------------------
@@ -189,7 +168,7 @@ class HookedReply:
 
     def _pump_to_end(self) -> None:
         while self.generation.outcome is None:
-            self.wait(self.num_chars, PUMP_AFTER_SEC)
+            self.wait(self.shown.num_chars, PUMP_AFTER_SEC)
             self.pump()
 
     def cancel(self, engine: Engine, reason: FinishReason = FinishReason.CANCELLED) -> None:
@@ -212,7 +191,7 @@ class HookedReply:
             self._ended.pop()
         elif self.passes:
             self._flush()
-        outcome = _total([*self._ended, outcome])
+        outcome = total_outcome([*self._ended, outcome])
         if self._failure is not None:
             return replace(
                 outcome,
@@ -231,7 +210,7 @@ class HookedReply:
         self.context.end(*self.texts(), outcome)
         for hook in self._hooks.after_reply:
             with suppress(Exception):  # it was logged
-                self._run(self._hooks.run, "after_reply", hook, self.context)
+                self._in_request(self._hooks.run, "after_reply", hook, self.context)
 
     def end(self, generation: GenerationRequest, outcome: Outcome) -> Outcome:
         """Let the rest through and call `after_reply`; return the outcome as `finish` does."""
@@ -246,11 +225,11 @@ class HookedReply:
         self._flush()
         if not self._calls or self._failure is not None or len(self._ended) + 1 >= MAX_GENERATIONS:
             return None
-        calls = [_with_object(call) for call in self._calls]
+        calls = [for_template(call) for call in self._calls]
         self._messages.append({"role": "assistant", "content": self._content, "tool_calls": calls})
         self._messages += self._tool_calls.run(self._calls)
         try:
-            following = self._run(self._follow, self._messages)
+            following = self._in_request(self._follow, self._messages)
         except ChatStreamError as error:  # the prompt is too long
             self._failure = error
             return None
@@ -304,68 +283,19 @@ class HookedReply:
             elif self._tools:
                 self._calls += delta.get(CALLS, ())
             else:
-                with self._guard:
-                    self._deltas.append(delta)
-
-    def _append_piece(self, piece: Piece) -> None:
-        with self._guard:
-            self._deltas.append({"reasoning_content" if piece.is_reasoning else "content": piece.text})
-            self._text.append(piece)
+                self.shown.add_call(delta)
 
     def _tell_step(self, step: Step) -> None:
-        with self._guard:
-            self._text.append(Piece("", step=dict(step)))
+        self.shown.add_step(step)
         self.generation.wake_readers()
-
-    # -- contexts and failures -----------------------------------------------------------------------
 
     def _try(self, action: Callable[..., None], *arguments: Any) -> None:
         """Do something with text, in the context of the request; text that fails is lost, with the rest."""
         if self._failure is not None:
             return
         try:
-            self._run(action, *arguments)
+            self._in_request(action, *arguments)
         except ChatStreamError as error:
             self._failure = error
         except Exception as error:  # an HTTPException of the app
             self._failure = HookFailed(str(error))
-
-    def _run(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        if has_request_context() and request == self.context.request:
-            return function(*arguments)
-        result: Result = self._in_context(function, *arguments)
-        return result
-
-
-def _call(function: Callable[..., Any], *arguments: Any) -> Any:
-    return function(*arguments)
-
-
-def _with_object(call: dict[str, Any]) -> dict[str, Any]:
-    """Return a call as chat templates expect it: most write the JSON of its arguments themselves."""
-    arguments = call["function"]["arguments"]
-    with suppress(msgspec.DecodeError, RecursionError):
-        arguments = msgspec.json.decode(arguments or "{}")
-    return {"id": call["id"], "type": "function", "function": call["function"] | {"arguments": arguments}}
-
-
-def _total(outcomes: Sequence[Outcome]) -> Outcome:
-    """Return the outcome of a reply from those of its generations."""
-    first, last = outcomes[0], outcomes[-1]
-    if len(outcomes) == 1:
-        return last
-    add = partial(_sum, outcomes)
-    return replace(
-        last,
-        prompt_tokens=add("prompt_tokens"),
-        cached_tokens=add("cached_tokens"),
-        completion_tokens=add("completion_tokens"),
-        reasoning_tokens=add("reasoning_tokens"),
-        is_started=True,
-        queue_sec=first.queue_sec,
-        first_token_sec=first.first_token_sec,
-    )
-
-
-def _sum(outcomes: Sequence[Outcome], name: str) -> int:
-    return sum(getattr(outcome, name) for outcome in outcomes)

@@ -28,7 +28,7 @@ class HookedSource:
 
     @property
     def num_chars(self) -> int:
-        return self._hooked.num_chars
+        return self._hooked.shown.num_chars
 
     @property
     def is_waiting(self) -> bool:
@@ -60,13 +60,13 @@ class HookedSource:
         which waits for nobody.
         """
         hooked = self._hooked
-        if timeout and hooked.num_chars <= offset:
+        if timeout and hooked.shown.num_chars <= offset:
             hooked.wait(offset, timeout)
             hooked.pump()
         elif not timeout:
             hooked.pump_if_nobody_does()
         outcome = hooked.generation.outcome  # first: once it is there, all text has passed
-        return hooked.pieces_after(offset), outcome
+        return hooked.shown.pieces_after(offset), outcome
 
     def wait_for_outcome(self, timeout: float) -> None:
         self._newest.wait_for_outcome(timeout)

@@ -100,7 +100,7 @@ class Choice:
         self._hooked.pump()
         self.outcome = outcome or self.request.outcome  # first: once it is there, all has been let through
         self._num_chars = self._hooked.num_read
-        deltas = self._hooked.deltas_after(self._num_deltas)
+        deltas = self._hooked.shown.deltas_after(self._num_deltas)
         self._num_deltas += len(deltas)
         return deltas
 

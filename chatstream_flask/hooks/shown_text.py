@@ -1,0 +1,57 @@
+"""What of a reply its readers may see."""
+
+from __future__ import annotations
+
+import threading
+
+from ..engine.reasoning import Piece
+from ..engine.reply_text import ReplyText
+from ..reply_format.deltas import Delta
+from .tool_calls import Step
+
+
+class ShownText:
+    """Text that was let through, steps of tools, and calls that are left to the client.
+
+    It only grows, and is read by any thread: as pieces by `/chat_stream`, as deltas by `/v1`.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._deltas: list[Delta] = []
+        self._text = ReplyText()
+
+    @property
+    def num_chars(self) -> int:
+        """Characters of the text, and one for each step."""
+        return self._text.num_chars
+
+    def add_piece(self, piece: Piece) -> None:
+        with self._guard:
+            self._deltas.append({"reasoning_content" if piece.is_reasoning else "content": piece.text})
+            self._text.append(piece)
+
+    def add_step(self, step: Step) -> None:
+        """Add a new state of the call of a tool, which only pieces show."""
+        with self._guard:
+            self._text.append(Piece("", step=dict(step)))
+
+    def add_call(self, delta: Delta) -> None:
+        """Add a part of a call that is left to the client, which only deltas show."""
+        with self._guard:
+            self._deltas.append(delta)
+
+    def pieces_after(self, offset: int) -> list[Piece]:
+        """Return the text and steps after the first `offset` characters."""
+        with self._guard:
+            return self._text.after(offset)
+
+    def deltas_after(self, num: int) -> list[Delta]:
+        """Return all deltas but the first `num`."""
+        with self._guard:
+            return self._deltas[num:]
+
+    def texts(self) -> tuple[str, str]:
+        """Return the answer and the reasoning."""
+        with self._guard:
+            return self._text.answer, self._text.reasoning
