@@ -9,7 +9,8 @@ from .record import Phase
 from .result import Goal
 
 HOUR = 3600.0
-ALLOWED = {  # growth over the whole run that the line of least squares may show
+SETTLING = 0.2  # of the run, at its beginning, is not looked at
+ALLOWED = {  # growth over the run that the line of least squares may show
     "rss_kib": 16 * 1024.0,
     "threads": 4.0,
     "open_files": 4.0,
@@ -25,6 +26,7 @@ def growth_goals(server: str, points: Sequence[dict[str, float]], phase: Phase) 
     goals = []
     for name, most in ALLOWED.items():
         series = _answers(phase) if name == "answer_ms" else [(point["at"], point[name]) for point in points]
+        series = _settled(series)
         if len(series) < 3:
             continue
         times, values = zip(*series, strict=True)
@@ -33,6 +35,13 @@ def growth_goals(server: str, points: Sequence[dict[str, float]], phase: Phase) 
         value = f"{slope * HOUR:+.3g} an hour, {growth:+.3g} in all"
         goals.append(Goal(f"{server}: slope of {name}", value, f"<= {most:g} in all", growth <= most))
     return goals
+
+
+def _settled(series: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return a series without its beginning, in which connections are made and buffers fill."""
+    times = [at for at, _ in series] or [0.0]
+    begins_at = min(times) + SETTLING * (max(times) - min(times))
+    return [(at, value) for at, value in series if at >= begins_at]
 
 
 def _answers(phase: Phase) -> list[tuple[float, float]]:
