@@ -14,6 +14,7 @@ import openai
 import pytest
 from openai import OpenAI
 from openai.types.chat import ChatCompletionChunk
+from pydantic import BaseModel, ConfigDict, Field
 
 from .client import TIMEOUT_SEC, SocketChat, wait_until
 from .server import REPOSITORY, Server, start, start_mock
@@ -324,6 +325,25 @@ def test_a_tool_that_must_be_called_is_called_with_valid_arguments(tmp_path: Pat
                 final = events.get_final_completion().choices[0].message
             assert final.tool_calls is not None
             assert final.tool_calls[0].function.arguments == call.function.arguments
+
+
+class Person(BaseModel):
+    """The same as PERSON."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str = Field(max_length=12)
+    age: int = Field(ge=0, le=120)
+
+
+def test_openais_helpers_parse_calls_and_answers(client: OpenAI) -> None:
+    tool = openai.pydantic_function_tool(Person, name="greet")
+    called = client.chat.completions.parse(
+        model=DEMO, messages=user("Hello!"), tools=[tool], tool_choice="required"
+    )
+    (call,) = called.choices[0].message.tool_calls or []
+    assert isinstance(call.function.parsed_arguments, Person)
+    answer = client.responses.parse(model=DEMO, input="Hello!", text_format=Person)
+    assert isinstance(answer.output_parsed, Person)
 
 
 def test_responses_remember_what_came_before(client: OpenAI) -> None:

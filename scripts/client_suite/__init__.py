@@ -1,0 +1,1 @@
+"""`scripts/clients`: real clients of OpenAI's API against real servers."""
