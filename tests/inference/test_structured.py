@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -208,6 +209,20 @@ def test_a_tag_that_begins_like_the_grammar_is_not_offered() -> None:
     matcher = ReasoningMatcher(compiler().matcher(regex_grammar("<c*")), may_begin(first, second, third))
     assert first in allowed(matcher) and not matcher.accept(first)
     assert second not in allowed(matcher)
+
+
+@pytest.mark.parametrize("num_others", [0, 1])
+def test_a_grammar_holds_from_the_end_of_reasoning_on(num_others: int) -> None:
+    """Also where the batch stays the same when it ends, and beside a reply that begins in the grammar."""
+    closing_ids = tokenizer().encode("\n</think>\n\n", add_special_tokens=False)
+    params = SamplingParams(temperature=0, max_new_tokens=20, grammar=regex_grammar("Ann|Bob"))
+    splitter = ReasoningTags("<think>", "</think>").make_splitter("<think>")
+    reasoning = Reasoning(splitter=splitter, closing_ids=closing_ids, max_tokens=5)
+    request = GenerationRequest(make_prompt(4, 0), params, reasoning=reasoning)
+    others = [ask(replace(params, grammar=regex_grammar("[ab]{40}")), 3) for _ in range(num_others)]
+    serve([request, *others], 2)
+    assert request.text in ("Ann", "Bob") and reason(request) is FinishReason.STOP
+    assert request.num_reasoning == 5 + len(closing_ids)
 
 
 def may_begin(*opening_ids: int) -> Reasoning:

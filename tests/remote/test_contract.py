@@ -24,7 +24,6 @@ KINDS = os.environ.get("CHATSTREAM_FRONTS", "local servers").split()
 TIMEOUT_SEC = 120
 LONG = {"temperature": 0}  # about 150 tokens
 STORY = "Tell me a very long story."
-NO_ENGINE = "formats of a model in the server have tests of their own"
 QUESTION = "My name is Ann."
 
 
@@ -228,8 +227,6 @@ def test_bad_words_are_refused_where_the_engine_has_none(front: Front, here: Fro
 
 @pytest.mark.parametrize("thinks", [False, True])
 def test_an_answer_has_its_format_also_after_reasoning(front: Front, thinks: bool) -> None:
-    if not front.has_engines:
-        pytest.skip(NO_ENGINE)
     fields: dict[str, Any] = {"chat_template_kwargs": {"enable_thinking": thinks}, "thinking_token_budget": 8}
     messages = [{"role": "user", "content": STORY}]
     wanted = {"type": "json_schema", "json_schema": {"name": "person", "schema": {"enum": ["Ann", "Bob"]}}}
@@ -239,8 +236,6 @@ def test_an_answer_has_its_format_also_after_reasoning(front: Front, thinks: boo
 
 
 def test_a_forced_call_has_the_arguments_of_its_function(front: Front) -> None:
-    if not front.has_engines:
-        pytest.skip(NO_ENGINE)
     schema = {"type": "object", "properties": {}, "additionalProperties": False}
     tool = {"type": "function", "function": {"name": "person", "parameters": schema}}
     wanted = {"type": "function", "function": {"name": "person"}}

@@ -64,8 +64,14 @@ class LogitsProcessors:
         return scores
 
     def _grammar(self, sequences: list[Sequence], vocab_size: int) -> Process:
-        matchers = [sequence.matcher for sequence in sequences if sequence.matcher is not None]
-        return lambda scores: scores + self._masks.scores(matchers, vocab_size)
+        def process(scores: Tensor) -> Tensor:
+            held = [(row, s.matcher) for row, s in enumerate(sequences) if s.matcher is not None]
+            if not held:  # all of them are reasoning
+                return scores
+            masks = self._masks.scores([matcher for _, matcher in held], vocab_size)
+            return scores.index_add(0, self._tensor([row for row, _ in held]), masks)
+
+        return process
 
     def _forbidden(self, sequences: list[Sequence], vocab_size: int) -> Process:
         mask = torch.zeros(len(sequences), vocab_size, device=self._device)
@@ -152,7 +158,7 @@ def _strength(sequence: Sequence) -> tuple[float, float]:
 
 
 ASKS: tuple[Callable[[Sequence], bool], ...] = (  # whether a sequence asks for a processor, in their order
-    lambda s: s.matcher is not None,
+    lambda s: s.grammar_matcher is not None,
     lambda s: s.params.is_restricted or s.params.min_new_tokens > 0,
     lambda s: bool(s.params.logit_bias),
     lambda s: _strength(s) != NEUTRAL,
