@@ -9,7 +9,7 @@ from typing import Any
 from gunicorn.http.unreader import Unreader
 from gunicorn.workers.gthread import TConn
 
-from .client_socket import ClientSocket
+from .client_socket import WOULD_BLOCK, ClientSocket
 from .request_buffer import RequestBuffer
 
 RECV_LEN = 65_536
@@ -38,6 +38,16 @@ class Connection(TConn):
     def is_polled(self) -> bool:
         """Return whether the poller waits for its requests; otherwise gunicorn does all in threads."""
         return isinstance(self.sock, ClientSocket)
+
+    def recv_now(self) -> bytes | None:
+        """Return the bytes that have arrived; None if there are none yet, b"" if the connection has ended."""
+        try:
+            data: bytes = self.sock.recv_now(RECV_LEN)
+        except WOULD_BLOCK:
+            return None
+        except OSError:
+            return b""
+        return data
 
 
 class HeldUnreader(Unreader):

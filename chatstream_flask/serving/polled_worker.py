@@ -20,19 +20,17 @@ from gunicorn.http.unreader import IterUnreader
 from gunicorn.http2 import negotiation
 from gunicorn.workers.gthread import ThreadWorker
 
-from .client_socket import WOULD_BLOCK, ClientSocket
-from .connection import RECV_LEN, Connection, HeldUnreader
+from .client_socket import ClientSocket
+from .connection import Connection, HeldUnreader
 from .connection_poller import ConnectionPoller
-from .limits import head_timeout
 from .refusal import refusal, request_timeout
-from .request_buffer import Progress, RequestBuffer
+from .request_buffer import Progress
+from .request_receiver import RequestReceiver
+from .response_sender import ResponseSender
 
 STOP_IDLE_SEC = 2.0  # time that a stopping worker waits for a request that may already be on its way
-LINGER_SEC = 2.0  # time for a client to close its side after the last response
-MAX_LINGER_LEN = 8_388_608  # bytes that are read and discarded meanwhile
 MAX_LARGE_BODIES = 4  # requests with bodies above the limit that threads may read at once
 MAX_HTTP2 = 4  # HTTP/2 connections; each holds a thread until it ends
-UNLIMITED_LINE_LEN = 8190  # bytes of a line of the head where gunicorn is told not to limit it
 MAX_BUFFERED = 67_108_864  # bytes of incomplete requests of all connections together
 NO_MORE_FILES = (errno.EMFILE, errno.ENFILE)
 
@@ -62,6 +60,21 @@ class PolledWorker(ThreadWorker):
 
     def run(self) -> None:
         self._polled = ConnectionPoller(self.poller, self._failed)
+        self._receiver = RequestReceiver(
+            self.cfg,
+            self._polled,
+            max_body_len=self.max_body_len,
+            client_timeout_sec=self.client_timeout_sec,
+            on_request=self._serve,
+            on_more=self._make_room,
+            close=self._close,
+        )
+        self._sender = ResponseSender(
+            self._polled,
+            client_timeout_sec=self.client_timeout_sec,
+            on_kept=self._wait_for_next,
+            close=self._close,
+        )
         super().run()
 
     # -- connections -----------------------------------------------------------------------------------
@@ -80,12 +93,12 @@ class PolledWorker(ThreadWorker):
         conn = Connection(self.cfg, sock, client, listener.getsockname())
         self.nr_conns += 1
         if self._is_for_gunicorn(conn):
-            self._polled.watch(conn, selectors.EVENT_READ, self._leave_to_gunicorn, self._head_sec)
+            self._polled.watch(conn, selectors.EVENT_READ, self._leave_to_gunicorn, self._receiver.head_sec)
         elif self.cfg.is_ssl:
             self._begin_tls(conn)
         else:
             self._adopt(conn, sock)
-            self._wait_for_request(conn, b"", self._head_sec)
+            self._receiver.wait_for_request(conn, b"", self._receiver.head_sec)
         self._make_room()
 
     def _is_for_gunicorn(self, conn: Connection) -> bool:
@@ -101,7 +114,9 @@ class PolledWorker(ThreadWorker):
 
     def _adopt(self, conn: Connection, sock: socket.socket) -> None:
         conn.sock = ClientSocket(
-            sock, lambda: self.method_queue.defer(self._flush_while_served, conn), self.client_timeout_sec
+            sock,
+            lambda: self.method_queue.defer(self._sender.send_while_served, conn),
+            self.client_timeout_sec,
         )
 
     def _begin_tls(self, conn: Connection) -> None:
@@ -110,7 +125,7 @@ class PolledWorker(ThreadWorker):
         except OSError:  # the client has disconnected
             self._close(conn)
             return
-        self._polled.watch(conn, selectors.EVENT_READ, self._shake_hands, self._head_sec)
+        self._polled.watch(conn, selectors.EVENT_READ, self._shake_hands, self._receiver.head_sec)
 
     def _shake_hands(self, conn: Connection) -> None:
         try:
@@ -129,8 +144,8 @@ class PolledWorker(ThreadWorker):
             self.enqueue_req(conn)
         else:
             self._adopt(conn, conn.sock)
-            self._wait_for_request(conn, b"", self._head_sec)
-            self._receive(conn)  # TLS may have decrypted bytes that the poller does not see
+            self._receiver.wait_for_request(conn, b"", self._receiver.head_sec)
+            self._receiver.receive(conn)  # TLS may have decrypted bytes that the poller does not see
 
     def _close(self, conn: Connection) -> None:
         self._polled.unwatch(conn)
@@ -149,60 +164,6 @@ class PolledWorker(ThreadWorker):
 
     # -- requests --------------------------------------------------------------------------------------
 
-    @property
-    def _head_sec(self) -> float:
-        return head_timeout(self.client_timeout_sec)
-
-    def _wait_for_request(self, conn: Connection, data: bytes, max_sec: float) -> None:
-        limits = self._max_head_len, self.max_body_len
-        conn.buffer, conn.began_at, conn.has_continued = RequestBuffer(*limits), None, False
-        self._polled.watch(conn, selectors.EVENT_READ, self._receive, max_sec)
-        if data:
-            self._received(conn, data)
-
-    @property
-    def _max_head_len(self) -> int:
-        """Return the most bytes that gunicorn's parser accepts as the head of a request."""
-        cfg = self.cfg
-        line_len, field_len = (
-            limit or UNLIMITED_LINE_LEN for limit in (cfg.limit_request_line, cfg.limit_request_field_size)
-        )
-        return int(line_len + cfg.limit_request_fields * (field_len + 2) + 8)
-
-    def _receive(self, conn: Connection) -> None:
-        while conn.on_event == self._receive:
-            data = _recv_now(conn)
-            if data is None:
-                return
-            if not data:
-                self._close(conn)
-                return
-            self._received(conn, data)
-            if not self.cfg.is_ssl:
-                return
-
-    def _received(self, conn: Connection, data: bytes) -> None:
-        assert conn.buffer is not None
-        now = time.monotonic()
-        if conn.began_at is None:
-            conn.began_at = now
-        self._polled.num_buffered += len(data)
-        progress = conn.buffer.feed(data)
-        if not conn.buffer.needs_more:
-            self._serve(conn)
-            return
-        max_sec = self._head_sec if progress is Progress.HEAD else self.client_timeout_sec
-        conn.deadline = conn.began_at + max_sec
-        is_awaited = progress is Progress.BODY and conn.buffer.expects_continue
-        if is_awaited and not conn.buffer.has_body_begun and not conn.has_continued:
-            conn.has_continued = True
-            try:
-                conn.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-            except OSError:  # the client has disconnected
-                self._close(conn)
-                return
-        self._make_room()
-
     def _serve(self, conn: Connection) -> None:
         """Pass the request to a thread."""
         assert conn.buffer is not None
@@ -212,7 +173,7 @@ class PolledWorker(ThreadWorker):
         if conn.is_large and self._num_large >= MAX_LARGE_BODIES:
             conn.is_large = False
             detail = "too many large bodies are being read"
-            self._refuse(conn, refusal(HTTPStatus.SERVICE_UNAVAILABLE, "too_many_requests", detail))
+            self._sender.refuse(conn, refusal(HTTPStatus.SERVICE_UNAVAILABLE, "too_many_requests", detail))
             return
         self._num_large += conn.is_large
         if conn.parser is None:
@@ -262,79 +223,16 @@ class PolledWorker(ThreadWorker):
         self._num_large -= conn.is_large
         conn.is_large = False
         try:
-            self._write_out(conn, is_kept=bool(not fs.cancelled() and fs.result()))
+            self._sender.send_rest(conn, is_kept=bool(not fs.cancelled() and fs.result()))
         except Exception:
             self.log.exception("A connection failed")
             self._close(conn)
 
-    # -- responses -------------------------------------------------------------------------------------
-
-    def _flush_while_served(self, conn: Connection) -> None:
-        if conn.is_polled and conn.on_event is None and conn.sock.has_pending:
-            self._polled.watch_served(conn, selectors.EVENT_WRITE, self._flush)
-
-    def _write_out(self, conn: Connection, is_kept: bool) -> None:
-        """Send the rest of the response; then wait for the next request or close the connection."""
-        self._polled.unwatch(conn)
-        conn.is_kept = is_kept
-        if conn.sock.has_pending:
-            self._polled.watch(conn, selectors.EVENT_WRITE, self._flush, self.client_timeout_sec)
-        else:
-            self._answered(conn)
-
-    def _flush(self, conn: Connection) -> None:
-        try:
-            num_sent = conn.sock.flush()
-        except OSError:
-            num_sent = 0
-        if conn in self._polled:
-            if num_sent:
-                conn.deadline = time.monotonic() + self.client_timeout_sec
-            elif not conn.sock.has_pending:  # the connection is lost
-                self._close(conn)
-                return
-        if not conn.sock.has_pending:
-            is_answered = conn in self._polled
-            self._polled.unwatch(conn)
-            if is_answered:
-                self._answered(conn)
-
-    def _answered(self, conn: Connection) -> None:
-        if conn.is_kept:
-            data = conn.parser.unreader.take_all() + conn.rest
-            self._wait_for_request(conn, data, self.cfg.keepalive if self.alive else STOP_IDLE_SEC)
-            self._make_room()
-            return
-        if conn.sock.resets_on_close:
-            self._close(conn)
-            return
-        try:
-            conn.sock.sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            self._close(conn)
-            return
-        self._polled.watch(conn, selectors.EVENT_READ, self._linger, LINGER_SEC)
-
-    def _linger(self, conn: Connection) -> None:
-        """Read and discard until the client closes its side.
-
-        Closing with unread bytes would reset the connection, and the client could lose the response.
-        """
-        data = _recv_now(conn)
-        if data is None:
-            return
-        conn.num_drained += len(data)
-        if not data or conn.num_drained > MAX_LINGER_LEN:
-            self._close(conn)
-
-    def _refuse(self, conn: Connection, answer: bytes) -> None:
-        """Respond without the app, and close the connection."""
-        try:
-            conn.sock.sendall(answer)
-        except OSError:
-            self._close(conn)
-            return
-        self._write_out(conn, is_kept=False)
+    def _wait_for_next(self, conn: Connection) -> None:
+        data = conn.parser.unreader.take_all() + conn.rest
+        max_sec = self.cfg.keepalive if self.alive else STOP_IDLE_SEC
+        self._receiver.wait_for_request(conn, data, max_sec)
+        self._make_room()
 
     # -- the main loop ---------------------------------------------------------------------------------
 
@@ -357,9 +255,9 @@ class PolledWorker(ThreadWorker):
             if conn.buffer is not None and conn.began_at is not None:
                 has_head = conn.buffer.progress is Progress.BODY
                 self._polled.unwatch(conn)
-                self._refuse(conn, request_timeout(has_head=has_head))
+                self._sender.refuse(conn, request_timeout(has_head=has_head))
                 continue
-            if conn.on_event == self._flush:
+            if self._sender.is_sending(conn):
                 sec = self.client_timeout_sec
                 self.log.info("A client did not read its response for %g s: the connection is closed", sec)
             self._close(conn)
@@ -375,14 +273,3 @@ class PolledWorker(ThreadWorker):
         for conn in self._polled.all:
             if conn.buffer is not None:  # answers may still be sent
                 conn.deadline = min(conn.deadline, deadline)
-
-
-def _recv_now(conn: Connection) -> bytes | None:
-    """Return the bytes that have arrived; None if there are none yet, b"" if the connection has ended."""
-    try:
-        data: bytes = conn.sock.recv_now(RECV_LEN)
-    except WOULD_BLOCK:
-        return None
-    except OSError:
-        return b""
-    return data
