@@ -36,7 +36,7 @@ REQUESTS = [
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 3,  # as TLS begins
 ]
 WAYS = ["reset", "close", "half-close"]
-NUM_KEPT_BY_NORMAL_CLIENTS = 4  # files: a session and a conversation of each
+NUM_KEPT_BY_NORMAL_CLIENTS = 6  # files of each: its session, its conversation and its list of conversations
 Record = Callable[[str, object], None]
 
 
