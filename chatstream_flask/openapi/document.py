@@ -9,7 +9,7 @@ from importlib.metadata import version
 from flask import Flask
 from werkzeug.routing import Rule
 
-from . import chat_operations, openai_operations, operator_operations
+from . import chat_operations, chat_schemas, openai_operations, operator_operations
 from .operation import Json, Operation
 
 OPERATIONS: dict[str, dict[str, Operation]] = {  # by the module of the views, and the end of the endpoint
@@ -40,7 +40,7 @@ def describe(app: Flask) -> Json:
         for method in _methods(rule, operation):
             operation_id = f"{rule.endpoint}.{method}"
             paths.setdefault(path, {})[method] = operation.to_dict(operation_id, VARIABLE.findall(rule.rule))
-    schemas = chat_operations.SCHEMAS | openai_operations.SCHEMAS | operator_operations.SCHEMAS
+    schemas = chat_schemas.SCHEMAS | openai_operations.SCHEMAS | operator_operations.SCHEMAS
     return {
         "openapi": "3.1.0",
         "info": {"title": "chatstream_flask", "version": version("chatstream-flask")},
