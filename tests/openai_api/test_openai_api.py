@@ -472,7 +472,7 @@ def test_a_context_that_overflows_is_told_in_numbers(tmp_path: Path) -> None:
         messages = [{"role": "user", "content": "x" * 9}]
         error = refusal(ask(chat, messages=messages, max_tokens=20), 400)
         assert error["code"] == "context_length_exceeded"
-        assert "The prompt has 11 and 20 more are asked for" in error["message"]
+        assert "it has 11, and 20 more are asked for" in error["message"]
         chat.runner.reply = lambda prompt: "y" * 50
         (choice,) = answer(chat, messages=[{"role": "user", "content": "x" * 20}])["choices"]
         assert (len(choice["message"]["content"]), choice["finish_reason"]) == (8, "length")
