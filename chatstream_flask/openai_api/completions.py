@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,35 +11,30 @@ from flask import Response, request
 
 from ..chat.service import ChatService
 from ..config import SamplingParams
-from ..engine.outcome import Outcome
-from ..engine.request import GenerationRequest
 from ..hooks import ReplyContext
 from ..hooks.hooked_reply import HookedReply
 from ..hooks.reply_context import Message
 from ..hooks.tools import Tool
 from ..http.request_body import read_body
 from ..model_source import ModelSource
-from ..model_source.reasoning import reasoning_of
-from ..monitoring.origin import Origin
-from ..reply_format.reply_parser import ReplyParser, TextReply
-from ..reply_format.tools.call_parser import ToolCallParser
-from ..reply_format.tools.syntax import forced_syntax
+from ..reply_format.reply_parser import TextReply
 from ..settings import Settings
 from .answer import Answer, ChatAnswer, CompletionAnswer
 from .answer_format import answer_format
 from .answer_stream import AnswerStream
+from .choice_starter import ChoiceStarter
 from .errors import ApiError
-from .generations import Choice, Generations, OnEnd
-from .keys import cache_owner_of, visitor_of
+from .generations import Generations, OnEnd
+from .keys import visitor_of
 from .models import Models
 from .parse_body import parse_body
-from .prompts import PromptEncoder, template_params
+from .prompts import PromptEncoder
 from .response_format import grammar_of
-from .sampling import bounded, for_choice, sampling_params
+from .sampling import bounded, reasoning_limit, sampling_params
 from .schema import Body, ChatBody, CompletionBody
 from .shared_prefix import ApiSharedPrefix
 from .stream_response import probe, stream_options, stream_response
-from .tools import ToolUse, tool_use
+from .tools import ToolUse, reply_parser, tool_use
 from .whole_answer import whole_answer
 
 
@@ -84,7 +79,11 @@ class Completions:
             make_parsers = [
                 partial(TextReply, self._source.decode(ids) if body.echo else "") for ids in prompts
             ]
-            self._submit(body, generations, prompts, params, make_parsers, context)
+            starter = ChoiceStarter(self._service, self._shared_prefix, body, context, generations)
+            choices = zip(prompts, make_parsers, strict=True)
+            generations.submit(
+                [starter.start(index, ids, params, make) for index, (ids, make) in enumerate(choices)]
+            )
             answer = CompletionAnswer(
                 *self._about_answer(body),
                 prompts=prompts if body.return_token_ids else None,
@@ -112,7 +111,8 @@ class Completions:
                     "call or strict functions, which hold from the beginning of a message",
                     param="continue_final_message",
                 )
-            params = replace(self._params(body, grammar), max_reasoning_tokens=self._reasoning_limit(body))
+            limit = reasoning_limit(body, self._service.params, self._service.template_params)
+            params = replace(self._params(body, grammar), max_reasoning_tokens=limit)
             tools = {} if wanted else self._own_tools(body)
             if tools:
                 use = ToolUse([tool.definition for tool in tools.values()])
@@ -125,10 +125,21 @@ class Completions:
             ids = encode()
             params = bounded(context.params, body, [ids], self._engine.config.context_len)
             is_streamed = bool(body.stream) and not tools
-            make_parser = partial(self._parser, use, is_free=wanted is None, streams=is_streamed)
-            num = body.num_choices
-            self._submit(
-                body, generations, [ids] * num, params, [make_parser] * num, context, on_end, tools, encode
+            make_parser = partial(
+                reply_parser, use, self._source.reply_format, is_free=wanted is None, streams=is_streamed
+            )
+            starter = ChoiceStarter(
+                self._service,
+                self._shared_prefix,
+                body,
+                context,
+                generations,
+                on_end=on_end,
+                tools=tools,
+                encode=encode,
+            )
+            generations.submit(
+                [starter.start(index, ids, params, make_parser) for index in range(body.num_choices)]
             )
             return generations
 
@@ -211,101 +222,6 @@ class Completions:
         spelled = (text for word in body.bad_words or () for text in (word, f" {word.lstrip()}"))
         ids = (tuple(self._source.encode_text(text, add_special_tokens=False)) for text in spelled)
         return tuple(dict.fromkeys(ids))
-
-    def _reasoning_limit(self, body: ChatBody) -> int | None:
-        """Return how many tokens the model may reason: the least of what the request and the app allow."""
-        given = template_params(body)
-        says = given.enable_thinking is not None or given.reasoning_effort is not None
-        if (given if says else self._service.template_params).is_thinking_off:
-            return 0
-        limits = (body.thinking_token_budget, self._service.params.max_reasoning_tokens)
-        return min((limit for limit in limits if limit is not None), default=None)
-
-    def _parser(self, use: ToolUse, *, is_free: bool, streams: bool) -> ReplyParser:
-        reply_format = self._source.reply_format
-        if use.forced:
-            return ToolCallParser(forced_syntax(use.forced), use.tools, streams=streams)
-        if is_free:
-            return reply_format.make_parser(use.tools, streams=streams)
-        if not use.tools:
-            return TextReply()
-        return ToolCallParser(
-            reply_format.constrained_syntax,
-            use.tools,
-            streams=streams,
-            kept_tokens=reply_format.tool_tokens,
-        )
-
-    def _submit(
-        self,
-        body: Body,
-        generations: Generations,
-        prompts: list[list[int]],
-        params: SamplingParams,
-        make_parsers: Sequence[Callable[[], ReplyParser]],
-        context: ReplyContext,
-        on_end: OnEnd | None = None,
-        tools: Mapping[str, Tool] | None = None,
-        encode: Callable[[Sequence[Message]], list[int]] = lambda messages: [],
-    ) -> None:
-        is_chat = isinstance(body, ChatBody)
-        is_counted = body.max_new_tokens is not None  # OpenAI's limits are for all tokens together
-        marks = self._source.reply_format.reasoning_tokens if is_chat else {}
-        stop_ids = self._source.stop_ids(params.stop) | frozenset(body.stop_token_ids or ())
-        owner = cache_owner_of(request, self.settings.api_keys, body.prompt_cache_key or body.user)
-        origin = Origin.from_request(request)
-        hooks, reports = self._service.hooks, self._service.state.reports
-        context_len, timeout_sec = self._engine.config.context_len, self.settings.request_timeout_sec
-
-        def report(hooked: HookedReply, generation: GenerationRequest, outcome: Outcome) -> None:
-            reports.ended(origin, generation, outcome, reply=hooked.texts()[0])
-
-        def end(hooked: HookedReply, generation: GenerationRequest, outcome: Outcome) -> Outcome:
-            outcome = hooked.end(generation, outcome) if hooks else outcome
-            if on_end is not None:
-                on_end(generation, outcome)
-            return outcome
-
-        def choice(index: int, prompt_ids: list[int], make_parser: Callable[[], ReplyParser]) -> Choice:
-            hooked = HookedReply(hooks, context.copy(), make_parser, tools)
-
-            def generate(prompt_ids: list[int], params: SamplingParams) -> GenerationRequest:
-                parser = hooked.parser
-                return GenerationRequest(
-                    prompt_ids,
-                    for_choice(params, index),
-                    stop_ids=stop_ids,
-                    ignores_eos=bool(body.ignore_eos),
-                    shows_special_tokens=parser.reads_special_tokens or body.skip_special_tokens is False,
-                    follows_text=not is_chat,
-                    returns_token_ids=isinstance(body, CompletionBody) and bool(body.return_token_ids),
-                    kept_tokens={**marks, **parser.kept_tokens},
-                    reasoning=(
-                        reasoning_of(self._source, prompt_ids, params, is_counted=is_counted)
-                        if is_chat
-                        else None
-                    ),
-                    before_done=partial(end, hooked) if hooks or on_end else None,
-                    after_done=partial(report, hooked),
-                    is_slow_to_end=bool(hooks),
-                    cache_owner=owner,
-                    owner_kind="key",
-                    num_shared=self._shared_prefix.length(prompt_ids) if is_chat else 0,
-                    headers=origin.onward_headers,
-                    timeout_sec=timeout_sec,
-                    changed=generations.changed,
-                )
-
-            def follow(messages: Sequence[Message]) -> GenerationRequest:
-                ids = encode(messages)
-                return generate(ids, bounded(context.params, body, [ids], context_len))
-
-            hooked.start(generate(prompt_ids, params), follow)
-            has_single_call = isinstance(body, ChatBody) and body.parallel_tool_calls is False
-            return Choice(hooked, has_single_call=has_single_call)
-
-        indices = range(len(prompts))
-        generations.submit([choice(*given) for given in zip(indices, prompts, make_parsers, strict=True)])
 
     # -- out of it -----------------------------------------------------------------------------------
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from ..config import SamplingParams, shown
 from ..errors import ConfigError
+from ..prompts.template_params import TemplateParams
 from .errors import ApiError
+from .prompts import template_params
 from .schema import Body, ChatBody
 
 SAME_NAME = (
@@ -78,6 +80,18 @@ def bounded(
     max_new_tokens = min(params.max_new_tokens, context_len - num_prompt)
     min_new_tokens = min(params.min_new_tokens, max_new_tokens)
     return replace(params, max_new_tokens=max_new_tokens, min_new_tokens=min_new_tokens)
+
+
+def reasoning_limit(
+    body: ChatBody, defaults: SamplingParams, template_defaults: TemplateParams
+) -> int | None:
+    """Return how many tokens the model may reason: the least of what the request and the app allow."""
+    given = template_params(body)
+    says = given.enable_thinking is not None or given.reasoning_effort is not None
+    if (given if says else template_defaults).is_thinking_off:
+        return 0
+    limits = (body.thinking_token_budget, defaults.max_reasoning_tokens)
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def for_choice(params: SamplingParams, index: int) -> SamplingParams:

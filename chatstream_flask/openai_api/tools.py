@@ -1,4 +1,4 @@
-"""Tools: which the model is shown, and which it must call."""
+"""Tools: which the model is shown, which it must call, and how its calls are read."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from typing import Any
 
 import msgspec
 
+from ..reply_format.family import ReplyFormat
+from ..reply_format.reply_parser import ReplyParser, TextReply
+from ..reply_format.tools.call_parser import ToolCallParser
+from ..reply_format.tools.syntax import forced_syntax
 from .errors import ApiError
 from .message_schema import NamedTool, Tool
 from .schema import ChatBody
@@ -73,6 +77,23 @@ def tool_use(body: ChatBody) -> ToolUse:
     strict = frozenset(tool.function.name for tool in body.tools if tool.function.strict)
     return ToolUse(
         tools, names if choice == "required" else (), body.parallel_tool_calls is False, strict=strict
+    )
+
+
+def reply_parser(use: ToolUse, reply_format: ReplyFormat, *, is_free: bool, streams: bool) -> ReplyParser:
+    """Return a parser of one reply, which finds its tool calls.
+
+    :param is_free: whether the request asks for no format of the answer
+    :param streams: return the pieces of a call before it is complete
+    """
+    if use.forced:
+        return ToolCallParser(forced_syntax(use.forced), use.tools, streams=streams)
+    if is_free:
+        return reply_format.make_parser(use.tools, streams=streams)
+    if not use.tools:
+        return TextReply()
+    return ToolCallParser(
+        reply_format.constrained_syntax, use.tools, streams=streams, kept_tokens=reply_format.tool_tokens
     )
 
 
