@@ -1,6 +1,7 @@
 """The app of docs/operations.md: page, APIs and health of one model, behind one front server.
 
-Its settings (CHATSTREAM_* with FLASK_ before it) and the model come from the environment.
+Its settings (CHATSTREAM_* with FLASK_ before it) and the model come from the environment. With
+CHATSTREAM_ENGINE_URLS other servers have the model, and MODEL is the folder or hub id of its tokenizer.
 """
 
 import os
@@ -12,6 +13,7 @@ from chatstream_flask.serving.app import create_app
 
 chat_stream = ChatStream.from_pretrained(
     os.environ.get("MODEL", demo_model.PATH),
+    engine=os.environ.get("CHATSTREAM_ENGINE_URLS"),
     num_of_concurrent_executions=int(os.environ.get("NUM_OF_CONCURRENT_EXECUTIONS", "2")),
     max_queue_size=int(os.environ.get("MAX_QUEUE_SIZE", "5")),
     too_many_request_as_http_error=True,

@@ -11,6 +11,7 @@ import pytest
 
 from chatstream_flask import ChatStream
 from chatstream_flask.monitoring.engine_collector import make_registry
+from chatstream_flask.remote.upstream import Upstream
 
 DOCS = Path(__file__).parents[2] / "docs"
 DASHBOARD = json.loads((DOCS / "grafana-dashboard.json").read_text(encoding="utf-8"))
@@ -21,9 +22,12 @@ TARGET_LABELS = {"instance", "job"}  # that Prometheus adds
 
 @pytest.fixture(scope="module")
 def exported() -> dict[str, set[str]]:
-    """Return the labels of each name."""
+    """Return the labels of each name, also of those that only servers with engines or hooks have."""
     labels: dict[str, set[str]] = {}
-    for family in make_registry(ChatStream(use_mock_response=True).engine).collect():
+    engine = ChatStream(use_mock_response=True).engine
+    engine.upstreams = lambda: [Upstream("http://127.0.0.1:8000")]
+    engine.stats.record_hook("before_reply", 0.1, is_failed=False)
+    for family in make_registry(engine).collect():
         for sample in family.samples:
             labels.setdefault(sample.name, set()).update(sample.labels)
     return labels
@@ -54,7 +58,7 @@ def test_expression_names_what_is_exported(expression: str, exported: dict[str, 
 
 
 def test_every_metric_of_ours_is_in_the_dashboard(exported: dict[str, set[str]]) -> None:
-    shown = {re.sub("_bucket$", "", name) for name in names_in(json.dumps(DASHBOARD))}
+    shown = {re.sub("_(bucket|sum|count)$", "", name) for name in names_in(json.dumps(DASHBOARD))}
     families = {re.sub("_(bucket|sum|count)$", "", name) for name in exported}
     assert {name for name in families if name.startswith("chatstream_")} == {
         name for name in shown if name.startswith("chatstream_")
