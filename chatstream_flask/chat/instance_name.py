@@ -13,7 +13,7 @@ RESERVED = {  # first segments of the default instance's paths, and Flask's own
     *("chat_stream", "chatstream", "chatstream_ui", "clear_context", "conversation", "conversations"),
     *("get_generation_params", "get_load", "get_prompt", "get_resource_usage"),
     *("health", "metrics", "openapi.json", "set_feedback", "set_generation_params", "static", "v1"),
-    *("detokenize", "ping", "tokenize", "version"),
+    *("detokenize", "ping", "tokenize", "version", "widget.js"),
 }
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 ID_PREFIX = "chatstream-instance:"  # before the conversation ids of a ChatStream with a name of its own

@@ -217,8 +217,13 @@ PAGE_OPERATIONS: dict[str, Operation] = {
         tag=PAGE,
         answers={"308": an_answer("Its address ends in a slash.", headers={"Location": STRING})},
     ),
+    "widget": Operation(
+        summary="Return the script that puts the widget into a page of the host",
+        tag=PAGE,
+        answers={"200": an_answer("The script, a module.", script=STRING)},
+    ),
     "file": Operation(
-        summary="Return a file of the chat page",
+        summary="Return a file of the chat page or the widget",
         tag=PAGE,
         answers={"200": an_answer("The file.", any=STRING), "404": an_answer("There is no such file.")},
     ),

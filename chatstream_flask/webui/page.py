@@ -1,4 +1,4 @@
-"""The chat page as a blueprint: the page itself at `/`, its files below `/chatstream_ui/`."""
+"""The chat page at `/` and the widget at `/widget.js` as a blueprint, their files below `/chatstream_ui/`."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from flask import Blueprint, Response, make_response, redirect, render_template
+from flask import Blueprint, Response, current_app, make_response, redirect, render_template
 from flask.blueprints import BlueprintSetupState
 
-from ..http.pages import page_headers, static_file
+from ..http.pages import CONTENT_TYPES, page_headers, static_file
 from ..monitoring.origin import assign_request_id
 from .params import WebUIParams
 
 STATIC = Path(__file__).parent / "static"
 PAGE_HEADERS = page_headers(frame_ancestors="'self'", trusted_types="dompurify", images="'self' data:")
+ICONS = (STATIC / "icons.svg").read_text(encoding="utf-8")
 MAX_AGE_SEC = 365 * 24 * 3600
 
 
 def create_webui_blueprint(
     web_ui_params: dict[str, Any] | None = None, model_name: Callable[[], str] | None = None
 ) -> Blueprint:
-    """Return a blueprint with the chat page, which calls the chat API below its own address.
+    """Return a blueprint with the chat page and the widget, which call the chat API below the page's address.
 
     :param web_ui_params: fields of `WebUIParams`
     :param model_name: returns the name of the model that the page shows; None: it shows none
@@ -43,8 +44,20 @@ def create_webui_blueprint(
             model=model_name() if model_name and params.show_model else "",
             params=json.dumps(params.to_dict(), ensure_ascii=False),
             files=f"chatstream_ui/{version}",  # relative, so that any url_prefix works
+            icons=ICONS,
         )
         return make_response(page, PAGE_HEADERS)
+
+    @blueprint.get("/widget.js")
+    def widget() -> Response:
+        """Return the script that a page of the host loads; its address stays, those of its files change."""
+        options = params.to_dict() | {"needs_token": "csrf_token" in current_app.jinja_env.globals}
+        script = (
+            f'import {{ startWidget }} from "./chatstream_ui/{version}/widget.js";\n'
+            f'startWidget({json.dumps(options)}, new URL(".", import.meta.url).href);\n'
+        )
+        headers = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
+        return Response(script, headers=headers, content_type=CONTENT_TYPES[".js"])
 
     @blueprint.record
     def redirect_from_prefix(state: BlueprintSetupState) -> None:

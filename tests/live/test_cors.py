@@ -17,6 +17,8 @@ from chatstream_flask.client import parse_events, text_of
 from chatstream_flask.views import create_chat_blueprint
 
 from .browser import chromium
+from .client import wait_until
+from .test_widget import Widget
 from .threaded_server import served
 
 pytestmark = pytest.mark.server
@@ -125,6 +127,26 @@ def test_another_origin_is_refused_by_the_browser(site: Site) -> None:
     assert site.say(site.same_site, "Hello!") == {"refused": "TypeError"}
     assert reply_of(site.say(site.allowed, "Hello again!")).startswith("2.")
     assert site.posts == [site.allowed] * 2  # the refused requests were never sent
+
+
+def test_the_widget_works_on_a_page_of_an_allowed_origin(site: Site) -> None:
+    script = "Object.assign(document.createElement('script'), {type: 'module', src: arguments[0]})"
+
+    def open_page() -> None:
+        site.browser.get(site.allowed)
+        address = site.chat_url.replace("chat_stream", "widget.js")
+        site.browser.execute_script(f"document.body.append({script})", address)
+
+    open_page()
+    widget = Widget(site.browser)
+    widget.click("Open the chat")
+    widget.say("Hello!")
+    wait_until(lambda: len(widget.texts(".reply .actions")) == 1)
+    widget.say("Hello again!")
+    wait_until(lambda: len(widget.texts(".reply .actions")) == 2)
+    open_page()
+    wait_until(lambda: widget.texts(".bubble") == ["Hello!", "Hello again!"])  # the session is known
+    assert site.posts == [site.allowed] * 2
 
 
 def test_from_another_site_no_lax_cookie_is_sent(site: Site) -> None:

@@ -63,6 +63,7 @@ KINDS = {  # of every route; a new one has to be added here
     "/v1/responses/<response_id>/cancel": KEYED,
     "/v1/responses/<response_id>/input_items": KEYED,
     "/version": KEYED,
+    "/widget.js": PUBLIC,
 }
 WITHOUT_DETAILS = ("/health", "/health/live", "/ping")  # no key opens more
 NAMES = {  # of the argument `name`

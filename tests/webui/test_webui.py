@@ -139,6 +139,55 @@ def test_a_host_with_csrf_protection_gives_the_page_its_token() -> None:
     assert '<meta name="csrf-token" content="a&lt;token">' in app.test_client().get("/").text
 
 
+# -- the widget ---------------------------------------------------------------------------------------------
+
+
+def files_loaded_with(name: str) -> set[str]:
+    """Return a script and those that it imports before it runs."""
+    source = (STATIC / name).read_text(encoding="utf-8")
+    imported = re.findall(r'^import .*"\./(\S+)";$', source, re.MULTILINE)
+    return {name}.union(*map(files_loaded_with, imported))
+
+
+def test_a_page_with_the_widget_loads_less_than_40_kb_until_it_is_opened() -> None:
+    files = files_loaded_with("widget.js") | {"widget.css", "icons.svg"}
+    assert "element.js" in files and "chat.js" not in files
+    assert sum((STATIC / name).stat().st_size for name in files) < 40_000
+
+
+@pytest.mark.parametrize("prefix", ["/", "/chat/"])
+def test_the_script_of_the_widget_keeps_its_address_and_names_files_that_change(prefix: str) -> None:
+    browser = client({"title": "<Harbour>", "language": "ja"}, url_prefix=prefix.rstrip("/"))
+    answer = browser.get(f"{prefix}widget.js")
+    assert answer.content_type == "text/javascript; charset=utf-8"
+    assert answer.cache_control.no_cache and answer.headers["X-Content-Type-Options"] == "nosniff"
+    found = re.fullmatch(
+        r'import \{ startWidget \} from "\./(\S+)";\nstartWidget\((\{.*\}), new URL.*\n', answer.text
+    )
+    assert found
+    with browser.get(prefix + found[1]) as file:
+        assert file.cache_control.immutable
+    options = json.loads(found[2])
+    assert (options["title"], options["language"], options["needs_token"]) == ("<Harbour>", "ja", False)
+
+
+def test_the_widget_knows_that_the_host_has_csrf_protection() -> None:
+    app = Flask("host")
+    app.jinja_env.globals["csrf_token"] = lambda: "secret"
+    app.register_blueprint(create_webui_blueprint())
+    script = app.test_client().get("/widget.js").text
+    assert '"needs_token": true' in script
+    assert "secret" not in script  # pages of any origin may load scripts
+
+
+def test_the_widget_has_the_colours_of_the_page() -> None:
+    styles = (STATIC / "widget.css").read_text(encoding="utf-8")
+    pairs = re.findall(r"--[\w-]+, (light-dark\(.*?\))\)", styles)
+    assert len(pairs) == 4
+    page_styles = (STATIC / "chat.css").read_text(encoding="utf-8")
+    assert [pair for pair in pairs if pair not in page_styles] == []
+
+
 # -- web_ui_params ------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-/** Client of the chat API, whose routes are relative to the address of the page. */
+/** Client of the chat API, whose routes are relative to the address of the page, or to another one. */
 
 import { readEvents } from "./event_stream.js";
 
@@ -20,7 +20,8 @@ export class Unreachable extends Error {}
 export class Api {
   /**
    * @param shared `csrfToken`, sent with each change if the host app needs one, else null; `isKnown`, whether
-   *   the server has something of this visitor, and thus a session
+   *   the server has something of this visitor, and thus a session; `base`, the address of the API, if it is
+   *   not that of this page
    * @param {string | null} conversationId null: the first conversation of the session
    * @param {boolean} isNew the conversation is begun with its first message or setting
    */
@@ -161,7 +162,7 @@ export class Api {
   }
 
   async #answer(path, { body, method = "POST", headers = {}, signal, accept = "application/json" }) {
-    const options = { headers: { Accept: accept, ...headers }, signal, cache: "no-store" };
+    const options = { headers: { Accept: accept, ...headers }, signal, cache: "no-store", credentials: "include" };
     if (body !== undefined) {
       options.method = method;
       options.body = JSON.stringify(body);
@@ -177,7 +178,7 @@ export class Api {
   }
 
   #url(path) {
-    const url = new URL(path, document.baseURI);
+    const url = new URL(path, this.shared.base ?? document.baseURI);
     const isOfConversation = this.conversationId !== null && path !== "" && !path.startsWith("conversations");
     if (isOfConversation) url.searchParams.set("conversation_id", this.conversationId);
     return url;

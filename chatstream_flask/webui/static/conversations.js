@@ -17,9 +17,7 @@ export class Conversations {
   /** @param {Sidebar} sidebar whose list is there, if the site has lists */
   start(sidebar) {
     this.sidebar = sidebar;
-    const newest = Math.max(...(sidebar.entries ?? []).map((entry) => entry.updated_at));
-    const latest = sidebar.entries?.find((entry) => entry.updated_at === newest);
-    const id = idInAddress() ?? latest?.id;
+    const id = idInAddress() ?? latestOf(sidebar.entries ?? [])?.id;
     this.#show(this.makeChat(id && sidebar.hasLists ? this.api.of(id) : this.api));
   }
 
@@ -86,6 +84,12 @@ export class Conversations {
     chat.show();
     this.sidebar.current = chat.id;
   }
+}
+
+/** Return the conversation that was used last; in the list, pinned ones stand before it. */
+export function latestOf(entries) {
+  const newest = Math.max(...entries.map((entry) => entry.updated_at));
+  return entries.find((entry) => entry.updated_at === newest);
 }
 
 function idInAddress() {
