@@ -47,6 +47,8 @@ class SamplingParams:
     :param logit_bias: pairs of a token id and a number that is added to its logit
     :param num_logprobs: return the log-probability of each token and of this many most likely ones; None: of
         none
+    :param num_prompt_logprobs: the same for each token of the prompt, after the first; nothing that was
+        computed for an earlier prompt is reused then
     :param min_new_tokens: the reply does not end before it has this many tokens: tokens that end it are not
         sampled, and stop strings are not looked for
     :param allowed_token_ids: sample only these tokens; none: all
@@ -70,6 +72,7 @@ class SamplingParams:
     min_p: float = 0.0
     logit_bias: tuple[tuple[int, float], ...] = ()
     num_logprobs: int | None = None
+    num_prompt_logprobs: int | None = None
     min_new_tokens: int = 0
     allowed_token_ids: tuple[int, ...] = field(default=(), repr=False)  # may be long
     bad_words_ids: tuple[tuple[int, ...], ...] = ()
@@ -100,8 +103,9 @@ class SamplingParams:
         check_number("frequency_penalty", self.frequency_penalty, -MAX_PENALTY, MAX_PENALTY)
         check_number("presence_penalty", self.presence_penalty, -MAX_PENALTY, MAX_PENALTY)
         check_number("min_p", self.min_p, 0, 1)
-        if self.num_logprobs is not None:
-            check_int("num_logprobs", self.num_logprobs, 0, MAX_LOGPROBS)
+        for name in ("num_logprobs", "num_prompt_logprobs"):
+            if (num := getattr(self, name)) is not None:
+                check_int(name, num, 0, MAX_LOGPROBS)
         check_int("min_new_tokens", self.min_new_tokens, 0, self.max_new_tokens)
         if len(self.allowed_token_ids) > MAX_ALLOWED_TOKENS:
             raise ConfigError(f"allowed_token_ids may name at most {MAX_ALLOWED_TOKENS} tokens")

@@ -158,10 +158,13 @@ def num_reusable(
     """Return how many leading prompt tokens can be taken from `token_ids`; 0 if it is not worth it.
 
     Of the same owner these are all that are equal, otherwise only those that both sides mark as shared. The
-    last prompt token is always computed: its logits give the first token of the reply.
+    last prompt token is always computed: its logits give the first token of the reply. Where the request asks
+    for log-probabilities of its prompt, all tokens are.
 
     :param more_than: a length that is found already; 0 is returned unless this one is longer
     """
+    if request.params.num_prompt_logprobs is not None:
+        return 0
     max_len = len(request.prompt_ids) - 1
     if owner is None or owner != request.cache_owner:
         max_len = min(max_len, num_shared, request.num_shared)

@@ -12,14 +12,15 @@ from .reasoning import Piece
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """Log-probability of a generated token: float32 log_softmax of the model's raw logits.
+    """Log-probability of a token: float32 log_softmax of the model's raw logits.
 
     "Raw" means before grammar, bias, penalties and temperature.
     """
 
     token_id: int
-    logprob: float
+    logprob: float | None  # None: the first token of a prompt, which nothing comes before
     top: tuple[tuple[int, float], ...]  # the most likely token ids and their values, highest first
+    rank: int | None = None  # of a prompt token: 1 + the number of tokens that are more likely
 
 
 def joined(pieces: Iterable[Piece]) -> list[Piece]:

@@ -70,6 +70,7 @@ class GenerationRequest:
         is_slow_to_end: bool = False,
         follow_up: FollowUp | None = None,
         returns_token_ids: bool = False,
+        is_prompt_only: bool = False,
         cache_owner: str | None = None,
         owner_kind: str = "conversation",
         num_shared: int = 0,
@@ -92,6 +93,7 @@ class GenerationRequest:
         :param follow_up: called before `before_done`; may return another request, made by `following`, which
             continues this reply in its place; then this one has no outcome, and neither function is called
         :param returns_token_ids: keep the generated ids for readers, in `token_ids`
+        :param is_prompt_only: compute the prompt, and generate nothing; max_new_tokens is not used
         :param cache_owner: the conversation or API key that may reuse cached private tokens; None: nobody may
         :param owner_kind: "conversation" or "key", for statistics
         :param num_shared: number of leading prompt tokens that every request may reuse, as they are the app's
@@ -113,6 +115,7 @@ class GenerationRequest:
         self.after_done = after_done
         self.is_slow_to_end = is_slow_to_end
         self.follow_up = follow_up
+        self.is_prompt_only = is_prompt_only
         self.cache_owner = cache_owner
         self.owner_kind = owner_kind
         self.num_shared = num_shared
@@ -121,6 +124,8 @@ class GenerationRequest:
         self.num_generated = 0
         self.token_ids: list[int] | None = [] if returns_token_ids else None  # generated; only grows
         self.num_reasoning = 0  # of the generated tokens
+        # of the prompt tokens after the first, if asked for; all are there before any text and the outcome
+        self.prompt_logprobs: list[TokenLogprob] = []
         self._clock = clock
         self.created_at = clock()
         self.queued_at = self.created_at  # later, if it continues a reply
@@ -177,6 +182,8 @@ class GenerationRequest:
     @property
     def max_generated(self) -> int:
         """The most tokens that the reply may have, reasoning included."""
+        if self.is_prompt_only:
+            return 0
         num_extra = 0 if self.reasoning is None else self.reasoning.num_extra_tokens
         return self.params.max_new_tokens + num_extra
 
@@ -255,9 +262,9 @@ class GenerationRequest:
 
         There is one for each token that contributed to the text; the list only grows, together with the
         text. A token appears with the last of its characters: parts of a character wait for the whole
-        character, and a possible stop string waits until it is decided. Tokens within the stop string, and
-        the token that ends the reply, never appear. A `text_filter` changes the text afterwards; the tokens
-        are those of the text before it.
+        character, and a possible stop string waits until it is decided. Tokens within the stop string never
+        appear; the token that ends the reply only where `num_prompt_logprobs` is set. A `text_filter`
+        changes the text afterwards; the tokens are those of the text before it.
 
         :param num_chars: only return those of the first `num_chars` characters
         """

@@ -37,7 +37,8 @@ class Runner(Protocol):
 
         The returned function waits for the new ids: none for a chunk whose prompt continues. The caller calls
         it once, before the next `prefill` or `decode`. Of a sequence nothing is changed but `logprobs`: where
-        the request asks for them, one is appended for each new id, here and in `decode`.
+        the request asks for them, one is appended for each new id, here and in `decode`; and, where it asks
+        for `num_prompt_logprobs`, `prompt_logprobs`, which a chunk that is computed again replaces.
         """
 
     def catch_up(self, sequences: list[Sequence]) -> list[list[int]]:

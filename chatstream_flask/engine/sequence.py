@@ -45,6 +45,7 @@ class Sequence:
         self.awaited: Sequence | None = None  # computes a prefix of the prompt, which this one will reuse
         self.awaited_len = 0  # tokens of that prefix
         self.logprobs: list[TokenLogprob] = []  # of each new token if asked for; written by the runner
+        self.prompt_logprobs = request.prompt_logprobs  # written by the runner: token i + 1 at index i
         self.drafts: list[int] = []  # draft tokens of the latest step; written by the runner
         self.ending_ids: Set[int] = frozenset()  # tokens that end the reply; set by the worker
         self.fault: ChatStreamError | None = None  # why it cannot go on; written by the runner
@@ -127,11 +128,14 @@ class Sequence:
         if token_id < 0:
             raise FloatingPointError("the logits are not numbers, or no token is allowed")
         request, is_forced = self.request, bool(self._forced_ids)
+        if request.is_prompt_only:
+            return FinishReason.LENGTH
         if is_forced:
             token_id = self._forced_ids.popleft()
         self.token_ids.append(token_id)
         request.count_token(token_id)
         if not is_forced and token_id in self.ending_ids:
+            self._keep_ending_logprob()
             return FinishReason.STOP
         was_reasoning, matcher = self.is_reasoning, None if is_forced else self.matcher
         self._emit(self._decode(token_id))
@@ -144,6 +148,14 @@ class Sequence:
         if request.num_generated >= self.max_generated:
             return FinishReason.LENGTH
         return None
+
+    def _keep_ending_logprob(self) -> None:
+        """Show the token that ends the reply to clients that read one value for each token."""
+        params = self.params
+        if params.num_logprobs is not None and params.num_prompt_logprobs is not None:
+            self.pending_logprobs.push(
+                self.logprobs[self.request.num_generated - 1], self.detokenizer.num_decoded
+            )
 
     def _count_reasoning(self, *, is_forced: bool) -> None:
         """Count the newest token as reasoning; once it was closed, it counts as answer too."""

@@ -20,11 +20,14 @@ from .placement import is_dispatched
 from .prepared_model import PreparedModel
 from .sampling.logits_processors import uses_plain_logits
 from .sampling.logprobs import Logprobs
+from .sampling.prompt_logprobs import prompt_logprobs
 from .sampling.sampler import NOT_A_TOKEN, Sampler, greedy
 from .slot_model import OwnForward, SlotModel
 from .speculation import Speculation, accepted
 from .step_inputs import decode_inputs, draft_logits, part_of
 from .thread_tuner import ThreadTuner
+
+MAX_LOGITS = 64  # tokens whose logits are in memory at once; 50 MB where a vocabulary has 200,000
 
 
 class StepExecutor:
@@ -98,19 +101,38 @@ class StepExecutor:
     def _prompt_logits(self, chunks: list[Chunk]) -> Tensor:
         """Return logits `[chunks, vocab]` after the last token of each chunk."""
         num_tokens = sum(chunk.num_tokens for chunk in chunks)
-        if self._batched_prefill is None or num_tokens > self._batched_prefill.max_tokens:
+        is_scored = any(chunk.sequence.params.num_prompt_logprobs is not None for chunk in chunks)
+        if is_scored or self._batched_prefill is None or num_tokens > self._batched_prefill.max_tokens:
             return torch.cat([self._single_prompt_logits(chunk) for chunk in chunks])
         with self._tuned_threads(num_tokens, max(chunk.stop for chunk in chunks)):
             return self._batched_prefill.logits([part_of(chunk) for chunk in chunks])
 
     def _single_prompt_logits(self, chunk: Chunk) -> Tensor:
         """Return logits `[1, vocab]` after the last token of the chunk."""
-        sequence, start, stop = chunk.sequence, chunk.sequence.num_cached, chunk.stop
-        with self._tuned_threads(chunk.num_tokens, stop):
+        num_top = chunk.sequence.params.num_prompt_logprobs
+        if num_top is not None:
+            return self._scored_prompt_logits(chunk, num_top)
+        return self._last_logits(chunk.sequence, chunk.sequence.num_cached, chunk.stop, 1)
+
+    def _scored_prompt_logits(self, chunk: Chunk, num_top: int) -> Tensor:
+        """Return logits `[1, vocab]` like `_single_prompt_logits`; write `prompt_logprobs` on the way."""
+        sequence = chunk.sequence
+        for start in range(sequence.num_cached, chunk.stop, MAX_LOGITS):
+            stop = min(start + MAX_LOGITS, chunk.stop)
+            logits = self._last_logits(sequence, start, stop, stop - start)
+            next_ids = sequence.token_ids[start + 1 : stop + 1]
+            sequence.prompt_logprobs[start:] = prompt_logprobs(logits[: len(next_ids)], next_ids, num_top)
+        return logits[-1:]
+
+    def _last_logits(self, sequence: Sequence, start: int, stop: int, num_last: int) -> Tensor:
+        """Compute some tokens of a prompt; return logits `[num_last, vocab]` after the last ones."""
+        with self._tuned_threads(stop - start, stop):
             ids = self._prompt.send(sequence.token_ids[start:stop])[None]
             positions = self._positions[:, start:stop]
             key_len = self.slots.key_len(stop)
-            return self.slots.logits(sequence.slot, ids, positions, positions, key_len)[:, -1]
+            return self.slots.logits(sequence.slot, ids, positions, positions, key_len, num_last)[
+                0, -num_last:
+            ]
 
     # -- decode ----------------------------------------------------------------------------------------
 

@@ -63,6 +63,8 @@ class MockSource:
     def check(self, params: SamplingParams) -> None:
         if params.grammar is not None:
             raise BadRequest("the mock does not support structured output: its phrases are fixed")
+        if params.num_prompt_logprobs is not None:
+            raise BadRequest("the mock has no log-probabilities of a prompt: it computes none")
 
     def fit(self, prompt: AbstractChatPrompt, max_tokens: int, policy: ContextPolicy) -> FittedPrompt:
         messages = [c.message or "" for c in prompt.get_contents() if c.is_requester]

@@ -66,6 +66,8 @@ class RemoteSource(TokenizerSource):
         ids = [token_id for token_id, _ in params.logit_bias]
         if ids and max(ids) >= len(self._tokenizer):
             raise BadRequest(f"logit_bias contains token id {max(ids)}, which the tokenizer does not have")
+        if params.num_prompt_logprobs is not None:
+            raise BadRequest("log-probabilities of a prompt are not available from an engine over HTTP")
         for upstream in self.engines.upstreams.up:
             if upstream.dialect is not None:
                 upstream.dialect.check(params)

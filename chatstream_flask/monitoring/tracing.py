@@ -104,7 +104,7 @@ def _attributes(generation: GenerationRequest, outcome: Outcome, operation: str)
     attributes: dict[str, Any] = {
         "gen_ai.operation.name": operation,
         "gen_ai.provider.name": "chatstream_flask",
-        "gen_ai.request.max_tokens": params.max_new_tokens,
+        "gen_ai.request.max_tokens": 0 if generation.is_prompt_only else params.max_new_tokens,
         "gen_ai.request.temperature": float(params.temperature),
         "gen_ai.request.top_p": float(params.top_p),
         "gen_ai.request.top_k": params.top_k,

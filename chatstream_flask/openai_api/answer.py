@@ -11,7 +11,7 @@ from typing import Any
 from ..engine.reply_text import TokenLogprob
 from ..reply_format.deltas import Delta, message_of
 from .generations import Choice, News
-from .token_text import TextOffsets, Tokens, chat_logprobs, completion_logprobs
+from .token_text import TextOffsets, Tokens, chat_logprobs, completion_logprobs, prompt_logprobs
 
 Json = dict[str, Any]
 
@@ -23,7 +23,19 @@ class Answer(ABC):
     kind: str  # the field "object"
     chunk_kind: str
 
-    def __init__(self, model: str, fingerprint: str, tokens: Tokens, has_logprobs: bool) -> None:
+    def __init__(
+        self,
+        model: str,
+        fingerprint: str,
+        tokens: Tokens,
+        has_logprobs: bool,
+        num_prompt_logprobs: int | None = None,
+    ) -> None:
+        """Start an answer.
+
+        :param num_prompt_logprobs: how many of the most likely tokens to show for each token of the prompt,
+            as vLLM does; None: nothing of the prompt
+        """
         self._common: Json = {
             "id": f"{self.id_prefix}-{uuid.uuid4().hex}",
             "created": int(time.time()),
@@ -32,6 +44,7 @@ class Answer(ABC):
         }
         self._tokens = tokens
         self._has_logprobs = has_logprobs
+        self.num_prompt_logprobs = num_prompt_logprobs
 
     def whole(self, choices: list[Json], usage: Json) -> Json:
         return self._common | {"object": self.kind, "choices": choices, "usage": usage}
@@ -62,6 +75,10 @@ class Answer(ABC):
     def choice(self, index: int, reason: str, read: News) -> Json:
         """Return a choice of a whole answer."""
 
+    @abstractmethod
+    def add_prompts(self, whole: Json, prompts: Sequence[Sequence[TokenLogprob]]) -> None:
+        """Add the log-probabilities of each choice's prompt to a whole answer."""
+
 
 class ChatAnswer(Answer):
     """Answer of POST /v1/chat/completions."""
@@ -87,6 +104,9 @@ class ChatAnswer(Answer):
             "logprobs": chat_logprobs(read.logprobs, self._tokens) if self._has_logprobs else None,
         }
 
+    def add_prompts(self, whole: Json, prompts: Sequence[Sequence[TokenLogprob]]) -> None:
+        whole["prompt_logprobs"] = prompt_logprobs(prompts[0], self._tokens)
+
     def _choice(self, index: int, delta: Json, reason: str | None, logprobs: Sequence[TokenLogprob]) -> Json:
         shown = chat_logprobs(logprobs, self._tokens) if logprobs else None
         return {"index": index, "delta": delta, "finish_reason": reason, "logprobs": shown}
@@ -103,15 +123,18 @@ class CompletionAnswer(Answer):
         *args: Any,
         prompts: Sequence[Sequence[int]] | None = None,
         names_tokens_by_id: bool = False,
+        echoes: bool = False,
     ) -> None:
         """Start an answer.
 
         :param prompts: the prompt ids of each choice, if the answer shows token ids, as vLLM's does
         :param names_tokens_by_id: log-probabilities name a token "token_id:7", not by its text
+        :param echoes: log-probabilities begin with those of the prompt
         """
         super().__init__(*args)
         self._prompts = prompts
         self._name = "token_id:{}".format if names_tokens_by_id else self._tokens.token_text
+        self._echoes = echoes
         self._offsets: dict[int, TextOffsets] = {}  # of each choice
         self._began: set[int] = set()  # choices whose prompt was shown
 
@@ -131,12 +154,16 @@ class CompletionAnswer(Answer):
         text = "".join(delta["content"] for delta in read.deltas)
         return self._choice(index, text, reason, read, is_whole=True)
 
+    def add_prompts(self, whole: Json, prompts: Sequence[Sequence[TokenLogprob]]) -> None:
+        for choice, prompt in zip(whole["choices"], prompts, strict=True):
+            choice["prompt_logprobs"] = prompt_logprobs(prompt, self._tokens)
+
     def _choice(
         self, index: int, text: str, reason: str | None, news: News, *, is_whole: bool = False
     ) -> Json:
         shown = None
         if news.logprobs or (is_whole and self._has_logprobs):
-            offsets = self._offsets.setdefault(index, TextOffsets(self._tokens))
+            offsets = self._offsets.setdefault(index, TextOffsets(self._tokens, begins_text=self._echoes))
             shown = completion_logprobs(news.logprobs, self._name, offsets)
         choice: Json = {"index": index, "text": text, "finish_reason": reason, "logprobs": shown}
         if self._prompts is not None:

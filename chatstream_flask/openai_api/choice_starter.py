@@ -85,7 +85,10 @@ class ChoiceStarter:
         hooked.start(self._generation(hooked, prompt_ids, for_choice(params, index)), follow)
         body = self._body
         has_single_call = isinstance(body, ChatBody) and body.parallel_tool_calls is False
-        return Choice(hooked, has_single_call=has_single_call)
+        echoes = isinstance(body, CompletionBody) and body.echoes_logprobs
+        return Choice(
+            hooked, has_single_call=has_single_call, num_echoed=body.num_logprobs if echoes else None
+        )
 
     def _generation(
         self, hooked: HookedReply, prompt_ids: list[int], params: SamplingParams
@@ -99,6 +102,7 @@ class ChoiceStarter:
             ignores_eos=bool(body.ignore_eos),
             shows_special_tokens=parser.reads_special_tokens or body.skip_special_tokens is False,
             follows_text=not is_chat,
+            is_prompt_only=body.max_new_tokens == 0,
             returns_token_ids=isinstance(body, CompletionBody) and bool(body.return_token_ids),
             kept_tokens={**self._marks, **parser.kept_tokens},
             reasoning=(

@@ -88,6 +88,7 @@ class Completions:
                 *self._about_answer(body),
                 prompts=prompts if body.return_token_ids else None,
                 names_tokens_by_id=bool(body.return_tokens_as_token_ids),
+                echoes=body.echoes_logprobs,
             )
             return self._response(body, generations, answer, num_prompts=len(body.prompts))
 
@@ -183,7 +184,8 @@ class Completions:
         """Return the last tokens of a prompt, if the client wants no more of it."""
         num = body.truncate_prompt_tokens
         if num in (0, -1):
-            num = self._engine.config.context_len - (body.max_new_tokens or 1)
+            num_new = 1 if body.max_new_tokens is None else body.max_new_tokens
+            num = self._engine.config.context_len - num_new
         return prompt_ids if num is None else prompt_ids[-max(num, 1) :]
 
     def _params(self, body: Body, grammar: str | None) -> SamplingParams:
@@ -208,6 +210,12 @@ class Completions:
                 param="logprobs",
                 code="unsupported_parameter",
             )
+        if hooks and isinstance(body, ChatBody) and body.prompt_logprobs is not None:
+            raise ApiError(
+                "prompt_logprobs are not available here, as this app may add to the prompt",
+                param="prompt_logprobs",
+                code="unsupported_parameter",
+            )
         context = ReplyContext(
             request._get_current_object(),  # type: ignore[attr-defined]
             messages,
@@ -225,12 +233,13 @@ class Completions:
 
     # -- out of it -----------------------------------------------------------------------------------
 
-    def _about_answer(self, body: Body) -> tuple[str, str, ModelSource, bool]:
+    def _about_answer(self, body: Body) -> tuple[str, str, ModelSource, bool, int | None]:
         return (
             self._models.resolve(body.model),
             self._fingerprint,
             self._source,
             body.num_logprobs is not None,
+            body.prompt_logprobs,
         )
 
     def _response(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -38,16 +39,20 @@ class Choice:
         hooked: HookedReply,
         *,
         has_single_call: bool = False,
+        num_echoed: int | None = None,
     ) -> None:
         """Start to read.
 
         :param hooked: the reply, which has been started
         :param has_single_call: leave out tool calls after the first
+        :param num_echoed: begin the log-probabilities with those of the prompt, and with this many of the
+            most likely tokens for each; None: leave the prompt out
         """
         self._hooked = hooked
         self._num_deltas = 0  # that the hooks have let through
         self._has_begun = False
         self._has_single_call = has_single_call
+        self._num_echoed = num_echoed
         self.outcome: Outcome | None = None  # set when everything has been read
         self._num_chars = 0
         self._num_logprobs = 0
@@ -83,6 +88,9 @@ class Choice:
         if self.request.params.num_logprobs is not None:
             logprobs = self.request.token_logprobs(self._num_logprobs, self._num_chars)
             self._num_logprobs += len(logprobs)
+        if self._num_echoed is not None and (self._num_chars or self.outcome is not None):
+            logprobs = self.prompt_logprobs(self._num_echoed) + logprobs
+            self._num_echoed = None
         token_ids = (self.request.token_ids or [])[self._num_ids :]
         self._num_ids += len(token_ids)
         return News(deltas, logprobs, token_ids)
@@ -103,6 +111,12 @@ class Choice:
         deltas = self._hooked.shown.deltas_after(self._num_deltas)
         self._num_deltas += len(deltas)
         return deltas
+
+    def prompt_logprobs(self, num_top: int) -> list[TokenLogprob]:
+        """Return those of all tokens of the prompt; all are there once there is text, or the outcome."""
+        first = TokenLogprob(self.request.prompt_ids[0], None, ())
+        others = self.request.prompt_logprobs
+        return [first, *(replace(entry, top=entry.top[:num_top]) for entry in others)]
 
     @property
     def finish_reason(self) -> str:

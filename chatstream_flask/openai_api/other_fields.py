@@ -36,7 +36,6 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "mm_processor_kwargs": ({},),
     "no_stop_trim": (False,),
     "prompt_embeds": (),
-    "prompt_logprobs": (),
     "repetition_detection": (),
     "return_cached_tokens_details": (False,),
     "return_flat_raw_output_top_logprobs": (False,),

@@ -33,11 +33,13 @@ def sampling_params(
     :raises ApiError: a value is not allowed
     """
     given: dict[str, Any] = {name: getattr(body, name) for name in SAME_NAME}
-    given["max_new_tokens"] = min(body.max_new_tokens or defaults.max_new_tokens, defaults.max_new_tokens)
+    wanted = defaults.max_new_tokens if body.max_new_tokens is None else max(body.max_new_tokens, 1)
+    given["max_new_tokens"] = min(wanted, defaults.max_new_tokens)
     given["min_new_tokens"] = body.min_tokens or body.min_new_tokens
     given["allowed_token_ids"] = body.allowed_token_ids and tuple(body.allowed_token_ids)
     given["include_stop_str_in_output"] = body.include_stop_str_in_output
     given["num_logprobs"] = body.num_logprobs
+    given["num_prompt_logprobs"] = body.num_prompt_logprobs
     given["grammar"] = grammar
     given["bad_words_ids"] = bad_words_ids
     if body.top_k == -1:
@@ -65,7 +67,8 @@ def bounded(
     if not all(prompts):
         raise ApiError("the prompt is empty", param=param)
     num_prompt = max(map(len, prompts))
-    num_new = params.max_new_tokens if body.max_new_tokens is not None else 1
+    asked = body.max_new_tokens
+    num_new = params.max_new_tokens if asked else int(asked is None)
     if num_prompt + num_new > context_len:
         raise ApiError(
             f"This model's maximum context length is {context_len} tokens, and the prompt is too long: it "
@@ -77,7 +80,7 @@ def bounded(
             n_prompt_tokens=num_prompt,
             n_ctx=context_len,
         )
-    max_new_tokens = min(params.max_new_tokens, context_len - num_prompt)
+    max_new_tokens = max(min(params.max_new_tokens, context_len - num_prompt), 1)
     min_new_tokens = min(params.min_new_tokens, max_new_tokens)
     return replace(params, max_new_tokens=max_new_tokens, min_new_tokens=min_new_tokens)
 

@@ -30,6 +30,7 @@ MAX_STOP_TOKENS = 64
 
 StopString = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_STRING_LEN)]
 TokenCount = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+TopCount = Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)]
 TokenId = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 TokenIds = Annotated[list[TokenId], Meta(min_length=1)]
 AllowedIds = Annotated[list[TokenId], Meta(min_length=1, max_length=MAX_ALLOWED_TOKENS)]
@@ -100,6 +101,7 @@ class Body(Struct, kw_only=True):
     include_stop_str_in_output: bool | None = None
     skip_special_tokens: bool | None = None
     truncate_prompt_tokens: Annotated[int, Meta(ge=-1)] | None = None  # 0 and -1: as the context allows
+    prompt_logprobs: TopCount | None = None
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
     guided_json: dict[str, Any] | str | None = None
@@ -124,6 +126,18 @@ class Body(Struct, kw_only=True):
     def num_logprobs(self) -> int | None:
         raise NotImplementedError
 
+    @property
+    def num_prompt_logprobs(self) -> int | None:
+        """How many of the most likely tokens to compute at each token of the prompt; None: nothing."""
+        if self.stream and self.prompt_logprobs is not None:
+            raise ApiError(
+                "prompt_logprobs cannot be streamed; leave out stream, or ask for echo with logprobs on "
+                "/v1/completions",
+                param="prompt_logprobs",
+                code="unsupported_parameter",
+            )
+        return self.prompt_logprobs
+
 
 class ChatBody(Body, kw_only=True):
     """Body of POST /v1/chat/completions."""
@@ -131,7 +145,7 @@ class ChatBody(Body, kw_only=True):
     messages: Annotated[list[Message], Meta(min_length=1, max_length=MAX_MESSAGES)]
     max_completion_tokens: TokenCount | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
+    top_logprobs: TopCount | None = None
     reasoning_effort: ReasoningEffort | None = None
     enable_thinking: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
@@ -178,7 +192,8 @@ class CompletionBody(Body, kw_only=True):
     return_token_ids: bool | None = None
     return_tokens_as_token_ids: bool | None = None
     echo: bool | None = None
-    logprobs: Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)] | None = None
+    max_tokens: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None  # 0: only compute the prompt
+    logprobs: TopCount | None = None
 
     @property
     def prompts(self) -> Sequence[str | list[int]]:
@@ -207,13 +222,21 @@ class CompletionBody(Body, kw_only=True):
 
     @property
     def num_logprobs(self) -> int | None:
-        if self.echo and self.logprobs is not None:
-            raise ApiError(
-                "echo together with logprobs is not supported: there are no log-probabilities of a prompt",
-                param="echo",
-                code="unsupported_parameter",
-            )
         return self.logprobs
+
+    @property
+    def max_new_tokens(self) -> int | None:
+        return 0 if self.max_tokens == 0 else super().max_new_tokens
+
+    @property
+    def echoes_logprobs(self) -> bool:
+        """Whether the prompt in the answer has log-probabilities."""
+        return bool(self.echo) and self.logprobs is not None
+
+    @property
+    def num_prompt_logprobs(self) -> int | None:
+        asked = super().num_prompt_logprobs
+        return max(asked or 0, self.logprobs or 0) if self.echoes_logprobs else asked
 
 
 class TokenizeBody(Struct, forbid_unknown_fields=True):

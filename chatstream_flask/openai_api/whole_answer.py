@@ -27,7 +27,10 @@ def whole_answer(
         if failure := choice.outcome.failure:
             return error_response(failure)
         choices.append(answer.choice(index, choice.finish_reason, news))
-    return jsonify(answer.whole(choices, usage_of(generations.choices, num_prompts)))
+    whole = answer.whole(choices, usage_of(generations.choices, num_prompts))
+    if (num_top := answer.num_prompt_logprobs) is not None:
+        answer.add_prompts(whole, [choice.prompt_logprobs(num_top) for choice in generations.choices])
+    return jsonify(whole)
 
 
 def read_all(generations: Generations, is_gone: Probe, probe_sec: float) -> list[News] | None:
