@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -28,6 +29,23 @@ class Tokens:
 
     def token_bytes(self, token_id: int) -> bytes | None:
         return part_of_character(self.tokenizer, token_id)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        text: str = self.tokenizer.decode(list(token_ids))
+        return text
+
+
+class SpacedTokens:
+    """Each token is a space and a letter; like SentencePiece's, a text does not begin with the space."""
+
+    def token_text(self, token_id: int) -> str:
+        return f" {chr(token_id)}"
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return self.token_text(token_id).encode()
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return "".join(map(self.token_text, token_ids)).removeprefix(" ")
 
 
 def byte_level() -> Any:
@@ -59,6 +77,14 @@ def test_a_token_begins_where_its_character_does(make: Any) -> None:
     for token_id in tokens.tokenizer.encode(TEXT, add_special_tokens=False):
         assert offsets.next(token_id) == len(text.decode(errors="ignore"))
         text += tokens.token_bytes(token_id) or tokens.token_text(token_id).encode()
+
+
+def test_a_prompt_begins_without_the_space_of_its_first_token() -> None:
+    prompt, reply = TextOffsets(SpacedTokens(), begins_text=True), TextOffsets(SpacedTokens())
+    ids = [ord(char) for char in "abc"]
+    assert SpacedTokens().decode(ids) == "a b c"
+    assert [prompt.next(token_id) for token_id in ids] == [0, 1, 3]
+    assert [reply.next(token_id) for token_id in ids] == [0, 2, 4]
 
 
 def test_the_bytes_of_a_token_that_is_unknown_cannot_be_told() -> None:

@@ -21,7 +21,13 @@ from chatstream_flask.serving.app import create_app
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 PROMPT = "Hello! How are you today? 日本"
-SCORE = {"temperature": 0, "max_tokens": 1, "logprobs": 1, "seed": 1234, "echo": True}  # of lm-eval
+SCORE: dict[str, Any] = {
+    "temperature": 0,
+    "max_tokens": 1,
+    "logprobs": 1,
+    "seed": 1234,
+    "echo": True,
+}  # of lm-eval
 
 
 @pytest.fixture
