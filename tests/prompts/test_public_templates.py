@@ -108,7 +108,8 @@ def own(tokenizer: Any, messages: list[dict[str, Any]], tools: Any) -> list[int]
         return None
     needed = set(TEXTS.findall(repr(messages))) | ({"Tell the weather."} if tools else set())
     text = tokenizer.decode(ids)
-    is_spoilt = "'text'" in text or "{'city'" in text or '\\"city' in text
+    spoilt = ("'text'", '{"type": "text"', "{'city'", '\\"city')  # values that the template wrote as they are
+    is_spoilt = any(form in text for form in spoilt)
     return ids if all(word in text for word in needed) and not is_spoilt else None
 
 
