@@ -245,6 +245,7 @@ class Bench:
     def step(self, worker: int = 0) -> None:
         self.workers[worker].admit()
         self.workers[worker].step()
+        self.workers[worker]._judge_runner()  # as its thread does
 
     def finish_all(self) -> None:
         for _ in range(10_000):

@@ -244,13 +244,6 @@ def test_a_forced_call_has_the_arguments_of_its_function(front: Front) -> None:
     assert json.loads(call["function"]["arguments"]) == {}
 
 
-def test_log_probabilities_of_a_prompt_are_refused_over_http(front: Front, here: Front) -> None:
-    assert ask(here, prompt_logprobs=1).status_code == 200
-    response = ask(front, prompt_logprobs=1)
-    assert response.status_code == 400
-    assert "not available from an engine over HTTP" in response.json()["error"]["message"]
-
-
 def test_a_format_that_is_no_schema_is_refused_where_the_engine_has_none(front: Front) -> None:
     response = ask(front, structured_outputs={"regex": "[ab]{3}"})
     if front.has_engines:

@@ -23,7 +23,7 @@ from chatstream_flask.demo_model import PATH as DEMO_MODEL
 from chatstream_flask.engine.engine import Engine
 from chatstream_flask.engine.outcome import FinishReason, Outcome
 from chatstream_flask.engine.request import GenerationRequest
-from chatstream_flask.errors import ConfigError
+from chatstream_flask.errors import BadRequest, ConfigError
 from chatstream_flask.grammar.schema import json_schema_grammar
 from chatstream_flask.model_source.remote_source import RemoteSource
 from chatstream_flask.remote import reply as remote_reply
@@ -331,6 +331,12 @@ def test_engines_that_do_not_answer_are_refused(tokenizer: Any) -> None:
 def test_what_is_no_url_is_refused(urls: str, tokenizer: Any) -> None:
     with pytest.raises(ConfigError):
         RemoteSource(urls, tokenizer, 512, None)
+
+
+def test_log_probabilities_of_a_prompt_are_refused(source: RemoteSource) -> None:
+    source.check(SamplingParams(num_logprobs=1))
+    with pytest.raises(BadRequest, match="not available from an engine over HTTP"):
+        source.check(SamplingParams(num_prompt_logprobs=0))
 
 
 # -- in an app ------------------------------------------------------------------------------------------
