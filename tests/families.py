@@ -34,6 +34,7 @@ from chatstream_flask.openai_api import create_openai_blueprint
 ROOT = Path(__file__).parents[1]
 TOKENIZERS = os.environ.get("CHATSTREAM_TOKENIZERS", "")
 TEMPLATES = Path(os.environ.get("CHATSTREAM_TEMPLATES", ROOT.parent / "shared" / "templates"))
+HERMES_CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>'
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Family:
     :param tokenizer: name of its folder
     :param template: name of its chat template; empty: the tokenizer's own
     :param reasoning: "Hm." as it reasons, up to the answer; empty: it does not
-    :param call: the call weather(city="Paris"); empty: its template cannot render tools
+    :param call: the call weather(city="Paris")
     :param template_kwargs: arguments of the template that make it reason
     :param answer: "It is 4." as it answers
     """
@@ -51,7 +52,7 @@ class Family:
     tokenizer: str
     template: str = ""
     reasoning: str = ""
-    call: str = ""
+    call: str = HERMES_CALL
     template_kwargs: tuple[tuple[str, Any], ...] = ()
     answer: str = "It is 4."
     reasons_after_tools: bool = True
@@ -71,7 +72,6 @@ class Family:
         return tokenizer
 
 
-HERMES_CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>'
 THINK = "<think>\nHm.\n</think>\n\n"
 FAMILIES = {
     "Qwen3": Family("qwen3", "", THINK, HERMES_CALL),
@@ -90,7 +90,8 @@ FAMILIES = {
     "DeepSeek R1": Family(
         "deepseek_v3",
         "ikawrakow__llama-cpp-deepseek-r1.jinja",
-        "Hm.\n</think>\n\n",  # transformers cannot render the tools of this template
+        "Hm.\n</think>\n\n",
+        HERMES_CALL,  # transformers cannot render the tools of its template, so they are told in words
     ),
     "DeepSeek V3.1": Family(
         "deepseek_v3",
@@ -200,3 +201,15 @@ def family_chat(folder: Path, name: str, config: Mapping[str, Any] | None = None
         add_routes(chat.app, chat)
         chat.app.register_blueprint(create_openai_blueprint(chat.chat_stream))
         yield chat
+
+
+def add_weather(chat: Chat, name: str) -> None:
+    """Register the function that `Family.call` calls; the model answers when it has its result."""
+    family, runner = FAMILIES[name], chat.runner
+    assert isinstance(runner, FamilyRunner)
+
+    @chat.chat_stream.tool
+    def weather(city: str) -> str:
+        """Return the weather of a city."""
+        runner.script = family.reasoning * family.reasons_after_tools + family.answer
+        return f"Warm in {city}."

@@ -12,6 +12,25 @@ from .control_tokens import ControlTokens, Mark
 from .message_forms import Message
 
 TOOLS = re.compile(r"\b(?:xml_)?tools\b")  # SmolLM3's template has its own name
+PROBE_MESSAGES = [{"role": "user", "content": "Hello"}]
+PROBE_PARAMETERS = {"type": "object", "properties": {"q": {"type": "string", "description": "A word."}}}
+PROBE_FUNCTION = {"name": "probed_function", "description": "A probe.", "parameters": PROBE_PARAMETERS}
+PROBE_TOOLS = [{"type": "function", "function": PROBE_FUNCTION}]
+
+
+def knows_tools(tokenizer: Any) -> bool:
+    """Return whether a chat template of the tokenizer writes tools into the prompt.
+
+    Some that mention tools leave them out, or fail in the Jinja of transformers as soon as there is one.
+    """
+    template = getattr(tokenizer, "chat_template", None)
+    texts = template.values() if isinstance(template, dict) else [template or ""]
+    if not any(map(TOOLS.search, texts)):
+        return False
+    try:
+        return str(PROBE_FUNCTION["name"]) in _prompt(tokenizer, PROBE_MESSAGES, PROBE_TOOLS)
+    except TEMPLATE_ERRORS:
+        return not _is_rendered(tokenizer)  # then it is not for the tools that it fails
 
 
 def encode_messages(
@@ -37,15 +56,32 @@ def encode_messages(
 
     def render(mark: Mark) -> str:
         changed = _changed(given, mark, control)
-        kwargs = {"add_generation_prompt": True, **(template_kwargs or {})}
-        if tools:
-            kwargs |= {"tools": changed["tools"], "xml_tools": changed["tools"]}
-        return apply_chat_template(tokenizer, changed["messages"], **kwargs)
+        return _prompt(tokenizer, changed["messages"], changed["tools"], template_kwargs)
 
     try:
         return control.encode(render(str), _texts(given), render, False)
     except TEMPLATE_ERRORS as error:
         raise BadRequest(f"the model's chat template refuses these messages: {error}") from error
+
+
+def _prompt(
+    tokenizer: Any,
+    messages: Sequence[Message],
+    tools: Sequence[dict[str, Any]] = (),
+    template_kwargs: Mapping[str, Any] | None = None,
+) -> str:
+    kwargs = {"add_generation_prompt": True, **(template_kwargs or {})}
+    if tools:
+        kwargs |= {"tools": tools, "xml_tools": tools}
+    return apply_chat_template(tokenizer, messages, **kwargs)
+
+
+def _is_rendered(tokenizer: Any) -> bool:
+    try:
+        _prompt(tokenizer, PROBE_MESSAGES)
+    except TEMPLATE_ERRORS:
+        return False
+    return True
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..engine.reasoning import Reasoning
-from ..prompts.message_prompt import TOOLS
+from ..prompts.message_prompt import knows_tools
 from ..prompts.template_probe import REASONING
 from .harmony import CHANNEL, MESSAGE, HarmonyFormat
 from .reasoning_tags import ReasoningTags, find_tags
@@ -137,8 +137,8 @@ def find_reply_format(tokenizer: Any) -> ReplyFormat:
         vocabulary = {token.content for token in added.values()}
         is_harmony = all(marker in template or marker in vocabulary for marker in (CHANNEL, MESSAGE))
         reasoning = HarmonyFormat() if is_harmony else find_tags(template, vocabulary)
-    knows_tools = TOOLS.search(template) is not None
-    syntax = find_tool_syntax(template) if knows_tools else HERMES  # which is told in words
+    shows_tools = knows_tools(tokenizer)
+    syntax = find_tool_syntax(template) if shows_tools else HERMES  # which is told in words
     if isinstance(reasoning, HarmonyFormat):
         syntax = HARMONY
     tool_tokens = _within(syntax.markers, special)
@@ -149,7 +149,7 @@ def find_reply_format(tokenizer: Any) -> ReplyFormat:
             tool_syntax=syntax,
             tool_tokens=tool_tokens,
             call_tokens=call_tokens,
-            knows_tools=knows_tools,
+            knows_tools=shows_tools,
         )
 
     def encode(text: str) -> tuple[int, ...]:
@@ -168,7 +168,7 @@ def find_reply_format(tokenizer: Any) -> ReplyFormat:
         reasoning_tokens=_within(reasoning.markers, special),
         tool_tokens=tool_tokens,
         call_tokens=call_tokens,
-        knows_tools=knows_tools,
+        knows_tools=shows_tools,
         knows_effort="reasoning_effort" in template,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Any
 import pytest
 from apis import APIS, MESSAGES, Answer, own_events, post, resumed
 from fakes import TIMEOUT, wait_until
-from families import FAMILIES, family_chat
+from families import FAMILIES, add_weather, family_chat
 from flask import session
-from flask_fakes import SSE, Chat, parse_event
+from flask_fakes import SSE, Chat, Event, parse_event
 from tool_chat import TEMPLATES, call, tool_chat
 from werkzeug.exceptions import NotFound
 from werkzeug.test import TestResponse
@@ -334,31 +335,48 @@ def test_tools_need_a_prompt_class_with_a_chat_template(tmp_path: Path) -> None:
         chat.chat_stream.tool(weather)
 
 
-@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family.call])
+@pytest.mark.parametrize("name", FAMILIES)
 def test_the_calls_of_real_families_are_made(tmp_path: Path, name: str) -> None:
     family = FAMILIES[name]
     with family_chat(tmp_path, name) as chat:
+        add_weather(chat, name)
         runner: Any = chat.runner
+        runner.script = family.reasoning + family.call
+        client = chat.client()
+        events = own_events(client.post("/chat_stream", json={"user_input": "How is Paris?"}, headers=SSE))
+        reasoning = ["Hm."] if family.reasoning else []
+        asked = {"name": "weather", "arguments": {"city": "Paris"}}
+        assert shown(events) == [
+            *reasoning,
+            asked | {"status": "running"},
+            asked | {"status": "done", "result": "Warm in Paris."},
+            *reasoning * family.reasons_after_tools,
+            "It is 4.",
+        ]
+        runner.script = family.reasoning + family.answer
+        events = own_events(client.post("/chat_stream", json={"user_input": "2 + 2?"}, headers=SSE))
+        assert shown(events) == [*reasoning, "It is 4."]
+        history = chat.chat_stream.source.decode(list(map(ord, runner.prompts[-1])))
+        assert "Warm in Paris." in history
+        runner.script = family.reasoning + family.call
+        body = {"messages": [{"role": "user", "content": "How is Paris?"}]}
+        response = client.post("/v1/chat/completions", json=body)
+        assert response.status_code == 200, response.text
+        assert response.get_json()["choices"][0]["message"]["content"] == "It is 4."
 
-        @chat.chat_stream.tool
-        def weather(city: str) -> str:
-            """Return the weather of a city."""
-            runner.script = family.reasoning * family.reasons_after_tools + family.answer
-            return f"warm in {city}"
 
-        for path in ("/chat_stream", "/v1/chat/completions"):
-            runner.script = family.reasoning + family.call
-            own = {"user_input": "How is Paris?"}
-            body = (
-                own
-                if path == "/chat_stream"
-                else {"messages": [{"role": "user", "content": "How is Paris?"}]}
-            )
-            response = chat.client().post(path, json=body)
-            assert response.status_code == 200, response.text
-            answer = response.get_json()["choices"][0]["message"] if path != "/chat_stream" else {}
-            text = answer.get("content", response.text)
-            assert text == "It is 4."
+def shown(events: list[Event]) -> list[Any]:
+    """Return steps without their ids, and between them the reasoning and the text however they were cut."""
+    told = [event for event in events if event.name in ("reasoning", "text", "step")]
+    return [
+        part
+        for kind, group in itertools.groupby(told, key=lambda event: event.name)
+        for part in (
+            [{key: value for key, value in event.data.items() if key != "id"} for event in group]
+            if kind == "step"
+            else ["".join(event.data["text"] for event in group)]
+        )
+    ]
 
 
 def test_a_generation_that_continues_a_reply_has_not_waited_as_long_as_the_reply(tmp_path: Path) -> None:

@@ -297,19 +297,31 @@ def family_names() -> list[str]:
 
 
 @pytest.mark.parametrize("name", family_names())
-def test_reasoning_of_real_families_is_folded_away(tmp_path: Path, browser: Chrome, name: str) -> None:
-    from families import FAMILIES, FamilyRunner, family_chat  # takes seconds, in every worker of `pytest -n`
+def test_reasoning_and_calls_of_real_families_are_folded_away(
+    tmp_path: Path, browser: Chrome, name: str
+) -> None:
+    # Importing it takes seconds, in every worker of `pytest -n`.
+    from families import FAMILIES, FamilyRunner, add_weather, family_chat
 
+    family = FAMILIES[name]
     with family_chat(tmp_path, name) as chat:
         assert isinstance(chat.runner, FamilyRunner)
-        chat.runner.script = FAMILIES[name].reasoning + FAMILIES[name].answer
+        add_weather(chat, name)
         chat.app.register_blueprint(create_webui_blueprint(), url_prefix="/page")
         chat.app.register_blueprint(create_chat_blueprint(chat.chat_stream), url_prefix="/page")
         with served(chat.app) as port:
             page = new_visitor(browser, port, "en", "page/")
+            chat.runner.script = family.reasoning + family.answer
             assert page.ask("2 + 2?") == "It is 4."
-            assert page.texts(".reasoning-text") == (["Hm."] if FAMILIES[name].reasoning else [])
-            assert not page.has(".reasoning-text")
+            assert page.texts(".reasoning-text") == (["Hm."] if family.reasoning else [])
+            chat.runner.script = family.reasoning + family.call
+            assert page.ask("How is Paris?") == "It is 4."
+            for _ in ("as it came", "as it was kept"):
+                assert page.texts(".step summary") == ["weather: done"]
+                assert page.texts(".step pre") == ['{\n  "city": "Paris"\n}', "Warm in Paris."]
+                assert not page.has(".step pre, .reasoning-text")
+                page.open()
+                page.wait(lambda: page.replies == ["It is 4."] * 2)
             browser.get("about:blank")
 
 
