@@ -73,6 +73,7 @@ class HookedReply:
         self._messages: list[Message] = []  # since the question: calls and results
         self._calls: list[dict[str, Any]] = []  # of the newest generation
         self._content = ""  # the same
+        self._reasoning = ""  # the same
         self._tools = tools or {}
         self._tool_calls = ToolCalls(
             hooks,
@@ -226,7 +227,10 @@ class HookedReply:
         if not self._calls or self._failure is not None or len(self._ended) + 1 >= MAX_GENERATIONS:
             return None
         calls = [for_template(call) for call in self._calls]
-        self._messages.append({"role": "assistant", "content": self._content, "tool_calls": calls})
+        asked: Message = {"role": "assistant", "content": self._content, "tool_calls": calls}
+        if self._reasoning:
+            asked["reasoning_content"] = self._reasoning
+        self._messages.append(asked)
         self._messages += self._tool_calls.run(self._calls)
         try:
             following = self._in_request(self._follow, self._messages)
@@ -241,7 +245,8 @@ class HookedReply:
             self._generation = generation.following(following)
             self._ended.append(outcome)
             self.parser = self._make_parser()
-            self._num_read, self._is_flushed, self._calls, self._content = 0, False, [], ""
+            self._num_read, self._is_flushed, self._calls = 0, False, []
+            self._content = self._reasoning = ""
         return following
 
     # -- text ----------------------------------------------------------------------------------------
@@ -264,10 +269,9 @@ class HookedReply:
 
     def _take(self, pieces: list[Piece]) -> None:
         for piece in pieces:
-            if piece.is_reasoning:
-                self._stages.push(piece.text, is_reasoning=True)
-            else:
-                self._pass(self.parser.push(piece.text))
+            self._pass(
+                [{"reasoning_content": piece.text}] if piece.is_reasoning else self.parser.push(piece.text)
+            )
 
     def _take_end(self) -> None:
         self._pass(self.parser.finish())
@@ -279,6 +283,7 @@ class HookedReply:
                 self._content += delta["content"]
                 self._stages.push(delta["content"], is_reasoning=False)
             elif "reasoning_content" in delta:
+                self._reasoning += delta["reasoning_content"]
                 self._stages.push(delta["reasoning_content"], is_reasoning=True)
             elif self._tools:
                 self._calls += delta.get(CALLS, ())

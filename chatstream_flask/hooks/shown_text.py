@@ -20,6 +20,7 @@ class ShownText:
         self._guard = threading.Lock()
         self._deltas: list[Delta] = []
         self._text = ReplyText()
+        self._is_continued = {False: False, True: False}  # by is_reasoning: a step came after its newest text
 
     @property
     def num_chars(self) -> int:
@@ -27,7 +28,13 @@ class ShownText:
         return self._text.num_chars
 
     def add_piece(self, piece: Piece) -> None:
+        """Add text; after a step it begins a paragraph, unless white space parts it from the text before."""
         with self._guard:
+            if self._is_continued[piece.is_reasoning]:
+                self._is_continued[piece.is_reasoning] = False
+                before = self._text.reasoning if piece.is_reasoning else self._text.answer
+                if before and not (before[-1].isspace() or piece.text[0].isspace()):
+                    piece = piece._replace(text=f"\n\n{piece.text}")
             self._deltas.append({"reasoning_content" if piece.is_reasoning else "content": piece.text})
             self._text.append(piece)
 
@@ -35,6 +42,7 @@ class ShownText:
         """Add a new state of the call of a tool, which only pieces show."""
         with self._guard:
             self._text.append(Piece("", step=dict(step)))
+            self._is_continued = {False: True, True: True}
 
     def add_call(self, delta: Delta) -> None:
         """Add a part of a call that is left to the client, which only deltas show."""

@@ -14,7 +14,7 @@ from fakes import TIMEOUT, wait_until
 from families import FAMILIES, add_weather, family_chat
 from flask import session
 from flask_fakes import SSE, Chat, Event, parse_event
-from tool_chat import TEMPLATES, call, tool_chat
+from tool_chat import KNOWS_TOOLS, TEMPLATES, call, tool_chat
 from werkzeug.exceptions import NotFound
 from werkzeug.test import TestResponse
 
@@ -350,7 +350,7 @@ def test_the_calls_of_real_families_are_made(tmp_path: Path, name: str) -> None:
             *reasoning,
             asked | {"status": "running"},
             asked | {"status": "done", "result": "Warm in Paris."},
-            *reasoning * family.reasons_after_tools,
+            *[f"\n\n{text}" for text in reasoning] * family.reasons_after_tools,
             "It is 4.",
         ]
         runner.script = family.reasoning + family.answer
@@ -363,6 +363,28 @@ def test_the_calls_of_real_families_are_made(tmp_path: Path, name: str) -> None:
         response = client.post("/v1/chat/completions", json=body)
         assert response.status_code == 200, response.text
         assert response.get_json()["choices"][0]["message"]["content"] == "It is 4."
+
+
+def test_what_follows_a_call_is_a_paragraph_of_its_own_and_reasoning_before_it_is_read_again(
+    tmp_path: Path,
+) -> None:
+    def write(prompt: str) -> str:
+        if "<tool_response>" in newest(prompt):
+            return "<think>It is warm.</think>Take a hat."
+        return "<think>I must ask.</think>Let me see." + call("weather", city="Paris")
+
+    thinks = "{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content }}"
+    template = KNOWS_TOOLS.replace("{% else %}{{ m.content }}", "{% else %}" + thinks)
+    with tool_chat(tmp_path, write, template) as chat:
+        chat.chat_stream.tool(weather)
+        client = chat.client()
+        response = client.post("/api/chat_stream", json={"user_input": "Who are you?"}, headers=SSE)
+        told = [part for part in shown(own_events(response)) if isinstance(part, str)]
+        assert told == ["I must ask.", "Let me see.", "\n\nIt is warm.", "\n\nTake a hat."]
+        _, reply = client.get("/api/conversation").get_json()["messages"]
+        assert reply["text"] == "Let me see.\n\nTake a hat."
+        assert reply["reasoning"] == "I must ask.\n\nIt is warm."
+        assert "<think>I must ask.</think>Let me see.<tool_call>" in chat.runner.seen[1]  # type: ignore[attr-defined]
 
 
 def shown(events: list[Event]) -> list[Any]:
