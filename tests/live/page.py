@@ -130,16 +130,23 @@ class Page:
         return self.replies[-1]
 
     def click(self, name: str, within: str = "body") -> None:
-        """Return the last button with this accessible name."""
+        """Click the last button with this accessible name, once it is there."""
         wanted = """
             const [within, name] = arguments;
             const isSeen = (button) => button.checkVisibility();
             const nameOf = (button) => button.getAttribute("aria-label") ?? button.textContent;
             const buttons = [...document.querySelectorAll(`:is(${within}) button`)].filter(isSeen);
             return buttons.findLast((button) => nameOf(button) === name) ?? null;"""
-        self.wait(lambda: self.script(wanted, within, name))
-        self.script("arguments[0].scrollIntoView({block: 'nearest'})", self.script(wanted, within, name))
-        self.script(wanted, within, name).click()
+
+        def is_clicked() -> bool:
+            button = self.script(wanted, within, name)
+            if button is None:
+                return False
+            self.script("arguments[0].scrollIntoView({block: 'nearest'})", button)
+            button.click()
+            return True
+
+        self.wait(is_clicked)
 
     def wait_for_words(self, num_words: int) -> None:
         self.wait(lambda: self.replies and len(self.replies[-1].split()) >= num_words)
