@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.utils import hub
 
 from ...errors import ConfigError
@@ -21,6 +20,7 @@ from ..decoders.native_library import native_library
 from ..decoders.packed import PACKED_FORMATS, PackedMatrix, can_pack, pack_modules
 from ..kv_memory import MIB
 from .grouped_weights import GroupedWeights, awq, compressed_tensors, gptq
+from .without_weights import model_without_weights
 
 logger = logging.getLogger("chatstream_flask")
 
@@ -65,9 +65,7 @@ class PackedCheckpoint:
         config = copy.deepcopy(config)
         del config.quantization_config  # as the model has no modules of that package
         dtype = config.dtype or torch.float16
-        auto_model: Any = AutoModelForCausalLM
-        with _WithoutWeights():
-            model: PreTrainedModel = auto_model.from_config(config, dtype=dtype)
+        model = model_without_weights(config, dtype)
         with ExitStack() as stack:
             tensors: dict[str, Any] = {}  # the file of each
             for file in _files(path, revision):
@@ -119,14 +117,6 @@ class PackedCheckpoint:
                 return awq(tensor, num_inputs)
             case _:
                 return compressed_tensors(tensor, num_inputs)
-
-
-class _WithoutWeights(TorchFunctionMode):
-    """While it is entered, modules are made without memory for their matrices, but with their buffers."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        return func(*args, **kwargs | {"device": "meta"}) if func is torch.empty else func(*args, **kwargs)
 
 
 def _is_known(quantization: dict[str, Any]) -> bool:

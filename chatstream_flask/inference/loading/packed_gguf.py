@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from ..decoders.native_library import native_library
 from ..decoders.packed import PACKED_FORMATS, PackedMatrix, can_pack, pack_modules
 from ..kv_memory import MIB
+from .without_weights import model_without_weights
 
 logger = logging.getLogger("chatstream_flask")
 
@@ -55,7 +56,7 @@ class PackedGguf:
             return f"the model has no parameter for {min(more)}"
         for name, tensor_name in names.items():
             tensor = self._tensors[tensor_name]
-            is_plain = tensor.tensor_type.name in ("F32", "F16", "BF16")
+            is_plain = tensor.tensor_type.name in PLAIN_FORMATS
             module = (
                 skeleton.get_submodule(name.removesuffix(".weight")) if name.endswith(".weight") else None
             )
@@ -78,11 +79,7 @@ class PackedGguf:
 
     def load(self, config: Any) -> PreTrainedModel:
         """Return the model; what is not packed is in memory as `dtype`."""
-        from accelerate.big_modeling import init_empty_weights
-
-        auto_model: Any = AutoModelForCausalLM
-        with init_empty_weights(include_buffers=False):
-            model: PreTrainedModel = auto_model.from_config(config, dtype=self.dtype)
+        model = model_without_weights(config, self.dtype)
         names, matrices = self._names(model), self._matrices(model)
         pack_modules(model, matrices)
         state = {
