@@ -77,7 +77,7 @@ class Admission:
             turn = self._begin_turn(request, conversation_id, body, state)
             context = ReplyContext(
                 request,
-                _messages(turn.prompt),
+                _messages(turn.prompt) if self.hooks else (),
                 self.params,
                 visitor=visitor,
                 conversation_id=conversation_id,
@@ -97,7 +97,7 @@ class Admission:
             )
             undo.callback(completion.close)
             context.params = self._params(body, turn)
-            hooked.begin()
+            self.hooks.begin(context)
             params = context.params
             prompt = self._with_tools(turn.prompt.with_text_before_newest(context.added_text))
             headers = Origin.from_request(request).onward_headers

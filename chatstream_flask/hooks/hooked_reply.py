@@ -84,16 +84,6 @@ class HookedReply:
             in_context=self._in_request,
         )
 
-    # -- before it begins ----------------------------------------------------------------------------
-
-    def begin(self) -> None:
-        """Call `before_reply`, in the view.
-
-        :raises ChatStreamError: a hook refused or failed
-        """
-        for hook in self._hooks.before_reply:
-            self._hooks.run("before_reply", hook, self.context)
-
     def start(self, generation: GenerationRequest, follow: Follow | None = None) -> None:
         """Set the first generation.
 

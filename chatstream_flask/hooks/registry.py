@@ -46,6 +46,14 @@ class Hooks:
     def __bool__(self) -> bool:
         return bool(self.before_reply or self.on_text or self.after_reply or self.tools)
 
+    def begin(self, reply: ReplyContext) -> None:
+        """Call `before_reply`, in the view.
+
+        :raises ChatStreamError: a hook refused or failed
+        """
+        for hook in self.before_reply:
+            self.run("before_reply", hook, reply)
+
     def run(self, kind: str, hook: Callable[..., Result], *arguments: Any) -> Result:
         """Call a hook and measure its time.
 

@@ -151,7 +151,6 @@ def _decoded(arguments: str) -> Any:
 
 def for_template(call: dict[str, Any]) -> dict[str, Any]:
     """Return a call as chat templates expect it: most write the JSON of its arguments themselves."""
-    arguments = call["function"]["arguments"]
-    with suppress(msgspec.DecodeError, RecursionError):
-        arguments = msgspec.json.decode(arguments or "{}")
-    return {"id": call["id"], "type": "function", "function": call["function"] | {"arguments": arguments}}
+    function = call["function"]
+    function = function | {"arguments": _decoded(function["arguments"])}
+    return {"id": call["id"], "type": "function", "function": function}

@@ -12,7 +12,6 @@ from flask import Response, request
 from ..chat.service import ChatService
 from ..config import SamplingParams
 from ..hooks import ReplyContext
-from ..hooks.hooked_reply import HookedReply
 from ..hooks.reply_context import Message
 from ..hooks.tools import Tool
 from ..http.request_body import read_body
@@ -70,10 +69,7 @@ class Completions:
             num_each = body.num_choices // len(body.prompts)
             prompts = [ids for prompt in body.prompts for ids in [self._prompt_ids(prompt, body)] * num_each]
             grammar = grammar_of(answer_format(body), ToolUse(), self._source.reply_format)
-            texts = [
-                given if isinstance(given, str) else self._source.decode(given) for given in body.prompts
-            ]
-            messages = [{"role": "user", "content": text} for text in texts]
+            messages = self._as_messages(body.prompts) if self._service.hooks else []
             context = self._begin_hooks(body, messages, self._params(body, grammar))
             params = bounded(context.params, body, prompts, self._engine.config.context_len)
             make_parsers = [
@@ -222,8 +218,13 @@ class Completions:
             params,
             visitor=visitor_of(request, self.settings.api_keys),
         )
-        HookedReply(hooks, context).begin()
+        hooks.begin(context)
         return context
+
+    def _as_messages(self, prompts: Sequence[str | list[int]]) -> list[dict[str, Any]]:
+        """Return prompts as hooks see them."""
+        texts = (given if isinstance(given, str) else self._source.decode(given) for given in prompts)
+        return [{"role": "user", "content": text} for text in texts]
 
     def _bad_words(self, body: Body) -> tuple[tuple[int, ...], ...]:
         """Return the tokens of each bad word, at the beginning of a text and after a space."""

@@ -107,9 +107,9 @@ class AbstractChatPrompt(PromptSettings, ChatHistory):
 
     def with_text_before_newest(self, text: str) -> Self:
         """Return a copy in which a text stands before the requester's newest message; `self` if it is ""."""
-        contents = self.get_contents()
+        contents = self.get_contents() if text else []
         for i in range(len(contents) - 1, -1, -1):
-            if text and contents[i].is_requester:
+            if contents[i].is_requester:
                 contents[i] = replace(contents[i], message=f"{text}\n\n{contents[i].message or ''}")
                 return self.with_contents(contents)
         return self
