@@ -31,13 +31,13 @@ class Reports:
         session: str | None = None,
         num_dropped_turns: int = 0,
         user_input: str | None = None,
-        reply: str | None = None,
+        reply: str,
     ) -> None:
         """Report the end of a reply; may be called in any thread, after the HTTP request is over.
 
         :param origin: made while the request was being handled
         :param session: the conversation's id
-        :param reply: its text, if that is not the one of `generation`
+        :param reply: the answer as clients got it
         """
         session = None if session is None else self._access_log.hash_session(session)
         self._access_log.ended(
@@ -47,7 +47,7 @@ class Reports:
             session=session,
             num_dropped_turns=num_dropped_turns,
             user_input=user_input,
-            reply=generation.text if reply is None else reply,
+            reply=reply,
         )
         record_span(
             origin.parent,

@@ -107,7 +107,8 @@ class RemoteReply:
 
         :param most: how many of them; None: all
         """
-        ids, self._arrived = self._arrived[:most], self._arrived[len(self._arrived[:most]) :]
+        ids = self._arrived[:most]
+        del self._arrived[:most]
         self._position += len(ids)
         if self._sequence.params.num_logprobs is not None:
             self._sequence.logprobs += self._logprobs[: len(ids)]

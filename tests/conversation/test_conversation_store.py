@@ -38,11 +38,6 @@ DATA: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="session")
-def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    yield from run_redis(tmp_path_factory.mktemp("redis"))
-
-
 def files_app(directory: Path) -> Flask:
     app = Flask("host", instance_path=str(directory))
     app.config["CHATSTREAM_STORE_DIR"] = str(directory / "store")
