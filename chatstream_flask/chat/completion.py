@@ -33,7 +33,7 @@ DISCONNECTED_BEFORE_STREAMING = "client_disconnected_before_streaming"
 DISCONNECTED_WHILE_STREAMING = "client_disconnected_while_streaming"
 UNKNOWN_ERROR = "unknown_error_occurred"
 
-SOUND = (EngineUnavailable, Refused, HookFailed)  # errors before which a reply was as it should be
+SOUND = (EngineUnavailable, Refused, HookFailed)  # errors after which the text so far is kept
 
 Callback = Callable[[Request, str], None]
 

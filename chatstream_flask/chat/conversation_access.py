@@ -99,7 +99,7 @@ class ConversationAccess:
         return index_of(self._request_handler.get_store(), self._chat_prompt_clazz)
 
     def list_keeper(self, request: Request, conversation_id: str) -> KeepInList | None:
-        """Return what brings the caller's list up to date when a turn was stored; None: there is no list."""
+        """Return the function that updates the caller's list after a turn; None: there is no list."""
         owner = self.owner_of(request)
         return None if owner is None else partial(self.index().keep_turn, owner, conversation_id)
 
@@ -118,7 +118,7 @@ class ConversationAccess:
         return Conversation.from_record(record, self._chat_prompt_clazz)
 
     def load_held(self, conversation_id: str, lease: Lease) -> Conversation:
-        """Return the conversation of a lease, which can then save it by writing what was changed only."""
+        """Load a conversation through its lease, which can then save only what has changed."""
         record = load_held(self._request_handler.get_store(), conversation_id, lease)
         return Conversation.from_record(record, self._chat_prompt_clazz)
 

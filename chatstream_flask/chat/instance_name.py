@@ -67,7 +67,7 @@ class InstanceName(str):
         return given if self.is_default else f"{ID_PREFIX}{self}:{given}"
 
     def given_id(self, conversation_id: str) -> str:
-        """Return the id that `conversation_id` made a key of."""
+        """Return the id from which `conversation_id` made this key."""
         return conversation_id.removeprefix(f"{ID_PREFIX}{self}:")
 
     def owner(self, given: str) -> str:

@@ -1,4 +1,4 @@
-"""The caller's list of conversations: who is logged in has one, and so has every session."""
+"""The caller's list of conversations; each user who is logged in and each anonymous session has one."""
 
 from __future__ import annotations
 

@@ -56,5 +56,5 @@ class ConversationStore(Protocol):
 
 
 def load_held(store: ConversationStore, conversation_id: str, lease: Lease) -> dict[str, Any] | None:
-    """Return the record of a conversation whose lease is held; through the lease, if that reads records."""
+    """Load the record of a conversation whose lease is held, by the lease's own `load` if it has one."""
     return lease.load() if isinstance(lease, LoadingLease) else store.load(conversation_id)

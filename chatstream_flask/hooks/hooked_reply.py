@@ -109,7 +109,7 @@ class HookedReply:
 
     @property
     def passes(self) -> bool:
-        """Whether its text passes; otherwise readers may read the generation itself."""
+        """Whether its text goes through hooks or tools; if not, readers read the generation itself."""
         return bool(self._hooks.on_text or self._tools)
 
     @property

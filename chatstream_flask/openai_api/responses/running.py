@@ -83,7 +83,7 @@ class RunningResponse:
             self.generations.changed.notify_all()
 
     def finish(self, request: GenerationRequest, outcome: Outcome) -> None:
-        """Store it; a hook of its request, which calls it before readers get the outcome."""
+        """Store the response; called when its generation has ended, before readers get the outcome."""
         with self._lock:
             if request.started_at is not None:
                 self._add(self.output.start())
